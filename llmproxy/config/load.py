@@ -1,0 +1,140 @@
+"""The effective settings: defaults < ``llmproxy.toml`` < environment < flags, and where each value came from."""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from llmproxy.config.describe import PREFIX, allowed, environment_names, shown, without_credentials
+from llmproxy.config.settings import Settings
+
+FILE = Path("llmproxy.toml")
+#: names the file; the only prefixed variable that is no setting
+FILE_VARIABLE = "LLMPROXY_CONFIG"
+
+#: two ways to say one thing: where a layer gives one, the other from the layers below it no longer counts
+_RIVALS = {"database_path": "database_url", "database_url": "database_path"}
+
+
+class ConfigError(Exception):
+    """The settings cannot be used. The message is one line: the setting, its value, what is allowed."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """``sources`` tells of every setting: ``default``, the file's name, ``environment NAME`` or ``flag``."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Value:
+    raw: object
+    source: str
+
+
+_Layer = dict[str, _Value]
+
+
+class _Merged(Settings):
+    """Takes what ``load`` merged and nothing else: pydantic-settings would read the environment once more."""
+
+    model_config = SettingsConfigDict(allow_inf_nan=False)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def load(flags: Mapping[str, object], env: Mapping[str, str] | None = None, file: Path | None = None) -> Loaded:
+    """The settings from every layer.
+
+    ``flags`` maps names of settings to values, None where a flag was not given. ``env`` is the process's environment
+    unless given; ``file`` is the one ``LLMPROXY_CONFIG`` names, else ``llmproxy.toml`` where it exists. Raises
+    ``ConfigError`` for anything that is unknown or not allowed.
+    """
+    env = os.environ if env is None else env
+    values: _Layer = {}
+    for layer in (_from_file(env, file), _from_environment(env), _from_flags(flags)):
+        for name in layer:
+            values.pop(_RIVALS.get(name, name), None)
+        values |= layer
+    settings = _build(values)
+    sources = {name: values[name].source if name in values else "default" for name in Settings.model_fields}
+    return Loaded(settings, sources)
+
+
+def _from_file(env: Mapping[str, str], file: Path | None) -> _Layer:
+    named = file or (Path(env[FILE_VARIABLE]) if env.get(FILE_VARIABLE) else None)
+    if named is None and not FILE.exists():
+        return {}
+    path = named or FILE
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for name in table:
+        if name not in Settings.model_fields:
+            raise ConfigError(f"{path}: there is no setting {name!r}{_guess(name, list(Settings.model_fields))}")
+    return {name: _Value(raw, str(path)) for name, raw in table.items()}
+
+
+def _from_environment(env: Mapping[str, str]) -> _Layer:
+    """An empty variable counts as absent, as container tools pass on what was never set."""
+    known = {variable: name for name in Settings.model_fields for variable in environment_names(name)}
+    for variable in env:
+        if variable.startswith(PREFIX) and variable not in known and variable != FILE_VARIABLE:
+            prefixed = [each for each in known if each.startswith(PREFIX)]
+            raise ConfigError(f"environment: there is no setting {variable}{_guess(variable, prefixed)}")
+    layer: _Layer = {}
+    for variable, name in known.items():
+        if env.get(variable) and name not in layer:
+            layer[name] = _Value(env[variable], f"environment {variable}")
+    return layer
+
+
+def _from_flags(flags: Mapping[str, object]) -> _Layer:
+    return {name: _Value(raw, "flag") for name, raw in flags.items() if raw is not None}
+
+
+def _guess(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else "; `llmproxy config` lists them all"
+
+
+def _build(values: _Layer) -> Settings:
+    given: dict[str, Any] = {name: value.raw for name, value in values.items()}
+    try:
+        return _Merged(**given)
+    except ValidationError as error:
+        line = next(_lines(error, values))
+    # outside the handler: pydantic's page, which shows values, is not to follow as the cause
+    raise ConfigError(without_credentials(line))
+
+
+def _lines(error: ValidationError, values: _Layer) -> Iterator[str]:
+    for problem in error.errors(include_url=False, include_input=False):
+        # a check of the author's own says what is allowed; pydantic's are said in the setting's terms
+        own = " ".join(str(problem["ctx"]["error"]).split()) if problem["type"] == "value_error" else ""
+        if not problem["loc"]:
+            yield own
+            continue
+        name = str(problem["loc"][0]).lower().removeprefix(PREFIX.lower())
+        value = values[name]
+        yield f"{name} = {shown(name, value.raw)} ({value.source}): {own or 'allowed is ' + allowed(name)}"

@@ -1,0 +1,200 @@
+"""Every setting of the program. ``docs/settings.md`` is rendered from the descriptions below."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MiB = 1024 * 1024
+GiB = 1024 * MiB
+
+
+class CachePolicy(StrEnum):
+    ALL = "all"
+    DETERMINISTIC = "deterministic"
+    OPT_IN = "opt-in"
+    OFF = "off"
+
+
+class CacheScope(StrEnum):
+    AUTO = "auto"
+    SHARED = "shared"
+    KEY = "key"
+
+
+class OnDisconnect(StrEnum):
+    CANCEL = "cancel"
+    FINISH = "finish"
+
+
+class Replay(StrEnum):
+    FAST = "fast"
+    PACED = "paced"
+
+
+class LogFormat(StrEnum):
+    AUTO = "auto"
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class UpstreamStream(StrEnum):
+    AUTO = "auto"
+    AS_ASKED = "as-asked"
+
+
+Words = Annotated[tuple[str, ...], NoDecode]
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
+
+
+def _bare(name: str) -> AliasChoices:
+    """The setting also answers to its name without the prefix, as its users know it."""
+    return AliasChoices(f"LLMPROXY_{name}", name, name.lower())
+
+
+class Settings(BaseSettings):
+    """Effective settings. Built by ``config.load``: defaults < ``llmproxy.toml`` < environment < flags."""
+
+    model_config = SettingsConfigDict(env_prefix="LLMPROXY_", extra="forbid", frozen=True, populate_by_name=True)
+
+    # Listening
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs an admin token.")
+    port: int = Field(4141, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    allowed_hosts: Words = Field(
+        (), description="Host names, beside loopback ones, that requests may be addressed to. `*` allows all."
+    )
+    cors_origins: Words = Field((), description="Origins of web pages that may call the proxy from a browser.")
+    admin_token: SecretStr | None = Field(None, description="Bearer token for `/admin/*`.")
+    api_keys: Secrets = Field(
+        (), description="Keys that callers must present, each `name:key` or just the key. None: no key is asked for."
+    )
+    max_in_flight: int = Field(1024, ge=1, description="Requests in work at once; beyond it 429 with `retry-after`.")
+    max_in_flight_per_caller: int = Field(0, ge=0, description="The same for each caller; 0 sets no limit.")
+    max_body_bytes: int = Field(100 * MiB, ge=1, description="Largest request body that is read into memory.")
+    shutdown_seconds: float = Field(10.0, ge=0, description="How long a stopping server waits for running requests.")
+
+    # Upstream
+    upstream: Words = Field((), description="Base URLs of model servers. Unset: the usual local ports are probed.")
+    upstream_api_key: SecretStr | None = Field(
+        None, description="Key sent upstream. Unset: the caller's own is forwarded, unless the proxy has API keys."
+    )
+    upstream_stream: UpstreamStream = Field(
+        UpstreamStream.AUTO,
+        description="`auto` sends plain requests as streams to servers that notice a cancelled call only "
+        "on streams (llama.cpp) and puts the answer together; `as-asked` never does.",
+    )
+    connect_timeout: float = Field(5.0, gt=0, description="Seconds to connect to an upstream.")
+    first_byte_timeout: float = Field(600.0, gt=0, description="Seconds until the upstream's first byte.")
+    idle_timeout: float = Field(120.0, gt=0, description="Seconds between two bytes of an upstream's answer.")
+    total_timeout: float = Field(0.0, ge=0, description="Seconds for a whole upstream call; 0 sets no limit.")
+    identity_seconds: float = Field(60.0, gt=0, description="How often the identity of the models is read again.")
+    ping_seconds: float = Field(15.0, ge=0, description="Comment pings on waiting streams; 0 sends none.")
+    head_seconds: float = Field(
+        20.0, ge=0, description="How long a stream's status waits for the upstream's, before 200 is sent for pings."
+    )
+
+    # Cache
+    cache_policy: CachePolicy = Field(
+        CachePolicy.ALL, description="Which complete answers are cached: all, deterministic, opt-in, off."
+    )
+    cache_scope: CacheScope = Field(
+        CacheScope.AUTO,
+        description="Who shares answers: all callers, or each key its own. `auto`: each key its own if there are keys.",
+    )
+    cache_max_size: int = Field(
+        1000, ge=0, validation_alias=_bare("CACHE_MAX_SIZE"), description="Entries in the memory tier."
+    )
+    cache_max_bytes: int = Field(256 * MiB, ge=0, description="Bytes in the memory tier.")
+    cache_ttl_hours: float = Field(
+        24.0, gt=0, validation_alias=_bare("CACHE_TTL_HOURS"), description="Lifetime of an entry in hours."
+    )
+    cache_disk_bytes: int = Field(4 * GiB, ge=0, description="Bytes in the SQL tier; 0 switches the tier off.")
+    cache_entry_bytes: int = Field(16 * MiB, ge=1, description="Largest answer that is kept.")
+    cache_compress_bytes: int = Field(
+        1024, ge=0, description="Bodies of this size or more are compressed in the SQL tier."
+    )
+    cache_sweep_seconds: float = Field(30.0, gt=0, description="How often expired rows are looked for.")
+    single_flight: bool = Field(True, description="Identical requests in flight share one upstream call.")
+    replay: Replay = Field(Replay.FAST, description="How hits of streams are sent: at full speed or in their own time.")
+    disconnect_grace: float = Field(
+        2.0, ge=0, description="Seconds that an upstream call goes on after its last listener left."
+    )
+    on_disconnect: OnDisconnect = Field(
+        OnDisconnect.CANCEL, description="What happens then: the call is cancelled, or finished and stored."
+    )
+    fast_path: bool = Field(True, description="Answer repeated identical requests inside the HTTP protocol.")
+
+    # Database, history
+    database_path: Path | None = Field(
+        None, validation_alias=_bare("DATABASE_PATH"), description="SQLite file. Default: `data/llmproxy.db`."
+    )
+    database_url: SecretStr | None = Field(
+        None, validation_alias=_bare("DATABASE_URL"), description="Database URL, for PostgreSQL; wins over the path."
+    )
+    history: bool = Field(True, description="Keep a row for every exchange.")
+    history_bodies: bool = Field(True, description="Keep request and response bodies in the history.")
+    history_body_bytes: int = Field(256 * 1024, ge=0, description="A longer body is cut at this size in the history.")
+    history_days: float = Field(30.0, gt=0, description="Age at which history rows are deleted.")
+    history_bytes: int = Field(1 * GiB, ge=0, description="Bytes of history that are kept.")
+    history_queue: int = Field(20_000, ge=1, description="Rows that may wait to be written; more are counted as lost.")
+
+    # Logs
+    log_level: LogLevel = Field(LogLevel.INFO, description="Least severe level that is logged.")
+    log_format: LogFormat = Field(LogFormat.AUTO, description="`text`, `json`, or `auto`: text on a terminal.")
+
+    @field_validator("upstream", "allowed_hosts", "cors_origins", "api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(word for word in (part.strip() for part in value.split(",")) if word)
+        return value
+
+    @field_validator("upstream")
+    @classmethod
+    def _urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is no http:// or https:// URL")
+        return tuple(url.rstrip("/").removesuffix("/v1") for url in value)
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if not self.loopback and self.admin_token is None:
+            raise ValueError(
+                f"listening on {self.host} needs LLMPROXY_ADMIN_TOKEN, because others can reach /admin there"
+            )
+        return self
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+    @property
+    def database(self) -> str:
+        """The database's URL for SQLAlchemy's async engines."""
+        if self.database_url is not None:
+            url = self.database_url.get_secret_value()
+            for short in ("postgres://", "postgresql://"):
+                if url.startswith(short):
+                    return "postgresql+asyncpg://" + url.removeprefix(short)
+            return url.replace("sqlite:///", "sqlite+aiosqlite:///", 1) if url.startswith("sqlite:///") else url
+        return f"sqlite+aiosqlite:///{self.database_path or Path('data/llmproxy.db')}"
+
+    @property
+    def ttl_seconds(self) -> float:
+        return self.cache_ttl_hours * 3600.0
+
+    @property
+    def by_key(self) -> bool:
+        """Whether cached answers are separated by caller (DESIGN: scope)."""
+        return self.cache_scope is CacheScope.KEY or (self.cache_scope is CacheScope.AUTO and bool(self.api_keys))

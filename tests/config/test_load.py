@@ -1,0 +1,182 @@
+"""Layers, names, and the one line that a bad setting stops the start with."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmproxy.config.load import FILE_VARIABLE, ConfigError, load
+from llmproxy.config.settings import CachePolicy, LogLevel, Settings
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ``llmproxy.toml`` but the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(flags: dict[str, object] | None = None, env: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(flags or {}, env or {})
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_every_setting_has_a_default_and_its_source() -> None:
+    loaded = load({}, {})
+    assert loaded.settings.port == 4141
+    assert set(loaded.sources) == set(Settings.model_fields)
+    assert set(loaded.sources.values()) == {"default"}
+
+
+def test_each_layer_wins_over_the_ones_before_it() -> None:
+    Path("llmproxy.toml").write_text("port = 1\nhost = '127.0.0.2'\ncache_max_size = 5\nhistory = false\n")
+    env = {"LLMPROXY_PORT": "2", "LLMPROXY_HOST": "127.0.0.3"}
+    loaded = load({"port": 3, "database_path": None}, env)
+    assert (loaded.settings.port, loaded.sources["port"]) == (3, "flag")
+    assert (loaded.settings.host, loaded.sources["host"]) == ("127.0.0.3", "environment LLMPROXY_HOST")
+    assert (loaded.settings.cache_max_size, loaded.sources["cache_max_size"]) == (5, "llmproxy.toml")
+    assert not loaded.settings.history
+    assert loaded.sources["database_path"] == "default"
+
+
+def test_the_environment_given_is_the_only_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMPROXY_PORT", "7")
+    assert load({}, {}).settings.port == 4141
+    assert load({}).settings.port == 7
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "text", "value"),
+    [
+        ("CACHE_MAX_SIZE", "cache_max_size", "7", 7),
+        ("CACHE_TTL_HOURS", "cache_ttl_hours", "0.5", 0.5),
+        ("DATABASE_PATH", "database_path", "/x/y.db", Path("/x/y.db")),
+    ],
+)
+def test_bare_names_work_and_give_way_to_prefixed_ones(variable: str, name: str, text: str, value: object) -> None:
+    loaded = load({}, {variable: text})
+    assert getattr(loaded.settings, name) == value
+    assert loaded.sources[name] == f"environment {variable}"
+    both = load({}, {variable: text, f"LLMPROXY_{variable}": "9"})
+    assert both.sources[name] == f"environment LLMPROXY_{variable}"
+
+
+def test_the_bare_database_url_works() -> None:
+    assert load({}, {"DATABASE_URL": "postgres://a:b@c/d"}).settings.database == "postgresql+asyncpg://a:b@c/d"
+
+
+def test_other_bare_names_are_not_settings() -> None:
+    assert load({}, {"PORT": "9", "HOST": "0.0.0.0"}).settings.port == 4141
+
+
+def test_words_are_split_in_the_environment_and_listed_in_the_file() -> None:
+    Path("llmproxy.toml").write_text('cors_origins = ["http://a", "http://b"]')
+    settings = load({}, {"LLMPROXY_UPSTREAM": "http://one/v1, http://two/"}).settings
+    assert settings.upstream == ("http://one", "http://two")
+    assert settings.cors_origins == ("http://a", "http://b")
+
+
+def test_an_empty_variable_counts_as_absent() -> None:
+    assert load({}, {"LLMPROXY_PORT": "", "LLMPROXY_ADMIN_TOKEN": ""}).settings.admin_token is None
+
+
+def test_a_path_from_a_higher_layer_replaces_the_url_below_it() -> None:
+    url = {"DATABASE_URL": "postgres://a/b"}
+    loaded = load({"database_path": "x.db"}, url)
+    assert loaded.settings.database == "sqlite+aiosqlite:///x.db"
+    assert loaded.sources["database_url"] == "default"
+    same_layer = load({}, {**url, "DATABASE_PATH": "x.db"})
+    assert same_layer.settings.database == "postgresql+asyncpg://a/b"
+
+
+def test_the_file_can_be_named(tmp_path: Path) -> None:
+    file = tmp_path / "other.toml"
+    file.write_text("port = 8")
+    assert load({}, {FILE_VARIABLE: str(file)}).settings.port == 8
+    assert load({}, {}, file).sources["port"] == str(file)
+
+
+@pytest.mark.parametrize("content", [None, "port = ", b"\xff"])
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | bytes | None) -> None:
+    file = tmp_path / "broken.toml"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert str(file) in refusal(env={FILE_VARIABLE: str(file)})
+
+
+def test_an_unknown_name_is_told_with_the_nearest_one() -> None:
+    assert "LLMPROXY_PORT" in refusal(env={"LLMPROXY_PROT": "1"})
+    Path("llmproxy.toml").write_text("cache_polcy = 'all'")
+    assert "cache_policy" in refusal()
+    Path("llmproxy.toml").write_text("[server]\nport = 1")
+    assert "'server'" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("env", "line"),
+    [
+        (
+            {"LLMPROXY_PORT": "x"},
+            "port = 'x' (environment LLMPROXY_PORT): allowed is an integer from 0 to 65535",
+        ),
+        (
+            {"CACHE_MAX_SIZE": "-1"},
+            "cache_max_size = '-1' (environment CACHE_MAX_SIZE): allowed is an integer, 0 or more",
+        ),
+        (
+            {"LLMPROXY_IDLE_TIMEOUT": "0"},
+            "idle_timeout = '0' (environment LLMPROXY_IDLE_TIMEOUT): allowed is a number above 0",
+        ),
+        (
+            {"LLMPROXY_TOTAL_TIMEOUT": "inf"},
+            "total_timeout = 'inf' (environment LLMPROXY_TOTAL_TIMEOUT): allowed is a number, 0 or more",
+        ),
+        (
+            {"LLMPROXY_HISTORY": "maybe"},
+            "history = 'maybe' (environment LLMPROXY_HISTORY): allowed is true or false",
+        ),
+        (
+            {"LLMPROXY_REPLAY": "slow"},
+            "replay = 'slow' (environment LLMPROXY_REPLAY): allowed is one of fast, paced",
+        ),
+    ],
+)
+def test_a_bad_value_is_one_line_with_setting_value_and_what_is_allowed(env: dict[str, str], line: str) -> None:
+    assert refusal(env=env) == line
+
+
+def test_a_check_across_settings_is_one_line_too() -> None:
+    assert "LLMPROXY_ADMIN_TOKEN" in refusal({"host": "0.0.0.0"})
+
+
+def test_secrets_never_show() -> None:
+    Path("llmproxy.toml").write_text("api_keys = ['alice:s3cret', 7]")
+    assert "s3cret" not in refusal()
+    Path("llmproxy.toml").unlink()
+    line = refusal(env={"LLMPROXY_UPSTREAM": "ftp://me:s3cret@host"})
+    assert "s3cret" not in line
+    assert "http://" in line
+    loaded = load({}, {"LLMPROXY_ADMIN_TOKEN": "s3cret"})
+    assert "s3cret" not in repr(loaded)
+
+
+def test_types_that_flags_carry_are_kept() -> None:
+    settings = load({"log_level": LogLevel.DEBUG, "cache_policy": CachePolicy.OFF}, {}).settings
+    assert settings.log_level is LogLevel.DEBUG
+    assert settings.cache_policy is CachePolicy.OFF
+
+
+@given(
+    name=st.sampled_from(sorted(Settings.model_fields)),
+    text=st.text(max_size=20).filter(lambda t: "\0" not in t),
+)
+def test_whatever_the_environment_holds_it_loads_or_is_refused_in_one_line(name: str, text: str) -> None:
+    variable = f"LLMPROXY_{name.upper()}"
+    try:
+        told = load({}, {"LLMPROXY_ADMIN_TOKEN": "token", variable: text}).sources[name]
+    except ConfigError as error:
+        told = str(error)
+    assert told in ("default", f"environment {variable}") or ("\n" not in told and name in told.lower())

@@ -1,0 +1,46 @@
+"""The pages made from the program are what the program says today."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from llmproxy.config import render
+from llmproxy.config.describe import environment_names, shown
+from llmproxy.config.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_pages_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/render.py", "--check"],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_every_setting_has_a_row_with_its_words() -> None:
+    page = render.page()
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert any(line.startswith(f"| `{name}`") and field.description in line for line in page.splitlines())
+
+
+def test_bare_names_are_shown_where_there_are_any() -> None:
+    assert environment_names("cache_max_size") == ("LLMPROXY_CACHE_MAX_SIZE", "CACHE_MAX_SIZE")
+    assert environment_names("port") == ("LLMPROXY_PORT",)
+    assert "`CACHE_MAX_SIZE`" in render.page()
+
+
+def test_values_are_shown_without_secrets() -> None:
+    assert shown("admin_token", "x") == "(hidden)"
+    assert shown("admin_token", None) == "None"
+    assert shown("upstream", ("http://a:b@c/",)) == "['http://(hidden)@c/']"
+    assert shown("history", True) == "true"

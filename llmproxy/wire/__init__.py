@@ -1,0 +1,1 @@
+"""OpenAI's dialect and our vocabulary: frozen data and pure functions."""

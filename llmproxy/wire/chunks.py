@@ -1,0 +1,197 @@
+"""What the streams of chat and of legacy completions have in common: chunks with choices, usage, ``[DONE]``."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from llmproxy.wire import sse
+from llmproxy.wire.dialect import Document, Malformed
+from llmproxy.wire.documents import error_message, parse, peek, tokens
+from llmproxy.wire.errors import envelope
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.vocabulary import Reason
+
+DONE = b"data: [DONE]\n\n"
+
+#: members every chunk repeats
+_HEADER = ("id", "created", "model", "system_fingerprint", "service_tier")
+#: members whose first value counts
+_SETTLED = ("id", "created", "model")
+#: members of one chunk only: padding, progress of the prompt, and what is put together apart from the others
+_TRANSIENT = ("obfuscation", "prompt_progress", "usage", "choices")
+
+
+class ChunkDialect:
+    """The half of a dialect that chat and legacy completions share. ``said`` is where a choice holds its answer."""
+
+    __slots__ = ()
+
+    both: bool = True
+    stream_type: bytes = b"text/event-stream"
+    said: str
+    said_type: type
+
+    def splitter(self) -> sse.SseSplitter:
+        return sse.SseSplitter()
+
+    def terminal(self, frame: bytes) -> bool:
+        return frame == DONE or (b"[DONE]" in frame and sse.data(frame).strip() == b"[DONE]")
+
+    def fault(self, frame: bytes) -> str | None:
+        if b'"error"' not in frame:
+            return None
+        chunk = peek(sse.data(frame))
+        if chunk is None or chunk.get("error") is None:
+            return None
+        return error_message(chunk["error"])
+
+    def usage_only(self, frame: bytes) -> bool:
+        if b'"usage"' not in frame or b'"usage":null' in frame:
+            return False
+        chunk = peek(sse.data(frame))
+        return chunk is not None and chunk.get("choices") == [] and chunk.get("usage") is not None
+
+    def flaw(self, document: Document) -> Reason | None:
+        if document.get("error") is not None:
+            return Reason.ERROR
+        choices = document.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return Reason.MALFORMED
+        for choice in choices:
+            if not isinstance(choice, dict):
+                return Reason.MALFORMED
+            if choice.get("error") is not None:
+                return Reason.ERROR
+            if not isinstance(choice.get(self.said), self.said_type):
+                return Reason.MALFORMED
+        if any(choice.get("finish_reason") is None for choice in choices):
+            return Reason.INCOMPLETE
+        return None
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document.get("usage"), "prompt_tokens", "completion_tokens")
+
+    def failure(self, message: str, code: str, type: str) -> bytes:
+        return sse.frame(orjson.dumps(envelope(message, type, code)))
+
+
+def read(frames: Sequence[bytes]) -> Iterator[Document]:
+    """The chunks in ``frames`` up to ``[DONE]``. Raises ``Malformed``."""
+    for frame in frames:
+        data = sse.data(frame)
+        if data.strip() == b"[DONE]":
+            return
+        yield parse(data)
+
+
+def entries(chunk: Document) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The choices of a chunk with their indexes; without one, the place in the list counts. Raises ``Malformed``."""
+    choices = chunk.get("choices")
+    if choices is None:
+        return
+    if not isinstance(choices, list):
+        raise Malformed("choices is not a list")
+    for place, choice in enumerate(choices):
+        if not isinstance(choice, dict):
+            raise Malformed("a choice is not an object")
+        index = choice.get("index", place)
+        if not isinstance(index, int):
+            raise Malformed("the index of a choice is not a number")
+        yield index, choice
+
+
+class Shell:
+    """The answer around its choices: the first id, model and creation time, the last of the rest, the usage."""
+
+    __slots__ = ("_members", "_usage")
+
+    def __init__(self) -> None:
+        self._members: Document = {}
+        self._usage = _UsageTally()
+
+    def add(self, chunk: Document) -> None:
+        self._usage.add(chunk)
+        members = self._members
+        for name, value in chunk.items():
+            # lists do not grow here as they do in a delta: what stands beside the choices is whole in every chunk
+            if name not in _SETTLED and value is not None:
+                members[name] = value
+            elif members.get(name) is None:
+                members[name] = value
+
+    def document(self, object: str, choices: list[dict[str, Any]]) -> Document:
+        """The whole answer. Raises ``Malformed`` when there was no chunk at all."""
+        if not self._members:
+            raise Malformed("the stream holds no chunk")
+        document = {name: value for name, value in self._members.items() if name not in _TRANSIENT}
+        document |= {"object": object, "choices": choices}
+        if (usage := self._usage.total()) is not None:
+            document["usage"] = usage
+        return document
+
+
+class _UsageTally:
+    """Finds the usage of the whole answer among the usages of its chunks.
+
+    A chunk without choices is the authority: servers that report a running count on other chunks (zeros from Ollama)
+    send the sum there. llama.cpp sends one per choice, each with the whole prompt; its legacy completions have them on
+    the chunks that finish a choice.
+    """
+
+    __slots__ = ("_alone", "_finishing", "_running")
+
+    def __init__(self) -> None:
+        self._alone: list[dict[str, Any]] = []
+        self._finishing: list[dict[str, Any]] = []
+        self._running: list[dict[str, Any]] = []
+
+    def add(self, chunk: Document) -> None:
+        usage = chunk.get("usage")
+        if not isinstance(usage, dict):
+            return
+        if not chunk.get("choices"):
+            self._alone.append(usage)
+        elif any(choice.get("finish_reason") is not None for _, choice in entries(chunk)):
+            self._finishing.append(usage)
+        else:
+            self._running = [usage]
+
+    def total(self) -> dict[str, Any] | None:
+        counted = self._alone or self._finishing or self._running
+        if len(counted) < 2:
+            return counted[0] if counted else None
+        total = dict(counted[0])
+        total["completion_tokens"] = _sum(usage.get("completion_tokens") for usage in counted)
+        total["total_tokens"] = _sum((total.get("prompt_tokens"), total["completion_tokens"]))
+        details = [usage.get("completion_tokens_details") or {} for usage in counted]
+        if any(details):
+            total["completion_tokens_details"] = {
+                name: _sum(detail.get(name) for detail in details) for name in set().union(*details)
+            }
+        return total
+
+
+def _sum(counts: Iterable[object]) -> int:
+    return sum(count for count in counts if isinstance(count, int))
+
+
+def write(document: Document, object: str, choices: Sequence[dict[str, Any]]) -> list[bytes]:
+    """The frames of a stream whose chunks carry ``choices``, one each: usage on a chunk of its own, then ``[DONE]``.
+
+    Members this module does not know ride on the last chunk before the usage.
+    """
+    header = {name: document[name] for name in _HEADER if name in document}
+    header["object"] = object
+    rest = {name: value for name, value in document.items() if name not in header and name not in ("choices", "usage")}
+    chunks = [header | {"choices": [choice]} for choice in choices]
+    if chunks:
+        chunks[-1] |= rest
+    if document.get("usage") is not None:
+        chunks.append(header | {"choices": [], "usage": document["usage"]})
+    return [*(sse.frame(orjson.dumps(chunk)) for chunk in chunks), DONE]
+
+
+def in_order(document: Document) -> list[tuple[int, dict[str, Any]]]:
+    """The choices of a plain answer by index: helpers of SDKs need index 0 first. Raises ``Malformed``."""
+    return sorted(entries(document), key=lambda entry: entry[0])

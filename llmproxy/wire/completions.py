@@ -1,0 +1,66 @@
+"""The answers of legacy ``/v1/completions``: one object in both modes, its text in pieces when streamed."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llmproxy.wire import chunks
+from llmproxy.wire.deltas import Deltas
+from llmproxy.wire.dialect import Document
+
+
+class _Completions(chunks.ChunkDialect):
+    __slots__ = ()
+
+    name: str = "completions"
+    said: str = "text"
+    said_type: type = str
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        shell = chunks.Shell()
+        choices: dict[int, _Choice] = {}
+        for chunk in chunks.read(frames):
+            shell.add(chunk)
+            for index, choice in chunks.entries(chunk):
+                choices.setdefault(index, _Choice(index)).add(choice)
+        return shell.document("text_completion", [choices[index].result() for index in sorted(choices)])
+
+    def render(self, document: Document) -> list[bytes]:
+        parts = [part for index, choice in chunks.in_order(document) for part in _parts(index, choice)]
+        return chunks.write(document, "text_completion", parts)
+
+
+class _Choice:
+    """One choice under way."""
+
+    __slots__ = ("_index", "_logprobs", "_members")
+
+    def __init__(self, index: int):
+        self._index = index
+        self._members = Deltas(joined=frozenset({"text"}))
+        self._logprobs = Deltas()
+
+    def add(self, choice: dict[str, Any]) -> None:
+        logprobs = choice.get("logprobs")
+        if isinstance(logprobs, dict):
+            self._logprobs.add(logprobs)
+            choice = {name: value for name, value in choice.items() if name != "logprobs"}
+        self._members.add(choice)
+
+    def result(self) -> dict[str, Any]:
+        choice = {"finish_reason": None, **self._members.result(), "index": self._index}
+        if self._logprobs:
+            choice["logprobs"] = self._logprobs.result()
+        return choice
+
+
+def _parts(index: int, choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The text with its logprobs, then the finish reason with whatever else the choice has."""
+    opening = {name: choice[name] for name in ("text", "logprobs") if name in choice}
+    yield opening | {"index": index, "finish_reason": None}
+    closing = choice | {"index": index, "text": ""}
+    if "logprobs" in closing:
+        closing["logprobs"] = None
+    yield closing
+
+
+COMPLETIONS = _Completions()

@@ -1,0 +1,69 @@
+"""What the proxy must know of one endpoint's answers to keep them and give them in either form. Pure."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.vocabulary import Reason
+
+Document = dict[str, Any]
+
+
+class Splitter(Protocol):
+    """Cuts a byte stream into frames, however the bytes were cut on their way."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The frames that ``data`` completes, each in its strict form."""
+        ...
+
+    def rest(self) -> bytes:
+        """What is left of an unfinished frame."""
+        ...
+
+
+class Dialect(Protocol):
+    """An endpoint's answers. A frame is the strict bytes of one SSE event (ending in a blank line) or NDJSON line.
+
+    ``both`` says whether a streamed answer and a plain one can be made from each other.
+    """
+
+    name: str
+    both: bool
+    #: content type of a streamed answer
+    stream_type: bytes
+
+    def splitter(self) -> Splitter: ...
+
+    def terminal(self, frame: bytes) -> bool:
+        """Whether this frame ends a complete stream."""
+        ...
+
+    def fault(self, frame: bytes) -> str | None:
+        """The message of an error inside the stream, None for an ordinary frame."""
+        ...
+
+    def usage_only(self, frame: bytes) -> bool:
+        """Whether only callers who asked for usage may get this frame."""
+        ...
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        """The plain answer that these frames of a complete stream amount to. Raises ``Malformed``."""
+        ...
+
+    def render(self, document: Document) -> list[bytes]:
+        """The frames of the stream that amounts to this plain answer, usage and terminal event included."""
+        ...
+
+    def flaw(self, document: Document) -> Reason | None:
+        """Why this plain answer may not be stored: ERROR, MALFORMED, INCOMPLETE; None for a complete one."""
+        ...
+
+    def usage(self, document: Document) -> Usage: ...
+
+    def failure(self, message: str, code: str, type: str) -> bytes:
+        """The frame that tells a client inside a stream that it failed, such that every SDK raises."""
+        ...
+
+
+class Malformed(ValueError):
+    """Frames or a document that do not have the shape of their endpoint."""

@@ -1,0 +1,99 @@
+"""What a request's headers say about the cache: RFC 9111 and 5861 directives, and the proxy's own headers."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llmproxy.wire.errors import BadRequest
+
+_LONGEST_NAME = 128
+_MOST_TAGS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """One request's wishes. Seconds throughout; None where the request said nothing."""
+
+    no_cache: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+    max_age: float | None = None
+    min_fresh: float | None = None
+    #: infinity for a bare ``max-stale``
+    max_stale: float | None = None
+    stale_if_error: float | None = None
+    ttl: float | None = None
+    namespace: str = ""
+    tags: tuple[str, ...] = ()
+    session: str = ""
+    user: str = ""
+    #: ``X-LLMProxy-Replay: paced``
+    paced: bool | None = None
+    #: ``X-LLMProxy-Single-Flight: off``
+    single_flight: bool = True
+
+    @property
+    def opts_in(self) -> bool:
+        """Whether the request asks to be cached, for the policy ``opt-in``."""
+        return bool(self.namespace or self.tags) or any(
+            value is not None for value in (self.ttl, self.max_age, self.min_fresh, self.max_stale)
+        )
+
+
+PLAIN = Directives()
+
+
+def directives(headers: Iterable[tuple[bytes, bytes]]) -> Directives:
+    """Reads lower-case header names. Raises ``BadRequest`` for a malformed header of the proxy's own."""
+    said: dict[str, object] = {}
+    for name, value in headers:
+        if name == b"cache-control":
+            _cache_control(value.decode("latin-1"), said)
+        elif name.startswith(b"x-llmproxy-"):
+            _own(name[11:].decode("latin-1"), value.decode("utf-8", "replace").strip(), said)
+    return Directives(**said) if said else PLAIN  # type: ignore[arg-type]  # the names and types are set just below
+
+
+def _cache_control(value: str, said: dict[str, object]) -> None:
+    for part in value.split(","):
+        name, _, argument = part.strip().lower().partition("=")
+        field = name.replace("-", "_")
+        if field in ("no_cache", "no_store", "only_if_cached"):
+            said[field] = True
+        elif field == "max_stale" and not argument:
+            said[field] = math.inf
+        elif field in ("max_age", "min_fresh", "max_stale", "stale_if_error") and argument.strip('"').isdigit():
+            said[field] = float(argument.strip('"'))
+
+
+def _own(name: str, value: str, said: dict[str, object]) -> None:
+    header = f"X-LLMProxy-{name.title()}"
+    if name == "ttl":
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if not (0 < seconds < 10**10):
+            raise BadRequest(f"{header} must be a positive number of seconds, not {value[:40]!r}.", param=header)
+        said["ttl"] = seconds
+    elif name in ("namespace", "session", "user"):
+        said[name] = _label(header, value)
+    elif name == "tags":
+        tags = tuple(dict.fromkeys(_label(header, tag.strip()) for tag in value.split(",") if tag.strip()))
+        if len(tags) > _MOST_TAGS:
+            raise BadRequest(f"{header} takes at most {_MOST_TAGS} tags.", param=header)
+        said["tags"] = tags
+    elif name == "replay":
+        if value not in ("paced", "fast"):
+            raise BadRequest(f"{header} must be 'paced' or 'fast', not {value[:40]!r}.", param=header)
+        said["paced"] = value == "paced"
+    elif name == "single-flight":
+        if value not in ("on", "off"):
+            raise BadRequest(f"{header} must be 'on' or 'off', not {value[:40]!r}.", param=header)
+        said["single_flight"] = value == "on"
+
+
+def _label(header: str, value: str) -> str:
+    if len(value) > _LONGEST_NAME or not value.isprintable():
+        raise BadRequest(f"{header} takes up to {_LONGEST_NAME} printable characters.", param=header)
+    return value

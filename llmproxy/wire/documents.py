@@ -1,0 +1,44 @@
+"""Reading the JSON objects of answers and stream events: the object, the error inside it, the tokens it counts."""
+
+import orjson
+
+from llmproxy.wire.dialect import Document, Malformed
+from llmproxy.wire.exchange import Usage
+
+
+def parse(data: bytes) -> Document:
+    """The JSON object in ``data``. Raises ``Malformed`` for anything else."""
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise Malformed(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise Malformed("a JSON object was expected")
+    return value
+
+
+def peek(data: bytes) -> Document | None:
+    """The JSON object in ``data``, None where there is none (``[DONE]``, a broken event)."""
+    try:
+        return parse(data)
+    except Malformed:
+        return None
+
+
+def error_message(error: object) -> str:
+    """The text in an ``error`` member: OpenAI's object, Ollama's plain string, or whatever JSON is there."""
+    if isinstance(error, dict):
+        message = error.get("message")
+        if isinstance(message, str) and message:
+            return message
+    if isinstance(error, str):
+        return error
+    return orjson.dumps(error).decode()
+
+
+def tokens(usage: object, prompt: str, completion: str) -> Usage:
+    """The tokens counted under the names ``prompt`` and ``completion``; None for what is not a number."""
+    if not isinstance(usage, dict):
+        return Usage()
+    counts = (usage.get(name) for name in (prompt, completion))
+    return Usage(*(count if isinstance(count, int) else None for count in counts))

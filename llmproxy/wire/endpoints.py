@@ -1,0 +1,123 @@
+"""The table of cached endpoints. A row is an endpoint: its paths, its answers' dialect, its excused fields.
+
+Every field of a request body is part of the key unless its row excuses it by name, with the reason.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmproxy.wire.chat import CHAT
+from llmproxy.wire.completions import COMPLETIONS
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.embeddings import EMBEDDINGS
+from llmproxy.wire.messages import MESSAGES
+from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
+from llmproxy.wire.rerank import RERANK
+from llmproxy.wire.responses import RESPONSES
+
+_RENDERING = {
+    "stream": "chooses the rendering; one entry serves both",
+    "stream_options": "chooses what the rendering shows",
+}
+_BOOKKEEPING = {
+    "user": "names the caller for the operator; the model never sees it",
+    "metadata": "the caller's own labels; the model never sees them",
+    "store": "whether the answer becomes addressable; not what it says",
+    "safety_identifier": "names the caller for the operator",
+    "prompt_cache_key": "a routing hint for the provider's prefix cache",
+    "prompt_cache_retention": "lifetime of the provider's prefix cache",
+    "prompt_cache_options": "settings of the provider's prefix cache",
+    "service_tier": "a price class of the hosted service",
+}
+_LLAMACPP = {
+    "cache_prompt": "reuse of the prefix cache in the server",
+    "id_slot": "which slot of the server works",
+    "n_cache_reuse": "reuse of the prefix cache in the server",
+    "timings_per_token": "extra timing members while streaming",
+    "return_progress": "extra progress members while streaming",
+    "sse_ping_interval": "comment pings while streaming",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row. ``name`` is the operation: in the key, the metric label and the history."""
+
+    name: str
+    paths: tuple[str, ...]
+    dialect: Dialect
+    excused: Mapping[str, str] = field(default_factory=dict)
+    #: whether an absent ``stream`` means a stream (Ollama's own API)
+    streams_by_default: bool = False
+    #: whether entries are kept per input instead of per request
+    per_input: bool = False
+    #: fields whose presence with a true value means that the request must run every time
+    side_effects: frozenset[str] = frozenset()
+
+
+_WALL_CLOCK = frozenset({"t_max_predict_ms"})
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "chat",
+        ("/v1/chat/completions", "/chat/completions"),
+        CHAT,
+        excused=_RENDERING | _BOOKKEEPING | _LLAMACPP,
+        side_effects=_WALL_CLOCK,
+    ),
+    Endpoint(
+        "completions",
+        ("/v1/completions",),
+        COMPLETIONS,
+        excused=_RENDERING | {"user": _BOOKKEEPING["user"]} | _LLAMACPP,
+        side_effects=_WALL_CLOCK,
+    ),
+    Endpoint(
+        "embeddings",
+        ("/v1/embeddings",),
+        EMBEDDINGS,
+        excused={
+            "user": _BOOKKEEPING["user"],
+            "encoding_format": "float and base64 are renderings of one stored vector",
+            "input": "keyed input by input",
+        },
+        per_input=True,
+    ),
+    Endpoint(
+        "responses",
+        ("/v1/responses", "/responses"),
+        RESPONSES,
+        excused=_RENDERING
+        | _BOOKKEEPING
+        | _LLAMACPP
+        | {
+            "background": "when the answer is made; not what it says",
+            "background_options": "when the answer is made; not what it says",
+        },
+        side_effects=_WALL_CLOCK | {"background", "conversation", "previous_response_id"},
+    ),
+    Endpoint("messages", ("/v1/messages",), MESSAGES, excused={"metadata": _BOOKKEEPING["metadata"]}),
+    Endpoint("rerank", ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking"), RERANK),
+    Endpoint(
+        "ollama-chat",
+        ("/api/chat",),
+        OLLAMA_CHAT,
+        excused={"keep_alive": "how long the model stays loaded"},
+        streams_by_default=True,
+    ),
+    Endpoint(
+        "ollama-generate",
+        ("/api/generate",),
+        OLLAMA_GENERATE,
+        excused={"keep_alive": "how long the model stays loaded"},
+        streams_by_default=True,
+    ),
+    Endpoint(
+        "ollama-embed",
+        ("/api/embed",),
+        OLLAMA_EMBED,
+        excused={"keep_alive": "how long the model stays loaded"},
+    ),
+)
+
+BY_PATH: Mapping[str, Endpoint] = {path: row for row in ENDPOINTS for path in row.paths}

@@ -1,0 +1,173 @@
+"""Every error the proxy gives, and OpenAI's envelope around it.
+
+ProxyError
+├── ClientError              the caller's mistake
+│   ├── BadRequest      400  not JSON, not an object, a bad directive
+│   ├── Unauthorized    401
+│   ├── Forbidden       403  a foreign Host or Origin, a missing admin token
+│   ├── NotFound        404
+│   ├── MethodNotAllowed 405
+│   ├── TooLarge        413
+│   ├── Unsupported     415  a Content-Encoding that is not understood
+│   └── TooMany         429
+├── UpstreamError            the model server's
+│   ├── UpstreamRefused 502  no connection, or it broke off
+│   ├── UpstreamBroke   502  the answer ended before it was complete
+│   ├── UpstreamSlow    504
+│   ├── UpstreamLoading 503
+│   └── UpstreamStatus   --  it answered with an error of its own: status and message are kept
+├── OnlyIfCached        504  the request forbade going upstream
+├── NotImplementedHere  501  a WebSocket upgrade
+└── InternalError       500
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import orjson
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+def envelope(message: str, type: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error object: all four keys, always (openai-openapi ``Error``)."""
+    return {"error": {"message": message, "type": type, "param": param, "code": code}}
+
+
+class ProxyError(Exception):
+    """An error with everything needed to answer with it.
+
+    ``status`` is the HTTP status, ``headers`` are extra response headers (lower-case names).
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None, headers: Headers = ()):
+        super().__init__(message)
+        self.message = message
+        self.error_code = code if code is not None else self.code
+        self.param = param
+        self.headers = headers
+
+    @property
+    def http_status(self) -> int:
+        return self.status
+
+    def document(self) -> Mapping[str, Any]:
+        """The JSON document of the error response."""
+        return envelope(self.message, self.type, self.error_code, self.param)
+
+    def body(self) -> bytes:
+        """The bytes of the error response, JSON in UTF-8."""
+        return orjson.dumps(self.document())
+
+
+class ClientError(ProxyError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class BadRequest(ClientError):
+    pass
+
+
+class Unauthorized(ClientError):
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(ClientError):
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(ClientError):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(ClientError):
+    status = 405
+    code = "method_not_allowed"
+
+
+class TooLarge(ClientError):
+    status = 413
+    code = "request_too_large"
+
+
+class Unsupported(ClientError):
+    status = 415
+    code = "unsupported_content_encoding"
+
+
+class TooMany(ClientError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class UpstreamError(ProxyError):
+    status = 502
+    code = "upstream_error"
+
+
+class UpstreamRefused(UpstreamError):
+    code = "upstream_unreachable"
+
+
+class UpstreamBroke(UpstreamError):
+    code = "upstream_error"
+
+
+class UpstreamSlow(UpstreamError):
+    status = 504
+    type = "timeout_error"
+    code = "upstream_timeout"
+
+
+class UpstreamLoading(UpstreamError):
+    status = 503
+    code = "upstream_loading"
+
+
+class UpstreamStatus(UpstreamError):
+    """The upstream's own error: its status, its message in the envelope, its retry headers."""
+
+    def __init__(self, upstream_status: int, document: Mapping[str, Any], headers: Headers = ()):
+        error = document["error"]
+        super().__init__(error["message"], headers=headers)
+        self.upstream_status = upstream_status
+        self._document = document
+
+    @property
+    def http_status(self) -> int:
+        return self.upstream_status
+
+    def document(self) -> Mapping[str, Any]:
+        return self._document
+
+
+class OnlyIfCached(ProxyError):
+    """RFC 9111 section 5.2.1.7."""
+
+    status = 504
+    type = "invalid_request_error"
+    code = "only_if_cached"
+
+
+class NotImplementedHere(ProxyError):
+    status = 501
+    type = "invalid_request_error"
+    code = "not_implemented"
+
+
+class Unavailable(ProxyError):
+    status = 503
+    code = "store_unavailable"
+
+
+class InternalError(ProxyError):
+    code = "internal_error"

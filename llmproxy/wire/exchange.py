@@ -1,0 +1,76 @@
+"""The notebook of one request: what is known about it so far. Rooms meet only through it."""
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. ``scope`` separates cached answers: "" is the shared scope. The secret itself is never kept."""
+
+    name: str = ""
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer; None where the upstream did not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+ANYONE = Caller()
+NO_USAGE = Usage()
+
+#: where the exchange travels in an ASGI scope
+EXCHANGE = "llmproxy.exchange"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and what became of it. Times are ``time.perf_counter()`` seconds unless named ``_at`` (Unix)."""
+
+    request_id: str
+    method: str
+    path: str
+    started: float
+    started_at: float
+    caller: Caller = ANYONE
+    #: the endpoint's name: a row of ``wire.endpoints``, else "other", or the name of a route of ours
+    endpoint: str = "other"
+    model: str = ""
+    stream: bool = False
+    session: str = ""
+    user: str = ""
+    namespace: str = ""
+    upstream: str = ""
+    #: hex sha256, "" while there is none
+    key: str = ""
+    cache: CacheStatus | None = None
+    reason: Reason | None = None
+    #: why the fetched answer was kept or not
+    stored: Reason | None = None
+    status: int = 0
+    usage: Usage = NO_USAGE
+    first_byte: float | None = None
+    finished: float | None = None
+    #: seconds the upstream worked for this answer; on a hit: what it had taken then
+    upstream_seconds: float | None = None
+    #: seconds per phase
+    phases: dict[Phase, float] = field(default_factory=dict)
+    request_body: bytes = b""
+    response_body: bytes = b""
+    error: str = ""
+    #: whether a history row is due
+    recorded: bool = False
+    #: when the last phase ended
+    marked: float = 0.0
+
+    def mark(self, phase: Phase) -> None:
+        """The phase ended now; it began when the one before ended."""
+        now = perf_counter()
+        self.phases[phase] = self.phases.get(phase, 0.0) + now - (self.marked or self.started)
+        self.marked = now

@@ -1,0 +1,111 @@
+"""The answers of ``/v1/messages`` (Anthropic's shape). Its two forms are kept apart: neither is made from the other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from llmproxy.wire import sse
+from llmproxy.wire.deltas import Deltas
+from llmproxy.wire.dialect import Document, Malformed
+from llmproxy.wire.documents import error_message, parse, peek, tokens
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.vocabulary import Reason
+
+#: pieces of texts in a block, and of the JSON that becomes its ``input``
+_JOINED = frozenset({"text", "thinking", "signature", "partial_json"})
+
+
+class _Messages:
+    __slots__ = ()
+
+    name: str = "messages"
+    both: bool = False
+    stream_type: bytes = b"text/event-stream"
+
+    def splitter(self) -> sse.SseSplitter:
+        return sse.SseSplitter()
+
+    def terminal(self, frame: bytes) -> bool:
+        if b'"message_stop"' not in frame:
+            return False
+        event = peek(sse.data(frame))
+        return event is not None and event.get("type") == "message_stop"
+
+    def fault(self, frame: bytes) -> str | None:
+        if b'"error"' not in frame:
+            return None
+        event = peek(sse.data(frame))
+        if event is None or (event.get("type") != "error" and event.get("error") is None):
+            return None
+        return error_message(event.get("error") or event)
+
+    def usage_only(self, frame: bytes) -> bool:
+        return False
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        message: Document | None = None
+        blocks: dict[int, Deltas] = {}
+        for event in (parse(sse.data(frame)) for frame in frames):
+            kind = event.get("type")
+            if kind == "message_start":
+                message = dict(_object(event, "message"))
+            elif kind == "content_block_start":
+                _block(event, blocks).add(_object(event, "content_block"))
+            elif kind == "content_block_delta":
+                _block(event, blocks).add(_block_delta(_object(event, "delta")))
+            elif kind == "message_delta" and message is not None:
+                message |= _object(event, "delta")
+                usages = (usage for usage in (message.get("usage"), event.get("usage")) if isinstance(usage, dict))
+                message["usage"] = {name: count for usage in usages for name, count in usage.items()}
+        if message is None:
+            raise Malformed("the stream holds no message")
+        return message | {"content": [_finished(blocks[index]) for index in sorted(blocks)]}
+
+    def render(self, document: Document) -> list[bytes]:
+        raise Malformed("a message is not rendered as a stream")
+
+    def flaw(self, document: Document) -> Reason | None:
+        if document.get("type") == "error" or document.get("error") is not None:
+            return Reason.ERROR
+        if not isinstance(document.get("content"), list):
+            return Reason.MALFORMED
+        return None if document.get("stop_reason") is not None else Reason.INCOMPLETE
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document.get("usage"), "input_tokens", "output_tokens")
+
+    def failure(self, message: str, code: str, type: str) -> bytes:
+        return sse.frame(orjson.dumps({"type": "error", "error": {"type": type, "message": message}}), b"error")
+
+
+def _object(event: Document, name: str) -> Document:
+    value = event.get(name)
+    if not isinstance(value, dict):
+        raise Malformed(f"{event.get('type')} has no {name}")
+    return value
+
+
+def _block(event: Document, blocks: dict[int, Deltas]) -> Deltas:
+    index = event.get("index")
+    if not isinstance(index, int):
+        raise Malformed(f"{event.get('type')} has no index")
+    return blocks.setdefault(index, Deltas(joined=_JOINED, settled=frozenset({"type"})))
+
+
+def _block_delta(delta: Document) -> Document:
+    """A delta in the names of the block it belongs to: its type is not the block's, a citation is one of a list."""
+    members = {name: value for name, value in delta.items() if name not in ("type", "citation")}
+    return members | ({"citations": [delta["citation"]]} if "citation" in delta else {})
+
+
+def _finished(block: Deltas) -> dict[str, Any]:
+    finished = block.result()
+    partial = finished.pop("partial_json", None)
+    if finished.get("type") == "tool_use":
+        # cut off in the middle, the JSON does not parse: llama.cpp's plain answer has an empty input then
+        finished["input"] = (peek(partial.encode()) if partial else None) or finished.get("input") or {}
+    return finished
+
+
+MESSAGES = _Messages()

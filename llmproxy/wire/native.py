@@ -1,0 +1,117 @@
+"""The answers of Ollama's own API: NDJSON lines, the last of which says ``done`` and carries the counts."""
+
+from collections.abc import Sequence
+
+import orjson
+
+from llmproxy.wire.deltas import Deltas
+from llmproxy.wire.dialect import Document, Malformed
+from llmproxy.wire.documents import error_message, parse, peek, tokens
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.ndjson import NdjsonSplitter
+from llmproxy.wire.plain import PlainDialect
+from llmproxy.wire.vocabulary import Reason
+
+#: reasons to be done without having generated anything: the request loaded or unloaded the model
+_HOUSEKEEPING = ("load", "unload")
+
+
+class _Lines:
+    """The half of a dialect that chat and generate share."""
+
+    __slots__ = ()
+
+    both: bool = False
+    stream_type: bytes = b"application/x-ndjson"
+    said: str
+
+    def splitter(self) -> NdjsonSplitter:
+        return NdjsonSplitter()
+
+    def terminal(self, frame: bytes) -> bool:
+        if b'"done"' not in frame or b"true" not in frame:
+            return False
+        line = peek(frame)
+        return line is not None and line.get("done") is True
+
+    def fault(self, frame: bytes) -> str | None:
+        if b'"error"' not in frame:
+            return None
+        line = peek(frame)
+        return error_message(line["error"]) if line is not None and line.get("error") is not None else None
+
+    def usage_only(self, frame: bytes) -> bool:
+        return False
+
+    def render(self, document: Document) -> list[bytes]:
+        return [orjson.dumps(document) + b"\n"]
+
+    def flaw(self, document: Document) -> Reason | None:
+        if document.get("error") is not None:
+            return Reason.ERROR
+        if document.get("done_reason") in _HOUSEKEEPING:
+            return Reason.SIDE_EFFECT
+        if self.said not in document:
+            return Reason.MALFORMED
+        return None if document.get("done") is True else Reason.INCOMPLETE
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document, "prompt_eval_count", "eval_count")
+
+    def failure(self, message: str, code: str, type: str) -> bytes:
+        return orjson.dumps({"error": message}) + b"\n"
+
+
+class _OllamaChat(_Lines):
+    __slots__ = ()
+
+    name: str = "ollama-chat"
+    said: str = "message"
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        lines = Deltas()
+        message = Deltas(joined=frozenset({"content", "thinking"}), settled=frozenset({"role"}))
+        for line in map(parse, frames):
+            piece = line.pop("message", None)
+            if isinstance(piece, dict):
+                message.add(piece)
+            lines.add(line)
+        return _whole(lines) | ({"message": message.result()} if message else {})
+
+
+class _OllamaGenerate(_Lines):
+    __slots__ = ()
+
+    name: str = "ollama-generate"
+    said: str = "response"
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        lines = Deltas(joined=frozenset({"response", "thinking"}))
+        for line in map(parse, frames):
+            lines.add(line)
+        return _whole(lines)
+
+
+class _OllamaEmbed(PlainDialect):
+    __slots__ = ()
+
+    name: str = "ollama-embed"
+    stream_type: bytes = b"application/x-ndjson"
+    answers: str = "embeddings"
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document, "prompt_eval_count", "eval_count")
+
+    def failure(self, message: str, code: str, type: str) -> bytes:
+        return orjson.dumps({"error": message}) + b"\n"
+
+
+def _whole(lines: Deltas) -> Document:
+    if not lines:
+        raise Malformed("the stream holds no line")
+    return lines.result()
+
+
+OLLAMA_CHAT = _OllamaChat()
+OLLAMA_GENERATE = _OllamaGenerate()
+OLLAMA_EMBED = _OllamaEmbed()

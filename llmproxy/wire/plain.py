@@ -1,0 +1,52 @@
+"""What the endpoints have in common that never stream: their answers are one JSON document each."""
+
+from collections.abc import Sequence
+
+import orjson
+
+from llmproxy.wire import sse
+from llmproxy.wire.dialect import Document, Malformed
+from llmproxy.wire.documents import tokens
+from llmproxy.wire.errors import envelope
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.vocabulary import Reason
+
+
+class PlainDialect:
+    """A dialect without streams. ``answers`` is the member that lists what was asked for."""
+
+    __slots__ = ()
+
+    both: bool = False
+    stream_type: bytes = b"text/event-stream"
+    answers: str
+
+    def splitter(self) -> sse.SseSplitter:
+        return sse.SseSplitter()
+
+    def terminal(self, frame: bytes) -> bool:
+        return False
+
+    def fault(self, frame: bytes) -> str | None:
+        return None
+
+    def usage_only(self, frame: bytes) -> bool:
+        return False
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        raise Malformed("this endpoint does not stream")
+
+    def render(self, document: Document) -> list[bytes]:
+        raise Malformed("this endpoint does not stream")
+
+    def flaw(self, document: Document) -> Reason | None:
+        if document.get("error") is not None:
+            return Reason.ERROR
+        answers = document.get(self.answers)
+        return None if isinstance(answers, list) and answers else Reason.MALFORMED
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document.get("usage"), "prompt_tokens", "completion_tokens")
+
+    def failure(self, message: str, code: str, type: str) -> bytes:
+        return sse.frame(orjson.dumps(envelope(message, type, code)))

@@ -1,0 +1,130 @@
+"""Server-sent events: cutting a byte stream into frames (tolerant in, strict out), reading and writing one frame.
+
+A strict frame is an optional ``event: name`` line, one or more ``data: text`` lines, and a blank line. SDKs die of
+what else the format allows: an event without data, ``id:``, ``retry:``, a byte-order mark.
+"""
+
+from llmproxy.wire.dialect import Malformed
+
+_BOM = b"\xef\xbb\xbf"
+_KNOWN_AND_DROPPED = frozenset({b"id", b"retry"})
+#: enough of a foreign text to recognise it; the rest is not kept
+_FOREIGN_LIMIT = 1024
+
+DEFAULT_LIMIT = 32 * 1024 * 1024
+
+
+class SseSplitter:
+    """Cuts server-sent events however they were cut on their way. One instance reads one stream.
+
+    ``limit`` is the most bytes one frame may have; ``feed`` raises ``Malformed`` above it.
+    """
+
+    def __init__(self, limit: int = DEFAULT_LIMIT):
+        self._limit = limit
+        self._partial = bytearray()
+        #: how much of ``_partial`` is known to hold no blank line
+        self._searched = 0
+        self._after_cr = False
+        self._first = True
+        self._foreign = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The strict frames that ``data`` completes. Raises ``Malformed`` when a frame is above the limit."""
+        if b"\r" in data or self._after_cr:
+            data = self._with_newlines(data)
+        if self._partial:
+            self._partial += data
+            if self._partial.find(b"\n\n", max(0, self._searched - 1)) < 0:
+                self._wait()
+                return []
+            data = bytes(self._partial)
+            self._partial.clear()
+        frames: list[bytes] = []
+        start = 0
+        while (end := data.find(b"\n\n", start) + 2) > 1:
+            if end - start > self._limit:
+                raise Malformed(f"an event is larger than {self._limit} bytes")
+            frame = data[start:end]
+            start = end
+            if _is_strict(frame) or (frame := self._strict(frame)):
+                frames.append(frame)
+            self._first = False
+        if start < len(data):
+            self._partial += data[start:]
+            self._wait()
+        return frames
+
+    def rest(self) -> bytes:
+        """What is no event: an unfinished frame, or text that is not in the format. Empty after a clean end."""
+        partial = bytes(self._partial)
+        if self._first:
+            partial = partial.removeprefix(_BOM)
+        if all(not line or line.startswith(b":") for line in partial.split(b"\n")):
+            partial = b""
+        return self._foreign + partial
+
+    def _wait(self) -> None:
+        self._searched = len(self._partial)
+        if self._searched > self._limit:
+            raise Malformed(f"an event is larger than {self._limit} bytes")
+
+    def _with_newlines(self, data: bytes) -> bytes:
+        """``data`` with CRLF and CR as LF, also where a CRLF is cut in two."""
+        if not data:
+            return data
+        if self._after_cr and data.startswith(b"\n"):
+            self._after_cr = False
+            data = data[1:]
+            if not data:
+                return data
+        self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _strict(self, frame: bytes) -> bytes:
+        """The strict form of a frame, empty where it carries no data."""
+        if self._first:
+            frame = frame.removeprefix(_BOM)
+        name = b""
+        payload: list[bytes] = []
+        for line in frame.split(b"\n"):
+            if not line or line.startswith(b":"):
+                continue
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"data":
+                payload.append(value)
+            elif field == b"event":
+                name = value
+            elif field not in _KNOWN_AND_DROPPED:
+                self._foreign = (self._foreign + line + b"\n")[:_FOREIGN_LIMIT]
+        if not any(payload):
+            return b""
+        head = b"event: %b\n" % name if name else b""
+        return head + b"".join(b"data: %b\n" % line for line in payload) + b"\n"
+
+
+def _is_strict(frame: bytes) -> bool:
+    """Whether a frame has the usual form already: one data line with something in it, perhaps an event line first."""
+    start = 0
+    if frame.startswith(b"event: "):
+        start = frame.find(b"\n") + 1
+    return frame.startswith(b"data: ", start) and start + 6 < frame.find(b"\n", start) == len(frame) - 2
+
+
+def data(frame: bytes) -> bytes:
+    """The data of a strict frame; several data lines are joined by newlines."""
+    if frame.startswith(b"data: ") and frame.find(b"\n") == len(frame) - 2:
+        return frame[6:-2]
+    return b"\n".join(line[6:] for line in frame.split(b"\n") if line.startswith(b"data: "))
+
+
+def event(frame: bytes) -> bytes:
+    """The event name of a strict frame, empty where it has none."""
+    return frame[7 : frame.find(b"\n")] if frame.startswith(b"event: ") else b""
+
+
+def frame(data: bytes, event: bytes = b"") -> bytes:
+    """The strict frame of one event."""
+    head = b"event: %b\n" % event if event else b""
+    return head + b"".join(b"data: %b\n" % line for line in data.split(b"\n")) + b"\n"

@@ -1,0 +1,93 @@
+"""The words shared by header, history row, metric label and log line. One closed list of each."""
+
+from enum import StrEnum
+
+
+class CacheStatus(StrEnum):
+    """How an answer relates to the cache: the value of ``X-Cache`` and of the metric label ``cache``."""
+
+    #: answered from a tier
+    HIT = "hit"
+    #: looked up, not there, fetched
+    MISS = "miss"
+    #: shared the upstream call of an identical request
+    JOINED = "joined"
+    #: not looked up, for a reason
+    BYPASS = "bypass"
+    #: answered from an entry past its lifetime, as the request allowed
+    STALE = "stale"
+
+
+class Reason(StrEnum):
+    """Why a hit, why not, why not stored. ``Cache-Status``'s ``detail``, and the metric label ``reason``."""
+
+    #: the memory tier had it
+    MEMORY = "memory"
+    #: the SQL tier had it
+    SQL = "sql"
+    #: every input of an embeddings request was known
+    INPUTS = "inputs"
+    #: no tier had it
+    ABSENT = "absent"
+    #: an entry was there but too old for this request
+    EXPIRED = "expired"
+    #: the request said ``no-cache``
+    NO_CACHE = "no-cache"
+    #: the request said ``no-store``
+    NO_STORE = "no-store"
+    #: the request said ``only-if-cached`` and nothing was
+    ONLY_IF_CACHED = "only-if-cached"
+    #: caching is switched off by policy
+    POLICY_OFF = "policy-off"
+    #: the policy ``deterministic`` and neither temperature 0 nor a seed
+    NOT_DETERMINISTIC = "not-deterministic"
+    #: the policy ``opt-in`` and the request did not ask
+    NOT_OPTED_IN = "not-opted-in"
+    #: the body asks for what must happen every time (a wall-clock limit, a background job)
+    SIDE_EFFECT = "side-effect"
+    #: the path is none of the cached ones
+    PASS_THROUGH = "pass-through"
+    #: the upstream answered with another status than 200
+    STATUS = "status"
+    #: the upstream's answer holds an error
+    ERROR = "error"
+    #: the upstream's answer does not parse
+    MALFORMED = "malformed"
+    #: the answer ended before its terminal event or finish reason
+    INCOMPLETE = "incomplete"
+    #: the upstream could not be reached, or broke off
+    UPSTREAM_FAILED = "upstream-failed"
+    #: the upstream was too slow
+    TIMEOUT = "timeout"
+    #: delivered, but larger than an entry may be
+    TOO_LARGE = "too-large"
+    #: delivered, but the model behind the name changed while it was made
+    MODEL_CHANGED = "model-changed"
+    #: every listener left before the end
+    ABANDONED = "abandoned"
+    #: the upstream was down; an entry past its lifetime was allowed
+    UPSTREAM_DOWN = "upstream-down"
+    #: complete and kept
+    STORED = "stored"
+
+
+class Phase(StrEnum):
+    """The life of a request, in order. The function's name, the log's word, the histogram's label."""
+
+    NAME = "name"
+    WATCH = "watch"
+    GUARD = "guard"
+    IDENTIFY = "identify"
+    LIMIT = "limit"
+    READ = "read"
+    ADMIT = "admit"
+    KEY = "key"
+    LOOK_UP = "look up"
+    JOIN = "join"
+    PICK = "pick"
+    SEND = "send"
+    TEE = "tee"
+    SETTLE = "settle"
+    STORE = "store"
+    RECORD = "record"
+    COUNT = "count"

@@ -1,0 +1,241 @@
+"""Chat answers: assembled and rendered."""
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+
+from llmproxy.wire import sse
+from llmproxy.wire.chat import CHAT
+from llmproxy.wire.chunks import DONE
+from llmproxy.wire.dialect import Dialect, Document
+from llmproxy.wire.exchange import Usage
+from tests.wire.samples import sample
+from tests.wire.strategies import chat_documents, chat_streams
+
+
+def stream(*choices: list[dict[str, Any]], **members: Any) -> list[bytes]:
+    """A stream whose chunks carry these lists of choices."""
+    return [*(sse.frame(orjson.dumps({"id": "1", "choices": entry, **members})) for entry in choices), DONE]
+
+
+def message(*deltas: dict[str, Any]) -> dict[str, Any]:
+    frames = stream(*([{"index": 0, "delta": delta}] for delta in deltas))
+    found = CHAT.assemble(frames)["choices"][0]["message"]
+    assert isinstance(found, dict)
+    return found
+
+
+def chunks(frames: list[bytes]) -> list[Document]:
+    assert frames[-1] == DONE
+    return [orjson.loads(sse.data(frame)) for frame in frames[:-1]]
+
+
+def test_it_is_a_dialect() -> None:
+    dialect: Dialect = CHAT
+    assert dialect.both
+    with pytest.raises(AttributeError):
+        dialect.name = "other"
+
+
+@given(document=chat_documents)
+@settings(max_examples=120, deadline=None)
+def test_a_rendered_answer_assembles_to_itself(document: Document) -> None:
+    assert CHAT.assemble(CHAT.render(document)) == document
+
+
+@given(frames=chat_streams())
+@settings(max_examples=120, deadline=None)
+def test_an_assembled_stream_renders_to_itself(frames: list[bytes]) -> None:
+    document = CHAT.assemble(frames)
+    assert CHAT.assemble(CHAT.render(document)) == document
+    assert CHAT.flaw(document) is None
+
+
+@given(document=chat_documents)
+@settings(max_examples=60, deadline=None)
+def test_a_rendered_stream_has_the_order_helpers_need(document: Document) -> None:
+    frames = CHAT.render(document)
+    assert [CHAT.terminal(frame) for frame in frames] == [False] * (len(frames) - 1) + [True]
+    parts = [choice for chunk in chunks(frames) for choice in chunk["choices"]]
+    assert [part["index"] for part in parts] == sorted(part["index"] for part in parts)
+    for choice in document["choices"]:
+        own = [part for part in parts if part["index"] == choice["index"]]
+        assert ["role" in part["delta"] for part in own] == [True] + [False] * (len(own) - 1)
+        assert [part["finish_reason"] for part in own] == [None] * (len(own) - 1) + [choice["finish_reason"]]
+        assert own[-1]["delta"] == {}
+    shown = [frame for frame in frames if not CHAT.usage_only(frame)]
+    assert len(frames) - len(shown) == ("usage" in document)
+
+
+def test_rendering_word_for_word() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    document = {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 2,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": "é🦙",
+                    "reasoning_content": "hm",
+                    "tool_calls": [call],
+                },
+                "logprobs": {"content": []},
+                "finish_reason": "stop",
+                "x": 1,
+            }
+        ],
+        "usage": {"prompt_tokens": 1},
+        "timings": {"n": 1},
+    }
+    header = {"id": "1", "object": "chat.completion.chunk", "created": 2, "model": "m"}
+
+    def part(delta: dict[str, Any], finish: str | None = None, **more: Any) -> Document:
+        return {"index": 0, "delta": delta, "finish_reason": finish, **more}
+
+    opened = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+    assert chunks(CHAT.render(document)) == [
+        header | {"choices": [part({"role": "assistant", "content": ""})]},
+        header | {"choices": [part({"reasoning_content": "hm"})]},
+        header | {"choices": [part({"content": "é🦙"}, logprobs={"content": []})]},
+        header | {"choices": [part({"tool_calls": [opened]})]},
+        header | {"choices": [part({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]})]},
+        header | {"choices": [part({}, "stop", x=1)], "timings": {"n": 1}},
+        header | {"choices": [], "usage": {"prompt_tokens": 1}},
+    ]
+
+
+def test_two_choices_of_llamacpp() -> None:
+    frames = sample("llamacpp_chat_two_choices")
+    document = CHAT.assemble(frames)
+    assert [choice["index"] for choice in document["choices"]] == [0, 1]
+    assert [choice["message"]["content"] for choice in document["choices"]] == ["Hello there!", "hi there,"]
+    assert [len(choice["logprobs"]["content"]) for choice in document["choices"]] == [3, 3]
+    assert document["object"] == "chat.completion"
+    # one usage chunk per choice came: the completions are summed, the prompt counts once
+    assert document["usage"] == {
+        "completion_tokens": 6,
+        "prompt_tokens": 31,
+        "total_tokens": 37,
+        "prompt_tokens_details": {"cached_tokens": 24},
+    }
+    assert document["timings"] == orjson.loads(sse.data(frames[-2]))["timings"]
+    assert CHAT.usage(document) == Usage(31, 6)
+    assert CHAT.flaw(document) is None
+
+
+def test_a_tool_call_of_llamacpp() -> None:
+    choice = CHAT.assemble(sample("llamacpp_chat_tool_call"))["choices"][0]
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {
+                "id": "RCOvbBT3XI634ioS5x7DpKQNhHKyb0Zl",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": '{"city": "Rome"}'},
+            }
+        ],
+    }
+
+
+def test_an_empty_message_has_an_empty_content() -> None:
+    assert message({"role": "assistant", "content": None}) == {"role": "assistant", "content": ""}
+    assert message({})["role"] == "assistant"
+
+
+def test_a_refusal_leaves_the_content_null() -> None:
+    assert message({"role": "assistant", "content": None, "refusal": None}, {"refusal": "N"}, {"refusal": "o"}) == {
+        "role": "assistant",
+        "content": None,
+        "refusal": "No",
+    }
+
+
+def test_texts_are_joined_under_the_names_they_came_under() -> None:
+    found = message(
+        {"reasoning": "a"}, {"reasoning": "b"}, {"reasoning_content": "c"}, {"content": "d"}, {"content": "e"}
+    )
+    assert found == {"role": "assistant", "reasoning": "ab", "reasoning_content": "c", "content": "de"}
+
+
+def test_repeated_names_of_a_tool_call_count_once() -> None:
+    call = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "1"}}
+    found = message({"tool_calls": [call]}, {"tool_calls": [call]})
+    assert found["tool_calls"] == [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "11"}}]
+
+
+def test_tool_calls_without_an_index_count_by_place() -> None:
+    found = message({"tool_calls": [{"id": "a"}, {"id": "b"}]})
+    assert found["tool_calls"] == [{"id": "a"}, {"id": "b"}]
+
+
+def test_audio_and_the_old_function_call() -> None:
+    found = message(
+        {"audio": {"id": "a", "transcript": "x"}},
+        {"audio": {"data": "QQ==", "transcript": "y"}},
+        {"audio": {"id": "b", "data": "QQ==", "expires_at": 9}},
+        {"function_call": {"name": "f", "arguments": "{"}},
+        {"function_call": {"arguments": "}"}},
+    )
+    assert found["audio"] == {"id": "a", "transcript": "xy", "data": "QQ==QQ==", "expires_at": 9}
+    assert found["function_call"] == {"name": "f", "arguments": "{}"}
+    assert found["content"] is None
+
+
+def test_unknown_members_survive_and_lists_grow() -> None:
+    frames = [
+        sse.frame(
+            orjson.dumps(
+                {
+                    "id": id,
+                    "x": id,
+                    "obfuscation": "pad",
+                    "system_fingerprint": fingerprint,
+                    "choices": [{"index": 0, "y": id, "delta": {"z": id, "annotations": [id]}}],
+                }
+            )
+        )
+        for id, fingerprint in (("1", "fp"), ("2", None))
+    ]
+    assert CHAT.assemble([*frames, DONE]) == {
+        "id": "1",
+        "object": "chat.completion",
+        "x": "2",
+        "system_fingerprint": "fp",
+        "choices": [
+            {
+                "index": 0,
+                "y": "2",
+                "finish_reason": None,
+                "message": {"role": "assistant", "content": "", "z": "2", "annotations": ["1", "2"]},
+            }
+        ],
+    }
+
+
+def test_a_running_usage_gives_way_to_the_one_beside_no_choices() -> None:
+    part = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    real = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    frames = [*stream(part, usage=zeros)[:-1], *stream([], usage=real)]
+    assert CHAT.assemble(frames)["usage"] == real
+    assert CHAT.assemble(stream(part, usage=real))["usage"] == real
+    assert "usage" not in CHAT.assemble(stream(part, usage=None))
+
+
+def test_details_of_summed_completions_are_summed() -> None:
+    first = {"prompt_tokens": 1, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 1}}
+    frames = [*stream([], usage=first)[:-1], *stream([], usage=first)]
+    assert CHAT.assemble(frames)["usage"] == {
+        "prompt_tokens": 1,
+        "completion_tokens": 4,
+        "total_tokens": 5,
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }

@@ -1,0 +1,115 @@
+"""Answers of Ollama's own API."""
+
+import orjson
+import pytest
+
+from llmproxy.wire.dialect import Dialect, Document, Malformed
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
+from llmproxy.wire.vocabulary import Reason
+
+
+def lines(*documents: Document) -> list[bytes]:
+    return [orjson.dumps(document) + b"\n" for document in documents]
+
+
+@pytest.mark.parametrize("dialect", [OLLAMA_CHAT, OLLAMA_GENERATE])
+def test_they_are_dialects(dialect: Dialect) -> None:
+    assert not dialect.both
+    with pytest.raises(Malformed):
+        dialect.assemble([])
+    with pytest.raises(Malformed):
+        dialect.assemble([b"nonsense\n"])
+
+
+def test_chat() -> None:
+    call = {"function": {"name": "f", "arguments": {"done": True}}}
+    frames = lines(
+        {
+            "model": "m",
+            "created_at": "1",
+            "message": {"role": "assistant", "thinking": "h", "content": ""},
+            "done": False,
+        },
+        {
+            "model": "m",
+            "created_at": "2",
+            "message": {"role": "assistant", "thinking": "m", "content": ""},
+            "done": False,
+        },
+        {"model": "m", "created_at": "3", "message": {"role": "assistant", "content": "é"}, "done": False},
+        {
+            "model": "m",
+            "created_at": "4",
+            "message": {"role": "assistant", "content": "🦙", "tool_calls": [call]},
+            "done": False,
+        },
+        {
+            "model": "m",
+            "created_at": "5",
+            "message": {"role": "assistant", "content": ""},
+            "done": True,
+            "eval_count": 2,
+        },
+    )
+    assert [OLLAMA_CHAT.terminal(frame) for frame in frames] == [False, False, False, False, True]
+    document = OLLAMA_CHAT.assemble(frames)
+    assert document == {
+        "model": "m",
+        "created_at": "5",
+        "message": {"role": "assistant", "thinking": "hm", "content": "é🦙", "tool_calls": [call]},
+        "done": True,
+        "eval_count": 2,
+    }
+    assert OLLAMA_CHAT.usage(document) == Usage(None, 2)
+    assert OLLAMA_CHAT.assemble(OLLAMA_CHAT.render(document)) == document
+
+
+def test_generate() -> None:
+    frames = lines(
+        {"response": "a", "done": False},
+        {"response": "b", "done": False},
+        {
+            "response": "",
+            "done": True,
+            "done_reason": "stop",
+            "context": [1, 2],
+            "prompt_eval_count": 3,
+            "eval_count": 2,
+        },
+    )
+    document = OLLAMA_GENERATE.assemble(frames)
+    assert document["response"] == "ab"
+    assert document["context"] == [1, 2]
+    assert OLLAMA_GENERATE.usage(document) == Usage(3, 2)
+    assert OLLAMA_GENERATE.flaw(document) is None
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"response": "a", "error": "no", "done": True}, Reason.ERROR),
+        ({"done": True}, Reason.MALFORMED),
+        ({"response": "a", "done": False}, Reason.INCOMPLETE),
+        ({"response": "", "done": True, "done_reason": "load"}, Reason.SIDE_EFFECT),
+        ({"response": "a", "done": True}, None),
+    ],
+)
+def test_flaws(document: Document, reason: Reason | None) -> None:
+    assert OLLAMA_GENERATE.flaw(document) is reason
+
+
+def test_an_error_line_is_a_fault_and_a_flaw() -> None:
+    frames = lines({"response": "a", "done": False}, {"error": "llama runner gone"})
+    assert [OLLAMA_GENERATE.fault(frame) for frame in frames] == [None, "llama runner gone"]
+    assert OLLAMA_GENERATE.flaw(OLLAMA_GENERATE.assemble(frames)) is Reason.ERROR
+    assert OLLAMA_CHAT.fault(OLLAMA_CHAT.failure("cut off", "c", "t")) == "cut off"
+
+
+def test_embed() -> None:
+    dialect: Dialect = OLLAMA_EMBED
+    document = {"embeddings": [[0.5]], "prompt_eval_count": 4}
+    assert dialect.flaw(document) is None
+    assert dialect.usage(document) == Usage(4, None)
+    assert dialect.flaw({"embeddings": []}) is Reason.MALFORMED
+    assert orjson.loads(dialect.failure("no", "c", "t")) == {"error": "no"}

@@ -1,0 +1,38 @@
+"""Answers that never stream."""
+
+import pytest
+
+from llmproxy.wire.dialect import Dialect, Document, Malformed
+from llmproxy.wire.embeddings import EMBEDDINGS
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.rerank import RERANK
+from llmproxy.wire.vocabulary import Reason
+
+
+@pytest.mark.parametrize("dialect", [EMBEDDINGS, RERANK])
+def test_they_do_not_stream(dialect: Dialect) -> None:
+    assert not dialect.both
+    assert not dialect.terminal(b"data: [DONE]\n\n")
+    with pytest.raises(Malformed):
+        dialect.render({"data": [{}], "results": [{}]})
+    with pytest.raises(Malformed):
+        dialect.assemble([b"data: [DONE]\n\n"])
+
+
+@pytest.mark.parametrize(
+    ("dialect", "document", "reason"),
+    [
+        (EMBEDDINGS, {"data": [{"embedding": [0.5]}]}, None),
+        (EMBEDDINGS, {"data": []}, Reason.MALFORMED),
+        (EMBEDDINGS, {"data": [{}], "error": {"message": "no"}}, Reason.ERROR),
+        (RERANK, {"results": [{"index": 0, "relevance_score": 0.5}]}, None),
+        (RERANK, {"data": []}, Reason.MALFORMED),
+    ],
+)
+def test_flaws(dialect: Dialect, document: Document, reason: Reason | None) -> None:
+    assert dialect.flaw(document) is reason
+
+
+def test_usage() -> None:
+    assert EMBEDDINGS.usage({"usage": {"prompt_tokens": 3, "total_tokens": 3}}) == Usage(3, None)
+    assert EMBEDDINGS.usage({"usage": None}) == Usage()

@@ -1,0 +1,1 @@
+"""May it be served, from which tier, and who fetches it."""

@@ -1,0 +1,39 @@
+"""One cached answer, in every rendering it can be given in."""
+
+from dataclasses import dataclass
+
+Spans = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A complete answer. Times are Unix seconds.
+
+    ``document`` is the JSON document. ``frames`` is the stream's transcript (SSE or NDJSON, terminal event
+    included), empty where the answer came as plain JSON. ``ends`` are the end offsets of the frames in ``frames``
+    and ``millis`` the milliseconds since the call began at which each arrived, both packed as native ``array('I')``
+    bytes. ``hidden`` are the spans of frames that only a caller who asked for usage gets.
+    """
+
+    key: bytes
+    operation: str
+    model: str
+    scope: str
+    namespace: str
+    tags: tuple[str, ...]
+    created: float
+    expires: float
+    document: bytes
+    frames: bytes = b""
+    ends: bytes = b""
+    millis: bytes = b""
+    hidden: Spans = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    upstream_seconds: float = 0.0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes this entry answers for in the tiers' bounds."""
+        return len(self.document) + len(self.frames) + len(self.ends) + len(self.millis)

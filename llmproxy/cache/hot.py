@@ -1,0 +1,114 @@
+"""Answers to requests that came before to the last byte: looked up by the request's raw bytes, nothing parsed.
+
+Two requests with the same bytes, head and body, are the same request: same caller, same wishes, same model. So the
+answer that the ordinary path gave is right again, for as long as its entry is still the memory tier's, is fresh, and
+the identity of the models has not changed. All three are checked each time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from cachetools import LRUCache
+
+from llmproxy.cache.entry import Entry
+from llmproxy.wire.exchange import Exchange
+
+#: a request larger than this is not worth remembering by its bytes
+LONGEST = 64 * 1024
+
+
+class HotHit(NamedTuple):
+    """One request that was answered so. Counted, logged and recorded later."""
+
+    answer: "HotAnswer"
+    request_id: str
+    #: Unix seconds
+    started_at: float
+    seconds: float
+
+
+@dataclass(slots=True)
+class HotAnswer:
+    """What the ordinary path answered.
+
+    ``head(now)`` gives the header lines that stay the same for a second. ``request_id`` is set where the request
+    named its own. ``template`` is the exchange that the ordinary path had, as a pattern for the next ones.
+    """
+
+    entry: Entry
+    body: bytes
+    head: Callable[[float], bytes]
+    request_id: str
+    epoch: int
+    template: Exchange
+    second: int = 0
+    lines: bytes = b""
+
+    def head_at(self, now: float) -> bytes:
+        second = int(now)
+        if second != self.second:
+            self.second, self.lines = second, self.head(now)
+        return self.lines
+
+
+class HotTable:
+    """Raw request -> its answer, bounded in entries. Forgets by itself what is no longer right."""
+
+    def __init__(self, size: int, current: Callable[[bytes], Entry | None], epoch: Callable[[], int]) -> None:
+        """``current(key)`` is the memory tier's entry, touched; ``epoch()`` grows when a model's identity changes."""
+        self._size = size
+        self._current = current
+        self._epoch = epoch
+        self._answers: LRUCache[bytes, HotAnswer] = _Answers(size, self)
+        #: head -> length of the whole request, and how many requests have this head
+        self._heads: dict[bytes, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def find(self, raw: bytes, now: float) -> HotAnswer | None:
+        answer = self._answers.get(raw)
+        if answer is None:
+            return None
+        entry = answer.entry
+        if entry.expires <= now or answer.epoch != self._epoch() or self._current(entry.key) is not entry:
+            del self._answers[raw]
+            return None
+        return answer
+
+    def length(self, head: bytes) -> int:
+        """Bytes of a whole request that begins with this head, where one such is known; else 0."""
+        known = self._heads.get(head)
+        return 0 if known is None else known[0]
+
+    def remember(self, raw: bytes, answer: HotAnswer) -> None:
+        """``raw`` is one whole request, head and body."""
+        if self._size == 0 or len(raw) > LONGEST:
+            return
+        if raw not in self._answers:
+            self._heads.setdefault(_head(raw), [len(raw), 0])[1] += 1
+        self._answers[raw] = answer
+
+    def forgotten(self, raw: bytes) -> None:
+        head = _head(raw)
+        known = self._heads[head]
+        known[1] -= 1
+        if known[1] == 0:
+            del self._heads[head]
+
+
+class _Answers(LRUCache[bytes, HotAnswer]):
+    """Tells the table what falls out, so that the heads stay in step."""
+
+    def __init__(self, size: int, table: HotTable) -> None:
+        super().__init__(max(1, size))
+        self._table = table
+
+    def __delitem__(self, raw: bytes) -> None:
+        super().__delitem__(raw)
+        self._table.forgotten(raw)
+
+
+def _head(raw: bytes) -> bytes:
+    return raw[: raw.index(b"\r\n\r\n") + 4]

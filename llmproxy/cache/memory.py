@@ -1,0 +1,132 @@
+"""The memory tier: the entries asked for most recently, bounded in number and in bytes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import cachetools
+
+from llmproxy.cache.entry import Entry
+from llmproxy.cache.selection import matches
+from llmproxy.cache.tier import Flushed, Selector, TierStats
+
+T = TypeVar("T")
+
+#: distinct words and header lists that entries share
+_SHARED = 1024
+
+
+class MemoryTier:
+    """A ``Tier`` that answers at once: ``peek``, ``find`` and ``keep`` await nothing.
+
+    Entries stay past their lifetime until there is no room or until they are flushed: the caller decides about
+    staleness. ``clock`` gives Unix seconds.
+    """
+
+    name = "memory"
+
+    def __init__(self, max_entries: int, max_bytes: int, clock: Callable[[], float]):
+        self._entries: cachetools.LRUCache[bytes, Entry] = cachetools.LRUCache(max_entries)
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._clock = clock
+        self._shared: dict[Any, Any] = {}
+        self._evictions = dict.fromkeys(("size", "bytes", "expired", "flushed"), 0)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every entry, in no particular order, none of them counted as used."""
+        for key in list(self._entries):
+            yield cachetools.Cache.__getitem__(self._entries, key)
+
+    def peek(self, key: bytes) -> Entry | None:
+        """The entry, without counting as a use of it."""
+        if key not in self._entries:
+            return None
+        # past the LRU's own look, which would move the entry to its end
+        entry: Entry = cachetools.Cache.__getitem__(self._entries, key)
+        return entry
+
+    def find(self, key: bytes) -> Entry | None:
+        """The entry, from now on the most recently used."""
+        try:
+            return self._entries[key]
+        except KeyError:
+            return None
+
+    def keep(self, entry: Entry) -> None:
+        """Keeps ``entry`` in place of one with the same key; one that is larger than the tier only removes that."""
+        self._drop(entry.key)
+        if entry.size > self._max_bytes or self._entries.maxsize < 1:
+            return
+        while self._bytes + entry.size > self._max_bytes:
+            self._evict("bytes")
+        while len(self._entries) >= self._entries.maxsize:
+            self._evict("size")
+        self._entries[entry.key] = self._lean(entry)
+        self._bytes += entry.size
+
+    def forget(self, selector: Selector) -> list[Entry]:
+        """Removes what ``selector`` means and returns it. Raises ``ValueError`` for a prefix that is none."""
+        gone = self.matching(selector)
+        for entry in gone:
+            self._drop(entry.key)
+        self._evictions["flushed"] += len(gone)
+        return gone
+
+    def matching(self, selector: Selector) -> list[Entry]:
+        """What ``selector`` means, untouched. Raises ``ValueError`` for a prefix that is none."""
+        return [entry for entry in self if matches(selector, entry)]
+
+    async def get(self, key: bytes) -> Entry | None:
+        return self.find(key)
+
+    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        found = ((key, self.find(key)) for key in keys)
+        return {key: entry for key, entry in found if entry is not None}
+
+    async def put(self, entry: Entry) -> None:
+        self.keep(entry)
+
+    async def flush(self, selector: Selector, *, dry_run: bool = False) -> Flushed:
+        gone = self.matching(selector) if dry_run else self.forget(selector)
+        return Flushed(len(gone), sum(entry.size for entry in gone))
+
+    async def stats(self) -> TierStats:
+        oldest = min((entry.created for entry in self), default=None)
+        return TierStats(len(self._entries), self._bytes, oldest, dict(self._evictions))
+
+    async def close(self) -> None:
+        self._entries.clear()
+        self._bytes = 0
+
+    def _drop(self, key: bytes) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry.size
+
+    def _evict(self, reason: str) -> None:
+        _, entry = self._entries.popitem()
+        self._bytes -= entry.size
+        self._evictions["expired" if entry.expires <= self._clock() else reason] += 1
+
+    def _lean(self, entry: Entry) -> Entry:
+        """The same entry, with the words that thousands have in common held once."""
+        return replace(
+            entry,
+            operation=self._share(entry.operation),
+            model=self._share(entry.model),
+            scope=self._share(entry.scope),
+            namespace=self._share(entry.namespace),
+            tags=self._share(entry.tags),
+            headers=self._share(entry.headers),
+        )
+
+    def _share(self, value: T) -> T:
+        if len(self._shared) >= _SHARED:
+            # callers choose some of these words: they must not fill the memory
+            self._shared.clear()
+        shared: T = self._shared.setdefault(value, value)
+        return shared

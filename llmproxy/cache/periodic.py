@@ -1,0 +1,42 @@
+"""Work that is done every so often, by a task with an owner and an end."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Self
+
+from llmproxy.cache.health import Health, OnFault
+
+
+class Periodic:
+    """Does ``work`` every ``seconds`` while it is entered. A fault is counted and costs some rounds, no more."""
+
+    def __init__(self, name: str, seconds: float, work: Callable[[], Awaitable[object]], on_fault: OnFault):
+        self._name = name
+        self._seconds = seconds
+        self._work = work
+        self._health = Health("sql", name, on_fault, time.monotonic)
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name=f"cache {self._name}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def once(self) -> None:
+        """One round, now."""
+        try:
+            await self._work()
+        except Exception as error:  # noqa: BLE001 - the failure contract: a fault of the database is counted, not raised
+            self._health.failed(error)
+        else:
+            self._health.worked()
+
+    async def _run(self) -> None:
+        while True:
+            await self.once()
+            await asyncio.sleep(max(self._seconds, self._health.remaining))

@@ -1,0 +1,76 @@
+"""May this request be answered from the cache, may its answer be kept: always with a reason. Pure."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from llmproxy.cache.entry import Entry
+from llmproxy.config.settings import CachePolicy
+from llmproxy.wire.directives import Directives
+from llmproxy.wire.vocabulary import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What the policy needs to know of a request body."""
+
+    #: temperature 0, or an explicit seed
+    deterministic: bool = False
+    #: asks for what must happen every time
+    side_effect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether to look the request up and whether to keep its answer. ``reason`` is set where not both."""
+
+    look_up: bool
+    keep: bool
+    reason: Reason | None = None
+
+
+_CACHED = Verdict(look_up=True, keep=True)
+
+
+def admit(policy: CachePolicy, traits: Traits, wishes: Directives) -> Verdict:
+    """The first reason that applies decides."""
+    if wishes.no_store:
+        return Verdict(look_up=False, keep=False, reason=Reason.NO_STORE)
+    if policy is CachePolicy.OFF:
+        return Verdict(look_up=False, keep=False, reason=Reason.POLICY_OFF)
+    if traits.side_effect:
+        return Verdict(look_up=False, keep=False, reason=Reason.SIDE_EFFECT)
+    if policy is CachePolicy.DETERMINISTIC and not traits.deterministic:
+        return Verdict(look_up=False, keep=False, reason=Reason.NOT_DETERMINISTIC)
+    if policy is CachePolicy.OPT_IN and not wishes.opts_in:
+        return Verdict(look_up=False, keep=False, reason=Reason.NOT_OPTED_IN)
+    if wishes.no_cache:
+        return Verdict(look_up=False, keep=True, reason=Reason.NO_CACHE)
+    return _CACHED
+
+
+class Freshness(Enum):
+    """Whether an entry may answer a request now."""
+
+    FRESH = "fresh"
+    #: past its lifetime, within the request's ``max-stale``
+    STALE = "stale"
+    #: only if the upstream fails (``stale-if-error``)
+    IF_ERROR = "if-error"
+    NO = "no"
+
+
+def freshness(entry: Entry, wishes: Directives, now: float) -> Freshness:
+    """RFC 9111 section 5.2.1 and RFC 5861 section 4. ``now`` in Unix seconds."""
+    age = now - entry.created
+    left = entry.expires - now
+    if wishes.min_fresh is not None and left < wishes.min_fresh:
+        pass
+    elif wishes.max_age is not None and age > wishes.max_age and wishes.max_stale is None:
+        pass
+    elif left > 0:
+        return Freshness.FRESH
+    elif wishes.max_stale is not None and -left <= wishes.max_stale:
+        return Freshness.STALE
+    if wishes.stale_if_error is not None and -left <= wishes.stale_if_error:
+        return Freshness.IF_ERROR
+    return Freshness.NO

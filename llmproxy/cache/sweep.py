@@ -1,0 +1,108 @@
+"""The SQL tier's bounds: what is past its lifetime goes, then what was least recently used, then the free pages."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, true
+
+from llmproxy.cache.sql import SqlTier
+from llmproxy.cache.statements import CENSUS, TOUCH, delete_some
+from llmproxy.cache.tables import entries
+from llmproxy.database.engine import Database
+
+#: rows deleted in one transaction
+_CHUNK = 300
+#: pages given back in one transaction, and transactions in one sweep
+_PAGES = 1000
+_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one sweep did. ``bytes`` were the bodies', ``reclaimed`` is by how much the database's file got shorter."""
+
+    expired: int = 0
+    evicted: int = 0
+    bytes: int = 0
+    reclaimed: int = 0
+
+
+class Sweep:
+    """One sweep a call; raises what the database raises.
+
+    ``max_bytes`` bounds the stored bodies. ``in_use`` gives the keys that the tier in front answers: the SQL tier does
+    not see them used. Entries are kept for ``stale_seconds`` past their lifetime. ``clock`` gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        tier: SqlTier,
+        *,
+        max_bytes: int,
+        in_use: Callable[[], Sequence[bytes]],
+        clock: Callable[[], float],
+        stale_seconds: float = 0.0,
+    ):
+        self._database = database
+        self._tier = tier
+        self._max_bytes = max_bytes
+        self._in_use = in_use
+        self._clock = clock
+        self._stale_seconds = stale_seconds
+        #: bytes given back to the file system since start
+        self.reclaimed = 0
+
+    async def __call__(self) -> Swept:
+        expired, expired_bytes = await self._expire()
+        evicted, evicted_bytes = await self._evict()
+        reclaimed = await self._reclaim()
+        return Swept(expired, evicted, expired_bytes + evicted_bytes, reclaimed)
+
+    async def _expire(self) -> tuple[int, int]:
+        past = entries.c.expires_at <= self._clock() - self._stale_seconds
+        number, size = 0, 0
+        while sizes := await self._delete(past, entries.c.expires_at, _CHUNK):
+            number, size = number + len(sizes), size + sum(sizes)
+            self._tier.count("expired", len(sizes))
+        return number, size
+
+    async def _evict(self) -> tuple[int, int]:
+        async with self._database.read() as connection:
+            rows, total, _ = (await connection.execute(CENSUS)).one()
+        excess = int(total or 0) - self._max_bytes
+        if excess <= 0:
+            return 0, 0
+        await self._spare()
+        number, freed = 0, 0
+        while freed < excess:
+            # as many as probably suffice, so that not many more go than must
+            probable = (excess - freed) * rows // int(total) + 1
+            sizes = await self._delete(true(), entries.c.used_at, min(_CHUNK, probable))
+            if not sizes:
+                break
+            number, freed = number + len(sizes), freed + sum(sizes)
+            self._tier.count("bytes", len(sizes))
+        return number, freed
+
+    async def _spare(self) -> None:
+        """Notes what the tier in front answers as used now."""
+        keys = sorted(self._in_use())
+        if keys:
+            now = self._clock()
+            async with self._database.write() as connection:
+                await connection.execute(TOUCH, [{"at": key, "now": now} for key in keys])
+
+    async def _delete(self, where: ColumnElement[bool], order: ColumnElement[float], limit: int) -> Sequence[int]:
+        async with self._database.write() as connection:
+            return (await connection.execute(delete_some(where, limit, order))).scalars().all()
+
+    async def _reclaim(self) -> int:
+        total = 0
+        for _ in range(_STEPS):
+            given = await self._database.reclaim(_PAGES)
+            if given <= 0:
+                break
+            total += given
+        self.reclaimed += total
+        return total

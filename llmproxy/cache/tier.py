@@ -1,0 +1,74 @@
+"""What a cache tier is, and how it may fail."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llmproxy.cache.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which entries a flush means. Every given field must match; ``all`` alone means every entry."""
+
+    all: bool = False
+    key: bytes | None = None
+    #: the first hex digits of a key
+    prefix: str | None = None
+    model: str | None = None
+    namespace: str | None = None
+    #: an entry with any of these tags
+    tags: tuple[str, ...] = ()
+    #: an operation's name, as in ``wire.endpoints``
+    endpoint: str | None = None
+    #: created before this Unix time
+    created_before: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What a flush removed, or would remove."""
+
+    entries: int = 0
+    bytes: int = 0
+    #: tiers whose database failed: entries may be left there, uncounted
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TierStats:
+    """A tier's size now, and what left it since start, by reason."""
+
+    entries: int
+    bytes: int
+    #: Unix seconds; None when empty
+    oldest: float | None
+    #: reason -> count; reasons: "size", "bytes", "expired", "flushed", "broken"
+    evictions: dict[str, int]
+
+
+class Tier(Protocol):
+    """Keeps entries by key.
+
+    The failure contract: a look-up that fails is a miss; a store that fails never fails its caller; an entry is
+    visible only when whole; one that is too large is not kept; deleting what is not there is silent; expiry and
+    bounds are the tier's own affair. Faults are counted by the tier and logged once until it works again.
+    """
+
+    name: str
+
+    async def get(self, key: bytes) -> Entry | None:
+        """The entry, even past its lifetime while it is still kept (the caller decides about staleness)."""
+        ...
+
+    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]: ...
+
+    async def put(self, entry: Entry) -> None: ...
+
+    async def flush(self, selector: Selector, *, dry_run: bool = False) -> Flushed: ...
+
+    async def stats(self) -> TierStats: ...
+
+    async def close(self) -> None:
+        """Write what waits, release what is held."""
+        ...

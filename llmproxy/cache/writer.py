@@ -1,0 +1,193 @@
+"""Writing behind: one task that takes what waits and writes it in grouped transactions."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmproxy.cache.codec import Packer, Unstorable
+from llmproxy.cache.entry import Entry
+from llmproxy.cache.health import Health, OnFault
+from llmproxy.cache.pending import Pending
+from llmproxy.cache.statements import DISCARD, TOUCH, values
+from llmproxy.cache.tables import entries
+from llmproxy.database.engine import Database
+from llmproxy.database.faults import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLimits:
+    """Bounds of what waits and of one transaction."""
+
+    waiting_entries: int = 10_000
+    waiting_bytes: int = 64 * 1024 * 1024
+    batch_entries: int = 500
+    batch_bytes: int = 8 * 1024 * 1024
+    #: rows whose use, or whose damage, waits to be noted
+    notes: int = 10_000
+    #: seconds that the first of a group waits for others
+    linger: float = 0.05
+    #: seconds that ``close`` may take
+    drain: float = 5.0
+
+
+class Writer:
+    """Owns the task. Entries wait in ``pending`` until they are committed; a fault keeps them waiting.
+
+    ``clock`` gives Unix seconds. Beside a database's faults, ``on_fault`` is told of every entry that is not kept:
+    "queue-full" for want of room to wait, "refused" if no row can hold it, "lost" if it still waited at the end.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        compress_from: int,
+        limits: WriteLimits,
+        clock: Callable[[], float],
+        on_fault: OnFault,
+    ):
+        self.pending = Pending(limits.waiting_entries, limits.waiting_bytes)
+        self.health = Health("sql", "writing", on_fault, time.monotonic)
+        self._database = database
+        self._packer = Packer(compress_from)
+        self._limits = limits
+        self._clock = clock
+        self._on_fault = on_fault
+        self._batch_entries = limits.batch_entries
+        self._touched: dict[bytes, float] = {}
+        self._broken: dict[bytes, bytes] = {}
+        self._wake = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._writing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts the task on the running loop."""
+        self._task = asyncio.create_task(self._run(), name="cache writer")
+
+    def put(self, entry: Entry) -> None:
+        """Lets ``entry`` wait to be written; if there is no room it is counted and not kept."""
+        if self.pending.offer(entry):
+            self._work_waits()
+        else:
+            self._on_fault("sql", "queue-full")
+
+    def touch(self, key: bytes) -> None:
+        """Notes that a row was used now."""
+        if len(self._touched) < self._limits.notes:
+            self._touched[key] = self._clock()
+            self._work_waits()
+
+    def discard(self, key: bytes, digest: bytes) -> None:
+        """Has a broken row deleted, unless it was replaced."""
+        if len(self._broken) < self._limits.notes:
+            self._broken[key] = digest
+            self._work_waits()
+
+    async def settled(self) -> None:
+        """Waits for the batch on its way, if there is one."""
+        async with self._writing:
+            return
+
+    async def drained(self) -> None:
+        """Waits until nothing waits. While the database fails, that is as long as it fails."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Writes what waits, within the limit, and ends the task."""
+        self._closing.set()
+        self._wake.set()
+        if self._task is None:
+            return
+        _, late = await asyncio.wait({self._task}, timeout=self._limits.drain)
+        if late:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        for _ in range(len(self.pending)):
+            self._on_fault("sql", "lost")
+
+    def _work_waits(self) -> None:
+        self._idle.clear()
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while not self._closing.is_set():
+            await self._wake.wait()
+            await self._pause(self._limits.linger)
+            self._wake.clear()
+            await self._work_off()
+
+    async def _work_off(self) -> None:
+        while self.pending or self._touched or self._broken:
+            if await self._write_some():
+                continue
+            if self._closing.is_set():
+                return
+            await self._pause(self.health.remaining)
+        self._idle.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleeps, but not into the closing."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+
+    async def _write_some(self) -> bool:
+        """Whether a group was written or given up; if not, it waits on."""
+        async with self._writing:
+            batch = self.pending.batch(self._batch_entries, self._limits.batch_bytes)
+            touched, broken = dict(self._touched), dict(self._broken)
+            try:
+                rows = await asyncio.to_thread(self._pack, batch)
+                await self._write(rows, touched, broken)
+            except Exception as error:  # noqa: BLE001 - a tier's failure contract: no fault reaches the tier's users
+                return self._write_failed(error, batch)
+            self.pending.done(batch)
+            _remove(self._touched, touched)
+            _remove(self._broken, broken)
+            for _ in range(len(batch) - len(rows)):
+                self._on_fault("sql", Fault.REFUSED)
+            self._batch_entries = self._limits.batch_entries
+            self.health.worked()
+            return True
+
+    def _write_failed(self, error: Exception, batch: Sequence[Entry]) -> bool:
+        fault = self.health.failed(error)
+        if fault.passes:
+            return False
+        # one of them is refused whenever it is tried: smaller groups leave it alone in the end
+        if len(batch) > 1:
+            self._batch_entries = len(batch) // 2
+        else:
+            self.pending.done(batch)
+            self._touched.clear()
+            self._broken.clear()
+        return True
+
+    def _pack(self, batch: Sequence[Entry]) -> list[dict[str, Any]]:
+        """Rows, in the order of their keys, so that processes which write the same ones never lock each other out."""
+        now = self._clock()
+        rows = []
+        for entry in sorted(batch, key=lambda entry: entry.key):
+            with contextlib.suppress(Unstorable):
+                rows.append(values(entry, self._packer.pack(entry), now))
+        return rows
+
+    async def _write(self, rows: list[dict[str, Any]], touched: dict[bytes, float], broken: dict[bytes, bytes]) -> None:
+        async with self._database.write() as connection:
+            if rows:
+                await connection.execute(self._database.dialect.upsert(entries, "key"), rows)
+            if touched:
+                await connection.execute(TOUCH, [{"at": key, "now": touched[key]} for key in sorted(touched)])
+            if broken:
+                await connection.execute(DISCARD, [{"at": key, "was": broken[key]} for key in sorted(broken)])
+
+
+def _remove(notes: dict[bytes, Any], written: dict[bytes, Any]) -> None:
+    for key, value in written.items():
+        if notes.get(key) == value:
+            del notes[key]

@@ -1,0 +1,1 @@
+"""One upstream answer, many readers. Knows no framework."""

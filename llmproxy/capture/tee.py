@@ -1,0 +1,161 @@
+"""One upstream answer while it arrives, for any number of readers at their own pace."""
+
+import asyncio
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The upstream's status line, as far as readers care. ``stream``: frames will follow, else one document."""
+
+    stream: bool
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Lagged(Exception):
+    """This reader fell so far behind an answer too large to keep that what it needs next is gone."""
+
+
+class Capture(Generic[Outcome]):
+    """Frames as they arrive, kept from the first one on, so that a late reader gets the prefix at once.
+
+    Up to ``limit`` bytes everything is kept. Beyond it the answer will not be stored, nobody may join any more
+    (``overflowed``), and only a window of ``limit`` bytes behind the quickest reader is kept: the producer waits for
+    that one, and a reader that falls out of the window is cut off (``Lagged``). So memory is bounded, and a slow
+    reader slows nobody.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.head: Head | None = None
+        self.outcome: Outcome | None = None
+        self.overflowed = False
+        self.frames: list[bytes] = []
+        #: milliseconds since ``began`` at which each frame arrived
+        self.millis = array("I")
+        self.began = asyncio.get_running_loop().time()
+        self._limit = limit
+        self._kept = 0
+        self._dropped = 0
+        self._quickest = 0
+        self._waiting: list[asyncio.Future[None]] = []
+        self._producer: asyncio.Future[None] | None = None
+
+    @property
+    def end(self) -> int:
+        """Frames that have arrived so far."""
+        return self._dropped + len(self.frames)
+
+    def begin(self, head: Head) -> None:
+        self.head = head
+        self.wake()
+
+    def add(self, frames: Sequence[bytes], *, tell: bool = True) -> None:
+        """``tell`` False leaves it to what comes next to wake the readers."""
+        now = int((asyncio.get_running_loop().time() - self.began) * 1000)
+        for frame in frames:
+            self._kept += len(frame)
+            self.frames.append(frame)
+            self.millis.append(now)
+        if self._kept > self._limit:
+            self.overflowed = True
+            self._trim()
+        if tell:
+            self.wake()
+
+    async def room(self) -> None:
+        """Returns once the quickest reader has taken what an overflowed answer holds."""
+        while self.overflowed and self._quickest < self.end:
+            self._producer = asyncio.get_running_loop().create_future()
+            try:
+                await self._producer
+            finally:
+                self._producer = None
+
+    def finish(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.wake()
+
+    def wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def reached(self, position: int) -> None:
+        if position > self._quickest:
+            self._quickest = position
+            if self._producer is not None and not self._producer.done():
+                self._producer.set_result(None)
+
+    def _trim(self) -> None:
+        """Drops from the front what the window has no room for, but nothing the quickest reader still needs."""
+        index = 0
+        while self._kept > self._limit and self._dropped + index < self._quickest:
+            self._kept -= len(self.frames[index])
+            index += 1
+        del self.frames[:index]
+        del self.millis[:index]
+        self._dropped += index
+
+
+class Reader(Generic[Outcome]):
+    """One reader's place in a capture."""
+
+    def __init__(self, capture: Capture[Outcome]) -> None:
+        self.capture = capture
+        self._position = 0
+        self._future: asyncio.Future[None] | None = None
+        self._poked = False
+
+    def take(self) -> list[bytes]:
+        """What arrived since the last call, maybe nothing. Raises ``Lagged``."""
+        capture = self.capture
+        start = self._position - capture.end + len(capture.frames)
+        if start < 0:
+            raise Lagged
+        frames = capture.frames[start:]
+        self._position += len(frames)
+        capture.reached(self._position)
+        return frames
+
+    @property
+    def behind(self) -> bool:
+        """Whether ``take`` would give something."""
+        return self._position < self.capture.end
+
+    def poke(self) -> None:
+        """Ends this reader's wait, for a reason of the caller's own."""
+        self._poked = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Until something happened to the capture or ``poke`` was called. False if ``seconds`` ran out first."""
+        if self._poked:
+            self._poked = False
+            return True
+        loop = asyncio.get_running_loop()
+        future = self._future = loop.create_future()
+        self.capture._waiting.append(future)
+        expired = False
+
+        def expire() -> None:
+            nonlocal expired
+            expired = True
+            if not future.done():
+                future.set_result(None)
+
+        timer = loop.call_later(seconds, expire) if seconds is not None else None
+        try:
+            await future
+        finally:
+            self._future = None
+            if timer is not None:
+                timer.cancel()
+        self._poked = False
+        return not expired

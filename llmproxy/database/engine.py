@@ -1,0 +1,185 @@
+"""A database, opened when first needed and opened again when it was lost."""
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+from sqlalchemy import URL, Select, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from llmproxy.database import schema
+from llmproxy.database.dialect import WRITES, Dialect
+from llmproxy.database.faults import DatabaseUnusable, NotOpen
+from llmproxy.database.reads import HeldReads, PointQuery, Rows, compile_query
+
+#: a database is one file and one row here; loaded by name, so that nobody pays for the others
+DIALECTS = {
+    "sqlite": "llmproxy.database.sqlite:Sqlite",
+    "postgresql": "llmproxy.database.postgres:Postgres",
+}
+
+#: seconds that a writer waits for the other writers of this process
+_TURN_SECONDS = 10.0
+
+
+class Database:
+    """An engine, its held read connections and its writer's turn.
+
+    Nothing is opened before it is needed, so that a database that is down does not keep the program from starting.
+    Every method raises what the driver or SQLAlchemy raises (``faults.fault_of`` names it), ``TimeoutError`` where
+    a wait was too long and ``DatabaseUnusable`` where waiting would not help.
+    """
+
+    def __init__(self, dialect: Dialect, engine: AsyncEngine):
+        self.dialect = dialect
+        self.engine = engine
+        #: counts how often the database was opened: a new number means that it may be another database
+        self.generation = 0
+        self._reads = HeldReads(engine, dialect)
+        self._verifying: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._identity: object = None
+        self._refused: DatabaseUnusable | None = None
+
+    async def verify(self) -> None:
+        """Opens the database where that is still to be done, or again where its file is not the one that was opened.
+
+        A missing file and a missing schema are made. Cheap when nothing is to be done. A caller that is cancelled, for
+        its time being up, does not stop it for the others.
+        """
+        if self._refused is not None:
+            raise self._refused
+        if self._verifying is None:
+            self._verifying = asyncio.create_task(self._verify(), name="database opening")
+            self._verifying.add_done_callback(self._verified)
+        await asyncio.shield(self._verifying)
+
+    def _verified(self, task: asyncio.Task[None]) -> None:
+        self._verifying = None
+        if not task.cancelled():
+            # looked at here, because every caller may have left
+            task.exception()
+
+    async def _verify(self) -> None:
+        identity = await asyncio.to_thread(self.dialect.identity)
+        if self._identity is None or identity != self._identity:
+            await self._open()
+
+    async def _open(self) -> None:
+        self._identity = None
+        await self._reads.close()
+        await self.engine.dispose()
+        await asyncio.to_thread(self.dialect.create)
+        identity = await asyncio.to_thread(self.dialect.identity)
+        try:
+            await schema.ensure(self.engine, self.dialect)
+        except DatabaseUnusable as error:
+            # not to be tried again and again: only a restart brings another program or another database
+            self._refused = error
+            raise
+        self.generation += 1
+        self._identity = identity
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes: committed at the end, rolled back by an error.
+
+        On a database with a single writer it holds the write lock from its beginning, so keep it short.
+        """
+        await self.verify()
+        async with self._writers_turn(), self.engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
+            try:
+                async with connection.begin():
+                    yield connection
+            except DBAPIError:
+                # a handle opened while the file was read-only or full of errors would stay so
+                await connection.invalidate()
+                raise
+
+    @asynccontextmanager
+    async def _writers_turn(self) -> AsyncIterator[None]:
+        if not self.dialect.single_writer:
+            yield
+            return
+        async with asyncio.timeout(_TURN_SECONDS):
+            await self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for reading, from the pool; on SQLite it sees one state from its first query on."""
+        if self._identity is None:
+            await self.verify()
+        async with self.engine.connect() as connection:
+            yield connection
+
+    def point_query(self, statement: Select[Any], names: Sequence[str]) -> PointQuery:
+        """Compiles ``statement`` for ``rows``; see ``reads.compile_query``."""
+        return compile_query(statement, names, self.engine)
+
+    async def rows(self, query: PointQuery, values: Sequence[Any]) -> Rows:
+        """A point read, on the driver's own connection: a fifth of the cost of ``read``.
+
+        It never opens the database, whose making may take longer than any look-up may: ``NotOpen`` until it is.
+        """
+        if self._identity is None:
+            raise NotOpen
+        return await self._reads.rows(query, values)
+
+    async def size(self) -> int:
+        """Bytes that the database takes."""
+        async with self.read() as connection:
+            return await self.dialect.size(connection)
+
+    async def reclaim(self, pages: int) -> int:
+        """Gives up to ``pages`` free pages back to the file system. Returns the bytes given back."""
+        async with self.write() as connection:
+            return await self.dialect.reclaim(connection, pages)
+
+    async def close(self) -> None:
+        """Closes every connection. Safe to call twice."""
+        if self._verifying is not None:
+            self._verifying.cancel()
+            await asyncio.wait({self._verifying})
+        await self._reads.close()
+        await self.engine.dispose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def open_database(url: str) -> Database:
+    """The database at an SQLAlchemy URL. Connects to nothing yet.
+
+    Raises ``DatabaseUnusable`` for a URL that is none, for an unknown kind of database, or where its driver is missing.
+    """
+    dialect = _dialect(url)
+    try:
+        engine = create_async_engine(dialect.url, **dialect.engine_options())
+    except ModuleNotFoundError as error:
+        raise DatabaseUnusable(f"{dialect.name} needs the package {error.name}: llmproxy[postgres]") from error
+    dialect.configure(engine.sync_engine)
+    return Database(dialect, engine)
+
+
+def _dialect(text: str) -> Dialect:
+    try:
+        url = make_url(text)
+    except ArgumentError as error:
+        raise DatabaseUnusable("the database URL is not of the form dialect+driver://user@host/name") from error
+    path = DIALECTS.get(url.get_backend_name())
+    if path is None:
+        raise DatabaseUnusable(f"{url.get_backend_name()} is none of the databases: {', '.join(DIALECTS)}")
+    module, name = path.split(":")
+    make: Callable[[URL], Dialect] = getattr(importlib.import_module(module), name)
+    return make(url)

@@ -1,0 +1,99 @@
+"""What can go wrong with a database, in words that do not depend on which one it is."""
+
+import sqlite3
+from enum import StrEnum
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+
+class DatabaseUnusable(Exception):
+    """The database can not be used by this program as it is: an unknown schema, a missing driver, a bad URL."""
+
+
+class NotOpen(Exception):
+    """The database is not open at the moment; somebody is about to open it."""
+
+
+class Fault(StrEnum):
+    """The kind of a database's fault: the metric label ``kind``."""
+
+    #: no space left
+    FULL = "full"
+    READ_ONLY = "read-only"
+    #: somebody else holds the lock for longer than we wait
+    LOCKED = "locked"
+    #: no answer in time
+    TIMEOUT = "timeout"
+    #: no connection, or it broke off
+    UNREACHABLE = "unreachable"
+    #: the file is damaged, or is no database
+    CORRUPT = "corrupt"
+    #: a table is missing, or the schema is not this program's
+    SCHEMA = "schema"
+    #: the statement or its values were refused: the same again would fail again
+    REFUSED = "refused"
+
+    @property
+    def passes(self) -> bool:
+        """Whether the same work may succeed later."""
+        return self is not Fault.REFUSED
+
+
+#: primary result codes, https://sqlite.org/rescode.html
+_SQLITE = {
+    sqlite3.SQLITE_FULL: Fault.FULL,
+    sqlite3.SQLITE_READONLY: Fault.READ_ONLY,
+    sqlite3.SQLITE_PERM: Fault.READ_ONLY,
+    sqlite3.SQLITE_BUSY: Fault.LOCKED,
+    sqlite3.SQLITE_LOCKED: Fault.LOCKED,
+    sqlite3.SQLITE_CANTOPEN: Fault.UNREACHABLE,
+    sqlite3.SQLITE_IOERR: Fault.UNREACHABLE,
+    sqlite3.SQLITE_CORRUPT: Fault.CORRUPT,
+    sqlite3.SQLITE_NOTADB: Fault.CORRUPT,
+    # raised for a missing table, which only a replaced or half-made file can cause here
+    sqlite3.SQLITE_ERROR: Fault.SCHEMA,
+}
+
+#: SQLSTATE codes and classes, https://www.postgresql.org/docs/current/errcodes-appendix.html; the longest prefix counts
+_SQLSTATE = {
+    "53100": Fault.FULL,
+    "53": Fault.UNREACHABLE,
+    "25006": Fault.READ_ONLY,
+    "40": Fault.LOCKED,
+    "55P03": Fault.LOCKED,
+    "57014": Fault.TIMEOUT,
+    "57": Fault.UNREACHABLE,
+    "58": Fault.UNREACHABLE,
+    "08": Fault.UNREACHABLE,
+    "28": Fault.UNREACHABLE,
+    "3D": Fault.UNREACHABLE,
+    "42P01": Fault.SCHEMA,
+    "42703": Fault.SCHEMA,
+    "XX": Fault.CORRUPT,
+}
+
+
+def fault_of(error: BaseException) -> Fault:
+    """The kind of ``error``, whether it comes from the driver itself or wrapped by SQLAlchemy."""
+    if isinstance(error, TimeoutError | PoolTimeout):
+        return Fault.TIMEOUT
+    if isinstance(error, DatabaseUnusable):
+        return Fault.SCHEMA
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    if isinstance(cause, sqlite3.Error):
+        # the low byte is the primary code; errors of the module itself have none
+        return _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, _without_code(cause))
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate:
+        return next((_SQLSTATE[sqlstate[:n]] for n in (5, 2) if sqlstate[:n] in _SQLSTATE), Fault.REFUSED)
+    return _without_code(cause)
+
+
+def _without_code(error: BaseException) -> Fault:
+    """Errors that carry no code: refused values are ``ValueError`` and the like, all else is a lost connection."""
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError):
+        return Fault.REFUSED
+    if isinstance(error, TypeError | UnicodeError | OverflowError):
+        return Fault.REFUSED
+    return Fault.UNREACHABLE

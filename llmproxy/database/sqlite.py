@@ -1,0 +1,129 @@
+"""SQLite in WAL mode: one writer, readers that never wait for it."""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, ColumnElement, Connection, Engine, Insert, Table, event, func
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.database.dialect import WRITES
+from llmproxy.database.faults import DatabaseUnusable
+
+#: seconds that a statement waits for another process's lock
+_BUSY_SECONDS = 2.0
+#: seconds that the making of a new file waits for another process that makes it too
+_CREATE_SECONDS = 10.0
+
+_EACH_CONNECTION = (
+    "PRAGMA synchronous = NORMAL",
+    f"PRAGMA mmap_size = {256 * 1024 * 1024}",
+    f"PRAGMA journal_size_limit = {64 * 1024 * 1024}",
+    "PRAGMA cache_size = -4096",
+)
+
+#: the page size first: it is fixed from the moment that auto_vacuum or the journal mode writes the first page
+_NEW_FILE = ("PRAGMA page_size = 8192", "PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA journal_mode = WAL")
+
+
+class Sqlite:
+    """The ``Dialect`` of SQLite through aiosqlite."""
+
+    name = "sqlite"
+    single_writer = True
+    held_connections = 2
+
+    def __init__(self, url: URL):
+        """Raises ``DatabaseUnusable`` for a database in memory, which connections could not share."""
+        if not url.database or ":memory:" in url.database:
+            raise DatabaseUnusable("SQLite needs a file: give a path as LLMPROXY_DATABASE_PATH")
+        self.url = url
+        self._path = Path(url.database)
+
+    def engine_options(self) -> dict[str, Any]:
+        return {
+            "connect_args": {"timeout": _BUSY_SECONDS},
+            "pool_size": 3,
+            "max_overflow": 3,
+            "pool_timeout": 5.0,
+        }
+
+    def configure(self, engine: Engine) -> None:
+        @event.listens_for(engine, "connect")
+        def on_connect(connection: Any, record: object) -> None:
+            # the driver would begin transactions by itself, late and without the writer's lock
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            for pragma in _EACH_CONNECTION:
+                cursor.execute(pragma)
+            cursor.close()
+
+        @event.listens_for(engine, "begin")
+        def on_begin(connection: Connection) -> None:
+            # taking the lock at BEGIN leaves nothing to fail half-way
+            writes = connection.get_execution_options().get(WRITES, False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    def create(self) -> None:
+        # answers are private: only the owner may look into a folder and a file that we make
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path.touch(mode=0o600, exist_ok=True)
+        deadline = time.monotonic() + _CREATE_SECONDS
+        while True:
+            try:
+                self._set_up()
+            except sqlite3.OperationalError as error:
+                # two processes that switch a new file to WAL exclude each other without waiting
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
+
+    def _set_up(self) -> None:
+        with contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_SECONDS)) as connection:
+            for pragma in _NEW_FILE:
+                connection.execute(pragma)
+
+    def identity(self) -> object:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def lock_schema(self, connection: Connection) -> None:
+        """BEGIN IMMEDIATE has locked everything already."""
+
+    def upsert(self, table: Table, key: str) -> Insert:
+        statement = insert(table)
+        replaced = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key and c.name != key}
+        return statement.on_conflict_do_update(index_elements=[key], set_=replaced)
+
+    def contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
+        return func.instr(column, text) > 0
+
+    async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = await driver.execute_fetchall(sql, values)
+        return rows
+
+    def survives_cancelling(self, driver: Any) -> bool:
+        # its thread finishes the query and drops the rows; the next one waits for its turn
+        return True
+
+    async def size(self, connection: AsyncConnection) -> int:
+        pages = await connection.exec_driver_sql("PRAGMA page_count")
+        page_size = await connection.exec_driver_sql("PRAGMA page_size")
+        return int(pages.scalar_one()) * int(page_size.scalar_one())
+
+    async def reclaim(self, connection: AsyncConnection, pages: int) -> int:
+        before = await self.size(connection)
+        steps = await connection.exec_driver_sql(f"PRAGMA incremental_vacuum({int(pages)})")
+        # each fetched row frees a page: executed without fetching, the statement frees one and stops
+        if steps.returns_rows:
+            steps.fetchall()
+        return before - await self.size(connection)

@@ -1,0 +1,36 @@
+"""Runs the migrations inside one transaction, with every other process kept out until it ends."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection
+
+from llmproxy.cache import tables as cache_tables
+from llmproxy.config.load import load
+from llmproxy.database.dialect import WRITES
+from llmproxy.database.engine import open_database
+from llmproxy.database.metadata import metadata
+from llmproxy.history import tables as history_tables
+from llmproxy.upstream import tables as upstream_tables
+
+#: importing them is what declares the tables on ``metadata``
+DECLARING = (cache_tables, history_tables, upstream_tables)
+
+
+async def main(url: str) -> None:
+    async with open_database(url) as database:
+        await asyncio.to_thread(database.dialect.create)
+        async with database.engine.connect() as connection:
+            await connection.execution_options(**{WRITES: True})
+            async with connection.begin():
+                await connection.run_sync(database.dialect.lock_schema)
+                await connection.run_sync(migrate)
+
+
+def migrate(connection: Connection) -> None:
+    batch = connection.dialect.name == "sqlite"
+    context.configure(connection, target_metadata=metadata, render_as_batch=batch, transactional_ddl=True)
+    context.run_migrations()
+
+
+asyncio.run(main(context.config.attributes.get("url") or load({}).settings.database))

@@ -1,0 +1,63 @@
+"""Look up or bypass, keep or not, fresh or stale: the table."""
+
+import pytest
+
+from llmproxy.cache.entry import Entry
+from llmproxy.cache.policy import Freshness, Traits, Verdict, admit, freshness
+from llmproxy.config.settings import CachePolicy
+from llmproxy.wire.directives import PLAIN, Directives
+from llmproxy.wire.vocabulary import Reason
+
+ANY, FIXED = Traits(), Traits(deterministic=True)
+
+
+def bypass(reason: Reason) -> Verdict:
+    return Verdict(look_up=False, keep=False, reason=reason)
+
+
+CACHED = Verdict(look_up=True, keep=True)
+
+
+@pytest.mark.parametrize(
+    ("policy", "traits", "wishes", "verdict"),
+    [
+        (CachePolicy.ALL, ANY, PLAIN, CACHED),
+        (CachePolicy.ALL, ANY, Directives(no_store=True), bypass(Reason.NO_STORE)),
+        (CachePolicy.OFF, FIXED, PLAIN, bypass(Reason.POLICY_OFF)),
+        (CachePolicy.ALL, Traits(side_effect=True), PLAIN, bypass(Reason.SIDE_EFFECT)),
+        (CachePolicy.DETERMINISTIC, ANY, PLAIN, bypass(Reason.NOT_DETERMINISTIC)),
+        (CachePolicy.DETERMINISTIC, FIXED, PLAIN, CACHED),
+        (CachePolicy.OPT_IN, FIXED, PLAIN, bypass(Reason.NOT_OPTED_IN)),
+        (CachePolicy.OPT_IN, ANY, Directives(ttl=5), CACHED),
+        (CachePolicy.ALL, ANY, Directives(no_cache=True), Verdict(look_up=False, keep=True, reason=Reason.NO_CACHE)),
+        (CachePolicy.ALL, ANY, Directives(no_cache=True, no_store=True), bypass(Reason.NO_STORE)),
+    ],
+)
+def test_admit(policy: CachePolicy, traits: Traits, wishes: Directives, verdict: Verdict) -> None:
+    assert admit(policy, traits, wishes) == verdict
+
+
+#: made at 1000, good until 1100
+ENTRY = Entry(b"k", "chat", "m", "", "", (), created=1000, expires=1100, document=b"{}")
+
+
+@pytest.mark.parametrize(
+    ("now", "wishes", "result"),
+    [
+        (1050, PLAIN, Freshness.FRESH),
+        (1100, PLAIN, Freshness.NO),
+        (1050, Directives(max_age=50), Freshness.FRESH),
+        (1051, Directives(max_age=50), Freshness.NO),
+        (1051, Directives(max_age=50, max_stale=0), Freshness.FRESH),
+        (1050, Directives(min_fresh=50), Freshness.FRESH),
+        (1051, Directives(min_fresh=50), Freshness.NO),
+        (1110, Directives(max_stale=10), Freshness.STALE),
+        (1111, Directives(max_stale=10), Freshness.NO),
+        (9999, Directives(max_stale=float("inf")), Freshness.STALE),
+        (1110, Directives(stale_if_error=10), Freshness.IF_ERROR),
+        (1111, Directives(stale_if_error=10), Freshness.NO),
+        (1051, Directives(max_age=50, stale_if_error=10), Freshness.IF_ERROR),
+    ],
+)
+def test_freshness(now: float, wishes: Directives, result: Freshness) -> None:
+    assert freshness(ENTRY, wishes, now) is result

@@ -1,0 +1,1 @@
+"""The only room that knows the HTTP client: targets, their kinds, one attempt at a call."""

@@ -1,0 +1,133 @@
+"""Which headers pass, in both directions. Names are lower-case bytes throughout. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from llmproxy.config.settings import Settings
+from llmproxy.upstream.target import HeaderList
+from llmproxy.wire.errors import BadRequest
+
+_VIA = b"1.1 llmproxy"
+
+#: RFC 9110 section 7.6.1: they speak of one connection, not of the message.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+#: Read by the proxy, set by it, or harmful upstream: llama.cpp goes on generating for a caller who left if it sees
+#: ``x-conversation-id``, Ollama refuses a foreign ``origin`` or ``host``.
+_NOT_FORWARDED = frozenset(
+    {
+        b"accept-encoding",
+        b"age",
+        b"cache-control",
+        b"cookie",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"origin",
+        b"via",
+        b"x-conversation-id",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    }
+)
+_OUR_OWN = b"x-llmproxy-"
+_FRAMING = frozenset({b"content-encoding", b"content-length"})
+_CREDENTIALS = frozenset({b"api-key", b"authorization", b"x-api-key"})
+
+#: The proxy's server and its CORS rules speak for themselves.
+_NOT_RELAYED = frozenset({b"date", b"server"})
+_CORS = b"access-control-"
+
+#: Not the content type: that is a matter of the rendering.
+_KEPT = frozenset({b"openai-model", b"openai-version"})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where a request came from: the client's address and the scheme it used."""
+
+    address: str
+    scheme: str = "http"
+
+
+def forwarded(
+    headers: Iterable[tuple[bytes, bytes]],
+    settings: Settings,
+    peer: Peer | None = None,
+    *,
+    reframed: bool = True,
+) -> HeaderList:
+    """A client's headers as the upstream gets them.
+
+    ``reframed`` says that the body is written anew, so that its length and coding are no longer the client's.
+    Raises ``BadRequest`` for a request that has been here before.
+    """
+    headers = list(headers)
+    dropped = _HOP_BY_HOP | _NOT_FORWARDED | _named_by_connection(headers)
+    if reframed:
+        dropped |= _FRAMING
+    key = settings.upstream_api_key
+    if key is not None or settings.api_keys:
+        dropped |= _CREDENTIALS
+    sent = [header for header in headers if header[0] not in dropped and not header[0].startswith(_OUR_OWN)]
+    sent.append((b"accept-encoding", b"identity"))
+    sent.append((b"via", _via(headers)))
+    if key is not None:
+        sent.append((b"authorization", b"Bearer " + key.get_secret_value().encode()))
+    if peer is not None:
+        sent += _origin(headers, peer)
+    return sent
+
+
+def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+    """An upstream's headers without those of its connection, names in lower case."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    dropped = _named_by_connection(lowered)
+    return [header for header in lowered if header[0] not in _HOP_BY_HOP and header[0] not in dropped]
+
+
+def relayed(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+    """The headers of a reply that is passed through as it is, as the client gets them."""
+    return [header for header in headers if header[0] not in _NOT_RELAYED and not header[0].startswith(_CORS)]
+
+
+def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+    """The headers of a reply that say something about the answer itself, and may be stored with it."""
+    return [header for header in headers if header[0] in _KEPT]
+
+
+def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    return frozenset(
+        word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")
+    )
+
+
+def _via(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The request's way so far and we (RFC 9110 section 7.6.3)."""
+    stations = [part.strip() for name, value in headers if name == b"via" for part in value.split(b",") if part.strip()]
+    if any(station.split()[1:2] == [b"llmproxy"] for station in stations):
+        raise BadRequest(
+            "This request has passed through llmproxy before: LLMPROXY_UPSTREAM leads back to the proxy itself.",
+            code="proxy_loop",
+        )
+    return b", ".join([*stations, _VIA])
+
+
+def _origin(headers: Iterable[tuple[bytes, bytes]], peer: Peer) -> HeaderList:
+    told = [(b"x-forwarded-for", peer.address.encode()), (b"x-forwarded-proto", peer.scheme.encode())]
+    host = next((value for name, value in headers if name == b"host"), None)
+    return told if host is None else [*told, (b"x-forwarded-host", host)]

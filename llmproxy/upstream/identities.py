@@ -1,0 +1,71 @@
+"""Identities that survive a restart, so that what is cached can be found even while no model server is up."""
+
+import logging
+from asyncio import timeout
+from dataclasses import dataclass
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from llmproxy.database.engine import Database
+from llmproxy.database.faults import DatabaseUnusable
+from llmproxy.upstream.tables import model_identities
+
+log = logging.getLogger(__name__)
+
+_SECONDS = 5.0
+_FAULTS = (SQLAlchemyError, DatabaseUnusable, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What was last known of one upstream. ``identities`` are by name, "" being every other name; time is Unix."""
+
+    upstream: str
+    kind: str
+    identities: dict[str, str]
+    seen_at: float
+
+
+class IdentityStore:
+    """The table ``model_identities``. Whatever goes wrong with the database is logged once and does not matter."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._faulty = False
+
+    async def load(self) -> dict[str, Remembered]:
+        """By upstream."""
+        try:
+            async with timeout(_SECONDS), self._database.read() as connection:
+                rows = (await connection.execute(select(model_identities))).all()
+        except _FAULTS as error:
+            self._failed(error)
+            return {}
+        found: dict[str, Remembered] = {}
+        for row in rows:
+            seen = found.setdefault(row.upstream, Remembered(row.upstream, row.kind, {}, row.seen_at))
+            seen.identities[row.model] = row.identity
+        return found
+
+    async def save(self, seen: Remembered) -> None:
+        """In place of what was known of this upstream."""
+        table = model_identities
+        rows = [
+            {"upstream": seen.upstream, "model": m, "identity": i, "kind": seen.kind, "seen_at": seen.seen_at}
+            for m, i in seen.identities.items()
+        ]
+        try:
+            async with timeout(_SECONDS), self._database.write() as connection:
+                await connection.execute(delete(table).where(table.c.upstream == seen.upstream))
+                if rows:
+                    await connection.execute(insert(table), rows)
+        except _FAULTS as error:
+            self._failed(error)
+        else:
+            self._faulty = False
+
+    def _failed(self, error: BaseException) -> None:
+        if not self._faulty:
+            self._faulty = True
+            log.warning("identities of models cannot be kept in the database: %s", error)

@@ -1,0 +1,109 @@
+"""llama.cpp's server, with one model or as a router of several.
+
+It notices that a caller has left only where it streams, so plain requests go out as streams where the answer can be put
+together again without loss. Its Responses differ from OpenAI's in ways that SDKs stumble over.
+"""
+
+from typing import Any
+
+import orjson
+
+from llmproxy.config.settings import Settings, UpstreamStream
+from llmproxy.upstream.body import with_usage
+from llmproxy.upstream.identity import digest
+from llmproxy.upstream.listing import listed
+from llmproxy.upstream.target import Adapted, Document, Fetch, Reading
+from llmproxy.wire.responses_repair import Repair
+
+#: Of ``GET /props``. Not ``media_marker`` (drawn at every start), ``is_sleeping`` and the like.
+_FACTS = ("model_path", "model_ftype", "chat_template", "build_info", "modalities")
+
+#: With one of these set, the plain answer says more than the stream, or says it in another form.
+_PLAIN_ONLY = frozenset(
+    {
+        "best_of",
+        "echo",
+        "logprobs",
+        "n_probs",
+        "post_sampling_probs",
+        "response_fields",
+        "return_tokens",
+        "timings_per_token",
+        "top_logprobs",
+        "verbose",
+    }
+)
+
+#: What it does not know of the Responses API: it would hand these on to the chat template or ignore them.
+_RESPONSES_UNKNOWN = frozenset({"background", "metadata", "store"})
+
+
+class LlamaCpp:
+    name = "llama.cpp"
+
+    async def read(self, fetch: Fetch) -> Reading | None:
+        props = await fetch("/props")
+        if not isinstance(props, dict) or not isinstance(props.get("default_generation_settings"), dict):
+            return None
+        models = listed(await fetch("/v1/models"))
+        facts = _facts(props)
+        identities = {model["id"]: _identity(facts, model) for model in models}
+        # a server with one model does not look at the request's name for it
+        default = _identity(facts, *models) if len(models) <= 1 else None
+        return Reading(models, identities, default)
+
+    def canonical(self, model: str) -> str:
+        return model
+
+    def adapt(self, endpoint: str, body: Document, stream: bool, settings: Settings) -> Adapted:
+        auto = settings.upstream_stream is UpstreamStream.AUTO
+        if endpoint == "responses":
+            return _responses(body, stream or auto)
+        if not stream and auto and _lossless(endpoint, body):
+            return Adapted(orjson.dumps(with_usage(endpoint, body | {"stream": True})), stream=True)
+        return Adapted(orjson.dumps(with_usage(endpoint, body) if stream else body), stream)
+
+
+def _facts(props: Document) -> Document:
+    settings = props["default_generation_settings"]
+    # older builds show a whole slot here, with what it is doing at the moment
+    lasting = {name: settings[name] for name in ("params", "n_ctx") if name in settings} or settings
+    return {name: props.get(name) for name in _FACTS} | {"default_generation_settings": lasting}
+
+
+def _identity(facts: Document, *models: Document) -> str:
+    return digest({"props": facts, "models": [(model["id"], model.get("meta")) for model in models]})
+
+
+def _lossless(endpoint: str, body: Document) -> bool:
+    """Whether the plain answer can be put together from the stream."""
+    if endpoint not in ("chat", "completions") or body.get("n") not in (None, 1):
+        return False
+    if any(body.get(name) not in (None, False, 0) for name in _PLAIN_ONLY):
+        return False
+    prompt = body.get("prompt")
+    return not (isinstance(prompt, list) and any(not isinstance(item, int) for item in prompt))
+
+
+def _responses(body: Document, stream: bool) -> Adapted:
+    sent = {name: value for name, value in body.items() if name not in _RESPONSES_UNKNOWN}
+    if wanted := _response_format(body.get("text")):
+        # it reads no text.format, but hands unknown members on to its chat endpoint
+        sent["response_format"] = wanted
+    sent["stream"] = stream
+    return Adapted(orjson.dumps(sent), stream, Repair(body) if stream else None)
+
+
+def _response_format(text: Any) -> Document | None:
+    """``text.format`` of the Responses API in the terms of chat completions."""
+    form = text.get("format") if isinstance(text, dict) else None
+    if not isinstance(form, dict):
+        return None
+    if form.get("type") == "json_object":
+        return {"type": "json_object"}
+    if form.get("type") != "json_schema":
+        return None
+    return {
+        "type": "json_schema",
+        "json_schema": {name: form[name] for name in ("name", "description", "schema", "strict") if name in form},
+    }

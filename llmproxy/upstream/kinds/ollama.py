@@ -1,0 +1,41 @@
+"""Ollama. Every tag has a digest of everything behind it: weights, template, parameters."""
+
+from typing import Any
+
+import orjson
+
+from llmproxy.config.settings import Settings
+from llmproxy.upstream.body import with_usage
+from llmproxy.upstream.identity import digest
+from llmproxy.upstream.listing import listed
+from llmproxy.upstream.target import Adapted, Document, Fetch, Reading
+
+
+class Ollama:
+    name = "ollama"
+
+    async def read(self, fetch: Fetch) -> Reading | None:
+        about = await fetch("/api/version")
+        version = about.get("version") if isinstance(about, dict) else None
+        if not isinstance(version, str):
+            return None
+        tags = _tags(await fetch("/api/tags"))
+        models = listed(await fetch("/v1/models"))
+        return Reading(models, {name: digest({"digest": tag, "version": version}) for name, tag in tags.items()})
+
+    def canonical(self, model: str) -> str:
+        """A name without a tag means ``latest``."""
+        return model if not model or ":" in model.rpartition("/")[2] else f"{model}:latest"
+
+    def adapt(self, endpoint: str, body: Document, stream: bool, settings: Settings) -> Adapted:
+        return Adapted(orjson.dumps(with_usage(endpoint, body) if stream else body), stream)
+
+
+def _tags(document: Any) -> dict[str, str]:
+    """Digest by name."""
+    models = document.get("models") if isinstance(document, dict) else None
+    return {
+        model["name"]: model["digest"]
+        for model in (models if isinstance(models, list) else ())
+        if isinstance(model, dict) and isinstance(model.get("name"), str) and isinstance(model.get("digest"), str)
+    }

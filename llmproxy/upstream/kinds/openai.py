@@ -1,0 +1,22 @@
+"""Any server with OpenAI's shape: LM Studio, vLLM, hosted ones. It does not tell what stands behind a name."""
+
+import orjson
+
+from llmproxy.config.settings import Settings
+from llmproxy.upstream.body import with_usage
+from llmproxy.upstream.listing import listed
+from llmproxy.upstream.target import Adapted, Document, Fetch, Reading
+
+
+class OpenAI:
+    name = "openai"
+
+    async def read(self, fetch: Fetch) -> Reading | None:
+        models = listed(await fetch("/v1/models"))
+        return Reading(models, {model["id"]: model["id"] for model in models})
+
+    def canonical(self, model: str) -> str:
+        return model
+
+    def adapt(self, endpoint: str, body: Document, stream: bool, settings: Settings) -> Adapted:
+        return Adapted(orjson.dumps(with_usage(endpoint, body) if stream else body), stream)

@@ -1,0 +1,104 @@
+"""One model server as it is known at the moment: what it is, what it lists, how busy and how reliable it is."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+from llmproxy.upstream.identities import Remembered
+from llmproxy.upstream.kinds import BY_NAME, GENERIC
+from llmproxy.upstream.target import Kind, Reading, Target
+
+_LONGEST_COOL_DOWN = 30.0
+
+#: the name under which the identity of every unlisted name is remembered
+_ANY = ""
+
+
+class Server:
+    """State of one upstream. Times are of the monotonic clock unless said otherwise."""
+
+    def __init__(self, target: Target, seen: Remembered | None = None) -> None:
+        self.target = replace(target, kind=BY_NAME.get(seen.kind, target.kind)) if seen else target
+        self.reading = _recalled(seen) if seen else Reading((), {})
+        self.in_flight = 0
+        #: whether it answered when it was last asked
+        self.up = False
+        #: whether the reading says anything else than what was last saved
+        self.unsaved = False
+        #: when the reading that is known was begun
+        self.read_at = 0.0
+        #: when a connection to it was last seen to be new: whoever answers may be another process since
+        self.connected_at = 0.0
+        #: held by whoever reads
+        self.lock = asyncio.Lock()
+        self._refusals = 0
+        self._cool_until = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.target.name
+
+    def lists(self, model: str) -> bool:
+        return self.target.kind.canonical(model) in self.reading.identities
+
+    def identity(self, model: str) -> str:
+        """What stands behind a name: a hex sha256, or the name itself where the server does not tell."""
+        name = self.target.kind.canonical(model)
+        return self.reading.identities.get(name, self.reading.default or name)
+
+    @property
+    def serves_models(self) -> bool:
+        """Whether it is a model server at all: any web server answers."""
+        return self.up and (self.target.kind is not GENERIC or bool(self.reading.models))
+
+    def learn(self, kind: Kind, reading: Reading, read_at: float) -> bool:
+        """Takes a new reading. True if anything else than before stands behind a name, or it is of another kind."""
+        before, self.reading, self.read_at = self.reading, reading, read_at
+        changed = kind is not self.target.kind
+        if changed:
+            self.target = replace(self.target, kind=kind)
+        changed |= (before.identities, before.default) != (reading.identities, reading.default)
+        self.unsaved |= changed
+        self.answered()
+        return changed
+
+    def remembered(self) -> Remembered:
+        """What is worth to be known after a restart."""
+        identities = dict(self.reading.identities)
+        if self.reading.default is not None:
+            identities[_ANY] = self.reading.default
+        return Remembered(self.name, self.target.kind.name, identities, time.time())
+
+    def answered(self) -> bool:
+        """Notes a success. True if it is the first after a failure."""
+        recovered = not self.up
+        self.up, self._refusals, self._cool_until = True, 0, 0.0
+        return recovered
+
+    def silent(self) -> bool:
+        """Notes that it did not answer when asked. True if it did the time before."""
+        lost, self.up = self.up, False
+        return lost
+
+    def refused(self, now: float) -> None:
+        """Notes that no connection was to be had: it is left alone for 1, 2, 4, ... 30 seconds."""
+        self.up = False
+        self._cool_until = now + min(2.0**self._refusals, _LONGEST_COOL_DOWN)
+        self._refusals += 1
+
+    def cooling(self, now: float) -> bool:
+        return now < self._cool_until
+
+    def begun(self) -> None:
+        self.in_flight += 1
+
+    def ended(self) -> None:
+        self.in_flight -= 1
+
+
+def _recalled(seen: Remembered) -> Reading:
+    identities = {name: identity for name, identity in seen.identities.items() if name != _ANY}
+    models = tuple(
+        {"id": name, "object": "model", "created": int(seen.seen_at), "owned_by": seen.kind} for name in identities
+    )
+    return Reading(models, identities, seen.identities.get(_ANY))

@@ -1,0 +1,126 @@
+"""A model server, one call to it, and its reply."""
+
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import httpx
+
+from llmproxy.config.settings import Settings
+
+HeaderList = list[tuple[bytes, bytes]]
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request upstream. ``target`` is the raw path and query as the client sent them, never re-encoded."""
+
+    method: str
+    target: bytes
+    headers: HeaderList
+    body: bytes | AsyncIterator[bytes] = b""
+
+
+class Reply(Protocol):
+    """An upstream's answer whose head has arrived. ``headers`` have lower-case names, hop-by-hop ones removed."""
+
+    status: int
+    headers: HeaderList
+    #: whether a connection was opened for this call, so that another process than before may have answered
+    fresh: bool
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises ``UpstreamBroke`` or ``UpstreamSlow``."""
+        ...
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body, at most ``limit`` bytes of it."""
+        ...
+
+    async def aclose(self) -> None:
+        """Ends the call: upstream stops working on it. Safe to call twice, and after the end."""
+        ...
+
+
+#: takes one upstream frame, gives the frames that stand for it
+Repair = Callable[[bytes], list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """What is sent upstream for a request, and how its answer is read.
+
+    ``body`` is the JSON to send, ``stream`` whether the answer will come as a stream (asked for or not), ``repair``
+    what mends the frames of a stream that SDKs cannot read.
+    """
+
+    body: bytes
+    stream: bool
+    repair: Repair | None = None
+    headers: HeaderList = field(default_factory=list)
+
+
+#: GETs a path: the JSON of a 200 answer, None for any other answer. Raises ``UpstreamError``.
+Fetch = Callable[[str], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model server said of itself.
+
+    ``models`` are the entries of its list in OpenAI's shape; ``identities`` what stands behind each name: a hex sha256,
+    or the name where the server does not tell. ``default`` is what answers to any other name, None if nothing does.
+    """
+
+    models: tuple[Document, ...]
+    identities: Mapping[str, str]
+    default: str | None = None
+
+
+class Kind(Protocol):
+    """The ways of one sort of model server."""
+
+    name: str
+
+    async def read(self, fetch: Fetch) -> Reading | None:
+        """What the server says of itself; None if it is of another kind. Raises ``UpstreamError``."""
+        ...
+
+    def canonical(self, model: str) -> str:
+        """The name under which the server lists what it knows by this name."""
+        ...
+
+    def adapt(self, endpoint: str, body: Document, stream: bool, settings: Settings) -> Adapted:
+        """What to send for ``body``, a request to an endpoint (a name in ``wire.endpoints``)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """One model server. ``name`` is its base URL without credentials, ``origin`` and ``prefix`` are that URL's halves.
+
+    ``authorization`` is what the URL's credentials amount to, None where it has none.
+    """
+
+    name: str
+    kind: Kind
+    origin: httpx.URL
+    prefix: bytes = b""
+    authorization: bytes | None = None
+
+    @classmethod
+    def at(cls, url: str, kind: Kind) -> Self:
+        """The target at a base URL, like ``http://127.0.0.1:8080``."""
+        parts = urlsplit(url)
+        credentials, at, host = parts.netloc.rpartition("@")
+        path = parts.path.rstrip("/")
+        basic = b"Basic " + b64encode(unquote_to_bytes(credentials)) if at else None
+        origin = f"{parts.scheme}://{host}"
+        return cls(origin + path, kind, httpx.URL(origin), path.encode(), basic)
+
+    def adapt(self, endpoint: str, body: Document, stream: bool, settings: Settings) -> Adapted:
+        """What to send for a request; see ``Kind.adapt``."""
+        return self.kind.adapt(endpoint, body, stream, settings)

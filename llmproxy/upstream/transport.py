@@ -1,0 +1,180 @@
+"""httpx's transport interface over aiohttp's connections.
+
+A proxy needs neither of the two client layers above: no redirects, cookies, environment proxies, default headers,
+decompression or retries. What is left is httpx's vocabulary for requests, responses and failures, at several times
+the speed of its own connections (docs/decisions.md).
+"""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import httpx
+from multidict import CIMultiDict
+from yarl import URL
+
+#: llama.cpp closes idle connections after 5.00 s: let go of them before.
+KEEPALIVE_SECONDS = 4.0
+
+#: aiohttp's limit of 8 KiB for a response header is too tight for a proxy.
+_HEADER_BYTES = 64 * 1024
+
+_OWN_HEADERS_ONLY = ("accept", "accept-encoding", "content-type", "user-agent")
+
+#: First match counts.
+_FAILURES: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
+    (aiohttp.ClientConnectorError, httpx.ConnectError),
+    (aiohttp.ClientSSLError, httpx.ConnectError),
+    (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
+    (aiohttp.ClientOSError, httpx.ReadError),
+    (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
+    (aiohttp.ClientError, httpx.RemoteProtocolError),
+)
+
+#: How a connection that the peer has closed shows, beside ``ServerDisconnectedError``.
+_CUT = (aiohttp.ClientOSError, aiohttp.ClientConnectionResetError)
+
+
+class StaleConnection(httpx.RemoteProtocolError):
+    """A connection kept from an earlier call was closed by the peer before a single byte of the answer."""
+
+
+class Bytes(httpx.AsyncByteStream):
+    """A request body that is there as a whole."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.content
+
+
+class Body(httpx.AsyncByteStream):
+    """A response body as it arrives."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        read = self._response.content.readany
+        try:
+            while chunk := await read():
+                yield chunk
+        except aiohttp.ClientError as error:
+            raise _failure(error) from error
+
+    async def aclose(self) -> None:
+        """Closes the socket at once, unless the body has been read to its end and the connection is free again."""
+        self._response.close()
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """Connections to model servers, kept alive between calls, any number of them. Must be made inside a running loop.
+
+    A request may carry the extensions ``target`` (raw path and query, sent as they are) and ``timeout`` (of which only
+    ``connect``, in seconds, is heeded). A response has the extension ``fresh``: whether its connection is new.
+    """
+
+    def __init__(self) -> None:
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(_note_fresh)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=_OWN_HEADERS_ONLY,
+            timeout=aiohttp.ClientTimeout(total=None),
+            trace_configs=[trace],
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
+        )
+        #: one of each per model server
+        self._origins: dict[bytes, URL] = {}
+        self._timeouts: dict[float | None, aiohttp.ClientTimeout] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises ``httpx.TransportError``."""
+        connection = SimpleNamespace(fresh=False)
+        stream = request.stream
+        try:
+            response = await self._session.request(
+                request.method,
+                self._url(request),
+                headers=CIMultiDict([(_text(name), _text(value)) for name, value in request.headers.raw]),
+                data=(stream.content or None) if isinstance(stream, Bytes) else stream,
+                allow_redirects=False,
+                timeout=self._timeout(request.extensions.get("timeout", {})),
+                trace_request_ctx=connection,
+            )
+        except aiohttp.ClientError as error:
+            if not connection.fresh and _closed_unanswered(error):
+                raise StaleConnection(str(error)) from error
+            raise _failure(error) from error
+        return httpx.Response(
+            response.status,
+            headers=response.raw_headers,
+            stream=Body(response),
+            extensions={"fresh": connection.fresh},
+        )
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+    def _url(self, request: httpx.Request) -> URL:
+        base = request.url.raw_scheme + b"://" + request.url.netloc
+        origin = self._origins.get(base)
+        if origin is None:
+            origin = self._origins[base] = URL(base.decode())
+        target: bytes = request.extensions.get("target", request.url.raw_path)
+        # path and query in one piece: aiohttp sends them untouched, a trailing "?" included
+        return origin.with_path(_target_text(target), encoded=True)
+
+    def _timeout(self, timeouts: Mapping[str, float | None]) -> aiohttp.ClientTimeout:
+        connect = timeouts.get("connect")
+        timeout = self._timeouts.get(connect)
+        if timeout is None:
+            timeout = self._timeouts[connect] = aiohttp.ClientTimeout(total=None, connect=connect)
+        return timeout
+
+
+async def _note_fresh(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
+    context.trace_request_ctx.fresh = True
+
+
+def _closed_unanswered(error: Exception) -> bool:
+    """Whether an open connection was closed before even a part of a response head had arrived."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        # with a part of a head the error carries a message object instead of words
+        return isinstance(error.message, str)
+    return isinstance(error, _CUT) and not isinstance(error, aiohttp.ClientConnectorError)
+
+
+def _failure(error: aiohttp.ClientError) -> httpx.TransportError:
+    kind = next(ours for theirs, ours in _FAILURES if isinstance(error, theirs))
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return kind(str(error.certificate_error))
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # the number's standard wording: event loops have their own for refused connections
+        number = error.os_error.errno or 0
+        return kind(os.strerror(number) if number > 0 else error.os_error.strerror or str(error.os_error))
+    if isinstance(error, aiohttp.ClientResponseError):
+        return kind(" ".join(error.message.split()))
+    return kind(str(error))
+
+
+def _text(header: bytes) -> str:
+    """aiohttp writes headers as UTF-8: so they are read, and what is none (RFC 9110 obs-text) is taken for Latin-1."""
+    try:
+        return header.decode()
+    except UnicodeDecodeError:
+        return header.decode("latin-1")
+
+
+def _target_text(target: bytes) -> str:
+    try:
+        return target.decode()
+    except UnicodeDecodeError:
+        return "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in target)

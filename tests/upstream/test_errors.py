@@ -1,0 +1,232 @@
+"""Errors of every shape, in one."""
+
+import re
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmproxy.upstream.errors import normalise
+from llmproxy.upstream.target import HeaderList
+
+
+def told(status: int, body: bytes, headers: HeaderList | None = None) -> dict[str, Any]:
+    error = normalise(status, headers or [], body)
+    assert error.http_status == status
+    document: dict[str, Any] = orjson.loads(error.body())
+    assert list(document) == ["error"]
+    assert {"message", "type", "param", "code"} <= set(document["error"])
+    members: dict[str, Any] = document["error"]
+    return members
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        pytest.param(
+            400,
+            b'{"error":{"code":400,"message":"\'messages\' is required","type":"invalid_request_error"}}',
+            ("'messages' is required", "invalid_request_error", None, None),
+            id="llama.cpp",
+        ),
+        pytest.param(
+            404,
+            b'{"error":{"message":"model \'x\' not found","type":"not_found_error","param":null,"code":null}}',
+            ("model 'x' not found", "not_found_error", None, None),
+            id="ollama-v1",
+        ),
+        pytest.param(
+            404,
+            b'{"error":"model \'x\' not found"}',
+            ("model 'x' not found", "not_found_error", None, None),
+            id="ollama",
+        ),
+        pytest.param(404, b"404 page not found", ("404 page not found", "not_found_error", None, None), id="gin"),
+        pytest.param(422, b'{"detail":"too long"}', ("too long", "invalid_request_error", None, None), id="fastapi"),
+        pytest.param(
+            401,
+            b'{"error":{"message":"no","type":"x","param":"key","code":"invalid_api_key"}}',
+            ("no", "x", "key", "invalid_api_key"),
+            id="openai",
+        ),
+        pytest.param(
+            429,
+            b'{"type":"error","error":{"type":"rate_limit_error","message":"slow down"}}',
+            ("slow down", "rate_limit_error", None, None),
+            id="anthropic",
+        ),
+        pytest.param(400, b'{"message":"flat","code":17}', ("flat", "invalid_request_error", None, "17"), id="flat"),
+        pytest.param(
+            500, b'[{"error":{"message":"in a list"}}]', ("in a list", "server_error", None, None), id="array"
+        ),
+        pytest.param(
+            502,
+            b"<html><head><title>502 Bad Gateway</title></head><body><h1>nginx</h1></body></html>",
+            ("502 Bad Gateway", "server_error", None, None),
+            id="html",
+        ),
+        pytest.param(500, b"<p>Oh <b>no</b></p>", ("Oh no", "server_error", None, None), id="fragment"),
+        pytest.param(
+            415,
+            b"",
+            (
+                "The model server answered 415 Unsupported Media Type and did not say why.",
+                "invalid_request_error",
+                None,
+                None,
+            ),
+            id="empty",
+        ),
+        pytest.param(
+            499,
+            b"null",
+            ("The model server answered 499 and did not say why.", "invalid_request_error", None, None),
+            id="odd",
+        ),
+        pytest.param(
+            400,
+            b'{"error":{"message":{"a":1},"code":true,"type":7}}',
+            ('{"message":{"a":1},"code":true,"type":7}', "invalid_request_error", None, None),
+            id="wrong-types",
+        ),
+        pytest.param(403, b"\xff\xfe", ("\ufffd\ufffd", "permission_error", None, None), id="no-text"),
+    ],
+)
+def test_every_shape_becomes_the_envelope(status: int, body: bytes, expected: tuple[Any, ...]) -> None:
+    error = told(status, body)
+    assert (error["message"], error["type"], error["param"], error["code"]) == expected
+
+
+def test_further_members_are_kept() -> None:
+    body = (
+        b'{"error":{"code":400,"message":"too long","type":"exceed_context_size_error",'
+        b'"n_prompt_tokens":2000,"n_ctx":1024}}'
+    )
+    assert told(400, body) == {
+        "message": "too long",
+        "type": "exceed_context_size_error",
+        "param": None,
+        "code": "context_length_exceeded",
+        "n_prompt_tokens": 2000,
+        "n_ctx": 1024,
+    }
+
+
+def test_a_long_message_is_cut() -> None:
+    assert len(told(500, b"x" * 100_000)["message"]) == 2000
+
+
+def headers(status: int, body: bytes, *given: tuple[bytes, bytes]) -> dict[bytes, bytes]:
+    return dict(normalise(status, given, body).headers)
+
+
+def test_headers_that_speak_of_retries_limits_and_ids_pass() -> None:
+    passed = {
+        b"x-should-retry": b"true",
+        b"x-request-id": b"r",
+        b"openai-processing-ms": b"5",
+        b"x-ratelimit-remaining-tokens": b"0",
+        b"retry-after": b"7",
+        b"retry-after-ms": b"6500",
+    }
+    others = [(b"content-type", b"text/html"), (b"set-cookie", b"a"), (b"content-length", b"9")]
+    assert headers(429, b"", *passed.items(), *others) == passed
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        (b"3600", b"30"),
+        (b"0.5", b"0.5"),
+        (b"30", b"30"),
+        (b"Mon, 23 Nov 2026 10:00:05 GMT", b"5"),
+        (b"Mon, 23 Nov 2026 11:00:00 GMT", b"30"),
+        (b"Mon, 23 Nov 2026 09:00:00 GMT", b"0"),
+        (b"soon", None),
+        (b"-1", None),
+    ],
+)
+def test_retry_after_is_bounded_seconds(given: bytes, passed: bytes | None) -> None:
+    date = (b"date", b"Mon, 23 Nov 2026 10:00:00 GMT")
+    assert headers(429, b"", date, (b"retry-after", given)).get(b"retry-after") == passed
+
+
+def test_a_date_without_a_date_to_compare_is_dropped() -> None:
+    assert headers(429, b"", (b"retry-after", b"Mon, 23 Nov 2026 11:00:00 GMT")) == {}
+
+
+def test_retry_after_ms_is_bounded() -> None:
+    assert headers(429, b"", (b"retry-after-ms", b"90000")) == {b"retry-after-ms": b"30000"}
+
+
+LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
+
+
+def test_a_loading_model_is_worth_another_try_soon() -> None:
+    assert headers(503, LOADING) == {b"retry-after": b"2"}
+    assert headers(503, LOADING, (b"retry-after", b"9")) == {b"retry-after": b"9"}
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "retried"),
+    [
+        (501, "This server does not support embeddings", False),
+        (501, "", False),
+        (500, "image input is not supported - hint: you may need an mmproj", False),
+        (500, "Compute error.", True),
+        (502, "not supported", True),
+    ],
+)
+def test_what_will_fail_again_is_not_to_be_retried(status: int, message: str, retried: bool) -> None:
+    body = orjson.dumps({"error": {"message": message, "type": "server_error", "code": status}})
+    assert headers(status, body) == ({} if retried else {b"x-should-retry": b"false"})
+
+
+def test_the_upstreams_own_word_on_retries_counts() -> None:
+    assert headers(501, b"", (b"x-should-retry", b"true")) == {b"x-should-retry": b"true"}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["error", "detail", "message", "type", "code", "param"]) | st.text(), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(400, 599), st.binary(max_size=60) | JSON.map(lambda value: _dumped(value)))
+def test_any_bytes_give_a_valid_envelope(status: int, body: bytes) -> None:
+    error = told(status, body)
+    assert isinstance(error["message"], str)
+    assert error["message"] or body.strip()
+    assert isinstance(error["type"], str)
+    assert error["code"] is None or isinstance(error["code"], str)
+    assert error["param"] is None or isinstance(error["param"], str)
+
+
+def _dumped(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return b"{}"
+
+
+@pytest.mark.parametrize("depth", [5, 300, 1000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"error":', b"}"), (b'{"error":{"x":', b"}}")])
+def test_deep_nesting_does_no_harm(depth: int, opening: bytes, closing: bytes) -> None:
+    assert told(500, opening * depth + b'"x"' + closing * depth)["type"] == "server_error"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=40))
+def test_retry_after_is_always_a_number(value: bytes) -> None:
+    kept = headers(503, b"", (b"retry-after", value))[b"retry-after"]
+    assert re.fullmatch(rb"[0-9.]+", kept)
+    assert float(kept) <= 30

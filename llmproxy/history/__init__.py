@@ -1,0 +1,1 @@
+"""What happened, kept: one row for every exchange, written behind."""

@@ -1,0 +1,128 @@
+"""Every metric, declared once. ``docs/metrics.md`` is rendered from the names and texts below."""
+
+from dataclasses import dataclass, field, fields
+
+from llmproxy.observe.collectors import Counter, Gauge, Histogram, Series
+
+#: seconds; from a hit inside the protocol to the prefill of a long prompt on a slow machine
+DURATIONS = (
+    *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The metrics of one app. Label values are given in the order of declaration."""
+
+    requests: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_requests_total",
+            "Requests answered, by what the cache did for them and why.",
+            ("endpoint", "model", "cache", "reason", "status"),
+        )
+    )
+    durations: Histogram = field(
+        default_factory=lambda: Histogram(
+            "llmproxy_request_duration_seconds",
+            "From a request's arrival to the last byte of its answer.",
+            ("endpoint", "cache"),
+            DURATIONS,
+        )
+    )
+    first_bytes: Histogram = field(
+        default_factory=lambda: Histogram(
+            "llmproxy_time_to_first_token_seconds",
+            "From a request's arrival to the first byte of its answer's body.",
+            ("endpoint", "cache"),
+            DURATIONS,
+        )
+    )
+    overheads: Histogram = field(
+        default_factory=lambda: Histogram(
+            "llmproxy_overhead_seconds",
+            "A request's duration without the upstream's share.",
+            ("endpoint",),
+            DURATIONS,
+        )
+    )
+    phases: Histogram = field(
+        default_factory=lambda: Histogram(
+            "llmproxy_phase_seconds", "Time in each phase of the life of a request.", ("phase",), DURATIONS
+        )
+    )
+    in_flight: Gauge = field(
+        default_factory=lambda: Gauge("llmproxy_requests_in_flight", "Requests being answered now.", ("endpoint",))
+    )
+    coalesced: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_coalesced_requests_total", "Requests that shared the upstream call of an identical one."
+        )
+    )
+    upstream_errors: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_upstream_errors_total", "Calls to an upstream that failed.", ("kind",)
+        )
+    )
+    upstream_up: Gauge = field(
+        default_factory=lambda: Gauge(
+            "llmproxy_upstream_up", "1 if the upstream answered last time, else 0.", ("upstream",)
+        )
+    )
+    upstream_tokens: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_upstream_tokens_total",
+            "Tokens that upstreams worked on, as they reported them.",
+            ("type",),
+        )
+    )
+    saved_seconds: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_saved_generation_seconds_total",
+            "Upstream time that cached and shared answers saved: what their generation had taken.",
+        )
+    )
+    saved_tokens: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_saved_tokens_total", "Tokens that cached and shared answers saved.", ("type",)
+        )
+    )
+    entries: Gauge = field(default_factory=lambda: Gauge("llmproxy_cache_entries", "Answers kept.", ("tier",)))
+    bytes: Gauge = field(default_factory=lambda: Gauge("llmproxy_cache_bytes", "Bytes of the answers kept.", ("tier",)))
+    evictions: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_cache_evictions_total", "Answers that left a tier, by reason.", ("tier", "reason")
+        )
+    )
+    store_faults: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_store_faults_total",
+            "Faults of a cache tier; requests go on without it.",
+            ("tier", "kind"),
+        )
+    )
+    history_rows: Counter = field(
+        default_factory=lambda: Counter("llmproxy_history_rows_total", "Rows of history written.")
+    )
+    history_lost: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_history_lost_total",
+            "Rows of history that found no room to wait in, or could not be written.",
+        )
+    )
+    faults: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_observe_faults_total",
+            "Failures to count, log, record or refresh; requests go on.",
+            ("part",),
+        )
+    )
+    build: Gauge = field(
+        default_factory=lambda: Gauge(
+            "llmproxy_build_info", "Always 1; the labels say what runs.", ("version", "python")
+        )
+    )
+
+    def all(self) -> list[Series]:
+        """Every metric, in the order of declaration."""
+        return [getattr(self, declared.name) for declared in fields(self)]

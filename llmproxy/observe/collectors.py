@@ -1,0 +1,147 @@
+"""Counters, gauges and histograms on prometheus-client's interface for collectors of one's own.
+
+The library's own metrics take one value at a time under a lock; these take a batch at once, which is what makes
+counting every cached hit affordable. They belong to one event loop and are not thread-safe.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+Labels = tuple[str, ...]
+
+
+class Series(Collector):
+    """A named metric with one series for each combination of label values, in the order of ``labels``."""
+
+    kind: str
+
+    def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
+        self.name = name
+        self.help = help
+        self.labels = labels
+
+    def describe(self) -> Iterable[Metric]:
+        return [self._family()]
+
+    def _family(self) -> Metric:
+        raise NotImplementedError
+
+
+class Counter(Series):
+    """A number that only grows. Its name ends in ``_total``."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
+        super().__init__(name, help, labels)
+        self._values: dict[Labels, float] = {} if labels else {(): 0.0}
+
+    def add(self, labels: Labels = (), amount: float = 1.0) -> None:
+        """Adds ``amount``, which must not be negative."""
+        self._values[labels] = self._values.get(labels, 0.0) + amount
+
+    def follow(self, labels: Labels, total: float) -> None:
+        """Takes over the state of a count that is kept elsewhere."""
+        self._values[labels] = total
+
+    def collect(self) -> Iterable[Metric]:
+        family = self._family()
+        for labels, value in self._values.items():
+            family.add_metric(labels, value)
+        return [family]
+
+    def _family(self) -> CounterMetricFamily:
+        return CounterMetricFamily(self.name, self.help, labels=self.labels)
+
+
+class Gauge(Series):
+    """A number that goes up and down."""
+
+    kind = "gauge"
+
+    def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
+        super().__init__(name, help, labels)
+        self._values: dict[Labels, float] = {} if labels else {(): 0.0}
+
+    def set(self, labels: Labels, value: float) -> None:
+        self._values[labels] = value
+
+    def clear(self) -> None:
+        """Forgets every series, so that what is gone is no longer shown."""
+        self._values.clear()
+
+    def collect(self) -> Iterable[Metric]:
+        family = self._family()
+        for labels, value in self._values.items():
+            family.add_metric(labels, value)
+        return [family]
+
+    def _family(self) -> GaugeMetricFamily:
+        return GaugeMetricFamily(self.name, self.help, labels=self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Many values, counted into buckets: ``counts[i]`` of them are at most the i-th bound and above the one before."""
+
+    counts: tuple[int, ...]
+    total: float
+
+
+def tally(values: Sequence[float], bounds: Sequence[float]) -> Tally:
+    """Counts ``values`` into the buckets with these ascending upper bounds, and one more for what is above all."""
+    ordered = sorted(values)
+    reached = [0, *(bisect_right(ordered, bound) for bound in bounds), len(ordered)]
+    return Tally(tuple(high - low for low, high in pairwise(reached)), sum(ordered))
+
+
+class Histogram(Series):
+    """How often values fell into each bucket. ``bounds`` are ascending upper bounds, infinity left out."""
+
+    kind = "histogram"
+
+    def __init__(self, name: str, help: str, labels: Labels, bounds: Sequence[float]) -> None:
+        super().__init__(name, help, labels)
+        self.bounds = tuple(bounds)
+        self._words = (*(str(bound) for bound in self.bounds), "+Inf")
+        self._counts: dict[Labels, list[int]] = {}
+        self._totals: dict[Labels, float] = {}
+
+    def observe(self, labels: Labels, value: float) -> None:
+        counts = self._counts.get(labels) or self._start(labels)
+        counts[bisect_left(self.bounds, value)] += 1
+        self._totals[labels] += value
+
+    def observe_all(self, labels: Labels, tally: Tally) -> None:
+        """Adds values that were counted with this histogram's bounds."""
+        counts = self._counts.get(labels) or self._start(labels)
+        for index, count in enumerate(tally.counts):
+            counts[index] += count
+        self._totals[labels] += tally.total
+
+    def collect(self) -> Iterable[Metric]:
+        family = self._family()
+        for labels, counts in self._counts.items():
+            buckets, reached = [], 0
+            for word, count in zip(self._words, counts, strict=True):
+                reached += count
+                buckets.append((word, float(reached)))
+            family.add_metric(labels, buckets, self._totals[labels])
+        return [family]
+
+    def _start(self, labels: Labels) -> list[int]:
+        self._totals[labels] = 0.0
+        return self._counts.setdefault(labels, [0] * (len(self.bounds) + 1))
+
+    def _family(self) -> HistogramMetricFamily:
+        return HistogramMetricFamily(self.name, self.help, labels=self.labels)

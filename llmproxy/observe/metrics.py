@@ -1,0 +1,153 @@
+"""Counts finished requests, and shows the result to Prometheus."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from llmproxy.observe.catalogue import DURATIONS, Catalogue
+from llmproxy.observe.collectors import Counter, tally
+from llmproxy.observe.names import NONE, Names
+from llmproxy.observe.shape import Answered, Observed, first_byte_seconds_of, seconds_of
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+#: seconds that one refresh may take at a scrape
+REFRESH_LIMIT = 2.0
+
+#: answers that cost no generation of their own
+SAVED = frozenset({"hit", "stale", "joined"})
+#: answers that an upstream worked on for this request alone
+FETCHED = frozenset({"miss", "bypass"})
+
+Refresh = Callable[[], Awaitable[None]]
+
+
+class Metrics:
+    """The metrics of one app, on a registry of their own. Belongs to one event loop."""
+
+    def __init__(self, version: str, *, models: int = 100) -> None:
+        """``models`` bounds the distinct values of the label ``model``."""
+        self.catalogue = Catalogue()
+        self._registry = CollectorRegistry()
+        self._models = Names(models)
+        self._refreshes: dict[str, Refresh] = {}
+        self._failing: set[str] = set()
+        for series in self.catalogue.all():
+            self._registry.register(series)
+        ProcessCollector(registry=self._registry)
+        self.catalogue.build.set((version, "{}.{}.{}".format(*sys.version_info)), 1.0)
+
+    def count(self, batch: Sequence[Observed]) -> None:
+        """Counts finished requests: a sink of the ledger."""
+        shown = self.catalogue
+        for observed in batch:
+            by_cache = (observed.endpoint, observed.cache or NONE)
+            seconds = seconds_of(observed)
+            shown.durations.observe(by_cache, seconds)
+            first_byte = first_byte_seconds_of(observed)
+            if first_byte is not None:
+                shown.first_bytes.observe(by_cache, first_byte)
+            overhead = _overhead(observed, seconds)
+            if overhead is not None:
+                shown.overheads.observe((observed.endpoint,), overhead)
+            for phase, spent in observed.phases.items():
+                shown.phases.observe((phase,), spent)
+            self._count_answers(observed, 1)
+
+    def count_many(self, answered: Answered, durations: Sequence[float]) -> None:
+        """Counts hits of one answer that were each sent in one piece, after these seconds."""
+        shown = self.catalogue
+        by_cache = (answered.endpoint, answered.cache or NONE)
+        tallied = tally(durations, DURATIONS)
+        shown.durations.observe_all(by_cache, tallied)
+        shown.first_bytes.observe_all(by_cache, tallied)
+        shown.overheads.observe_all((answered.endpoint,), tallied)
+        self._count_answers(answered, len(durations))
+
+    def upstream_failed(self, kind: str) -> None:
+        """Counts a failed call to an upstream. ``kind`` is one of a closed list of words."""
+        self.catalogue.upstream_errors.add((kind,))
+
+    def store_failed(self, tier: str, kind: str) -> None:
+        """Counts a fault of a cache tier. ``kind`` is one of a closed list of words."""
+        self.catalogue.store_faults.add((tier, kind))
+
+    def observing_failed(self, part: str) -> None:
+        """Counts a failure of a sink or a refresh. ``part`` is its name."""
+        self.catalogue.faults.add((part,))
+
+    def show_tier(self, tier: str, entries: int, bytes: int, evictions: Mapping[str, int]) -> None:
+        """Takes over a tier's present size, and what left it since start, by reason."""
+        self.catalogue.entries.set((tier,), entries)
+        self.catalogue.bytes.set((tier,), bytes)
+        for reason, count in evictions.items():
+            self.catalogue.evictions.follow((tier, reason), count)
+
+    def show_history(self, rows: int, lost: int) -> None:
+        """Takes over how many rows of history were written and lost since start."""
+        self.catalogue.history_rows.follow((), rows)
+        self.catalogue.history_lost.follow((), lost)
+
+    def show_in_flight(self, requests: Mapping[str, int]) -> None:
+        """Takes over how many requests are being answered now, by endpoint."""
+        for endpoint, count in requests.items():
+            self.catalogue.in_flight.set((endpoint,), count)
+
+    def show_upstreams(self, up: Mapping[str, bool]) -> None:
+        """Takes over which upstreams answer; those not named are no longer shown."""
+        self.catalogue.upstream_up.clear()
+        for upstream, answers in up.items():
+            self.catalogue.upstream_up.set((upstream,), float(answers))
+
+    def on_scrape(self, part: str, refresh: Refresh) -> None:
+        """Has ``refresh`` called before each exposition, in the order of registration."""
+        self._refreshes[part] = refresh
+
+    async def exposition(self) -> bytes:
+        """The page for Prometheus, of ``CONTENT_TYPE``. A refresh that fails or is slow leaves its old values."""
+        for part, refresh in self._refreshes.items():
+            try:
+                async with asyncio.timeout(REFRESH_LIMIT):
+                    await refresh()
+            except Exception:
+                # one part that cannot be read must not hide all the others
+                self.observing_failed(part)
+                if part not in self._failing:
+                    self._failing.add(part)
+                    logger.exception("%s cannot be read for /metrics; silent until it can", part)
+            else:
+                self._failing.discard(part)
+        return generate_latest(self._registry)
+
+    def _count_answers(self, answered: Answered, count: int) -> None:
+        shown = self.catalogue
+        cache = answered.cache or NONE
+        model = self._models.label(answered.model, proven=answered.status < 400)
+        shown.requests.add((answered.endpoint, model, cache, answered.reason or NONE, str(answered.status)), count)
+        if cache == "joined":
+            shown.coalesced.add((), count)
+        if cache in SAVED:
+            shown.saved_seconds.add((), count * (answered.upstream_seconds or 0.0))
+            _count_tokens(shown.saved_tokens, answered, count)
+        elif cache in FETCHED:
+            _count_tokens(shown.upstream_tokens, answered, count)
+
+
+def _count_tokens(counter: Counter, answered: Answered, count: int) -> None:
+    usage = answered.usage
+    for kind, tokens in (("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)):
+        if tokens:
+            counter.add((kind,), count * tokens)
+
+
+def _overhead(observed: Observed, seconds: float) -> float | None:
+    """Unknown for a request that joined a call half-way, or whose upstream time is not known."""
+    if observed.cache in FETCHED:
+        return None if observed.upstream_seconds is None else max(0.0, seconds - observed.upstream_seconds)
+    return None if observed.cache == "joined" else seconds

@@ -1,0 +1,97 @@
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmproxy.history.record import COLUMNS, LARGEST, LONGEST_TEXT, Hit, Recorder, Row
+from llmproxy.wire.exchange import Caller, Exchange, Usage
+from tests.history.exchanges import FETCHED, fetched
+
+
+def named(row: Row) -> dict[str, Any]:
+    return dict(zip(COLUMNS, row, strict=True))
+
+
+def test_every_column_has_its_value() -> None:
+    assert named(Recorder(1000).row(FETCHED)) == {
+        "request_id": "req-1",
+        "created_at": 1_700_000_000.0,
+        "finished_at": 1_700_000_004.5,
+        "user_name": "u-1",
+        "session": "s-1",
+        "caller": "ann",
+        "endpoint": "chat",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "model": "smollm2",
+        "upstream": "http://127.0.0.1:8080",
+        "status": 200,
+        "cache": "miss",
+        "reason": "absent",
+        "stored": "stored",
+        "cache_key": "ab12",
+        "stream": True,
+        "prompt_tokens": 12,
+        "completion_tokens": 34,
+        "queue_seconds": 0.25,
+        "first_token_seconds": 1.0,
+        "total_seconds": 4.5,
+        "upstream_seconds": 4.0,
+        "error": "",
+        "request_body": b"request",
+        "response_body": b"response",
+        "body_bytes": 15,
+    }
+
+
+def test_an_exchange_of_which_little_is_known() -> None:
+    bare = Exchange(request_id="r", method="GET", path="/", started=1.0, started_at=2.0)
+    row = named(Recorder(1000).row(bare))
+    assert (row["finished_at"], row["total_seconds"], row["status"], row["body_bytes"]) == (2.0, 0.0, 0, 0)
+    unknown = ("queue_seconds", "first_token_seconds", "upstream_seconds", "prompt_tokens", "request_body")
+    assert [row[name] for name in unknown] == [None] * 5
+    assert [row[name] for name in ("cache", "reason", "stored", "cache_key", "error")] == [""] * 5
+
+
+def test_bodies_are_cut_and_counted_as_cut() -> None:
+    row = named(Recorder(4).row(fetched(request_body=b"abc")))
+    assert (row["request_body"], row["response_body"], row["body_bytes"]) == (b"abc", b"resp", 7)
+
+
+def test_bodies_are_left_out_when_not_wanted() -> None:
+    row = named(Recorder(None).row(FETCHED))
+    assert (row["request_body"], row["response_body"], row["body_bytes"]) == (None, None, 0)
+
+
+def test_many_hits_are_what_they_are_one_by_one() -> None:
+    recorder = Recorder(1000)
+    hits = [Hit("a", 100.0, 0.5), Hit("b", 200.0, 0.25)]
+    one_by_one = [
+        fetched(request_id=id, started_at=started_at, started=0.0, first_byte=seconds, finished=seconds)
+        for id, started_at, seconds in hits
+    ]
+    assert list(recorder.rows_like(FETCHED, hits)) == list(map(recorder.row, one_by_one))
+
+
+@given(st.text(max_size=2000) | st.sampled_from(["\ud800", "a\0b", "x" * 5000, "é\ud83d"]))
+@settings(max_examples=100, deadline=None)
+def test_text_is_what_every_database_takes(text: str) -> None:
+    everywhere = fetched(
+        request_id=text, user=text, session=text, caller=Caller(text), path=text, model=text, upstream=text, error=text
+    )
+    row = named(Recorder(1000).row(everywhere))
+    for name in ("request_id", "user_name", "session", "caller", "path", "model", "upstream", "error"):
+        assert "\0" not in row[name]
+        assert len(row[name].encode("utf-8")) <= LONGEST_TEXT * 4
+        assert row[name] == text or not text.isprintable() or len(text) > LONGEST_TEXT
+
+
+@pytest.mark.parametrize(("claimed", "kept"), [(None, None), (0, 0), (7, 7), (10**30, LARGEST), (-(10**30), 0)])
+def test_tokens_fit_whatever_an_upstream_claims(claimed: int | None, kept: int | None) -> None:
+    row = named(Recorder(1000).row(fetched(usage=Usage(claimed, claimed))))
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (kept, kept)
+
+
+def test_the_scope_is_not_kept() -> None:
+    assert "secret" not in repr(Recorder(1000).row(FETCHED))

@@ -1,0 +1,252 @@
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.database.engine import Database
+from llmproxy.history.record import COLUMNS, Recorder, Row
+from llmproxy.history.tables import history
+from llmproxy.history.writer import GROUP, Writer
+from tests.history.exchanges import fetched
+
+RECORDER = Recorder(1000)
+
+
+def rows(*ids: str) -> list[Row]:
+    return [RECORDER.row(fetched(request_id=id)) for id in ids]
+
+
+def numbered(count: int) -> list[Row]:
+    return rows(*map(str, range(count)))
+
+
+def add(writer: Writer, *made: Row) -> None:
+    writer.add(len(made), made)
+
+
+async def written(database: Database) -> list[str]:
+    async with database.read() as connection:
+        return list((await connection.execute(select(history.c.request_id).order_by(history.c.id))).scalars())
+
+
+class Faulty(Database):
+    """A database whose writes fail a number of times, each in the same way, before or after the work was done."""
+
+    def __init__(self, real: Database, failures: int, error: Exception) -> None:
+        super().__init__(real.dialect, real.engine)
+        self._left = failures
+        self._error = error
+        self.attempts = 0
+        self.failed = asyncio.Event()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        self.attempts += 1
+        if self._left > 0:
+            self._left -= 1
+            self.failed.set()
+            raise self._error
+        async with super().write() as connection:
+            yield connection
+
+
+class Stuck(Database):
+    """A database whose writes never end."""
+
+    def __init__(self, real: Database) -> None:
+        super().__init__(real.dialect, real.engine)
+        self.reached = asyncio.Event()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        self.reached.set()
+        await asyncio.Event().wait()
+        async with super().write() as connection:
+            yield connection
+
+
+class Watched(Database):
+    """Tells when a write has failed."""
+
+    def __init__(self, real: Database) -> None:
+        super().__init__(real.dialect, real.engine)
+        self.failed = asyncio.Event()
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with super().write() as connection:
+                yield connection
+        except Exception:
+            self.failed.set()
+            raise
+
+
+def locked() -> Exception:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
+
+
+async def test_rows_are_written_in_order(database: Database) -> None:
+    writer = Writer(database, queue_rows=100)
+    writer.open()
+    add(writer, *rows("a", "b"))
+    await writer.settle(10)
+    add(writer, *rows("c"))
+    await writer.settle(10)
+    assert await written(database) == ["a", "b", "c"]
+    assert (writer.written, writer.lost) == (3, 0)
+    await writer.close(10)
+
+
+async def test_a_row_comes_back_as_it_was(database: Database) -> None:
+    writer = Writer(database, queue_rows=100)
+    writer.open()
+    made = RECORDER.row(fetched(path="/é\u2028", error="😀"))
+    add(writer, made)
+    await writer.close(10)
+    async with database.read() as connection:
+        row = (await connection.execute(select(*(history.c[name] for name in COLUMNS)))).one()
+    assert tuple(row) == made
+
+
+async def test_close_writes_what_waits_in_groups(database: Database) -> None:
+    writer = Writer(database, queue_rows=10_000)
+    add(writer, *numbered(2 * GROUP + 5))
+    writer.open()
+    await writer.close(30)
+    assert await written(database) == [str(number) for number in range(2 * GROUP + 5)]
+    await writer.close(30)
+
+
+async def test_what_finds_no_room_is_lost_and_not_even_made(database: Database) -> None:
+    writer = Writer(database, queue_rows=2)
+    made: list[str] = []
+
+    def make(id: str) -> Row:
+        made.append(id)
+        return rows(id)[0]
+
+    writer.add(5, map(make, "abcde"))
+    writer.add(1, map(make, "f"))
+    assert made == ["a", "b"]
+    assert writer.lost == 4
+    writer.open()
+    await writer.close(10)
+    assert await written(database) == ["a", "b"]
+
+
+async def test_waiting_rows_are_bounded_in_bytes_too(database: Database) -> None:
+    writer = Writer(database, queue_rows=100, queue_bytes=20)
+    # 15 bytes each
+    writer.add(4, iter(rows("a", "b", "c", "d")))
+    assert writer.lost == 2
+    writer.open()
+    await writer.settle(10)
+    add(writer, *rows("e"))
+    await writer.close(10)
+    assert await written(database) == ["a", "b", "e"]
+
+
+async def test_rows_wait_out_a_fault_which_is_logged_once(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    faulty = Faulty(database, 3, locked())
+    writer = Writer(faulty, queue_rows=100, first_pause=0.001)
+    writer.open()
+    add(writer, *rows("a", "b"))
+    await writer.settle(10)
+    assert faulty.attempts == 4
+    assert await written(database) == ["a", "b"]
+    assert (writer.written, writer.lost) == (2, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "history cannot be written (locked); rows wait, silent until it can",
+        "history is written again; 0 rows were lost since start",
+    ]
+    await writer.close(10)
+
+
+async def test_a_refused_row_is_lost_alone(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    writer = Writer(database, queue_rows=100)
+    made = numbered(20)
+    # the status may not be NULL
+    made[13] = tuple(None if name == "status" else value for name, value in zip(COLUMNS, made[13], strict=True))
+    add(writer, *made)
+    writer.open()
+    await writer.settle(30)
+    assert await written(database) == [str(number) for number in range(20) if number != 13]
+    assert (writer.written, writer.lost) == (19, 1)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    await writer.close(10)
+
+
+async def test_close_tries_once_more_and_gives_up_at_a_fault(database: Database) -> None:
+    faulty = Faulty(database, 1_000, locked())
+    writer = Writer(faulty, queue_rows=100, first_pause=3600.0)
+    writer.open()
+    add(writer, *rows("a"))
+    await faulty.failed.wait()
+    await writer.close(30)
+    assert faulty.attempts == 2
+    assert writer.lost == 1
+
+
+async def test_close_writes_after_a_fault_that_is_over(database: Database) -> None:
+    faulty = Faulty(database, 1, locked())
+    writer = Writer(faulty, queue_rows=100, first_pause=3600.0)
+    writer.open()
+    add(writer, *rows("a"))
+    await faulty.failed.wait()
+    await writer.close(30)
+    assert await written(database) == ["a"]
+    assert writer.lost == 0
+
+
+async def test_close_has_a_limit(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    stuck = Stuck(database)
+    writer = Writer(stuck, queue_rows=100)
+    writer.open()
+    add(writer, *rows("a", "b"))
+    await stuck.reached.wait()
+    await writer.close(0.01)
+    assert writer.lost == 2
+    assert "2 rows of history could not be written" in caplog.text
+
+
+async def test_what_comes_after_close_is_lost(database: Database) -> None:
+    writer = Writer(database, queue_rows=100)
+    writer.open()
+    await writer.close(10)
+    add(writer, *rows("a"))
+    assert writer.lost == 1
+
+
+async def test_settle_has_a_limit(database: Database) -> None:
+    writer = Writer(database, queue_rows=100)
+    add(writer, *rows("a"))
+    await writer.settle(0.001)
+    assert writer.written == 0
+    await writer.close(1)
+
+
+async def test_a_locked_file_makes_rows_wait(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """The fault itself, as another process causes it."""
+    watched = Watched(database)
+    await watched.verify()
+    file = database.engine.url.database
+    assert file is not None
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writer = Writer(watched, queue_rows=100, first_pause=0.001)
+        writer.open()
+        add(writer, *rows("a"))
+        await watched.failed.wait()
+        other.execute("COMMIT")
+    await writer.settle(20)
+    assert await written(database) == ["a"]
+    assert "(locked)" in caplog.text
+    await writer.close(10)

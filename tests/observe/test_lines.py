@@ -1,0 +1,159 @@
+import json
+import logging
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmproxy.observe.lines import PLURALS, Form, JsonForm, TextForm
+from llmproxy.wire.exchange import Caller, Exchange, Usage
+from llmproxy.wire.vocabulary import CacheStatus
+from tests.observe.exchanges import hit
+
+PLAIN = TextForm(colour=False)
+FORMS: list[Form] = [PLAIN, TextForm(colour=True), JsonForm()]
+
+
+def parsed(line: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(line)
+    return document
+
+
+def record(
+    message: str, *args: object, level: int = logging.WARNING, name: str = "llmproxy.cache"
+) -> logging.LogRecord:
+    return logging.LogRecord(name, level, __file__, 1, message, args, None)
+
+
+def without_time(line: str) -> str:
+    return line.split(" ", 1)[1]
+
+
+def test_text_of_a_request() -> None:
+    expected = "200 POST /v1/chat/completions smollm2 hit (memory) 2.0ms first 1.0ms 12+34 tokens req-1\n"
+    assert without_time(PLAIN.request(hit())) == expected
+
+
+def test_text_of_a_request_of_which_little_is_known() -> None:
+    bare = Exchange(request_id="req-2", method="GET", path="/health", started=0.0, started_at=0.0)
+    assert without_time(PLAIN.request(bare)) == "--- GET /health 0.0ms req-2\n"
+
+
+def test_text_of_a_failure() -> None:
+    line = PLAIN.request(
+        hit(status=502, cache=CacheStatus.MISS, reason=None, finished=22.0, usage=Usage(5), error="gone")
+    )
+    assert without_time(line) == "502 POST /v1/chat/completions smollm2 miss 12.00s first 1.0ms 5+0 tokens gone req-1\n"
+
+
+def test_colours_only_when_wanted() -> None:
+    assert "\x1b[31m502\x1b[0m" in TextForm(colour=True).request(hit(status=502))
+    assert "\x1b" not in PLAIN.request(hit(status=502))
+
+
+def test_json_of_a_request() -> None:
+    assert parsed(JsonForm().request(hit())) == {
+        "time": "2023-11-14T22:13:20.002+00:00",
+        "level": "info",
+        "logger": "llmproxy.access",
+        "message": "POST /v1/chat/completions 200",
+        "request_id": "req-1",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "status": 200,
+        "endpoint": "chat",
+        "model": "smollm2",
+        "stream": False,
+        "cache": "hit",
+        "reason": "memory",
+        "stored": None,
+        "duration_seconds": 0.002,
+        "first_byte_seconds": 0.001,
+        "upstream": "",
+        "upstream_seconds": 4.0,
+        "prompt_tokens": 12,
+        "completion_tokens": 34,
+        "error": None,
+    }
+
+
+def test_json_always_has_the_same_keys() -> None:
+    bare = Exchange(request_id="req-2", method="GET", path="/health", started=0.0, started_at=0.0)
+    assert list(parsed(JsonForm().request(bare))) == list(parsed(JsonForm().request(hit(status=503))))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(forged=st.text(max_size=400) | st.sampled_from(["a\nb", "\x1b[2J", "\ud800", "x" * 5000, "\u2028", "\x85"]))
+@settings(max_examples=60, deadline=None)
+def test_callers_cannot_forge_lines(form: Form, forged: str) -> None:
+    line = form.request(hit(path=forged, model=forged, request_id=forged, error=forged))
+    assert line.endswith("\n")
+    assert len(line.splitlines()) == 1
+    assert len(line) < 20_000
+    rest = line[:-1]
+    for colour in ("31", "32", "33", "36", "2", "0"):
+        rest = rest.replace(f"\x1b[{colour}m", "")
+    assert "\x1b" not in rest
+    line.encode()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_secrets_and_bodies_are_never_in_a_line(form: Form) -> None:
+    secret = "sk-secret"
+    line = form.request(
+        hit(request_body=secret.encode(), response_body=secret.encode(), caller=Caller(scope=secret), user=secret)
+    )
+    assert secret not in line
+
+
+def test_a_sum_of_requests() -> None:
+    assert without_time(PLAIN.others("chat", "hit", 5900, 0.0)) == "... and 5,900 more hits of chat\n"
+    assert without_time(PLAIN.others("other", "", 2, 0.0)) == "... and 2 more requests of other\n"
+    assert parsed(JsonForm().others("chat", "hit", 5900, 0.0)) == {
+        "time": "1970-01-01T00:00:00.000+00:00",
+        "level": "info",
+        "logger": "llmproxy.access",
+        "message": "5,900 more hits of chat",
+        "endpoint": "chat",
+        "cache": "hit",
+        "count": 5900,
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_was_lost_is_one_line(form: Form) -> None:
+    assert form.lost(3).count("\n") == 1
+    assert "3 pieces of log were lost" in form.lost(3)
+
+
+def test_every_word_has_a_plural() -> None:
+    assert PLURALS.keys() == set(CacheStatus)
+
+
+def test_text_of_a_record() -> None:
+    assert without_time(PLAIN.record(record("%d rows", 3))) == "warning llmproxy.cache: 3 rows\n"
+
+
+def test_the_server_speaks_as_the_program() -> None:
+    started = record("Started", level=logging.INFO, name="uvicorn.error")
+    assert without_time(PLAIN.record(started)) == "info llmproxy: Started\n"
+    assert parsed(JsonForm().record(started))["logger"] == "llmproxy"
+
+
+def test_records_carry_their_traceback() -> None:
+    failed = record("failed")
+    try:
+        raise KeyError("the reason")
+    except KeyError:
+        failed.exc_info = sys.exc_info()
+    assert "KeyError: 'the reason'" in PLAIN.record(failed)
+    document = parsed(JsonForm().record(failed))
+    assert document["message"] == "failed"
+    assert document["exception"].endswith("KeyError: 'the reason'")
+
+
+def test_the_time_is_that_of_the_end() -> None:
+    late = hit(started_at=0.0, started=0.0, finished=59.5)
+    assert PLAIN.request(late).split(" ")[0].endswith(":59.500")

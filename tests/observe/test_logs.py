@@ -1,0 +1,114 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+from typing import TextIO
+
+import pytest
+
+from llmproxy.config.settings import LogFormat, LogLevel
+from llmproxy.observe.lines import JsonForm, TextForm
+from llmproxy.observe.logs import configure, form_for
+from tests.observe.exchanges import hit
+from tests.observe.streams import Terminal
+
+NAMES = ("", "llmproxy", "uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    """Logging is the process's: what a test sets up must be gone after it."""
+    before = [
+        (logger, logger.level, list(logger.handlers), logger.propagate, logger.disabled)
+        for logger in map(logging.getLogger, NAMES)
+    ]
+    # handlers that are not ours (pytest's) must not be closed by a set-up that replaces them
+    logging.getLogger().handlers.clear()
+    yield
+    logging.getLogger().handlers[0].close()
+    for logger, level, handlers, propagate, disabled in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+        logger.propagate = propagate
+        logger.disabled = disabled
+
+
+def lines(stream: io.StringIO) -> list[str]:
+    """What was written, once the handler is closed as at the end of the program."""
+    logging.getLogger().handlers[0].close()
+    return [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
+
+
+def test_everything_comes_in_one_form_and_order() -> None:
+    stream = io.StringIO()
+    access = configure(LogLevel.INFO, LogFormat.TEXT, stream)
+    logging.getLogger("llmproxy.cache").info("ready")
+    access.write([hit()])
+    logging.getLogger("uvicorn.error").info("running")
+    logging.getLogger("library").warning("odd")
+    shown = lines(stream)
+    assert shown[0] == "info llmproxy.cache: ready"
+    assert shown[1].startswith("200 POST /v1/chat/completions")
+    assert shown[2:] == ["info llmproxy: running", "warning library: odd"]
+
+
+def test_libraries_are_quiet_and_the_servers_access_log_is_off() -> None:
+    stream = io.StringIO()
+    configure(LogLevel.DEBUG, LogFormat.TEXT, stream)
+    logging.getLogger("library").info("chatter")
+    logging.getLogger("uvicorn.access").warning("GET /")
+    logging.getLogger("llmproxy.cache").debug("detail")
+    assert lines(stream) == ["debug llmproxy.cache: detail"]
+
+
+def test_a_high_level_shows_failed_requests_only() -> None:
+    stream = io.StringIO()
+    access = configure(LogLevel.WARNING, LogFormat.TEXT, stream)
+    logging.getLogger("llmproxy").info("ready")
+    access.write([hit(), hit(status=500)])
+    shown = lines(stream)
+    assert len(shown) == 1
+    assert shown[0].startswith("500 ")
+
+
+def test_a_second_set_up_replaces_the_first() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    configure(LogLevel.INFO, LogFormat.TEXT, first)
+    configure(LogLevel.INFO, LogFormat.JSON, second)
+    logging.getLogger("llmproxy").info("ready")
+    logging.getLogger().handlers[0].close()
+    assert first.getvalue() == ""
+    assert json.loads(second.getvalue())["message"] == "ready"
+
+
+def test_a_message_that_cannot_be_formatted_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    configure(LogLevel.INFO, LogFormat.TEXT, stream)
+    logging.getLogger("llmproxy").info("%d", "no number")
+    logging.getLogger("llmproxy").info("next")
+    assert lines(stream) == ["info llmproxy: next"]
+    assert "no number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("format", "stream", "form"),
+    [
+        (LogFormat.AUTO, Terminal(), TextForm),
+        (LogFormat.AUTO, io.StringIO(), JsonForm),
+        (LogFormat.TEXT, io.StringIO(), TextForm),
+        (LogFormat.JSON, Terminal(), JsonForm),
+    ],
+)
+def test_the_form(format: LogFormat, stream: TextIO, form: type) -> None:
+    configure(LogLevel.INFO, LogFormat.JSON, io.StringIO())
+    assert isinstance(form_for(format, stream), form)
+
+
+@pytest.mark.parametrize(
+    ("stream", "no_color", "coloured"),
+    [(Terminal(), "", True), (Terminal(), "1", False), (io.StringIO(), "", False)],
+)
+def test_colours(monkeypatch: pytest.MonkeyPatch, stream: TextIO, no_color: str, coloured: bool) -> None:
+    configure(LogLevel.INFO, LogFormat.JSON, io.StringIO())
+    monkeypatch.setenv("NO_COLOR", no_color)
+    assert ("\x1b[" in form_for(LogFormat.TEXT, stream).request(hit())) is coloured

@@ -1,0 +1,25 @@
+"""What the operator's API reads of the running proxy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.requests import HTTPConnection
+
+from llmproxy.cache.tiers import Cache
+from llmproxy.history.history import History
+from llmproxy.observe.rates import Rates
+
+
+@dataclass(frozen=True, slots=True)
+class AdminState:
+    """``settle`` counts what still waits to be counted, so that what is read is what happened."""
+
+    cache: Cache
+    rates: Rates
+    history: History
+    settle: Callable[[], None]
+
+
+def state_of(connection: HTTPConnection) -> AdminState:
+    return cast(AdminState, connection.scope["state"]["admin"])

@@ -1,0 +1,74 @@
+"""Finished requests on their way to metrics, rates, log and history: phases ``record`` and ``count``."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from llmproxy.cache.hot import HotAnswer, HotHit
+from llmproxy.history.history import History
+from llmproxy.history.record import Hit
+from llmproxy.observe.access import AccessLog
+from llmproxy.observe.ledger import Ledger
+from llmproxy.observe.metrics import Metrics
+from llmproxy.observe.rates import Rates
+from llmproxy.wire.exchange import Exchange
+
+#: asked every few seconds by orchestrators and Prometheus
+UNLOGGED = frozenset({"health", "ready", "metrics"})
+
+Finished = Exchange | HotHit
+Hits = list[tuple[HotAnswer, list[HotHit]]]
+
+
+class Accounts:
+    """The ledger and its sinks. Hits that were answered inside the protocol come by the thousand: they are grouped
+    by their answer, and only what must be told apart is.
+    """
+
+    def __init__(self, metrics: Metrics, rates: Rates, log: AccessLog, history: History) -> None:
+        self._metrics = metrics
+        self._rates = rates
+        self._log = log
+        self._history = history
+        self._batch: Sequence[Finished] = ()
+        self._split: tuple[list[Exchange], Hits] = ([], [])
+        self.ledger: Ledger[Finished] = Ledger(
+            {"metrics": self._count, "rates": self._rate, "log": self._write, "history": self._record},
+            on_fault=metrics.observing_failed,
+        )
+
+    def _parts(self, batch: Sequence[Finished]) -> tuple[list[Exchange], Hits]:
+        """The same for each sink of one batch."""
+        if batch is not self._batch:
+            exchanges: list[Exchange] = []
+            hits: defaultdict[int, list[HotHit]] = defaultdict(list)
+            for item in batch:
+                if isinstance(item, HotHit):
+                    hits[id(item.answer)].append(item)
+                else:
+                    exchanges.append(item)
+            self._batch = batch
+            self._split = exchanges, [(group[0].answer, group) for group in hits.values()]
+        return self._split
+
+    def _count(self, batch: Sequence[Finished]) -> None:
+        exchanges, hits = self._parts(batch)
+        self._metrics.count(exchanges)
+        for answer, group in hits:
+            self._metrics.count_many(answer.template, [hit.seconds for hit in group])
+
+    def _rate(self, batch: Sequence[Finished]) -> None:
+        exchanges, hits = self._parts(batch)
+        self._rates.add(exchanges)
+        for answer, group in hits:
+            self._rates.add_many(answer.template, len(group))
+
+    def _write(self, batch: Sequence[Finished]) -> None:
+        exchanges, hits = self._parts(batch)
+        exchanges = [exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED]
+        self._log.write(exchanges, [(answer.template, len(group)) for answer, group in hits])
+
+    def _record(self, batch: Sequence[Finished]) -> None:
+        exchanges, hits = self._parts(batch)
+        self._history.record(exchanges)
+        for answer, group in hits:
+            self._history.record_hits(answer.template, [Hit(*hit[1:]) for hit in group])

@@ -1,0 +1,72 @@
+"""Opens the rooms from the bottom up, and closes them in reverse."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from llmproxy import __version__
+from llmproxy.admin.state import AdminState
+from llmproxy.app.accounts import Accounts
+from llmproxy.app.state import AppState
+from llmproxy.cache.flight import Flights
+from llmproxy.cache.hot import HotTable
+from llmproxy.cache.tiers import open_cache
+from llmproxy.capture.tee import Capture
+from llmproxy.config.settings import OnDisconnect, Settings
+from llmproxy.database.engine import open_database
+from llmproxy.history.history import history_for
+from llmproxy.ingress.access import InFlight
+from llmproxy.observe.access import AccessLog
+from llmproxy.observe.metrics import Metrics
+from llmproxy.observe.rates import Rates
+from llmproxy.proxy.answer import Outcome
+from llmproxy.proxy.asked import Memo
+from llmproxy.proxy.rooms import Rooms
+from llmproxy.upstream.identities import IdentityStore
+from llmproxy.upstream.upstreams import Upstreams
+from llmproxy.wire.ids import RequestIds
+
+
+@asynccontextmanager
+async def open_rooms(settings: Settings, log: AccessLog) -> AsyncIterator[AppState]:
+    """Database, cache, history, upstreams, flights; at the end whatever waits is written."""
+    metrics, rates = Metrics(__version__), Rates()
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(settings.database))
+        cache = await stack.enter_async_context(open_cache(settings, database, metrics.store_failed))
+        history = history_for(settings, database)
+        history.open()
+        stack.push_async_callback(history.close, settings.shutdown_seconds)
+        accounts = Accounts(metrics, rates, log, history)
+        stack.callback(accounts.ledger.close)
+        upstreams = Upstreams(settings, IdentityStore(database))
+        stack.push_async_callback(upstreams.close)
+        await upstreams.open()
+        grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
+        flights: Flights[Capture[Outcome]] = Flights(grace)
+        stack.push_async_callback(flights.close, settings.shutdown_seconds)
+        hot = HotTable(settings.cache_max_size, cache.touch, lambda: upstreams.epoch)
+        rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot)
+        admin = AdminState(cache, rates, history, accounts.ledger.drain)
+        state = AppState(settings, rooms, admin, metrics, accounts, database, InFlight(), RequestIds())
+        _show(state)
+        yield state
+
+
+def _show(state: AppState) -> None:
+    """What ``/metrics`` reads at each scrape. First the ledger: what happened is counted before it is shown."""
+    metrics, rooms, history = state.metrics, state.rooms, state.admin.history
+
+    async def settle() -> None:
+        state.accounts.ledger.drain()
+
+    async def tiers() -> None:
+        for name, stats in (await rooms.cache.stats()).items():
+            metrics.show_tier(name, stats.entries, stats.bytes, stats.evictions)
+
+    async def others() -> None:
+        metrics.show_history(history.written, history.lost)
+        metrics.show_in_flight(state.in_flight.by_endpoint())
+        metrics.show_upstreams(rooms.upstreams.up())
+
+    for part, refresh in (("ledger", settle), ("tiers", tiers), ("others", others)):
+        metrics.on_scrape(part, refresh)

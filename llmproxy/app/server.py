@@ -1,0 +1,108 @@
+"""The running server: a socket, uvicorn on it, the rooms around it."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from llmproxy import __version__
+from llmproxy.app.factory import create_app
+from llmproxy.app.opening import open_rooms
+from llmproxy.config.settings import Settings
+from llmproxy.ingress.hot import Hot, protocol_class
+from llmproxy.observe.logs import configure
+
+#: longer than the clients' own, so that it is they who close an idle connection (httpx 5 s, Node 4 s)
+_KEEP_ALIVE_SECONDS = 75
+_BACKLOG = 2048
+
+
+class CannotStart(Exception):
+    """The server cannot start; the message says what to do."""
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGINT or SIGTERM. Raises ``CannotStart``."""
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    listener = _bind(settings)
+    log = configure(settings.log_level, settings.log_format, sys.stderr)
+    async with open_rooms(settings, log) as state:
+        if not state.rooms.upstreams.targets:
+            raise CannotStart(_NOTHING_FOUND)
+        hot = Hot(state.rooms.hot, state.ids, state.accounts.ledger.add, cors=bool(settings.cors_origins))
+        server = _Server(_config(settings, create_app(state), hot))
+        _say(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
+        await server.serve([listener])
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise CannotStart(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _config(settings: Settings, app: Any, hot: Hot) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=protocol_class(hot) if settings.fast_path else "httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, but for its signals: it would raise them again before the rooms could be closed."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            _say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        stops = (signal.SIGINT, signal.SIGTERM)
+        for stop in stops:
+            loop.add_signal_handler(stop, self.handle_exit, stop, None)
+        try:
+            yield
+        finally:
+            for stop in stops:
+                loop.remove_signal_handler(stop)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  for the person at the terminal, whatever the log level
+
+
+_NOTHING_FOUND = """no model server was found on this machine. Start one, for example
+
+    llama-server -m model.gguf          (llama.cpp, port 8080)
+    ollama serve                        (Ollama, port 11434)
+
+or say where it is: llmproxy serve --upstream http://host:port"""

@@ -1,0 +1,46 @@
+"""The opened rooms, as requests find them in their scope."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from llmproxy.admin.state import AdminState
+from llmproxy.app.accounts import Accounts
+from llmproxy.config.settings import Settings
+from llmproxy.database.engine import Database
+from llmproxy.ingress.access import InFlight
+from llmproxy.observe.metrics import Metrics
+from llmproxy.proxy.rooms import Rooms
+from llmproxy.wire.ids import RequestIds
+
+
+@dataclass(frozen=True, slots=True)
+class AppState:
+    settings: Settings
+    rooms: Rooms
+    admin: AdminState
+    metrics: Metrics
+    accounts: Accounts
+    database: Database
+    in_flight: InFlight
+    ids: RequestIds
+
+
+class WithState:
+    """Pure ASGI, outermost: puts the rooms into every request's scope."""
+
+    def __init__(self, app: ASGIApp, state: AppState) -> None:
+        self._app = app
+        self._entries = {"rooms": state.rooms, "admin": state.admin, "app": state}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = self._entries
+        # Starlette raises its 404 and 405 where there is an application to render them, else it sends plain text
+        scope["app"] = self
+        await self._app(scope, receive, send)
+
+
+def state_of(connection: HTTPConnection) -> AppState:
+    return cast(AppState, connection.scope["state"]["app"])

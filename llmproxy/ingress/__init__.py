@@ -1,0 +1,1 @@
+"""What surrounds every request: id, clock, errors, identity, limits. Pure ASGI."""

@@ -1,0 +1,87 @@
+"""Phase ``guard``: whatever is raised below becomes an error in OpenAI's envelope."""
+
+import logging
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError
+from llmproxy.wire.exchange import EXCHANGE, Exchange
+
+log = logging.getLogger(__name__)
+
+
+class Errors:
+    """Pure ASGI. Once a response has started, an exception can only break the connection."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:  # the last place where a defect can become a proper answer
+            exchange: Exchange = scope[EXCHANGE]
+            told = _told(error, scope)
+            exchange.error = told.message
+            if started:
+                log.exception("failed in the middle of a response", exc_info=error)
+                return
+            if isinstance(told, InternalError):
+                log.exception("failed", exc_info=error)
+            await respond(send, told, scope)
+
+
+async def respond(send: Send, error: ProxyError, scope: Scope) -> None:
+    """Sends the error as the whole response; ``/admin`` gets the members of RFC 9457 as well."""
+    if scope["path"].startswith("/admin"):
+        error = Problem(error)
+    body = error.body()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error.headers]
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+class Problem(ProxyError):
+    """An error with the members of RFC 9457 beside OpenAI's envelope."""
+
+    def __init__(self, error: ProxyError) -> None:
+        super().__init__(error.message, headers=error.headers)
+        self._error = error
+
+    @property
+    def http_status(self) -> int:
+        return self._error.http_status
+
+    def document(self) -> dict[str, object]:
+        kind = self._error.error_code or "error"
+        return {
+            **self._error.document(),
+            "type": f"urn:llmproxy:error:{kind}",
+            "title": kind.replace("_", " "),
+            "status": self.http_status,
+            "detail": self.message,
+        }
+
+
+def _told(error: Exception, scope: Scope) -> ProxyError:
+    if isinstance(error, ProxyError):
+        return error
+    if isinstance(error, HTTPException):
+        if error.status_code == 405:
+            allow = (error.headers or {}).get("Allow", "")
+            return MethodNotAllowed(
+                f"{scope['method']} is not allowed on {scope['path']}.", headers=((b"allow", allow.encode("latin-1")),)
+            )
+        return NotFound(f"There is nothing at {scope['path']}.")
+    return InternalError("The proxy failed; its log says why.")

@@ -1,0 +1,67 @@
+"""Part of phase ``guard``: a web page must not reach a local proxy by DNS rebinding or a form.
+
+A request is refused when it is addressed to a host that is neither a loopback name, nor the address at which it
+arrived, nor an allowed name, or when a browser says that it comes from another site. Programs send neither ``Origin`` nor ``Sec-Fetch-Site``.
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from llmproxy.config.settings import Settings
+from llmproxy.wire.errors import Forbidden
+
+
+class Origin:
+    """Pure ASGI. Raises ``Forbidden``."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+        self._origins = frozenset(settings.cors_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            host = origin = site = b""
+            for name, value in scope["headers"]:
+                if name == b"host":
+                    host = value
+                elif name == b"origin":
+                    origin = value
+                elif name == b"sec-fetch-site":
+                    site = value
+            self._check(host.decode("latin-1"), origin.decode("latin-1"), site, (scope.get("server") or ("",))[0])
+        await self._app(scope, receive, send)
+
+    def _check(self, host: str, origin: str, site: bytes, address: str) -> None:
+        name = _hostname(host)
+        if "*" not in self._hosts and name not in self._hosts and name != address and not _loopback(name):
+            raise Forbidden(
+                f"Requests to the host name {name[:100]!r} are refused: a web page could have made it point here. "
+                f"Allow it with LLMPROXY_ALLOWED_HOSTS={name[:100]}."
+            )
+        if origin in self._origins or "*" in self._origins:
+            return
+        foreign = bool(origin) and (origin == "null" or urlsplit(origin).netloc.lower() != host.lower())
+        if foreign or site in (b"cross-site", b"same-site"):
+            raise Forbidden(
+                f"Requests from web pages of another site ({origin[:100] or 'unnamed'}) are refused. "
+                "Allow an origin with LLMPROXY_CORS_ORIGINS."
+            )
+
+
+def _hostname(host: str) -> str:
+    """The name without the port, an IPv6 address without its brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0].lower() if ":" in host else host.lower()
+
+
+def _loopback(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

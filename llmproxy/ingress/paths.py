@@ -1,0 +1,13 @@
+"""Which paths need no caller's key: what orchestrators and Prometheus ask, and what the admin token guards."""
+
+_OPEN = frozenset({"/health", "/ready", "/metrics"})
+_OPERATORS = ("/admin/", "/api/history", "/api/cache/")
+
+
+def is_open(path: str) -> bool:
+    return path in _OPEN
+
+
+def is_operators(path: str) -> bool:
+    """Whether the path belongs to the operator: guarded by the admin token where one is set."""
+    return path.startswith(_OPERATORS)

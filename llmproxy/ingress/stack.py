@@ -1,0 +1,43 @@
+"""What surrounds every request, outermost first. The order is the list."""
+
+from collections.abc import Callable
+
+from starlette.types import ASGIApp
+
+from llmproxy.config.settings import Settings
+from llmproxy.ingress.access import Access, InFlight
+from llmproxy.ingress.cors import Cors
+from llmproxy.ingress.errors import Errors
+from llmproxy.ingress.identify import Identify
+from llmproxy.ingress.limits import Limits
+from llmproxy.ingress.origin import Origin
+from llmproxy.ingress.request_id import RequestId
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.ids import RequestIds
+
+
+def surround(
+    app: ASGIApp,
+    settings: Settings,
+    ids: RequestIds,
+    count: Callable[[Exchange], None],
+    in_flight: InFlight,
+) -> ASGIApp:
+    """The application with every layer around it."""
+    layers: list[Callable[[ASGIApp], ASGIApp]] = [
+        lambda inner: RequestId(inner, ids),  # name
+        lambda inner: Access(inner, count, in_flight),  # watch; at the end record, count
+        Errors,  # guard
+        lambda inner: Origin(inner, settings),
+        *(_cross_origin(settings) if settings.cors_origins else ()),
+        lambda inner: Identify(inner, settings),  # identify
+        lambda inner: Limits(inner, settings),  # limit
+    ]
+    for layer in reversed(layers):
+        app = layer(app)
+    return app
+
+
+def _cross_origin(settings: Settings) -> list[Callable[[ASGIApp], ASGIApp]]:
+    """A page that may call must be able to read its errors too: inside CORS the guard stands once more."""
+    return [lambda inner: Cors(inner, settings), Errors]

@@ -1,0 +1,1 @@
+"""The life of a request. ``life.py`` is the map."""

@@ -1,0 +1,73 @@
+"""What an exchange ends with: the outcome of an upstream call, and the answer to one caller."""
+
+from dataclasses import dataclass
+
+from llmproxy.cache.entry import Entry
+from llmproxy.cache.flight import Flight
+from llmproxy.capture.tee import Capture, Reader
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.errors import ProxyError
+from llmproxy.wire.exchange import NO_USAGE, Usage
+from llmproxy.wire.vocabulary import Reason
+
+HeaderList = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """An upstream call that came to its proper end. ``document`` is the plain answer, JSON.
+
+    ``reason`` says whether it was kept: STORED, or why not. ``entries`` is what was kept of it.
+    """
+
+    document: bytes
+    reason: Reason
+    usage: Usage = NO_USAGE
+    seconds: float = 0.0
+    entries: tuple[Entry, ...] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An upstream call that did not. ``error`` is what a caller is told who has not been sent anything yet."""
+
+    error: ProxyError
+    reason: Reason
+
+
+Outcome = Landed | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An answer that is there as a whole."""
+
+    status: int
+    headers: HeaderList
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """A stored stream, replayed in its own time. ``pieces`` are (milliseconds since the start, bytes)."""
+
+    headers: HeaderList
+    pieces: list[tuple[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An answer on its way. The one who delivers it leaves the flight at the end."""
+
+    headers: HeaderList
+    reader: Reader[Outcome]
+    flight: Flight[Capture[Outcome]]
+    dialect: Dialect
+    #: whether usage frames are shown
+    usage: bool
+    #: frames for a stream, raw pieces of one document otherwise
+    stream: bool = True
+
+
+Answer = Whole | Paced | Live

@@ -1,0 +1,98 @@
+"""What a caller asks for: the body parsed once, and a memo that keeps a repeat from being parsed again."""
+
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from typing import Any
+
+from cachetools import LRUCache
+
+from llmproxy.cache.policy import Traits
+from llmproxy.upstream.headers import Peer
+from llmproxy.wire.canonical import canonical, parse
+from llmproxy.wire.directives import Directives
+from llmproxy.wire.endpoints import Endpoint
+from llmproxy.wire.errors import BadRequest
+
+_MEMO_SIZE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """All that the cache needs to know of a body. ``digest`` is that of its canonical form."""
+
+    model: str
+    stream: bool
+    include_usage: bool
+    user: str
+    traits: Traits
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request to a cached endpoint."""
+
+    endpoint: Endpoint
+    draft: Draft
+    wishes: Directives
+    raw: bytes
+    #: raw path and query, as the client sent them
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    #: what stands behind the model's name
+    identity: str
+    peer: Peer
+
+    def body(self) -> dict[str, Any]:
+        return parse(self.raw)
+
+
+class Memo:
+    """Exact bytes of a body -> its draft. Holds digests only, so its size is bounded in entries."""
+
+    def __init__(self, size: int = _MEMO_SIZE) -> None:
+        self._drafts: LRUCache[bytes, Draft] = LRUCache(size)
+
+    def draft(self, endpoint: Endpoint, raw: bytes) -> Draft:
+        """Raises ``BadRequest`` for a body that is no JSON object of the right shape; such a body leaves no trace."""
+        token = blake2b(raw, digest_size=16, person=endpoint.name.encode()[:16]).digest()
+        draft = self._drafts.get(token)
+        if draft is None:
+            draft = self._drafts[token] = _draft(endpoint, parse(raw))
+        return draft
+
+
+def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
+    model = body.get("model")
+    if model is not None and not isinstance(model, str):
+        raise BadRequest("'model' must be a string.", param="model")
+    stream = body.get("stream")
+    if stream is None:
+        stream = endpoint.streams_by_default
+    elif not isinstance(stream, bool):
+        raise BadRequest("'stream' must be a boolean.", param="stream")
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise BadRequest("'stream_options' must be an object.", param="stream_options")
+    user = body.get("user")
+    return Draft(
+        model=model or "",
+        stream=stream,
+        include_usage=bool(options and options.get("include_usage")),
+        user=user if isinstance(user, str) else "",
+        traits=Traits(
+            deterministic=_deterministic(body),
+            side_effect=any(body.get(name) for name in endpoint.side_effects),
+        ),
+        digest=sha256(canonical(body, endpoint.excused)).digest(),
+    )
+
+
+def _deterministic(body: dict[str, Any]) -> bool:
+    """Temperature 0, or an explicit seed; Ollama's own API has them under ``options``."""
+    options = body.get("options")
+    for fields in (body, options if isinstance(options, dict) else {}):
+        seed = fields.get("seed")
+        if fields.get("temperature") == 0 or (isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0):
+            return True
+    return False

@@ -1,0 +1,115 @@
+"""An answer on its way to the client, as ASGI messages."""
+
+import asyncio
+from time import perf_counter
+
+import orjson
+from starlette.types import Send
+
+from llmproxy.capture.tee import Lagged
+from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Paced, Whole
+from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
+from llmproxy.proxy.replay import shown
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import Reason
+
+_PING = b": ping\n\n"
+
+
+async def deliver(answer: Answer, exchange: Exchange, listener: Listener, send: Send, ping: float) -> None:
+    """Sends it all. Raises ``ClientLeft``, ``BrokenOff``. ``ping`` in seconds, 0 for none."""
+    if isinstance(answer, Whole):
+        exchange.first_byte = perf_counter()
+        await _start(send, answer.status, answer.headers)
+        await send({"type": "http.response.body", "body": answer.body})
+        exchange.status = answer.status
+    elif isinstance(answer, Paced):
+        await _paced(answer, exchange, listener, send)
+    else:
+        await _live(answer, exchange, listener, send, ping)
+
+
+async def _start(send: Send, status: int, headers: HeaderList) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _paced(answer: Paced, exchange: Exchange, listener: Listener, send: Send) -> None:
+    left = asyncio.Event()
+    listener.watch(left.set)
+    exchange.status = 200
+    await _start(send, 200, answer.headers)
+    began = asyncio.get_running_loop().time()
+    for when, piece in answer.pieces:
+        wait = began + when / 1000 - asyncio.get_running_loop().time()
+        if wait > 0:
+            try:
+                async with asyncio.timeout(wait):
+                    await left.wait()
+            except TimeoutError:
+                pass
+        if listener.gone:
+            raise ClientLeft
+        exchange.first_byte = exchange.first_byte or perf_counter()
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send, ping: float) -> None:
+    try:
+        exchange.status = 200
+        await _start(send, 200, answer.headers)
+        last = await _pump(answer, exchange, listener, send, ping if answer.stream and _is_sse(answer) else 0)
+        await send({"type": "http.response.body", "body": last})
+    finally:
+        answer.flight.leave()
+
+
+async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send, ping: float) -> bytes:
+    """Frames as they come. Returns the last bytes: the last frames, or the one that tells of a failure."""
+    reader, capture = answer.reader, answer.flight.work
+    hidden = None if answer.usage or not answer.stream else answer.dialect.usage_only
+    while True:
+        if listener.gone:
+            raise ClientLeft
+        try:
+            frames = reader.take()
+        except Lagged:
+            return _failure(answer, exchange, "This client read too slowly for an answer of this size.")
+        if answer.stream and capture.head is not None and not capture.head.stream:
+            # pings went out first, and then the upstream answered in one piece
+            frames = []
+        elif hidden is not None:
+            frames = [frame for frame in frames if not hidden(frame)]
+        if frames:
+            exchange.first_byte = exchange.first_byte or perf_counter()
+        if isinstance(capture.outcome, Landed):
+            return b"".join(frames) + _landed(answer, exchange, capture.outcome)
+        if frames:
+            await send({"type": "http.response.body", "body": b"".join(frames), "more_body": True})
+        elif isinstance(capture.outcome, Failed):
+            exchange.stored, exchange.error = capture.outcome.reason, capture.outcome.error.message
+            return _failure(answer, exchange, capture.outcome.error.message)
+        elif not reader.behind and not await reader.wait(ping or None):
+            await send({"type": "http.response.body", "body": _PING, "more_body": True})
+
+
+def _landed(answer: Live, exchange: Exchange, landed: Landed) -> bytes:
+    exchange.stored, exchange.usage = landed.reason, landed.usage
+    exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
+    head = answer.flight.work.head
+    if answer.stream and head is not None and not head.stream:
+        return b"".join(shown(answer.dialect, answer.dialect.render(orjson.loads(landed.document)), answer.usage))
+    return b""
+
+
+def _failure(answer: Live, exchange: Exchange, message: str) -> bytes:
+    exchange.error = message
+    exchange.stored = exchange.stored or Reason.UPSTREAM_FAILED
+    if answer.stream:
+        return answer.dialect.failure(message, "upstream_error", "server_error")
+    # half a JSON document went out already: only a broken connection tells that it is not whole
+    raise BrokenOff(message)
+
+
+def _is_sse(answer: Live) -> bool:
+    return answer.dialect.stream_type.startswith(b"text/event-stream")

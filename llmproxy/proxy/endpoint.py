@@ -1,0 +1,122 @@
+"""The ASGI endpoint of a cached path: from bytes to an answer and back."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from llmproxy.cache.hot import HotAnswer
+from llmproxy.proxy.answer import Whole
+from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.body import read
+from llmproxy.proxy.client import SocketListener
+from llmproxy.proxy.deliver import deliver
+from llmproxy.proxy.life import live
+from llmproxy.proxy.listener import BrokenOff, ClientLeft
+from llmproxy.proxy.replay import body_of, replay_headers
+from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.target import peer_of, raw_target
+from llmproxy.wire.directives import Directives, directives
+from llmproxy.wire.endpoints import Endpoint
+from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
+
+Remember = Callable[[HotAnswer], None]
+
+
+class CachedEndpoint:
+    """One row of the table of endpoints, as an ASGI application. Mounted without anything in between."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        rooms: Rooms = scope["state"]["rooms"]
+        exchange: Exchange = scope[EXCHANGE]
+        exchange.endpoint = self._endpoint.name
+        listener = SocketListener(receive)
+        try:
+            asked = await self._read(scope, receive, exchange, rooms)
+            answer = await live(exchange, asked, rooms, listener)
+            if isinstance(answer, Whole):
+                _remember(scope, exchange, asked, rooms)
+            await deliver(answer, exchange, listener, send, rooms.settings.ping_seconds)
+        except ClientLeft:
+            exchange.status, exchange.error = 499, "the client left"
+        except BrokenOff as broken:
+            # without a last chunk the connection is closed, and the client sees that something is missing
+            exchange.error = str(broken)
+        finally:
+            listener.close()
+
+    async def _read(self, scope: Scope, receive: Receive, exchange: Exchange, rooms: Rooms) -> Asked:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        raw = await read(receive, headers, rooms.settings.max_body_bytes)
+        wishes = directives(headers)
+        draft = rooms.memo.draft(self._endpoint, raw)
+        exchange.model, exchange.stream = draft.model, draft.stream
+        exchange.namespace, exchange.session = wishes.namespace, wishes.session
+        exchange.user = wishes.user or draft.user
+        exchange.request_body = raw
+        # from here on it is an exchange; what was refused before leaves no trace in the history
+        exchange.recorded = True
+        exchange.mark(Phase.READ)
+        identity = rooms.upstreams.identity(draft.model)
+        return Asked(self._endpoint, draft, wishes, raw, raw_target(scope), headers, identity, peer_of(scope))
+
+
+def _remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> None:
+    """Has the protocol answer the next request with these very bytes by itself."""
+    extensions: dict[str, Any] = scope.get("extensions") or {}
+    remember: Remember | None = extensions.get("llmproxy.hot")
+    if remember is None or exchange.cache is not CacheStatus.HIT or exchange.reason is Reason.INPUTS:
+        return
+    if not _timeless(asked.wishes):
+        return
+    entry = rooms.cache.peek(bytes.fromhex(exchange.key))
+    if entry is None:
+        return
+    body = body_of(asked, entry)
+
+    def head(now: float) -> bytes:
+        lines = [(b"content-length", b"%d" % len(body))]
+        lines += replay_headers(asked, entry, CacheStatus.HIT, Reason.MEMORY, now)
+        return b"".join(b"%b: %b\r\n" % line for line in lines)
+
+    named = any(name == b"x-request-id" for name, _ in asked.headers)
+    request_id = exchange.request_id if named else ""
+    remember(HotAnswer(entry, body, head, request_id, rooms.upstreams.epoch, _template(exchange)))
+
+
+def _timeless(wishes: Directives) -> bool:
+    """Whether the same request is answered the same way for as long as its entry is fresh."""
+    if wishes.paced:
+        return False
+    return wishes.max_age is wishes.min_fresh is wishes.max_stale is wishes.stale_if_error is None
+
+
+def _template(exchange: Exchange) -> Exchange:
+    """The pattern for the exchanges to come: theirs are a hit in memory of the same answer."""
+    return Exchange(
+        request_id="",
+        method=exchange.method,
+        path=exchange.path,
+        started=0.0,
+        started_at=0.0,
+        caller=exchange.caller,
+        endpoint=exchange.endpoint,
+        model=exchange.model,
+        stream=exchange.stream,
+        session=exchange.session,
+        user=exchange.user,
+        namespace=exchange.namespace,
+        key=exchange.key,
+        cache=CacheStatus.HIT,
+        reason=Reason.MEMORY,
+        status=200,
+        usage=exchange.usage,
+        upstream_seconds=exchange.upstream_seconds,
+        request_body=exchange.request_body,
+        response_body=exchange.response_body,
+        recorded=True,
+    )

@@ -1,0 +1,206 @@
+"""One upstream call, from pick to store: the work that a flight does, whoever listens."""
+
+import asyncio
+import logging
+from asyncio import CancelledError
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llmproxy.cache.entry import Entry
+from llmproxy.capture.tee import Capture, Head
+from llmproxy.proxy.answer import Failed, Landed, Outcome
+from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.settle import Recording, settle_document, settle_frames
+from llmproxy.upstream.errors import normalise
+from llmproxy.upstream.headers import forwarded, kept_headers
+from llmproxy.upstream.target import Adapted, Call, Reply, Target
+from llmproxy.wire.dialect import Malformed
+from llmproxy.wire.errors import InternalError, ProxyError, UpstreamBroke, UpstreamSlow, UpstreamStatus
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import Phase, Reason
+
+log = logging.getLogger(__name__)
+
+#: an error document larger than this says nothing more
+_ERROR_BYTES = 1024 * 1024
+#: how long the end of a body may take after the end of the answer in it
+_READ_ON_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one flight is to do."""
+
+    asked: Asked
+    body: dict[str, Any]
+    #: the entry's key; None for an answer that is not to be kept as it is
+    key: bytes | None
+    scope: str
+    #: the model's identity when the key was made
+    identity: str = ""
+    #: under which others join; None if nobody can
+    flight_key: bytes | None = None
+    #: makes the entries of an answer that is kept in parts. Raises ``Malformed``
+    split: Callable[[Landed], list[Entry]] | None = None
+
+
+async def fly(plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: Rooms) -> None:
+    """Never raises but for its own cancellation; whatever happens, the capture gets an outcome.
+
+    ``exchange`` is the leader's: it notes the phases and the upstream's time.
+    """
+
+    def finish(outcome: Outcome) -> None:
+        # the key is given up before the end is told: who asks again from now on finds the stored answer, or leads
+        rooms.flights.release(plan.flight_key, capture)
+        if capture.outcome is None:
+            capture.finish(outcome)
+
+    try:
+        await _fetch(plan, capture, exchange, rooms, finish)
+    except ProxyError as error:
+        finish(Failed(error, _reason(error)))
+    except CancelledError:
+        finish(Failed(UpstreamBroke("The call was given up: nobody was listening."), Reason.ABANDONED))
+        raise
+    except Exception:  # a defect of ours must reach the listeners as an error, not as silence
+        log.exception("a flight crashed")
+        finish(Failed(InternalError("The proxy failed while it fetched the answer."), Reason.ERROR))
+
+
+async def _fetch(
+    plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: Rooms, finish: Callable[[Landed], None]
+) -> None:
+    asked, settings = plan.asked, rooms.settings
+    target = rooms.upstreams.pick(asked.draft.model)
+    exchange.upstream = target.name
+    adapted = target.adapt(asked.endpoint.name, plan.body, asked.draft.stream, settings)
+    call = Call("POST", asked.target, [*forwarded(asked.headers, settings, asked.peer), *adapted.headers], adapted.body)
+    exchange.mark(Phase.PICK)
+    reply = await rooms.upstreams.send(target, call)
+    exchange.mark(Phase.SEND)
+    try:
+        if reply.status != 200:
+            raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
+        recording = Recording(asked, capture, adapted, plan.key, plan.scope, kept_headers(reply.headers), settings)
+        async with _confirmation(reply, target, plan, rooms) as confirmed:
+            landed = await _tee(reply, recording, adapted, exchange)
+            if plan.split is not None:
+                landed = _parted(landed, plan.split)
+            if landed.entries and not await confirmed():
+                # the server was restarted with another model in the meantime: the key speaks of the one before
+                landed = replace(landed, entries=(), reason=Reason.MODEL_CHANGED)
+        exchange.mark(Phase.SETTLE)
+        for entry in landed.entries:
+            rooms.cache.store(entry)
+        exchange.mark(Phase.STORE)
+        finish(landed)
+        await _read_on(reply)
+    finally:
+        await reply.aclose()
+
+
+@asynccontextmanager
+async def _confirmation(
+    reply: Reply, target: Target, plan: Plan, rooms: Rooms
+) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """Whether the answer is by the model that the key speaks of. On a new connection that takes a question, which is
+    asked while the answer comes in."""
+
+    def ask() -> Awaitable[bool]:
+        return rooms.upstreams.confirm(target, plan.asked.draft.model, plan.identity)
+
+    if not reply.fresh:
+        yield ask
+        return
+    task = asyncio.ensure_future(ask())
+    try:
+        yield lambda: task
+    finally:
+        task.cancel()
+
+
+async def _read_on(reply: Reply) -> None:
+    """To the end of the body, so that the connection can serve again. Everyone has their answer already."""
+    with suppress(ProxyError, TimeoutError):
+        async with asyncio.timeout(_READ_ON_SECONDS):
+            async for _ in reply.chunks():
+                pass
+
+
+def _parted(landed: Landed, split: Callable[[Landed], list[Entry]]) -> Landed:
+    if landed.reason is not Reason.NO_STORE:
+        raise UpstreamBroke("The upstream's answer is not what was asked for.")
+    try:
+        return replace(landed, entries=tuple(split(landed)), reason=Reason.STORED)
+    except (Malformed, AttributeError, TypeError) as error:
+        raise UpstreamBroke(f"The upstream's answer is malformed: {error}.") from error
+
+
+async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: Exchange) -> Landed:
+    capture = recording.capture
+    framed = _framed(reply, adapted)
+    capture.begin(Head(stream=framed, headers=recording.headers))
+    if framed:
+        await _tee_frames(reply, recording)
+        exchange.mark(Phase.TEE)
+        return settle_frames(recording)
+    pieces: list[bytes] = []
+    async for chunk in reply.chunks():
+        # an answer too large to keep goes through the capture piece by piece, and is not collected here
+        if not capture.overflowed:
+            pieces.append(chunk)
+        capture.add((chunk,))
+        if capture.overflowed:
+            pieces.clear()
+            await _room(recording)
+    exchange.mark(Phase.TEE)
+    return settle_document(recording, b"".join(pieces))
+
+
+async def _tee_frames(reply: Reply, recording: Recording) -> None:
+    """Raises ``UpstreamBroke`` for a stream that ends in one of the ways that look clean and are not."""
+    capture = recording.capture
+    async for chunk in reply.chunks():
+        frames = recording.take(chunk)
+        if recording.complete:
+            # listeners are told of the last frames once the answer is stored: who has seen the end and asks again
+            # is to find a hit
+            capture.add(frames, tell=False)
+            return
+        if frames:
+            capture.add(frames)
+        if capture.overflowed:
+            await _room(recording)
+    recording.close()
+
+
+async def _room(recording: Recording) -> None:
+    try:
+        async with asyncio.timeout(recording.settings.idle_timeout):
+            await recording.capture.room()
+    except TimeoutError:
+        raise UpstreamBroke("The answer was given up: nobody read on.") from None
+
+
+def _framed(reply: Reply, adapted: Adapted) -> bool:
+    """Whether the body comes as a stream: as the upstream says, else as it was asked."""
+    for name, value in reply.headers:
+        if name == b"content-type":
+            kind = value.partition(b";")[0].strip().lower()
+            if kind in (b"text/event-stream", b"application/x-ndjson"):
+                return True
+            if kind == b"application/json":
+                return False
+    return adapted.stream
+
+
+def _reason(error: ProxyError) -> Reason:
+    if isinstance(error, UpstreamSlow):
+        return Reason.TIMEOUT
+    if isinstance(error, UpstreamStatus):
+        return Reason.STATUS
+    return Reason.UPSTREAM_FAILED

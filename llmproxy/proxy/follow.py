@@ -1,0 +1,115 @@
+"""A caller's wait on a flight, until there is something to answer with."""
+
+import asyncio
+from time import perf_counter
+
+import orjson
+
+from llmproxy.cache.flight import Flight
+from llmproxy.capture.tee import Capture, Reader
+from llmproxy.config.settings import Settings
+from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Outcome, Whole
+from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.headers import JSON, forward_headers, timing_header, type_headers
+from llmproxy.proxy.listener import ClientLeft, Listener
+from llmproxy.proxy.replay import shown
+from llmproxy.wire.errors import UpstreamBroke
+from llmproxy.wire.exchange import Exchange
+
+
+async def follow(
+    exchange: Exchange, asked: Asked, flight: Flight[Capture[Outcome]], listener: Listener, settings: Settings
+) -> Answer | Failed:
+    """The answer, as soon as its status can be told: at the first frame for a stream, at the end otherwise.
+
+    Leaves the flight, but for a ``Live`` answer. Raises ``ClientLeft``.
+    """
+    reader = Reader(flight.work)
+    listener.watch(reader.poke)
+    stays = False
+    try:
+        answer = await _first(exchange, asked, flight, reader, listener, settings)
+        stays = isinstance(answer, Live)
+        return answer
+    finally:
+        if not stays:
+            flight.leave()
+
+
+async def landing(flight: Flight[Capture[Outcome]], listener: Listener) -> Outcome:
+    """The flight's end, for one who needs the whole of it. Leaves the flight. Raises ``ClientLeft``."""
+    reader = Reader(flight.work)
+    listener.watch(reader.poke)
+    try:
+        while flight.work.outcome is None:
+            if listener.gone:
+                raise ClientLeft
+            await reader.wait()
+        return flight.work.outcome
+    finally:
+        flight.leave()
+
+
+async def _first(
+    exchange: Exchange,
+    asked: Asked,
+    flight: Flight[Capture[Outcome]],
+    reader: Reader[Outcome],
+    listener: Listener,
+    settings: Settings,
+) -> Answer | Failed:
+    capture, stream = flight.work, asked.draft.stream
+    loop = asyncio.get_running_loop()
+    # a stream's status is held back so that an upstream's error can still be one, but not so long that the
+    # client gives up: pings need a head before them
+    deadline = loop.time() + settings.head_seconds if stream and settings.ping_seconds else None
+    while True:
+        if listener.gone:
+            raise ClientLeft
+        if isinstance(capture.outcome, Failed):
+            return capture.outcome
+        head = capture.head
+        if head is not None and reader.behind:
+            if head.stream and stream:
+                return _live(exchange, asked, flight, reader)
+            if capture.overflowed and (head.stream or stream):
+                raise UpstreamBroke("The answer is too large to be given in another form than the upstream's.")
+            if capture.overflowed:
+                return _live(exchange, asked, flight, reader, stream=False)
+        if capture.outcome is not None:
+            return _whole(exchange, asked, capture.outcome)
+        wait = None if deadline is None else deadline - loop.time()
+        if wait is not None and wait <= 0:
+            return _live(exchange, asked, flight, reader)
+        await reader.wait(wait)
+
+
+def _whole(exchange: Exchange, asked: Asked, landed: Landed) -> Whole:
+    exchange.stored, exchange.usage = landed.reason, landed.usage
+    exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
+    dialect = asked.endpoint.dialect
+    if asked.draft.stream and dialect.both:
+        body = b"".join(shown(dialect, dialect.render(orjson.loads(landed.document)), asked.draft.include_usage))
+        headers = type_headers(dialect.stream_type, stream=True)
+    else:
+        body, headers = landed.document, type_headers(JSON, stream=False)
+    headers = [(b"content-length", b"%d" % len(body)), *headers, *landed.headers]
+    headers += forward_headers(exchange, landed.reason)
+    headers.append(timing_header(perf_counter() - exchange.started, landed.seconds))
+    return Whole(200, headers, body)
+
+
+def _live(
+    exchange: Exchange,
+    asked: Asked,
+    flight: Flight[Capture[Outcome]],
+    reader: Reader[Outcome],
+    *,
+    stream: bool = True,
+) -> Live:
+    dialect = asked.endpoint.dialect
+    headers: HeaderList = type_headers(dialect.stream_type if stream else JSON, stream=stream)
+    if flight.work.head is not None:
+        headers += flight.work.head.headers
+    headers += forward_headers(exchange, None)
+    return Live(headers, reader, flight, dialect, asked.draft.include_usage, stream)

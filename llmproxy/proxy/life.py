@@ -1,0 +1,147 @@
+"""The life of a request, in order. This file is the map: every phase once, one call a line.
+
+``name``, ``watch``, ``guard``, ``identify`` and ``limit`` come before it, in ``ingress``; ``read`` in ``endpoint``.
+``pick``, ``send``, ``tee``, ``settle`` and ``store`` are the flight's, in ``fetch``: it outlives the caller who began
+it. ``record`` and ``count`` close the exchange, in ``ingress.access``.
+"""
+
+import time
+from functools import partial
+
+from llmproxy.cache.entry import Entry
+from llmproxy.cache.flight import Flight, Seat
+from llmproxy.cache.key import key_of
+from llmproxy.cache.policy import Freshness, Verdict, admit, freshness
+from llmproxy.capture.tee import Capture
+from llmproxy.proxy.answer import Answer, Failed, Outcome
+from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.fetch import Plan, fly
+from llmproxy.proxy.follow import follow
+from llmproxy.proxy.inputs import embed, inputs_of
+from llmproxy.proxy.listener import Listener
+from llmproxy.proxy.replay import replay
+from llmproxy.proxy.rooms import Rooms
+from llmproxy.wire.errors import OnlyIfCached, UpstreamStatus
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
+
+
+async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listener) -> Answer:
+    """One request to a cached endpoint. Raises ``ProxyError`` for an answer that is an error, ``ClientLeft``."""
+    verdict = admit(rooms.settings.cache_policy, asked.draft.traits, asked.wishes)
+    exchange.mark(Phase.ADMIT)
+    if asked.endpoint.per_input and verdict.keep and inputs_of(body := asked.body()):
+        return await embed(exchange, asked, body, verdict, rooms, listener)
+    key = _key(exchange, asked, verdict, rooms)
+    exchange.mark(Phase.KEY)
+    stale = None
+    if verdict.look_up and key is not None:
+        hit, stale = await _look_up(exchange, asked, key, rooms)
+        exchange.mark(Phase.LOOK_UP)
+        if hit is not None:
+            return replay(exchange, asked, hit, rooms.settings, time.time())
+    if asked.wishes.only_if_cached:
+        exchange.stored = Reason.ONLY_IF_CACHED
+        raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.")
+    result = await _flown(exchange, asked, verdict, key, rooms, listener)
+    if isinstance(result, Failed):
+        return _failed(exchange, asked, result, stale, rooms)
+    return result
+
+
+async def _flown(
+    exchange: Exchange, asked: Asked, verdict: Verdict, key: bytes | None, rooms: Rooms, listener: Listener
+) -> Answer | Failed:
+    seat = _join(exchange, asked, verdict, key, rooms)
+    exchange.mark(Phase.JOIN)
+    if isinstance(seat, Entry):
+        return replay(exchange, asked, seat, rooms.settings, time.time())
+    result = await follow(exchange, asked, seat.flight, listener, rooms.settings)
+    if isinstance(result, Failed) and not seat.led and _leaders_own(result):
+        # nothing was sent to this caller yet, and the failure was the leader's: lead
+        flight = _launch(exchange, asked, None, key, rooms)
+        return await follow(exchange, asked, flight, listener, rooms.settings)
+    return result
+
+
+def _key(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: Rooms) -> bytes | None:
+    if not verdict.keep:
+        exchange.cache, exchange.reason = CacheStatus.BYPASS, verdict.reason
+        return None
+    scope, namespace = exchange.caller.scope, asked.wishes.namespace
+    key = key_of(asked.endpoint.name, asked.identity, scope, namespace, _rendered(asked) + asked.draft.digest)
+    exchange.key = key.hex()
+    exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
+    return key
+
+
+def _rendered(asked: Asked) -> bytes:
+    """Where a stream and a plain answer cannot be made from each other, they are two entries."""
+    return b"" if asked.endpoint.dialect.both else (b"stream:" if asked.draft.stream else b"plain:")
+
+
+async def _look_up(exchange: Exchange, asked: Asked, key: bytes, rooms: Rooms) -> tuple[Entry | None, Entry | None]:
+    """The entry that answers, and the one that may answer if the upstream fails."""
+    found = await rooms.cache.find(key)
+    if found is None:
+        return None, None
+    entry, tier = found
+    match freshness(entry, asked.wishes, time.time()):
+        case Freshness.FRESH:
+            exchange.cache, exchange.reason = CacheStatus.HIT, Reason(tier)
+            return entry, None
+        case Freshness.STALE:
+            exchange.cache, exchange.reason = CacheStatus.STALE, Reason(tier)
+            return entry, None
+        case Freshness.IF_ERROR:
+            exchange.reason = Reason.EXPIRED
+            return None, entry
+        case Freshness.NO:
+            exchange.reason = Reason.EXPIRED
+            return None, None
+
+
+def _join(
+    exchange: Exchange, asked: Asked, verdict: Verdict, key: bytes | None, rooms: Rooms
+) -> Seat[Capture[Outcome]] | Entry:
+    """Follow the flight in the air, or lead one.
+
+    Between the look-up and here another leader may have landed: what it stored is in the memory tier by then, because
+    a flight stores before it gives its key up. Nothing is awaited between these two looks.
+    """
+    shared = rooms.settings.single_flight and asked.wishes.single_flight
+    if key is not None and shared and verdict.look_up:
+        flight = rooms.flights.find(key)
+        if flight is not None and not flight.work.overflowed:
+            flight.listen()
+            exchange.cache = CacheStatus.JOINED
+            return Seat(flight, led=False)
+        entry = rooms.cache.peek(key)
+        if entry is not None and freshness(entry, asked.wishes, time.time()) is Freshness.FRESH:
+            exchange.cache, exchange.reason = CacheStatus.HIT, Reason.MEMORY
+            return entry
+    return Seat(_launch(exchange, asked, key if shared else None, key, rooms), led=True)
+
+
+def _launch(
+    exchange: Exchange, asked: Asked, flight_key: bytes | None, key: bytes | None, rooms: Rooms
+) -> Flight[Capture[Outcome]]:
+    """Starts the upstream call. ``flight_key`` None: nobody can join it; ``key`` None: its answer is not kept."""
+    plan = Plan(asked, asked.body(), key, exchange.caller.scope, asked.identity, flight_key)
+    capture: Capture[Outcome] = Capture(rooms.settings.cache_entry_bytes)
+    return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
+
+
+def _leaders_own(failed: Failed) -> bool:
+    """Whether a failure says something about the leader rather than about the request: its key, its abandonment."""
+    if failed.reason is Reason.ABANDONED:
+        return True
+    return isinstance(failed.error, UpstreamStatus) and failed.error.http_status in (401, 403)
+
+
+def _failed(exchange: Exchange, asked: Asked, failed: Failed, stale: Entry | None, rooms: Rooms) -> Answer:
+    exchange.stored = failed.reason
+    if stale is not None and failed.error.http_status >= 500:
+        exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
+        return replay(exchange, asked, stale, rooms.settings, time.time())
+    raise failed.error

@@ -1,0 +1,23 @@
+"""Whether the caller is still there."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class ClientLeft(Exception):
+    """The caller closed the connection before the answer was complete."""
+
+
+class BrokenOff(Exception):
+    """Half an answer is out and the rest will not come: only a broken connection tells."""
+
+
+class Listener(Protocol):
+    """Someone who waits for an answer."""
+
+    @property
+    def gone(self) -> bool: ...
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Calls ``wake`` once the caller is gone."""
+        ...

@@ -1,0 +1,120 @@
+"""Everything the proxy does not answer itself: passed through, streamed both ways, never parsed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from starlette.types import Receive, Scope, Send
+
+from llmproxy.proxy.body import decoded, decoder, received
+from llmproxy.proxy.client import SocketListener
+from llmproxy.proxy.headers import forward_headers
+from llmproxy.proxy.listener import BrokenOff, ClientLeft
+from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.target import peer_of, raw_target
+from llmproxy.upstream.errors import normalise
+from llmproxy.upstream.headers import forwarded, relayed
+from llmproxy.upstream.target import Call, Reply
+from llmproxy.wire.errors import NotImplementedHere, ProxyError
+from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
+
+_ERROR_BYTES = 1024 * 1024
+
+
+class Relay:
+    """The ASGI application behind every path that has no row of its own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        rooms: Rooms = scope["state"]["rooms"]
+        exchange: Exchange = scope[EXCHANGE]
+        exchange.cache, exchange.reason = CacheStatus.BYPASS, Reason.PASS_THROUGH
+        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"]):
+            raise NotImplementedHere("WebSocket connections are not supported here.")
+        exchange.recorded = True
+        listener = SocketListener(receive)
+        try:
+            await _while_there(listener, _Passage(scope, receive, send, exchange, rooms))
+        except ClientLeft:
+            exchange.status, exchange.error = 499, "the client left"
+        except BrokenOff as broken:
+            # without its end the connection is closed, and the client sees that something is missing
+            exchange.error = str(broken)
+        finally:
+            listener.close()
+
+
+class _Passage:
+    """One request on its way through."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, rooms: Rooms) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._exchange = exchange
+        self._rooms = rooms
+
+    async def run(self, sent: Callable[[], None]) -> None:
+        """``sent`` is called once the client has sent its whole request."""
+        scope, exchange, rooms = self._scope, self._exchange, self._rooms
+        target = rooms.upstreams.pick("")
+        exchange.upstream = target.name
+        exchange.mark(Phase.PICK)
+        recoded = any(name == b"content-encoding" for name, _ in scope["headers"])
+        headers = forwarded(scope["headers"], rooms.settings, peer_of(scope), reframed=recoded)
+        call = Call(scope["method"], raw_target(scope), headers, self._body(sent))
+        reply = await rooms.upstreams.send(target, call)
+        exchange.mark(Phase.SEND)
+        try:
+            if reply.status >= 400 and scope["method"] != "HEAD":
+                raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
+            await self._answer(reply)
+            exchange.mark(Phase.TEE)
+        finally:
+            await reply.aclose()
+
+    def _body(self, sent: Callable[[], None]) -> AsyncIterator[bytes] | bytes:
+        names = {name for name, _ in self._scope["headers"]}
+        if not names & {b"content-length", b"transfer-encoding"}:
+            sent()
+            return b""
+        return self._flow(sent)
+
+    async def _flow(self, sent: Callable[[], None]) -> AsyncIterator[bytes]:
+        chunks = received(self._receive)
+        decode = decoder(self._scope["headers"])
+        async for chunk in chunks if decode is None else decoded(chunks, decode):
+            yield chunk
+        sent()
+
+    async def _answer(self, reply: Reply) -> None:
+        exchange = self._exchange
+        exchange.status = reply.status
+        headers = [*relayed(reply.headers), *forward_headers(exchange, None)]
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        try:
+            async for chunk in reply.chunks():
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except ProxyError as error:
+            raise BrokenOff(error.message) from error
+        await self._send({"type": "http.response.body", "body": b""})
+
+
+async def _while_there(listener: SocketListener, passage: _Passage) -> None:
+    """Runs the passage for as long as the client is there. Raises ``ClientLeft``."""
+    loop = asyncio.get_running_loop()
+    under_way = True
+    try:
+        async with asyncio.timeout(None) as patience:
+
+            def left() -> None:
+                if under_way and listener.gone:
+                    patience.reschedule(loop.time())
+
+            try:
+                await passage.run(sent=lambda: listener.watch(left))
+            finally:
+                under_way = False
+    except TimeoutError:
+        if listener.gone:
+            raise ClientLeft from None
+        raise

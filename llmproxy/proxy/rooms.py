@@ -1,0 +1,22 @@
+"""What the life of a request needs, put together once by ``app``."""
+
+from dataclasses import dataclass
+
+from llmproxy.cache.flight import Flights
+from llmproxy.cache.hot import HotTable
+from llmproxy.cache.tiers import Cache
+from llmproxy.capture.tee import Capture
+from llmproxy.config.settings import Settings
+from llmproxy.proxy.answer import Outcome
+from llmproxy.proxy.asked import Memo
+from llmproxy.upstream.upstreams import Upstreams
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    settings: Settings
+    cache: Cache
+    upstreams: Upstreams
+    flights: Flights[Capture[Outcome]]
+    memo: Memo
+    hot: HotTable

@@ -1,0 +1,147 @@
+"""An upstream's answer, judged: complete and kept, or not, always with a reason."""
+
+import time
+from array import array
+from collections.abc import Sequence
+
+import orjson
+
+from llmproxy.cache.entry import Entry
+from llmproxy.capture.tee import Capture
+from llmproxy.config.settings import Settings
+from llmproxy.proxy.answer import Landed, Outcome
+from llmproxy.proxy.asked import Asked
+from llmproxy.upstream.target import Adapted
+from llmproxy.wire.dialect import Document, Malformed
+from llmproxy.wire.errors import UpstreamBroke
+from llmproxy.wire.vocabulary import Reason
+
+
+class Recording:
+    """One upstream answer under way: cuts a stream into frames, mends them, watches for its end."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        capture: Capture[Outcome],
+        adapted: Adapted,
+        key: bytes | None,
+        scope: str,
+        headers: Sequence[tuple[bytes, bytes]],
+        settings: Settings,
+    ) -> None:
+        self.asked = asked
+        self.capture = capture
+        self.key = key
+        self.scope = scope
+        self.headers = tuple(headers)
+        self.settings = settings
+        #: whether the stream's terminal event has been seen
+        self.complete = False
+        self._dialect = asked.endpoint.dialect
+        self._splitter = self._dialect.splitter()
+        self._repair = adapted.repair
+
+    def take(self, chunk: bytes) -> list[bytes]:
+        """The frames that this chunk completes. Raises ``UpstreamBroke`` for an error inside the stream."""
+        try:
+            frames = self._splitter.feed(chunk)
+            if self._repair is not None:
+                frames = [mended for frame in frames for mended in self._repair(frame)]
+        except Malformed as error:
+            raise UpstreamBroke(f"The upstream's stream is malformed: {error}") from error
+        for index, frame in enumerate(frames):
+            message = self._dialect.fault(frame)
+            if message is not None:
+                self.capture.add(frames[:index])
+                raise UpstreamBroke(message)
+            if self._dialect.terminal(frame):
+                self.complete = True
+                return frames[: index + 1]
+        return frames
+
+    def close(self) -> None:
+        """The body is over. Raises ``UpstreamBroke`` unless the stream was complete."""
+        if not self.complete:
+            rest = self._splitter.rest()[:200].decode("utf-8", "replace").strip()
+            raise UpstreamBroke(
+                "The upstream ended its stream before the answer was complete"
+                + (f"; its last words: {rest!r}." if rest else ".")
+            )
+
+    @property
+    def seconds(self) -> float:
+        """How long the upstream has worked."""
+        capture = self.capture
+        return capture.millis[-1] / 1000 if capture.millis else 0.0
+
+
+def settle_frames(recording: Recording) -> Landed:
+    """A complete stream. Raises ``UpstreamBroke`` where its frames do not amount to an answer."""
+    capture, dialect = recording.capture, recording.asked.endpoint.dialect
+    if capture.overflowed:
+        return Landed(b"", Reason.TOO_LARGE, seconds=recording.seconds, headers=recording.headers)
+    try:
+        document = dialect.assemble(capture.frames)
+    except Malformed as error:
+        raise UpstreamBroke(f"The upstream's stream is malformed: {error}") from error
+    return _landed(recording, orjson.dumps(document), document, tuple(capture.frames))
+
+
+def settle_document(recording: Recording, body: bytes) -> Landed:
+    """A plain answer, read to its end. Raises ``UpstreamBroke`` where it is no JSON object."""
+    if recording.capture.overflowed:
+        return Landed(b"", Reason.TOO_LARGE, seconds=recording.seconds, headers=recording.headers)
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UpstreamBroke("The upstream's answer is not valid JSON; it may have been cut off.") from error
+    if not isinstance(document, dict):
+        raise UpstreamBroke("The upstream's answer is not a JSON object.")
+    return _landed(recording, body, document, ())
+
+
+def _landed(recording: Recording, body: bytes, document: Document, frames: tuple[bytes, ...]) -> Landed:
+    asked, dialect = recording.asked, recording.asked.endpoint.dialect
+    usage, seconds = dialect.usage(document), recording.seconds
+    reason = dialect.flaw(document)
+    if reason is None and recording.key is None:
+        reason = Reason.NO_STORE
+    if reason is None and len(body) + sum(map(len, frames)) > recording.settings.cache_entry_bytes:
+        reason = Reason.TOO_LARGE
+    if reason is not None or recording.key is None:
+        return Landed(body, reason or Reason.NO_STORE, usage, seconds, headers=recording.headers)
+    now = time.time()
+    wishes = asked.wishes
+    ends, hidden = _offsets(asked, frames)
+    entry = Entry(
+        key=recording.key,
+        operation=asked.endpoint.name,
+        model=asked.draft.model,
+        scope=recording.scope,
+        namespace=wishes.namespace,
+        tags=wishes.tags,
+        created=now,
+        expires=now + (recording.settings.ttl_seconds if wishes.ttl is None else wishes.ttl),
+        document=body,
+        frames=b"".join(frames),
+        ends=ends,
+        millis=recording.capture.millis.tobytes() if frames else b"",
+        hidden=hidden,
+        headers=recording.headers,
+        upstream_seconds=seconds,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
+    return Landed(body, Reason.STORED, usage, seconds, (entry,), recording.headers)
+
+
+def _offsets(asked: Asked, frames: tuple[bytes, ...]) -> tuple[bytes, tuple[tuple[int, int], ...]]:
+    ends, hidden, at = array("I"), [], 0
+    for frame in frames:
+        end = at + len(frame)
+        if asked.endpoint.dialect.usage_only(frame):
+            hidden.append((at, end))
+        ends.append(end)
+        at = end
+    return ends.tobytes(), tuple(hidden)

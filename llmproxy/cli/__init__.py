@@ -1,0 +1,106 @@
+"""The command line: a table of verbs, each loaded only when it is the one asked for, and ``main``."""
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from llmproxy import __version__
+from llmproxy.cli.failure import Failure
+from llmproxy.config.load import ConfigError
+from llmproxy.wire.errors import ProxyError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """``module`` holds a ``typer.Typer`` named ``app``."""
+
+    name: str
+    module: str
+    summary: str
+
+
+VERBS = (
+    Verb("serve", "llmproxy.cli.serve", "Start the proxy."),
+    Verb(
+        "demo",
+        "llmproxy.cli.demo.verb",
+        "Show what the proxy does, with a small real model.",
+    ),
+    Verb("config", "llmproxy.cli.config", "Print the effective settings with the source of each."),
+    Verb("db", "llmproxy.cli.db", "Look after the database's schema."),
+    Verb("cache", "llmproxy.cli.cache", "Look into the cache of a running proxy, and empty it."),
+)
+
+
+class _Verbs(TyperGroup):
+    """Puts the real command in the place of its stand-in before it runs: ``serve`` must not pay for the others."""
+
+    # typer's own types for a context and a command are private
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        for verb in VERBS:
+            if args[0] == verb.name:
+                self.commands[verb.name] = load(verb)
+        return super().resolve_command(ctx, args)
+
+
+def load(verb: Verb) -> Any:
+    """The command behind a row of the table."""
+    command = typer.main.get_command(import_module(verb.module).app)
+    command.name = verb.name
+    return command
+
+
+def _stand_in() -> None:
+    """In the list of verbs for ``--help``; never runs."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"llmproxy {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A drop-in OpenAI-compatible caching proxy for local models.
+
+    Start it in front of llama.cpp, Ollama or any server that speaks OpenAI's API, and set OPENAI_BASE_URL.
+    """
+
+
+def application() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        cls=_Verbs,
+        callback=_root,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for verb in VERBS:
+        app.command(verb.name, help=verb.summary)(_stand_in)
+    return app
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0; 1 for a failure; 2 for wrong usage or settings."""
+    try:
+        application()(prog_name="llmproxy")
+    except ConfigError as error:
+        _end(str(error), 2)
+    except (Failure, ProxyError, OSError) as error:
+        _end(str(error), 1)
+
+
+def _end(message: str, code: int) -> None:
+    print(f"llmproxy: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,136 @@
+"""``llmproxy cache``: the cache of a running proxy, through its API."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from llmproxy.cli.client import Client, address
+from llmproxy.cli.failure import Failure
+from llmproxy.config.load import load
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+UrlFlag = Annotated[str | None, typer.Option("--url", metavar="URL", help="The running proxy [http://127.0.0.1:4141].")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+@app.callback()
+def cache() -> None:
+    """Look into the cache of a running proxy, and empty it.
+
+    The admin token, where the proxy asks for one, is read from LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
+    """
+
+
+@app.command()
+def stats(url: UrlFlag = None, as_json: JsonFlag = False) -> None:
+    """Print what the cache holds and what it saved."""
+    document = _client(url).stats()
+    if as_json:
+        typer.echo(json.dumps(document, indent=2))
+        return
+    rows = list(_flat(document))
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="An entry's key as in Cache-Status, or enough of its beginning.")],
+    url: UrlFlag = None,
+) -> None:
+    """Print one entry as JSON."""
+    typer.echo(json.dumps(_client(url).entry(key), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def flush(
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="The entry with this key.")] = None,
+    prefix: Annotated[str | None, typer.Option(metavar="HEX", help="Entries whose key begins like this.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="Entries of this model.")] = None,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help="Entries of this namespace.")] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TAG", help="Entries with this tag; repeat it for any of several."),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Entries of this endpoint, as the metrics name it.")
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Entries older than this: 90s, 15m, 24h, 7d.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every entry.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many it would be.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --all.")] = False,
+    url: UrlFlag = None,
+) -> None:
+    """Remove entries from every tier, in every process.
+
+    Several selectors mean the entries that match them all.
+    """
+    selector = _given(
+        key=key,
+        prefix=prefix,
+        model=model,
+        namespace=namespace,
+        tags=tag or None,
+        endpoint=endpoint,
+        older_than=None if older_than is None else seconds(older_than),
+    )
+    if every == bool(selector):
+        raise typer.BadParameter("say which entries: one or more selectors, or --all alone")
+    if every:
+        selector = {"all": True}
+    client = _client(url)
+    if every and not yes and not dry_run:
+        found = client.flush({**selector, "dry_run": True})
+        typer.confirm(f"Remove {_count(found)}?", abort=True, err=True)
+    done = client.flush({**selector, "dry_run": dry_run})
+    typer.echo(f"{'would remove' if dry_run else 'removed'} {_count(done)}")
+
+
+def seconds(age: str) -> float:
+    """An age such as ``90``, ``15m``, ``24h`` or ``7d`` in seconds."""
+    match = _AGE.fullmatch(age.strip())
+    if match is None:
+        raise typer.BadParameter(f"{age!r} is no age; write it like 90s, 15m, 24h or 7d")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _given(**selector: object) -> dict[str, object]:
+    return {name: value for name, value in selector.items() if value is not None}
+
+
+def _client(url: str | None) -> Client:
+    settings = load({}).settings
+    token = settings.admin_token.get_secret_value() if settings.admin_token else None
+    return Client(url or address(settings), token)
+
+
+def _count(answer: dict[str, Any]) -> str:
+    try:
+        entries, size = int(answer["flushed"]), int(answer["bytes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failure(f"the proxy's answer is not understood: {answer}") from error
+    return f"{entries:,} {'entry' if entries == 1 else 'entries'} ({size:,} bytes)"
+
+
+def _flat(document: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of a nested document, each with its dotted name."""
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        elif name == "oldest" and isinstance(value, int | float):
+            yield above + name, datetime.fromtimestamp(value, UTC).isoformat(sep=" ", timespec="seconds")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            yield above + name, "–" if value is None else str(value)
+        else:
+            yield above + name, f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"

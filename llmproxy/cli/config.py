@@ -1,0 +1,44 @@
+"""``llmproxy config``."""
+
+import typer
+
+from llmproxy.cli.options import (
+    DatabaseFlag,
+    HostFlag,
+    LogFormatFlag,
+    LogLevelFlag,
+    PortFlag,
+    UpstreamFlag,
+    load_with,
+)
+from llmproxy.config.describe import shown
+from llmproxy.config.load import Loaded
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def config(
+    upstream: UpstreamFlag = None,
+    host: HostFlag = None,
+    port: PortFlag = None,
+    database: DatabaseFlag = None,
+    log_level: LogLevelFlag = None,
+    log_format: LogFormatFlag = None,
+) -> None:
+    """Print the effective settings with the source of each.
+
+    The output has the form of llmproxy.toml. Secrets are hidden. The flags are those of `llmproxy serve`.
+    """
+    for line in lines(load_with(upstream, host, port, database, log_level, log_format)):
+        typer.echo(line)
+
+
+def lines(loaded: Loaded) -> list[str]:
+    """One line a setting, sources aligned; what is unset is commented out."""
+    left = []
+    for name in type(loaded.settings).model_fields:
+        value = getattr(loaded.settings, name)
+        left.append(f"# {name} is unset" if value is None else f"{name} = {shown(name, value)}")
+    width = min(max(map(len, left)), 60)
+    return [f"{text:<{width}}  # {source}" for text, source in zip(left, loaded.sources.values(), strict=True)]

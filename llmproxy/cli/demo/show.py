@@ -1,0 +1,55 @@
+"""The demo from start to end: start everything, tour, serve on."""
+
+from pathlib import Path
+
+import openai
+from rich.console import Console
+from rich.text import Text
+
+from llmproxy.cli.demo.stack import CHAT_MODEL, Stack, running
+from llmproxy.cli.demo.table import TourTable
+from llmproxy.cli.demo.tour import Tour
+from llmproxy.cli.failure import Failure
+
+FOLDER = Path("data")
+
+
+def show(*, once: bool, port: int) -> None:
+    """Raises ``Failure`` where a step is not what it should be, or something does not start or stops by itself."""
+    console = Console(highlight=False)
+    console.print("Starting llama.cpp with SmolLM2-135M (chat and embeddings) and the proxy in front of it ...")
+    with running(FOLDER, port) as stack:
+        _tour(console, stack)
+        if not once:
+            _serve_on(console, stack)
+
+
+def _tour(console: Console, stack: Stack) -> None:
+    failed = 0
+    with openai.OpenAI(base_url=f"{stack.url}/v1", api_key="none", max_retries=0) as client:
+        tour = Tour(client, stack)
+        console.print()
+        with TourTable(console) as table:
+            for step in tour.steps():
+                table.add(step)
+                failed += step.flaw is not None
+        console.print(Text.assemble("\nThe model's words: ", (tour.answer, "italic")), soft_wrap=True)
+    if failed:
+        raise Failure(f"{failed} {'step' if failed == 1 else 'steps'} of the tour went wrong; the log is {stack.log}")
+
+
+def _serve_on(console: Console, stack: Stack) -> None:
+    question = f'{{"model": "{CHAT_MODEL}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
+    lines = [
+        f"\nThe proxy serves on at {stack.url}; its log is {stack.log}. Ctrl-C ends it. Yours to try:\n",
+        f"export OPENAI_BASE_URL={stack.url}/v1",
+        f"curl -i {stack.url}/v1/chat/completions -H 'content-type: application/json' \\\n  -d '{question}'",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+    try:
+        code = stack.proxy.wait()
+    except KeyboardInterrupt:
+        console.print("\nStopping ...")
+        return
+    raise Failure(f"the proxy ended by itself with exit code {code}; the log is {stack.log}")

@@ -1,0 +1,140 @@
+"""The demo's processes: two llama.cpp servers and the proxy in front of them."""
+
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import httpx
+
+from llmproxy.cli.failure import Failure
+from llmproxy.config.describe import PREFIX, environment_names
+from llmproxy.config.load import FILE_VARIABLE
+from llmproxy.config.settings import Settings
+
+CHAT_MODEL = "smollm2"
+EMBEDDING_MODEL = "smollm2-embed"
+
+_HOST = "127.0.0.1"
+_START_SECONDS = 60.0
+_STOP_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What runs. ``chat`` is the chat server itself, ``url`` the proxy; both without a path."""
+
+    url: str
+    chat: str
+    proxy: subprocess.Popen[str]
+    log: Path
+
+
+@contextmanager
+def running(folder: Path, port: int) -> Iterator[Stack]:
+    """The processes, answering, with a new database in ``folder``; all stopped at the end. Raises ``Failure``."""
+    port = _free(port)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    database, log = folder / "demo.db", folder / "demo.log"
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{database}{suffix}").unlink(missing_ok=True)
+    with ExitStack() as stack:
+        output = stack.enter_context(log.open("w", encoding="utf-8"))
+        llama = "llmproxy.cli.demo.llama"
+        chat = stack.enter_context(_child(output, llama, "--alias", CHAT_MODEL))
+        embedding = stack.enter_context(_child(output, llama, "--alias", EMBEDDING_MODEL, "--embedding"))
+        upstreams = [_announced(chat, log), _announced(embedding, log)]
+        serve = [
+            "serve",
+            "--host",
+            _HOST,
+            "--port",
+            str(port),
+            "--database",
+            str(database),
+            "--log-format",
+            "text",
+        ]
+        for upstream in upstreams:
+            serve += ["--upstream", upstream]
+        proxy = stack.enter_context(_child(output, "llmproxy.cli.demo.leash", *serve))
+        url = f"http://{_HOST}:{port}"
+        _ready(proxy, url, log)
+        yield Stack(url, upstreams[0], proxy, log)
+
+
+def _free(port: int) -> int:
+    """``port`` if nobody listens there, a free one for 0. Raises ``Failure``."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise Failure(
+                f"port {port} on {_HOST} cannot be used ({error.strerror}): stop what listens there, "
+                "or choose another with --port"
+            ) from error
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _child(output: IO[str], module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python child, stopped at the end. It has a session of its own: Ctrl-C reaches it only through us."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE if module.endswith("llama") else output,
+        stderr=output,
+        text=True,
+        env=_environment(),
+        start_new_session=True,
+    )
+    with child:
+        try:
+            yield child
+        finally:
+            child.terminate()
+            try:
+                child.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def _environment() -> dict[str, str]:
+    """Ours without any setting of the proxy: the demo is the same everywhere."""
+    bare = {variable for name in Settings.model_fields for variable in environment_names(name)}
+    ours = {name: value for name, value in os.environ.items() if name not in bare and not name.startswith(PREFIX)}
+    return ours | {FILE_VARIABLE: os.devnull}
+
+
+def _announced(child: subprocess.Popen[str], log: Path) -> str:
+    """The URL that the child prints when it answers."""
+    assert child.stdout is not None
+    if child.stdout in select.select([child.stdout], [], [], _START_SECONDS)[0] and (url := child.stdout.readline()):
+        return url.strip()
+    raise Failure(f"llama.cpp did not start: {_last_line(log)}")
+
+
+def _ready(proxy: subprocess.Popen[str], url: str, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    with httpx.Client(trust_env=False, timeout=2.0) as http:
+        while proxy.poll() is None and time.monotonic() < deadline:
+            try:
+                if http.get(f"{url}/ready").is_success:
+                    return
+            except httpx.TransportError:
+                pass  # not listening yet
+            time.sleep(0.05)
+    raise Failure(f"the proxy did not start: {_last_line(log)}")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), f"nothing in {log}")

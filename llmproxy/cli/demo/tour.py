@@ -1,0 +1,178 @@
+"""The steps of the tour. Each asks through the official client and checks that the answer is what it should be."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from threading import Barrier
+
+import httpx
+import openai
+from openai.types.chat import ChatCompletionMessageParam
+
+from llmproxy.cli.demo.stack import CHAT_MODEL, EMBEDDING_MODEL, Stack
+
+DIMENSIONS = 576
+AT_ONCE = 10
+
+_MAX_TOKENS = 96
+_SKY = "In two sentences, why is the sky blue?"
+_SEA = "In two sentences, why is the sea salty?"
+_MOON = "In two sentences, what is the moon made of?"
+_CAT = "The cat sat on the mat."
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of the tour. Times are seconds; ``speed_up`` is over the step that asked the upstream the same.
+
+    ``flaw`` says what is not as it should be.
+    """
+
+    asked: str
+    cache: str = ""
+    first: float | None = None
+    total: float = 0.0
+    speed_up: float | None = None
+    flaw: str | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One answer as the client saw it. ``value`` is what must be equal when it is asked for again."""
+
+    value: object
+    cache: str
+    total: float
+    first: float | None = None
+    tokens: int = 0
+
+
+class Tour:
+    """``answer`` is what the model said first."""
+
+    def __init__(self, client: openai.OpenAI, stack: Stack):
+        self._client = client
+        self._stack = stack
+        self.answer = ""
+
+    def steps(self) -> Iterator[Step]:
+        """The steps as they are done. After an error that leaves nothing to compare with, the tour ends."""
+        self._client.models.list()
+        for walk in (self._chat, self._stream, self._crowd, self._embeddings, self._flush):
+            try:
+                yield from walk()
+            except (openai.OpenAIError, httpx.HTTPError) as error:
+                yield Step(walk.__name__.strip("_"), flaw=str(error))
+                return
+
+    def _chat(self) -> Iterator[Step]:
+        miss = self._ask(_SKY)
+        self.answer = str(miss.value)
+        yield _step("a question", miss, "MISS")
+        yield _step("the same question", self._ask(_SKY), "HIT", like=miss)
+
+    def _stream(self) -> Iterator[Step]:
+        miss = self._ask_streamed(_SEA)
+        yield _step("a question, streamed", miss, "MISS", live=True)
+        yield _step("the same stream again", self._ask_streamed(_SEA), "HIT", like=miss)
+        yield _step("the same, not streamed", self._ask(_SEA), "HIT", like=miss)
+
+    def _crowd(self) -> Iterator[Step]:
+        """llama.cpp's own counter tells how many answers it wrote."""
+        before = self._predicted()
+        started = time.perf_counter()
+        gate = Barrier(AT_ONCE)
+
+        def ask(_: int) -> Seen:
+            gate.wait()
+            return self._ask(_MOON)
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            crowd = list(pool.map(ask, range(AT_ONCE)))
+        counts = Counter(seen.cache for seen in crowd)
+        step = Step(
+            f"one question, {AT_ONCE} at once",
+            ", ".join(f"{count} {cache}" for cache, count in sorted(counts.items(), key=lambda pair: pair[1])),
+            total=time.perf_counter() - started,
+        )
+        written = self._predicted() - before
+        if counts["MISS"] != 1 or len({seen.value for seen in crowd}) != 1:
+            step = replace(step, flaw=f"should be one upstream call and one answer, not {dict(counts)}")
+        elif written != crowd[0].tokens:
+            step = replace(step, flaw=f"the upstream wrote {written} tokens, not {crowd[0].tokens}")
+        yield step
+
+    def _embeddings(self) -> Iterator[Step]:
+        miss = self._embed(_CAT)
+        step = _step(f"an embedding ({DIMENSIONS} numbers)", miss, "MISS")
+        if miss.tokens != DIMENSIONS:
+            step = replace(step, flaw=f"should have {DIMENSIONS} numbers, not {miss.tokens}")
+        yield step
+        yield _step("the same embedding", self._embed(_CAT), "HIT", like=miss)
+
+    def _flush(self) -> Iterator[Step]:
+        started = time.perf_counter()
+        answer = httpx.post(f"{self._stack.url}/admin/cache/flush", json={"all": True}, trust_env=False)
+        total = time.perf_counter() - started
+        flushed = answer.raise_for_status().json()["flushed"]
+        flaw = None if flushed == 4 else f"should remove 4 entries, not {flushed}"
+        yield Step(f"a flush: {flushed} entries gone", total=total, flaw=flaw)
+        yield _step("the first question again", self._ask(_SKY), "MISS")
+
+    def _ask(self, question: str) -> Seen:
+        started = time.perf_counter()
+        raw = self._client.chat.completions.with_raw_response.create(
+            model=CHAT_MODEL, messages=_messages(question), max_tokens=_MAX_TOKENS
+        )
+        answer = raw.parse()
+        total = time.perf_counter() - started
+        tokens = answer.usage.completion_tokens if answer.usage else 0
+        return Seen(answer.choices[0].message.content, raw.headers.get("x-cache", ""), total, tokens=tokens)
+
+    def _ask_streamed(self, question: str) -> Seen:
+        started = time.perf_counter()
+        raw = self._client.chat.completions.with_raw_response.create(
+            model=CHAT_MODEL, messages=_messages(question), max_tokens=_MAX_TOKENS, stream=True
+        )
+        first = None
+        text = ""
+        for chunk in raw.parse():
+            piece = chunk.choices[0].delta.content if chunk.choices else None
+            if piece and first is None:
+                first = time.perf_counter() - started
+            text += piece or ""
+        return Seen(text, raw.headers.get("x-cache", ""), time.perf_counter() - started, first)
+
+    def _embed(self, text: str) -> Seen:
+        started = time.perf_counter()
+        raw = self._client.embeddings.with_raw_response.create(model=EMBEDDING_MODEL, input=text)
+        vector = tuple(raw.parse().data[0].embedding)
+        total = time.perf_counter() - started
+        return Seen(vector, raw.headers.get("x-cache", ""), total, tokens=len(vector))
+
+    def _predicted(self) -> int:
+        """Tokens the chat server has written since it started."""
+        page = httpx.get(f"{self._stack.chat}/metrics", trust_env=False).raise_for_status().text
+        line = next(line for line in page.splitlines() if line.startswith("llamacpp:tokens_predicted_total "))
+        return int(float(line.split()[1]))
+
+
+def _messages(question: str) -> list[ChatCompletionMessageParam]:
+    return [{"role": "user", "content": question}]
+
+
+def _step(asked: str, seen: Seen, cache: str, *, like: Seen | None = None, live: bool = False) -> Step:
+    """The row for an answer that should be ``cache``, equal to ``like`` and, where ``live``, not all at once."""
+    flaw = None
+    if seen.cache != cache:
+        flaw = f"should be {cache}"
+    elif like is not None and seen.value != like.value:
+        flaw = "should be the same answer"
+    elif not seen.value:
+        flaw = "should not be empty"
+    elif live and (seen.first is None or seen.first > 0.8 * seen.total):
+        flaw = "should come while it is written"
+    speed_up = like.total / seen.total if like is not None else None
+    return Step(asked, seen.cache, seen.first, seen.total, speed_up, flaw)

@@ -1,0 +1,19 @@
+"""``python -m llmproxy.cli.health``: whether the proxy on this machine lives, as an exit code."""
+
+import sys
+
+from llmproxy.cli.client import Client, address
+from llmproxy.cli.failure import Failure
+from llmproxy.config.load import ConfigError, load
+
+
+def main() -> None:
+    """Exit code 0 where it answers, 1 with the reason where it does not."""
+    try:
+        Client(address(load({}).settings)).health()
+    except (ConfigError, Failure) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The flags that set settings, and the settings with them."""
+
+from typing import Annotated
+
+import typer
+
+from llmproxy.config.load import Loaded, load
+from llmproxy.config.settings import LogFormat, LogLevel
+
+UpstreamFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--upstream",
+        metavar="URL",
+        help="A model server's base URL; repeat it for several. Without it the usual local ports are looked at.",
+    ),
+]
+HostFlag = Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on [127.0.0.1].")]
+PortFlag = Annotated[
+    int | None, typer.Option("--port", metavar="PORT", help="Port to listen on [4141]; 0 takes a free one.")
+]
+DatabaseFlag = Annotated[
+    str | None,
+    typer.Option("--database", metavar="PATH-OR-URL", help="SQLite file or database URL [data/llmproxy.db]."),
+]
+LogLevelFlag = Annotated[
+    LogLevel | None,
+    typer.Option("--log-level", metavar="LEVEL", help=f"Least severe level that is logged: {', '.join(LogLevel)}."),
+]
+LogFormatFlag = Annotated[
+    LogFormat | None,
+    typer.Option("--log-format", metavar="FORMAT", help="text, json, or auto: text on a terminal, else json."),
+]
+
+
+def load_with(
+    upstream: list[str] | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    database: str | None = None,
+    log_level: LogLevel | None = None,
+    log_format: LogFormat | None = None,
+) -> Loaded:
+    """The settings with these flags on top. Raises ``ConfigError``."""
+    database_setting = "database_url" if database and "://" in database else "database_path"
+    return load(
+        {
+            "upstream": tuple(upstream) if upstream else None,
+            "host": host,
+            "port": port,
+            database_setting: database,
+            "log_level": log_level,
+            "log_format": log_format,
+        }
+    )

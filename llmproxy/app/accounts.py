@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from llmproxy.cache.hot import HotAnswer, HotHit
 from llmproxy.history.history import History
@@ -14,6 +15,9 @@ from llmproxy.wire.exchange import Exchange
 
 #: asked every few seconds by orchestrators and Prometheus
 UNLOGGED = frozenset({"health", "ready", "metrics"})
+
+#: hits of one batch that each get a line of their own in the log; more are summed up
+MOST_LINES = 100
 
 Finished = Exchange | HotHit
 Hits = list[tuple[HotAnswer, list[HotHit]]]
@@ -64,11 +68,26 @@ class Accounts:
 
     def _write(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._parts(batch)
-        exchanges = [exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED]
-        self._log.write(exchanges, [(answer.template, len(group)) for answer, group in hits])
+        lines = [exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED]
+        if sum(len(group) for _, group in hits) <= MOST_LINES:
+            lines += [exchange_of(hit) for _, group in hits for hit in group]
+            hits = []
+        self._log.write(lines, [(answer.template, len(group)) for answer, group in hits])
 
     def _record(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._parts(batch)
         self._history.record(exchanges)
         for answer, group in hits:
             self._history.record_hits(answer.template, [Hit(*hit[1:]) for hit in group])
+
+
+def exchange_of(hit: HotHit) -> Exchange:
+    """The hit as the ordinary path would have noted it."""
+    return replace(
+        hit.answer.template,
+        request_id=hit.request_id,
+        started_at=hit.started_at,
+        first_byte=hit.seconds,
+        finished=hit.seconds,
+        phases={},
+    )

@@ -45,7 +45,7 @@ async def open_rooms(settings: Settings, log: AccessLog) -> AsyncIterator[AppSta
         flights: Flights[Capture[Outcome]] = Flights(grace)
         stack.push_async_callback(flights.close, settings.shutdown_seconds)
         hot = HotTable(settings.cache_max_size, cache.touch, lambda: upstreams.epoch)
-        rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot)
+        rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, metrics.upstream_failed)
         admin = AdminState(cache, rates, history, accounts.ledger.drain)
         state = AppState(settings, rooms, admin, metrics, accounts, database, InFlight(), RequestIds())
         _show(state)

@@ -16,6 +16,7 @@ from llmproxy.app.factory import create_app
 from llmproxy.app.opening import open_rooms
 from llmproxy.config.settings import Settings
 from llmproxy.ingress.hot import Hot, protocol_class
+from llmproxy.ingress.protocol import Protocol
 from llmproxy.observe.logs import configure
 
 #: longer than the clients' own, so that it is they who close an idle connection (httpx 5 s, Node 4 s)
@@ -60,7 +61,7 @@ def _bind(settings: Settings) -> socket.socket:
 def _config(settings: Settings, app: Any, hot: Hot) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocol_class(hot) if settings.fast_path else "httptools",
+        http=protocol_class(hot) if settings.fast_path else Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

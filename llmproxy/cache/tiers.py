@@ -220,6 +220,13 @@ async def open_cache(
         await follow.once()
         await stack.enter_async_context(follow)
         if back is not None:
-            sweep = Sweep(database, back, max_bytes=settings.cache_disk_bytes, in_use=cache.in_memory, clock=clock)
+            sweep = Sweep(
+                database,
+                back,
+                max_bytes=settings.cache_disk_bytes,
+                in_use=cache.in_memory,
+                clock=clock,
+                stale_seconds=settings.cache_stale_hours * 3600.0,
+            )
             await stack.enter_async_context(Periodic("sweeping", settings.cache_sweep_seconds, sweep, on_fault))
         yield cache

@@ -117,6 +117,9 @@ class Settings(BaseSettings):
     cache_ttl_hours: float = Field(
         24.0, gt=0, validation_alias=_bare("CACHE_TTL_HOURS"), description="Lifetime of an entry in hours."
     )
+    cache_stale_hours: float = Field(
+        24.0, ge=0, description="How long entries are kept past their lifetime, for `max-stale` and `stale-if-error`."
+    )
     cache_disk_bytes: int = Field(4 * GiB, ge=0, description="Bytes in the SQL tier; 0 switches the tier off.")
     cache_entry_bytes: int = Field(16 * MiB, ge=1, description="Largest answer that is kept.")
     cache_compress_bytes: int = Field(
@@ -196,5 +199,5 @@ class Settings(BaseSettings):
 
     @property
     def by_key(self) -> bool:
-        """Whether cached answers are separated by caller (DESIGN: scope)."""
+        """Whether cached answers are separated by caller."""
         return self.cache_scope is CacheScope.KEY or (self.cache_scope is CacheScope.AUTO and bool(self.api_keys))

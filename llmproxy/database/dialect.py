@@ -61,6 +61,9 @@ class Dialect(Protocol):
         """Bytes that the database takes, free pages included."""
         ...
 
-    async def reclaim(self, connection: AsyncConnection, pages: int) -> int:
-        """Gives up to ``pages`` free pages back to the file system. Returns the bytes given back."""
+    async def reclaim(self, driver: Any, pages: int) -> int:
+        """Gives up to ``pages`` free pages back to the file system, on a connection outside of any transaction.
+
+        Returns the bytes given back.
+        """
         ...

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from llmproxy.database import schema
 from llmproxy.database.dialect import WRITES, Dialect
-from llmproxy.database.faults import DatabaseUnusable, NotOpen
+from llmproxy.database.faults import DatabaseUnusable, Fault, NotOpen, fault_of
 from llmproxy.database.reads import HeldReads, PointQuery, Rows, compile_query
 
 #: a database is one file and one row here; loaded by name, so that nobody pays for the others
@@ -20,6 +20,9 @@ DIALECTS = {
     "sqlite": "llmproxy.database.sqlite:Sqlite",
     "postgresql": "llmproxy.database.postgres:Postgres",
 }
+
+#: faults that may be the connections' own: the database is opened again after them
+_SUSPECT = frozenset({Fault.READ_ONLY, Fault.UNREACHABLE})
 
 #: seconds that a writer waits for the other writers of this process
 _TURN_SECONDS = 10.0
@@ -36,12 +39,13 @@ class Database:
     def __init__(self, dialect: Dialect, engine: AsyncEngine):
         self.dialect = dialect
         self.engine = engine
-        #: counts how often the database was opened: a new number means that it may be another database
+        #: grows when the database turns out to be another one than before: its file was deleted, or replaced
         self.generation = 0
         self._reads = HeldReads(engine, dialect)
         self._verifying: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._identity: object = None
+        self._suspect = False
         self._refused: DatabaseUnusable | None = None
 
     async def verify(self) -> None:
@@ -65,11 +69,10 @@ class Database:
 
     async def _verify(self) -> None:
         identity = await asyncio.to_thread(self.dialect.identity)
-        if self._identity is None or identity != self._identity:
-            await self._open()
-
-    async def _open(self) -> None:
-        self._identity = None
+        if identity is None or identity != self._identity:
+            self._identity = None
+        elif not self._suspect:
+            return
         await self._reads.close()
         await self.engine.dispose()
         await asyncio.to_thread(self.dialect.create)
@@ -80,8 +83,9 @@ class Database:
             # not to be tried again and again: only a restart brings another program or another database
             self._refused = error
             raise
-        self.generation += 1
+        self.generation += self._identity is None
         self._identity = identity
+        self._suspect = False
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -95,9 +99,10 @@ class Database:
             try:
                 async with connection.begin():
                     yield connection
-            except DBAPIError:
-                # a handle opened while the file was read-only or full of errors would stay so
+            except DBAPIError as error:
                 await connection.invalidate()
+                # handles opened while the file could not be written stay so, and share that with new ones
+                self._suspect = self._suspect or fault_of(error) in _SUSPECT
                 raise
 
     @asynccontextmanager
@@ -140,8 +145,10 @@ class Database:
 
     async def reclaim(self, pages: int) -> int:
         """Gives up to ``pages`` free pages back to the file system. Returns the bytes given back."""
-        async with self.write() as connection:
-            return await self.dialect.reclaim(connection, pages)
+        await self.verify()
+        async with self._writers_turn(), self.engine.connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            return await self.dialect.reclaim(driver, pages)
 
     async def close(self) -> None:
         """Closes every connection. Safe to call twice."""

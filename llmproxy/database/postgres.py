@@ -73,6 +73,6 @@ class Postgres:
         size = await connection.execute(text("SELECT pg_database_size(current_database())"))
         return int(size.scalar_one())
 
-    async def reclaim(self, connection: AsyncConnection, pages: int) -> int:
+    async def reclaim(self, driver: Any, pages: int) -> int:
         """Nothing: autovacuum does it."""
         return 0

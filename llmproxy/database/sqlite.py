@@ -71,7 +71,8 @@ class Sqlite:
     def create(self) -> None:
         # answers are private: only the owner may look into a folder and a file that we make
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path.touch(mode=0o600, exist_ok=True)
+        if not self._path.exists():
+            self._path.touch(mode=0o600)
         deadline = time.monotonic() + _CREATE_SECONDS
         while True:
             try:
@@ -86,8 +87,9 @@ class Sqlite:
 
     def _set_up(self) -> None:
         with contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_SECONDS)) as connection:
-            for pragma in _NEW_FILE:
-                connection.execute(pragma)
+            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                for pragma in _NEW_FILE:
+                    connection.execute(pragma)
 
     def identity(self) -> object:
         try:
@@ -120,10 +122,18 @@ class Sqlite:
         page_size = await connection.exec_driver_sql("PRAGMA page_size")
         return int(pages.scalar_one()) * int(page_size.scalar_one())
 
-    async def reclaim(self, connection: AsyncConnection, pages: int) -> int:
-        before = await self.size(connection)
-        steps = await connection.exec_driver_sql(f"PRAGMA incremental_vacuum({int(pages)})")
-        # each fetched row frees a page: executed without fetching, the statement frees one and stops
-        if steps.returns_rows:
-            steps.fetchall()
-        return before - await self.size(connection)
+    async def reclaim(self, driver: Any, pages: int) -> int:
+        free = await self._number(driver, "freelist_count")
+        if free == 0:
+            return 0
+        before = await self._number(driver, "page_count")
+        # each step frees a page. A statement without columns is stepped once by the driver, a script to its end
+        await driver.executescript(f"PRAGMA incremental_vacuum({int(pages)})")
+        given = before - await self._number(driver, "page_count")
+        # the file itself gets shorter when the log is worked into it
+        await driver.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+        return given * await self._number(driver, "page_size")
+
+    async def _number(self, driver: Any, pragma: str) -> int:
+        rows = await driver.execute_fetchall(f"PRAGMA {pragma}")
+        return int(rows[0][0])

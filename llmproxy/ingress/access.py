@@ -15,18 +15,22 @@ class InFlight:
 
     def __init__(self) -> None:
         self._by_id: dict[int, Exchange] = {}
+        #: every endpoint that ever had one, so that an idle one is shown as 0
+        self._seen: set[str] = set()
 
     def enter(self, exchange: Exchange) -> None:
         self._by_id[id(exchange)] = exchange
 
     def leave(self, exchange: Exchange) -> None:
+        self._seen.add(exchange.endpoint)
         del self._by_id[id(exchange)]
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def by_endpoint(self) -> Counter[str]:
-        return Counter(exchange.endpoint for exchange in self._by_id.values())
+    def by_endpoint(self) -> dict[str, int]:
+        now = Counter(exchange.endpoint for exchange in self._by_id.values())
+        return dict.fromkeys(self._seen, 0) | now
 
 
 class Access:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from time import perf_counter, time
 from typing import Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from llmproxy.cache.hot import LONGEST, HotAnswer, HotHit, HotTable
+from llmproxy.ingress.protocol import Protocol
 from llmproxy.wire.ids import RequestIds
 
 #: where the ordinary path finds ``remember`` in an ASGI scope's extensions
@@ -28,7 +29,7 @@ _NEEDED = (
 _SPECIAL = (b"\r\nconnection: close", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\norigin:", b"\r\nupgrade:")
 
 
-class HotProtocol(HttpToolsProtocol):
+class HotProtocol(Protocol):
     """Answers what ``HotTable`` knows; leaves everything else to its base class.
 
     ``hot`` is given by the subclass that ``protocol_class`` makes.
@@ -127,10 +128,10 @@ class Hot:
         self.vary = b"vary: Origin\r\n" if cors else b""
 
 
-def protocol_class(hot: Hot) -> type[HttpToolsProtocol]:
+def protocol_class(hot: Hot) -> type[Protocol]:
     """``HotProtocol``, or the plain protocol where uvicorn is not the one this was written for."""
-    if not all(callable(getattr(HttpToolsProtocol, name, None)) for name in _NEEDED):
-        return HttpToolsProtocol
+    if not all(callable(getattr(Protocol, name, None)) for name in _NEEDED):
+        return Protocol
     return type("BoundHotProtocol", (HotProtocol,), {"hot": hot})
 
 

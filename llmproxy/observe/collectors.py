@@ -4,6 +4,7 @@ The library's own metrics take one value at a time under a lock; these take a ba
 counting every cached hit affordable. They belong to one event loop and are not thread-safe.
 """
 
+from abc import abstractmethod
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,8 @@ class Series(Collector):
     def describe(self) -> Iterable[Metric]:
         return [self._family()]
 
-    def _family(self) -> Metric:
-        raise NotImplementedError
+    @abstractmethod
+    def _family(self) -> Metric: ...
 
 
 class Counter(Series):

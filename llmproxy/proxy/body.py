@@ -1,5 +1,6 @@
 """Request bodies: read within bounds, their content coding undone (RFC 9110 section 8.4)."""
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
 
@@ -7,10 +8,13 @@ import zstandard
 from starlette.types import Receive
 
 from llmproxy.proxy.listener import ClientLeft
-from llmproxy.wire.errors import BadRequest, TooLarge, Unsupported
+from llmproxy.wire.errors import BadRequest, TooLarge, TooSlow, Unsupported
 
 #: decompressed at a time, so that a small body cannot turn into a large one unnoticed
 _STEP = 64 * 1024
+
+#: how long a client may pause within its body
+_PATIENCE_SECONDS = 60.0
 
 Decoder = Callable[[bytes], Iterable[bytes]]
 
@@ -30,9 +34,13 @@ async def read(receive: Receive, headers: Iterable[tuple[bytes, bytes]], limit: 
 
 
 async def received(receive: Receive) -> AsyncIterator[bytes]:
-    """The body as it arrives, at constant memory. Raises ``ClientLeft``."""
+    """The body as it arrives, at constant memory. Raises ``ClientLeft``, ``TooSlow``."""
     while True:
-        message = await receive()
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlow(f"The request body stopped for {_PATIENCE_SECONDS:g} s.") from None
         if message["type"] == "http.disconnect":
             raise ClientLeft
         if chunk := message.get("body", b""):

@@ -60,6 +60,10 @@ async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send
         await _start(send, 200, answer.headers)
         last = await _pump(answer, exchange, listener, send, ping if answer.stream and _is_sse(answer) else 0)
         await send({"type": "http.response.body", "body": last})
+    except asyncio.CancelledError:
+        # the server stops: a stream must not look as if it had come to its end
+        await send({"type": "http.response.body", "body": _failure(answer, exchange, "The proxy is shutting down.")})
+        raise
     finally:
         answer.flight.leave()
 

@@ -62,7 +62,9 @@ async def fly(plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: 
     try:
         await _fetch(plan, capture, exchange, rooms, finish)
     except ProxyError as error:
-        finish(Failed(error, _reason(error)))
+        reason = reason_of(error)
+        rooms.upstream_failed(reason)
+        finish(Failed(error, reason))
     except CancelledError:
         finish(Failed(UpstreamBroke("The call was given up: nobody was listening."), Reason.ABANDONED))
         raise
@@ -198,7 +200,8 @@ def _framed(reply: Reply, adapted: Adapted) -> bool:
     return adapted.stream
 
 
-def _reason(error: ProxyError) -> Reason:
+def reason_of(error: ProxyError) -> Reason:
+    """The word for a failed upstream call."""
     if isinstance(error, UpstreamSlow):
         return Reason.TIMEOUT
     if isinstance(error, UpstreamStatus):

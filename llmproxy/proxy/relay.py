@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.proxy.body import decoded, decoder, received
 from llmproxy.proxy.client import SocketListener
+from llmproxy.proxy.fetch import reason_of
 from llmproxy.proxy.headers import forward_headers
 from llmproxy.proxy.listener import BrokenOff, ClientLeft
 from llmproxy.proxy.rooms import Rooms
@@ -14,7 +15,7 @@ from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import forwarded, relayed
 from llmproxy.upstream.target import Call, Reply
-from llmproxy.wire.errors import NotImplementedHere, ProxyError
+from llmproxy.wire.errors import NotImplementedHere, ProxyError, UpstreamError
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
@@ -36,7 +37,12 @@ class Relay:
             await _while_there(listener, _Passage(scope, receive, send, exchange, rooms))
         except ClientLeft:
             exchange.status, exchange.error = 499, "the client left"
+        except UpstreamError as error:
+            exchange.stored = reason_of(error)
+            rooms.upstream_failed(exchange.stored)
+            raise
         except BrokenOff as broken:
+            rooms.upstream_failed(Reason.UPSTREAM_FAILED)
             # without its end the connection is closed, and the client sees that something is missing
             exchange.error = str(broken)
         finally:

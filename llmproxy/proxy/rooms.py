@@ -1,5 +1,6 @@
 """What the life of a request needs, put together once by ``app``."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmproxy.cache.flight import Flights
@@ -20,3 +21,5 @@ class Rooms:
     flights: Flights[Capture[Outcome]]
     memo: Memo
     hot: HotTable
+    #: told of every failed upstream call, by reason
+    upstream_failed: Callable[[str], None]

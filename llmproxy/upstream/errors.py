@@ -14,7 +14,7 @@ import orjson
 
 from llmproxy.wire.errors import UpstreamStatus, envelope
 
-#: One SDK sleeps for as long as it is told, another gives up above its own bound (WIRE section 2).
+#: One SDK sleeps for as long as it is told, another gives up above its own bound.
 _LONGEST_RETRY_SECONDS = 30.0
 _LOADING_RETRY_SECONDS = b"2"
 _LONGEST_MESSAGE = 2000

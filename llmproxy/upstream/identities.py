@@ -5,16 +5,14 @@ from asyncio import timeout
 from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import DatabaseUnusable
+from llmproxy.database.faults import fault_of
 from llmproxy.upstream.tables import model_identities
 
 log = logging.getLogger(__name__)
 
 _SECONDS = 5.0
-_FAULTS = (SQLAlchemyError, DatabaseUnusable, OSError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class IdentityStore:
         try:
             async with timeout(_SECONDS), self._database.read() as connection:
                 rows = (await connection.execute(select(model_identities))).all()
-        except _FAULTS as error:
+        except Exception as error:  # noqa: BLE001  each driver has errors of its own, and none may matter here
             self._failed(error)
             return {}
         found: dict[str, Remembered] = {}
@@ -60,12 +58,12 @@ class IdentityStore:
                 await connection.execute(delete(table).where(table.c.upstream == seen.upstream))
                 if rows:
                     await connection.execute(insert(table), rows)
-        except _FAULTS as error:
+        except Exception as error:  # noqa: BLE001  each driver has errors of its own, and none may matter here
             self._failed(error)
         else:
             self._faulty = False
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: Exception) -> None:
         if not self._faulty:
             self._faulty = True
-            log.warning("identities of models cannot be kept in the database: %s", error)
+            log.warning("identities of models cannot be kept in the database: %s (%s)", fault_of(error), error)

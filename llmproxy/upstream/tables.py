@@ -1,6 +1,6 @@
 """Rows of the upstream room: which model was last seen behind which name."""
 
-from sqlalchemy import Column, Float, Table, Text
+from sqlalchemy import Column, Double, Table, Text
 
 from llmproxy.database.metadata import metadata
 
@@ -13,5 +13,5 @@ model_identities = Table(
     Column("identity", Text, nullable=False),
     Column("kind", Text, nullable=False),
     #: Unix seconds
-    Column("seen_at", Float, nullable=False),
+    Column("seen_at", Double, nullable=False),
 )

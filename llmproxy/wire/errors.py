@@ -93,6 +93,11 @@ class MethodNotAllowed(ClientError):
     code = "method_not_allowed"
 
 
+class TooSlow(ClientError):
+    status = 408
+    code = "request_timeout"
+
+
 class TooLarge(ClientError):
     status = 413
     code = "request_too_large"

@@ -4,6 +4,7 @@ It runs until stdin ends, so that it never outlives its parent.
 """
 
 import argparse
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ import xllamacpp
 
 SLOTS = 4
 CONTEXT_TOKENS = 4096
+MOST_THREADS = 4
 
 
 def model_file() -> Path:
@@ -32,6 +34,10 @@ def parameters(alias: str, port: int, embedding: bool) -> xllamacpp.CommonParams
     options.port = port
     options.n_parallel = SLOTS
     options.n_ctx = CONTEXT_TOKENS
+    # its threads spin while they wait for each other: one that shares a core with the proxy stalls them all
+    threads = max(1, min(MOST_THREADS, (os.cpu_count() or 1) - 1))
+    options.cpuparams.n_threads = threads
+    options.cpuparams_batch.n_threads = threads
     options.use_jinja = True
     if embedding:
         options.embedding = True

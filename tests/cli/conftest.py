@@ -1,0 +1,18 @@
+"""Fixtures of the command line's tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llmproxy.config.describe import PREFIX
+from tests.cli.program import Program
+
+
+@pytest.fixture
+def llmproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Program:
+    monkeypatch.chdir(tmp_path)
+    for variable in os.environ:
+        if variable.startswith(PREFIX):
+            monkeypatch.delenv(variable)
+    return Program(monkeypatch, capsys)

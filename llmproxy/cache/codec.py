@@ -116,11 +116,6 @@ def tag_text(tags: Sequence[str]) -> str:
     return "\n" + "\n".join(tags) + "\n" if tags else ""
 
 
-def tags_of(text: str) -> tuple[str, ...]:
-    """The inverse of ``tag_text``."""
-    return tuple(text[1:-1].split("\n")) if text else ()
-
-
 def _check(entry: Entry) -> None:
     """The texts that become columns, to be searched by."""
     if any("\n" in tag for tag in entry.tags):

@@ -82,7 +82,8 @@ def chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 def chosen(selector: Selector, dialect: Dialect) -> ColumnElement[bool]:
     """The rows that a selector means: ``selection.matches`` in SQL. Raises ``ValueError`` for a prefix that is none."""
-    if is_empty(selector):
+    texts = (selector.model, selector.namespace, selector.endpoint)
+    if is_empty(selector) or any("\0" in text for text in texts if text is not None):
         return false()
     given: list[ColumnElement[bool]] = []
     if selector.key is not None:
@@ -96,7 +97,8 @@ def chosen(selector: Selector, dialect: Dialect) -> ColumnElement[bool]:
     if selector.endpoint is not None:
         given.append(entries.c.operation == selector.endpoint)
     if selector.tags:
-        given.append(or_(*(dialect.contains(entries.c.tags, tag_text([tag])) for tag in selector.tags)))
+        possible = [tag for tag in selector.tags if "\0" not in tag and "\n" not in tag]
+        given.append(or_(false(), *(dialect.contains(entries.c.tags, tag_text([tag])) for tag in possible)))
     if selector.created_before is not None:
         given.append(entries.c.created_at < selector.created_before)
     return and_(true(), *given)

@@ -1,0 +1,142 @@
+"""The order of the phases, request by request; and the same words in the documentation."""
+
+import io
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import orjson
+import pytest
+
+from llmproxy.app.opening import open_rooms
+from llmproxy.app.state import AppState
+from llmproxy.config.settings import LogFormat, LogLevel, Settings
+from llmproxy.observe.logs import configure
+from llmproxy.proxy.answer import Answer, Live, Whole
+from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.life import live
+from llmproxy.upstream.headers import Peer
+from llmproxy.wire.directives import Directives
+from llmproxy.wire.endpoints import BY_PATH
+from llmproxy.wire.errors import OnlyIfCached
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
+from tests.scripted import marker
+from tests.scripted_upstream import ScriptedUpstream
+
+FETCHED = ["pick", "send", "tee", "settle", "store"]
+
+
+class Patient:
+    """A listener without a socket: it never leaves."""
+
+    gone = False
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        pass
+
+
+@pytest.fixture
+async def state(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[AppState]:
+    settings = Settings(upstream=(upstream.url,), database_path=tmp_path / "llmproxy.db")
+    log = configure(LogLevel.ERROR, LogFormat.JSON, io.StringIO())
+    async with open_rooms(settings, log) as state:
+        yield state
+
+
+async def ask(
+    state: AppState, body: dict[str, Any], wishes: Directives = Directives(), path: str = "/v1/chat/completions"
+) -> tuple[Exchange, Answer]:
+    endpoint, raw = BY_PATH[path], orjson.dumps(body)
+    draft = state.rooms.memo.draft(endpoint, raw)
+    identity = state.rooms.upstreams.identity(draft.model)
+    asked = Asked(endpoint, draft, wishes, raw, path.encode(), [], identity, Peer("127.0.0.1"))
+    exchange = Exchange("id", "POST", path, perf_counter(), time.time())
+    try:
+        return exchange, await live(exchange, asked, state.rooms, Patient())
+    except OnlyIfCached as error:
+        return exchange, Whole(error.http_status, [], error.body())
+
+
+def chat(prompt: str, **more: Any) -> dict[str, Any]:
+    return {"model": "scripted", "messages": [{"role": "user", "content": prompt}], **more}
+
+
+def trail(exchange: Exchange) -> list[str]:
+    return [phase.value for phase in exchange.phases]
+
+
+async def test_a_miss_then_a_hit(state: AppState) -> None:
+    body = chat(marker())
+    miss, answer = await ask(state, body)
+    assert trail(miss) == ["admit", "key", "look up", "join", *FETCHED]
+    assert (miss.cache, miss.reason, miss.stored) == (CacheStatus.MISS, Reason.ABSENT, Reason.STORED)
+    hit, again = await ask(state, body)
+    assert trail(hit) == ["admit", "key", "look up"]
+    assert (hit.cache, hit.reason, hit.key) == (CacheStatus.HIT, Reason.MEMORY, miss.key)
+    assert isinstance(answer, Whole)
+    assert isinstance(again, Whole)
+    assert answer.body == again.body
+
+
+async def test_a_request_that_must_not_be_kept_has_no_key(state: AppState) -> None:
+    body = chat(marker())
+    exchange, _ = await ask(state, body, Directives(no_store=True))
+    assert trail(exchange) == ["admit", "key", "join", *FETCHED]
+    assert (exchange.cache, exchange.reason, exchange.key) == (CacheStatus.BYPASS, Reason.NO_STORE, "")
+    after, _ = await ask(state, body)
+    assert after.cache is CacheStatus.MISS
+
+
+async def test_no_cache_is_not_looked_up_but_kept(state: AppState) -> None:
+    body = chat(marker())
+    await ask(state, body)
+    exchange, fresh = await ask(state, body, Directives(no_cache=True))
+    assert trail(exchange) == ["admit", "key", "join", *FETCHED]
+    assert (exchange.cache, exchange.reason) == (CacheStatus.MISS, Reason.NO_CACHE)
+    hit, again = await ask(state, body)
+    assert hit.cache is CacheStatus.HIT
+    assert isinstance(fresh, Whole)
+    assert isinstance(again, Whole)
+    assert again.body == fresh.body, "what came last is what is kept"
+
+
+async def test_only_if_cached_ends_after_the_look_up(state: AppState) -> None:
+    exchange, answer = await ask(state, chat(marker()), Directives(only_if_cached=True))
+    assert trail(exchange) == ["admit", "key", "look up"]
+    assert isinstance(answer, Whole)
+    assert answer.status == 504
+
+
+async def test_a_follower_does_nothing_but_follow(state: AppState) -> None:
+    body = chat(marker(), stream=True)
+    leader, first = await ask(state, body)
+    follower, second = await ask(state, body)
+    assert isinstance(first, Live)
+    if follower.cache is CacheStatus.JOINED:
+        assert trail(follower) == ["admit", "key", "look up", "join"]
+        assert isinstance(second, Live)
+        second.flight.leave()
+    first.flight.leave()
+    assert leader.cache is CacheStatus.MISS
+
+
+async def test_embeddings_are_looked_up_input_by_input(state: AppState) -> None:
+    one, other = marker(), marker()
+    path = "/v1/embeddings"
+    await ask(state, {"model": "scripted", "input": [one]}, path=path)
+    mixed, _ = await ask(state, {"model": "scripted", "input": [one, other]}, path=path)
+    assert trail(mixed) == ["admit", "key", "look up", "join", *FETCHED]
+    known, _ = await ask(state, {"model": "scripted", "input": [other, one, other]}, path=path)
+    assert trail(known) == ["admit", "key", "look up"]
+    assert (known.cache, known.reason) == (CacheStatus.HIT, Reason.INPUTS)
+
+
+def test_the_documentation_has_the_phases_in_their_order() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "life.md").read_text()
+    phases = [phase.value for phase in Phase]
+    assert re.findall(r"^## ([a-z ]+)$", page, re.MULTILINE) == phases
+    assert " -> ".join(phases) in page

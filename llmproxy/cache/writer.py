@@ -115,10 +115,12 @@ class Writer:
         self._wake.set()
 
     async def _run(self) -> None:
-        while not self._closing.is_set():
+        closing = False
+        while not closing:
             await self._wake.wait()
             await self._pause(self._limits.linger)
             self._wake.clear()
+            closing = self._closing.is_set()
             await self._work_off()
 
     async def _work_off(self) -> None:

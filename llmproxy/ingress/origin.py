@@ -1,7 +1,8 @@
 """Part of phase ``guard``: a web page must not reach a local proxy by DNS rebinding or a form.
 
 A request is refused when it is addressed to a host that is neither a loopback name, nor the address at which it
-arrived, nor an allowed name, or when a browser says that it comes from another site. Programs send neither ``Origin`` nor ``Sec-Fetch-Site``.
+arrived, nor an allowed name, or when a browser says that it comes from another site. Programs send neither ``Origin``
+nor ``Sec-Fetch-Site``.
 """
 
 import ipaddress

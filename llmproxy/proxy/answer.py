@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flight import Flight
 from llmproxy.capture.tee import Capture, Reader
+from llmproxy.proxy.view import View
 from llmproxy.wire.dialect import Dialect
 from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import NO_USAGE, Usage
@@ -64,8 +65,7 @@ class Live:
     reader: Reader[Outcome]
     flight: Flight[Capture[Outcome]]
     dialect: Dialect
-    #: whether usage frames are shown
-    usage: bool
+    view: View
     #: frames for a stream, raw pieces of one document otherwise
     stream: bool = True
 

@@ -1,5 +1,6 @@
 """What a caller asks for: the body parsed once, and a memo that keeps a repeat from being parsed again."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 from cachetools import LRUCache
 
 from llmproxy.cache.policy import Traits
+from llmproxy.proxy.view import View
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.canonical import canonical, parse
 from llmproxy.wire.directives import Directives
+from llmproxy.wire.echo import echo_of
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import BadRequest
 
@@ -26,6 +29,8 @@ class Draft:
     user: str
     traits: Traits
     digest: bytes
+    #: what the answer repeats of it
+    echo: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,10 @@ class Asked:
 
     def body(self) -> dict[str, Any]:
         return parse(self.raw)
+
+    @property
+    def view(self) -> View:
+        return View(self.endpoint.dialect, self.draft.include_usage, self.draft.echo)
 
 
 class Memo:
@@ -85,6 +94,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
             side_effect=any(body.get(name) for name in endpoint.side_effects),
         ),
         digest=sha256(canonical(body, endpoint.excused)).digest(),
+        echo=echo_of(body) if endpoint.echoes else None,
     )
 
 

@@ -3,13 +3,11 @@
 import asyncio
 from time import perf_counter
 
-import orjson
 from starlette.types import Send
 
 from llmproxy.capture.tee import Lagged
 from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Paced, Whole
 from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
-from llmproxy.proxy.replay import shown
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
 
@@ -71,7 +69,6 @@ async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send
 async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send, ping: float) -> bytes:
     """Frames as they come. Returns the last bytes: the last frames, or the one that tells of a failure."""
     reader, capture = answer.reader, answer.flight.work
-    hidden = None if answer.usage or not answer.stream else answer.dialect.usage_only
     while True:
         if listener.gone:
             raise ClientLeft
@@ -82,8 +79,8 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
         if answer.stream and capture.head is not None and not capture.head.stream:
             # pings went out first, and then the upstream answered in one piece
             frames = []
-        elif hidden is not None:
-            frames = [frame for frame in frames if not hidden(frame)]
+        elif answer.stream:
+            frames = answer.view.frames(frames)
         if frames:
             exchange.first_byte = exchange.first_byte or perf_counter()
         if isinstance(capture.outcome, Landed):
@@ -102,7 +99,7 @@ def _landed(answer: Live, exchange: Exchange, landed: Landed) -> bytes:
     exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
     head = answer.flight.work.head
     if answer.stream and head is not None and not head.stream:
-        return b"".join(shown(answer.dialect, answer.dialect.render(orjson.loads(landed.document)), answer.usage))
+        return answer.view.rendered(landed.document)
     return b""
 
 

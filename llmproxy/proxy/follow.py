@@ -3,8 +3,6 @@
 import asyncio
 from time import perf_counter
 
-import orjson
-
 from llmproxy.cache.flight import Flight
 from llmproxy.capture.tee import Capture, Reader
 from llmproxy.config.settings import Settings
@@ -12,7 +10,6 @@ from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Outc
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.headers import JSON, forward_headers, timing_header, type_headers
 from llmproxy.proxy.listener import ClientLeft, Listener
-from llmproxy.proxy.replay import shown
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Exchange
 
@@ -89,10 +86,10 @@ def _whole(exchange: Exchange, asked: Asked, landed: Landed) -> Whole:
     exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
     dialect = asked.endpoint.dialect
     if asked.draft.stream and dialect.both:
-        body = b"".join(shown(dialect, dialect.render(orjson.loads(landed.document)), asked.draft.include_usage))
+        body = asked.view.rendered(landed.document)
         headers = type_headers(dialect.stream_type, stream=True)
     else:
-        body, headers = landed.document, type_headers(JSON, stream=False)
+        body, headers = asked.view.document(landed.document), type_headers(JSON, stream=False)
     headers = [(b"content-length", b"%d" % len(body)), *headers, *landed.headers]
     headers += forward_headers(exchange, landed.reason)
     headers.append(timing_header(perf_counter() - exchange.started, landed.seconds))
@@ -112,4 +109,4 @@ def _live(
     if flight.work.head is not None:
         headers += flight.work.head.headers
     headers += forward_headers(exchange, None)
-    return Live(headers, reader, flight, dialect, asked.draft.include_usage, stream)
+    return Live(headers, reader, flight, dialect, asked.view, stream)

@@ -1,16 +1,14 @@
 """A stored entry as the answer to one caller, in the rendering that caller asked for."""
 
 from array import array
+from collections.abc import Iterator
 from time import perf_counter
-
-import orjson
 
 from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import Replay, Settings
 from llmproxy.proxy.answer import HeaderList, Paced, Whole
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.headers import JSON, hit_headers, timing_header, type_headers
-from llmproxy.wire.dialect import Dialect
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
@@ -49,22 +47,14 @@ def wants_frames(asked: Asked, entry: Entry) -> bool:
 
 def body_of(asked: Asked, entry: Entry) -> bytes:
     """The whole body in this caller's rendering."""
+    view = asked.view
     if not wants_frames(asked, entry):
-        return entry.document
+        return view.document(entry.document)
     if not entry.frames:
-        return b"".join(shown(asked.endpoint.dialect, _rendered(asked, entry), asked.draft.include_usage))
-    if asked.draft.include_usage or not entry.hidden:
-        return entry.frames
-    return _without(entry)
-
-
-def shown(dialect: Dialect, frames: list[bytes], usage: bool) -> list[bytes]:
-    """The frames that a caller gets who did or did not ask for usage."""
-    return frames if usage else [frame for frame in frames if not dialect.usage_only(frame)]
-
-
-def _rendered(asked: Asked, entry: Entry) -> list[bytes]:
-    return asked.endpoint.dialect.render(orjson.loads(entry.document))
+        return view.rendered(entry.document)
+    if not view.as_is:
+        return b"".join(view.frames([frame for _, frame in _frames(entry)]))
+    return entry.frames if view.usage or not entry.hidden else _without(entry)
 
 
 def _without(entry: Entry) -> bytes:
@@ -76,12 +66,14 @@ def _without(entry: Entry) -> bytes:
     return b"".join(kept)
 
 
-def _pieces(asked: Asked, entry: Entry) -> list[tuple[int, bytes]]:
-    ends, millis = array("I", entry.ends), array("I", entry.millis)
-    hidden = set() if asked.draft.include_usage else {start for start, _ in entry.hidden}
-    pieces, at = [], 0
-    for end, when in zip(ends, millis, strict=True):
-        if at not in hidden:
-            pieces.append((when, entry.frames[at:end]))
+def _frames(entry: Entry) -> Iterator[tuple[int, bytes]]:
+    """Each frame with the milliseconds at which it came."""
+    at = 0
+    for end, millis in zip(array("I", entry.ends), array("I", entry.millis), strict=True):
+        yield millis, entry.frames[at:end]
         at = end
-    return pieces
+
+
+def _pieces(asked: Asked, entry: Entry) -> list[tuple[int, bytes]]:
+    view = asked.view
+    return [(millis, piece) for millis, frame in _frames(entry) if (piece := b"".join(view.frames([frame])))]

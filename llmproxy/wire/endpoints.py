@@ -51,6 +51,8 @@ class Endpoint:
     streams_by_default: bool = False
     #: whether entries are kept per input instead of per request
     per_input: bool = False
+    #: whether answers repeat members of the request that are no part of the key (``wire.echo``)
+    echoes: bool = False
     #: fields whose presence with a true value means that the request must run every time
     side_effects: frozenset[str] = frozenset()
 
@@ -94,6 +96,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "background": "when the answer is made; not what it says",
             "background_options": "when the answer is made; not what it says",
         },
+        echoes=True,
         side_effects=_WALL_CLOCK | {"background", "conversation", "previous_response_id"},
     ),
     Endpoint("messages", ("/v1/messages",), MESSAGES, excused={"metadata": _BOOKKEEPING["metadata"]}),

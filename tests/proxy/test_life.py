@@ -140,3 +140,20 @@ def test_the_documentation_has_the_phases_in_their_order() -> None:
     phases = [phase.value for phase in Phase]
     assert re.findall(r"^## ([a-z ]+)$", page, re.MULTILINE) == phases
     assert " -> ".join(phases) in page
+
+
+async def test_a_shared_answer_repeats_each_callers_own_labels(state: AppState) -> None:
+    asked = {"model": "scripted", "input": marker()}
+    path = "/v1/responses"
+    _, first = await ask(state, {**asked, "metadata": {"who": "annabel"}, "user": "annabel"}, path=path)
+    for stream in (False, True):
+        hit, second = await ask(state, {**asked, "metadata": {"who": "bob"}, "stream": stream}, path=path)
+        assert hit.cache is CacheStatus.HIT
+        assert isinstance(second, Whole)
+        assert b"annabel" not in second.body
+    assert isinstance(first, Whole)
+    assert b"annabel" in first.body
+    again, same = await ask(state, {**asked, "metadata": {"who": "annabel"}, "user": "annabel"}, path=path)
+    assert again.cache is CacheStatus.HIT
+    assert isinstance(same, Whole)
+    assert same.body == first.body

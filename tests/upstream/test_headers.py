@@ -2,11 +2,11 @@
 
 import pytest
 
-from llmproxy.config.settings import Settings
 from llmproxy.upstream.headers import Peer, end_to_end, forwarded, kept_headers, relayed
 from llmproxy.wire.errors import BadRequest
+from tests.upstream.configured import configured
 
-OPEN = Settings()
+OPEN = configured()
 EVER = [(b"accept-encoding", b"identity"), (b"via", b"1.1 llmproxy")]
 
 
@@ -67,11 +67,11 @@ def test_the_callers_credentials_are_the_model_servers_where_the_proxy_has_none(
 
 
 def test_keys_of_the_proxy_stay_here() -> None:
-    assert forwarded(CREDENTIALS, Settings(api_keys=("mine",))) == EVER
+    assert forwarded(CREDENTIALS, configured(api_keys=("mine",))) == EVER
 
 
 def test_the_upstreams_key_takes_their_place() -> None:
-    own = Settings(upstream_api_key="sk-up", api_keys=("mine",))
+    own = configured(upstream_api_key="sk-up", api_keys=("mine",))
     assert forwarded(CREDENTIALS, own) == [*EVER, (b"authorization", b"Bearer sk-up")]
 
 

@@ -58,7 +58,7 @@ class LlamaCpp:
     def adapt(self, endpoint: str, body: Document, stream: bool, settings: Settings) -> Adapted:
         auto = settings.upstream_stream is UpstreamStream.AUTO
         if endpoint == "responses":
-            return _responses(body, stream or auto)
+            return _responses(body)
         if not stream and auto and _lossless(endpoint, body):
             return Adapted(orjson.dumps(with_usage(endpoint, body | {"stream": True})), stream=True)
         return Adapted(orjson.dumps(with_usage(endpoint, body) if stream else body), stream)
@@ -85,13 +85,14 @@ def _lossless(endpoint: str, body: Document) -> bool:
     return not (isinstance(prompt, list) and any(not isinstance(item, int) for item in prompt))
 
 
-def _responses(body: Document, stream: bool) -> Adapted:
+def _responses(body: Document) -> Adapted:
+    """Always as a stream: its plain answers lack what strict parsers require, and only a stream can be mended live."""
     sent = {name: value for name, value in body.items() if name not in _RESPONSES_UNKNOWN}
     if wanted := _response_format(body.get("text")):
         # it reads no text.format, but hands unknown members on to its chat endpoint
         sent["response_format"] = wanted
-    sent["stream"] = stream
-    return Adapted(orjson.dumps(sent), stream, Repair(body) if stream else None)
+    sent["stream"] = True
+    return Adapted(orjson.dumps(sent), stream=True, repair=Repair(body))
 
 
 def _response_format(text: Any) -> Document | None:

@@ -1,0 +1,56 @@
+"""One answer, two callers: each sees their own echo, and usage only if they asked."""
+
+import orjson
+
+from llmproxy.proxy.view import View
+from llmproxy.wire import sse
+from llmproxy.wire.chat import CHAT
+from llmproxy.wire.echo import echo_of
+from llmproxy.wire.responses import RESPONSES
+
+ANN = {"metadata": {"who": "ann"}, "user": "ann"}
+BOB = {"metadata": {"who": "bob"}}
+
+
+def lifecycle(kind: str) -> bytes:
+    response = {"id": "resp_1", "status": "completed", "output": [], **echo_of(ANN)}
+    return sse.frame(orjson.dumps({"type": kind, "sequence_number": 0, "response": response}), kind.encode())
+
+
+def test_a_document_gets_this_callers_echo() -> None:
+    body = orjson.dumps({"id": "resp_1", "output": [], **echo_of(ANN)})
+    view = View(RESPONSES, usage=False, echo=echo_of(BOB))
+    assert orjson.loads(view.document(body)) == {"id": "resp_1", "output": [], **echo_of(BOB)}
+    assert View(RESPONSES, usage=False, echo=echo_of(ANN)).document(body) is body
+
+
+def test_a_member_that_the_upstream_does_not_repeat_is_not_added() -> None:
+    body = orjson.dumps({"id": "resp_1", "output": []})
+    assert View(RESPONSES, usage=False, echo=echo_of(BOB)).document(body) is body
+
+
+def test_every_lifecycle_frame_gets_it_and_no_other_is_touched() -> None:
+    delta = sse.frame(orjson.dumps({"type": "response.output_text.delta", "delta": '"response":{"user":"ann"}'}))
+    frames = [lifecycle("response.created"), delta, lifecycle("response.completed")]
+    seen = View(RESPONSES, usage=False, echo=echo_of(BOB)).frames(frames)
+    assert seen[1] is delta
+    for frame in (seen[0], seen[2]):
+        response = orjson.loads(sse.data(frame))["response"]
+        assert response["metadata"] == {"who": "bob"}
+        assert response["user"] is None
+    assert View(RESPONSES, usage=False, echo=echo_of(ANN)).frames(frames) == frames
+
+
+def test_usage_frames_are_for_those_who_asked() -> None:
+    document = {
+        "id": "1",
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }
+    body = orjson.dumps(document)
+    with_usage, without = View(CHAT, usage=True).rendered(body), View(CHAT, usage=False).rendered(body)
+    assert b'"usage":{' in with_usage
+    assert b'"usage":{' not in without
+    assert with_usage.endswith(b"data: [DONE]\n\n")
+    assert without.endswith(b"data: [DONE]\n\n")

@@ -1,0 +1,365 @@
+"""All model servers together: found, picked, identified, remembered."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from llmproxy.database.engine import open_database
+from llmproxy.upstream.identities import IdentityStore
+from llmproxy.upstream.target import Call, Document, Target
+from llmproxy.upstream.upstreams import Upstreams
+from llmproxy.wire.errors import NotFound, UpstreamRefused
+from tests.upstream.configured import configured
+from tests.upstream.scripted import PATIENCE, Visit, nothing, scripted
+
+
+class Llama:
+    """What a llama.cpp with one model says."""
+
+    def __init__(self, model: str = "a", path: str = "/models/a.gguf") -> None:
+        self.model = model
+        self.path = path
+        self.loading = False
+
+    async def __call__(self, visit: Visit) -> None:
+        if self.loading:
+            await visit.json({"error": {"message": "Loading model", "code": 503}}, "503 Service Unavailable")
+        elif visit.path == "/props":
+            await visit.json({"default_generation_settings": {"params": {}}, "model_path": self.path})
+        elif visit.path == "/v1/models":
+            await visit.json({"data": [{"id": self.model}]})
+        else:
+            await visit.reply(b"ok")
+
+
+async def ollama(visit: Visit) -> None:
+    pages: dict[str, Document] = {
+        "/api/version": {"version": "0.12"},
+        "/api/tags": {"models": [{"name": "m:latest", "digest": "d"}]},
+        "/v1/models": {"data": [{"id": "m:latest"}]},
+    }
+    if visit.path in pages:
+        await visit.json(pages[visit.path])
+    else:
+        await visit.reply(b"404 page not found", "404 Not Found")
+
+
+async def no_model_server(visit: Visit) -> None:
+    await visit.reply(b"<h1>Not Found</h1>", "404 Not Found")
+
+
+def free_url() -> str:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def opened(
+    *urls: str, store: IdentityStore | None = None, usual: dict[str, str] | None = None, key: str | None = None
+) -> AsyncIterator[Upstreams]:
+    # far apart: readings happen when a test asks for them
+    settings = configured(upstream=urls, identity_seconds=1000, upstream_api_key=key)
+    upstreams = Upstreams(settings, store, usual or {})
+    await upstreams.open()
+    try:
+        yield upstreams
+    finally:
+        await upstreams.close()
+
+
+CALL = Call("POST", b"/v1/chat/completions", [], b"{}")
+
+
+async def answer(upstreams: Upstreams, target: Target) -> bytes:
+    reply = await upstreams.send(target, CALL)
+    try:
+        return await reply.read(100)
+    finally:
+        await reply.aclose()
+
+
+async def test_servers_are_recognised() -> None:
+    async with scripted(Llama()) as llama, scripted(ollama) as other, opened(llama.url, other.url) as upstreams:
+        assert [target.kind.name for target in upstreams.targets] == ["llama.cpp", "ollama"]
+        assert upstreams.describe() == f"llama.cpp at {llama.url}, ollama at {other.url}"
+        assert upstreams.up() == {llama.url: True, other.url: True}
+        assert upstreams.ready() == (True, upstreams.describe())
+
+
+async def test_a_model_is_served_by_who_lists_it_and_any_other_name_by_the_first() -> None:
+    async with scripted(Llama()) as llama, scripted(ollama) as other, opened(llama.url, other.url) as upstreams:
+        picked = {name: upstreams.pick(name).name for name in ("a", "m:latest", "m", "gpt-4o", "")}
+        assert picked == {
+            "a": llama.url,
+            "m:latest": other.url,
+            "m": other.url,
+            "gpt-4o": llama.url,
+            "": llama.url,
+        }
+
+
+async def test_of_two_servers_the_idle_one_is_picked() -> None:
+    async with scripted(Llama()) as one, scripted(Llama()) as two, opened(one.url, two.url) as upstreams:
+        first = await upstreams.send(upstreams.pick("a"), CALL)
+        assert upstreams.pick("a").name == two.url
+        second = await upstreams.send(upstreams.pick("a"), CALL)
+        await first.aclose()
+        assert upstreams.pick("a").name == one.url
+        assert await second.read(10) == b"ok"
+        await second.aclose()
+
+
+async def test_a_server_that_refuses_is_passed_over_for_a_while() -> None:
+    async with scripted(Llama()) as one, scripted(Llama()) as two, opened(one.url, two.url) as upstreams:
+        await one.stop()
+        with pytest.raises(UpstreamRefused):
+            await upstreams.send(upstreams.pick("a"), CALL)
+        assert upstreams.pick("a").name == two.url
+        assert upstreams.up() == {one.url: False, two.url: True}
+        busy = await upstreams.send(upstreams.pick("a"), CALL)
+        assert upstreams.pick("a").name == two.url
+        await busy.aclose()
+
+
+async def test_the_only_server_is_tried_again_however_often_it_refused() -> None:
+    async with scripted(Llama()) as server, opened(server.url) as upstreams:
+        await server.stop()
+        for _ in range(3):
+            with pytest.raises(UpstreamRefused):
+                await upstreams.send(upstreams.pick("a"), CALL)
+        await server.start()
+        assert await answer(upstreams, upstreams.pick("a")) == b"ok"
+
+
+async def test_usual_places_are_looked_at() -> None:
+    async with scripted(Llama()) as llama, scripted(no_model_server) as web, scripted(ollama) as other:
+        usual = {"vLLM": web.url, "Ollama": other.url, "LM Studio": free_url(), "llama.cpp": llama.url}
+        async with opened(usual=usual) as upstreams:
+            assert [target.name for target in upstreams.targets] == [other.url, llama.url]
+
+
+async def test_nobody_there() -> None:
+    url = free_url()
+    async with opened(usual={"llama.cpp": url}) as upstreams:
+        assert upstreams.targets == ()
+        with pytest.raises(UpstreamRefused, match="No model server was found") as refused:
+            upstreams.pick("a")
+        assert url in refused.value.message
+        assert upstreams.ready()[0] is False
+        assert upstreams.identity("a") == "a"
+        assert await upstreams.models() == {"object": "list", "data": []}
+
+
+async def test_a_silent_server_does_not_hold_the_start_up() -> None:
+    async with scripted(nothing) as server, asyncio.timeout(PATIENCE), opened(server.url) as upstreams:
+        assert upstreams.ready() == (False, f"no model server answers: {server.url} (no answer yet)")
+        assert upstreams.pick("a").name == server.url
+
+
+async def test_a_server_that_loads_its_model_is_not_taken_for_another_kind() -> None:
+    llama = Llama()
+    llama.loading = True
+    async with scripted(llama) as server, opened(server.url) as upstreams:
+        assert upstreams.ready()[0] is False
+        llama.loading = False
+        await upstreams.models()
+        assert upstreams.ready()[0] is True
+        assert upstreams.pick("a").kind.name == "llama.cpp"
+
+
+async def test_the_upstreams_key_is_shown_when_it_is_asked() -> None:
+    async with scripted(Llama()) as server, opened(server.url, key="sk-1"):
+        assert {tuple(visit.header(b"authorization")) for visit in server.visits} == {(b"Bearer sk-1",)}
+
+
+async def test_a_swapped_model_is_another_and_swapped_back_the_same() -> None:
+    llama = Llama()
+    async with scripted(llama) as server, opened(server.url) as upstreams:
+        before, epoch = upstreams.identity("a"), upstreams.epoch
+        await upstreams.models()
+        assert (upstreams.identity("a"), upstreams.epoch) == (before, epoch)
+        llama.path = "/models/b.gguf"
+        await upstreams.models()
+        assert upstreams.identity("a") != before
+        assert upstreams.epoch > epoch
+        llama.path = "/models/a.gguf"
+        await upstreams.models()
+        assert upstreams.identity("a") == before
+
+
+async def test_another_kind_of_server_in_the_same_place() -> None:
+    async with scripted(Llama()) as server, opened(server.url) as upstreams:
+        epoch = upstreams.epoch
+        server.handler = ollama
+        await upstreams.models()
+        assert upstreams.pick("m").kind.name == "ollama"
+        assert upstreams.epoch > epoch
+
+
+async def test_names_that_mean_the_same_model_have_one_identity() -> None:
+    async with scripted(Llama()) as llama, scripted(ollama) as other, opened(llama.url, other.url) as upstreams:
+        assert upstreams.identity("a") == upstreams.identity("whatever")
+        assert upstreams.identity("m") == upstreams.identity("m:latest") != upstreams.identity("a")
+
+
+async def test_servers_that_differ_are_their_models_identity_together() -> None:
+    one, two = Llama(), Llama()
+    async with scripted(one) as first, scripted(two) as second, opened(first.url, second.url) as upstreams:
+        same = upstreams.identity("a")
+        two.path = "/models/b.gguf"
+        await upstreams.models()
+        differing = upstreams.identity("a")
+        one.path, two.path = two.path, one.path
+        await upstreams.models()
+        assert upstreams.identity("a") == differing != same
+
+
+async def test_a_model_server_restarted_with_another_model_is_noticed_before_its_answer_is_kept() -> None:
+    llama = Llama()
+    async with scripted(llama) as server, opened(server.url) as upstreams:
+        target, identity = upstreams.pick("a"), upstreams.identity("a")
+        await answer(upstreams, target)
+        assert await upstreams.confirm(target, "a", identity)
+        await server.stop()
+        llama.path = "/models/b.gguf"
+        await server.start()
+        assert upstreams.identity("a") == identity
+        await answer(upstreams, target)
+        assert not await upstreams.confirm(target, "a", identity)
+        assert await upstreams.confirm(target, "a", upstreams.identity("a"))
+
+
+async def test_on_a_connection_that_was_kept_nothing_is_asked() -> None:
+    async with scripted(Llama()) as server, opened(server.url) as upstreams:
+        target, identity = upstreams.pick("a"), upstreams.identity("a")
+        await answer(upstreams, target)
+        assert await upstreams.confirm(target, "a", identity)
+        asked = len(server.visits)
+        for _ in range(3):
+            await answer(upstreams, target)
+            assert await upstreams.confirm(target, "a", identity)
+        assert len(server.visits) == asked + 3
+
+
+async def test_who_is_gone_confirms_nothing() -> None:
+    async def once(visit: Visit) -> None:
+        await visit.reply(b"ok", headers=b"connection: close\r\n")
+
+    async with scripted(Llama()) as server, opened(server.url) as upstreams:
+        target, identity = upstreams.pick("a"), upstreams.identity("a")
+        await server.stop()
+        server.handler = once
+        await server.start()
+        await answer(upstreams, target)
+        await server.stop()
+        assert not await upstreams.confirm(target, "a", identity)
+
+
+async def test_after_a_failure_the_first_success_brings_a_new_reading() -> None:
+    llama = Llama()
+    async with scripted(llama) as server, opened(server.url) as upstreams:
+        before = upstreams.identity("a")
+        await server.stop()
+        with pytest.raises(UpstreamRefused):
+            await answer(upstreams, upstreams.pick("a"))
+        llama.path = "/models/b.gguf"
+        await server.start()
+        await answer(upstreams, upstreams.pick("a"))
+        await server.visited("/v1/models", times=2)
+        await upstreams.models()
+        assert upstreams.identity("a") != before
+
+
+async def test_the_list_is_the_union_and_the_first_servers_entry_counts() -> None:
+    async def third(visit: Visit) -> None:
+        known = visit.path == "/v1/models"
+        document = {"data": [{"id": "a", "owned_by": "third"}, {"id": "c"}]} if known else {}
+        await visit.json(document, "200 OK" if known else "404 Not Found")
+
+    async with (
+        scripted(Llama()) as one,
+        scripted(ollama) as two,
+        scripted(third) as three,
+        opened(one.url, two.url, three.url) as upstreams,
+    ):
+        document = await upstreams.models()
+        assert [(model["id"], model["owned_by"]) for model in document["data"]] == [
+            ("a", ""),
+            ("m:latest", ""),
+            ("c", ""),
+        ]
+        assert (await upstreams.model("m"))["id"] == "m:latest"
+        with pytest.raises(NotFound) as unknown:
+            await upstreams.model("gpt-4o")
+        assert unknown.value.error_code == "model_not_found"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[IdentityStore]:
+    async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'x.db'}") as database:
+        yield IdentityStore(database)
+
+
+async def test_what_was_known_outlives_server_and_proxy(store: IdentityStore) -> None:
+    async with scripted(Llama()) as llama, scripted(ollama) as other:
+        urls = llama.url, other.url
+        async with opened(*urls, store=store) as upstreams:
+            known = {name: upstreams.identity(name) for name in ("a", "anything", "m")}
+    async with opened(*urls, store=store) as upstreams:
+        assert upstreams.ready()[0] is False
+        assert {name: upstreams.identity(name) for name in known} == known
+        assert [target.kind.name for target in upstreams.targets] == ["llama.cpp", "ollama"]
+        assert [model["id"] for model in (await upstreams.models())["data"]] == ["a", "m:latest"]
+        with pytest.raises(UpstreamRefused, match=llama.url):
+            await upstreams.send(upstreams.pick("a"), CALL)
+
+
+async def test_a_model_that_is_gone_is_forgotten(store: IdentityStore) -> None:
+    llama = Llama("a")
+    async with scripted(llama) as server:
+        async with opened(server.url, store=store):
+            pass
+        llama.model = "b"
+        async with opened(server.url, store=store):
+            pass
+        (seen,) = (await store.load()).values()
+        assert set(seen.identities) == {"b", ""}
+
+
+async def test_the_usual_place_where_something_was_last_is_remembered(store: IdentityStore) -> None:
+    async with scripted(Llama()) as llama:
+        usual = {"llama.cpp": llama.url, "Ollama": free_url()}
+        async with opened(usual=usual, store=store) as upstreams:
+            known = upstreams.identity("a")
+    async with opened(usual=usual, store=store) as upstreams:
+        assert [target.name for target in upstreams.targets] == [llama.url]
+        assert upstreams.identity("a") == known
+
+
+async def test_a_broken_database_does_not_matter_and_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "x.db"
+    file.write_bytes(b"this is no database" * 1000)
+    async with open_database(f"sqlite+aiosqlite:///{file}") as database, scripted(Llama()) as server:
+        async with opened(server.url, store=IdentityStore(database)) as upstreams:
+            assert len(upstreams.identity("a")) == 64
+        told = [record for record in caplog.records if record.name == "llmproxy.upstream.identities"]
+        assert len(told) == 1
+
+
+async def test_a_call_that_failed_is_no_longer_in_flight() -> None:
+    async def broken(visit: Visit) -> None:
+        visit.close()
+
+    async with scripted(Llama()) as one, scripted(Llama()) as two, opened(one.url, two.url) as upstreams:
+        one.handler = broken
+        target = upstreams.pick("a")
+        with pytest.raises(Exception, match="No proper answer"):
+            await upstreams.send(target, CALL)
+        assert upstreams.pick("a").name == one.url

@@ -290,10 +290,10 @@ def test_responses_of_llamacpp_are_streamed_and_mended(stream: bool) -> None:
     assert adapted.repair is not None
 
 
-def test_responses_as_asked() -> None:
+def test_responses_are_always_streams_because_only_these_are_mended() -> None:
     adapted = LLAMA.adapt("responses", {"input": "Hi"}, False, AS_ASKED)
-    assert (sent(adapted), adapted.stream, adapted.repair) == ({"input": "Hi", "stream": False}, False, None)
-    assert LLAMA.adapt("responses", {"input": "Hi", "stream": True}, True, AS_ASKED).repair is not None
+    assert orjson.loads(adapted.body) == {"input": "Hi", "stream": True}
+    assert adapted.repair is not None
 
 
 def test_the_format_of_responses_is_told_in_chats_terms() -> None:

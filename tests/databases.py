@@ -63,7 +63,13 @@ class PostgresServer:
         command = [str(self._programs / program), *arguments]
         # a server that pg_ctl starts would keep pipes open
         subprocess.run(
-            command, check=True, user=self._user, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60
+            command,
+            check=True,
+            user=self._user,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            timeout=60,
         )
 
 

@@ -76,8 +76,8 @@ class Sweep:
         await self._spare()
         number, freed = 0, 0
         while freed < excess:
-            # as many as probably suffice, so that not many more go than must
-            probable = (excess - freed) * rows // int(total) + 1
+            # as many as suffice if they are of average size, so that not many more go than must
+            probable = -(-(excess - freed) * rows // int(total))
             sizes = await self._delete(true(), entries.c.used_at, min(_CHUNK, probable))
             if not sizes:
                 break

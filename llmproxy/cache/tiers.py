@@ -120,6 +120,8 @@ class Cache:
 
         An entry in both tiers counts once. Raises ``ValueError`` for a prefix that is none.
         """
+        if selector.prefix is not None:
+            key_range(selector.prefix)
         self._epoch += not dry_run
         front: list[Entry] = []
         if self.memory is not None:
@@ -191,10 +193,12 @@ class Cache:
 
     async def _asked(self, answer: Awaitable[T], otherwise: T) -> T:
         try:
-            return await answer
+            result = await answer
         except Exception as error:  # noqa: BLE001 - as above
             self._health.failed(error)
             return otherwise
+        self._health.worked()
+        return result
 
 
 @asynccontextmanager

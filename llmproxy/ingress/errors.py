@@ -1,14 +1,17 @@
 """Phase ``guard``: whatever is raised below becomes an error in OpenAI's envelope."""
 
+import asyncio
 import logging
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError
+from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, Unavailable
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 
 log = logging.getLogger(__name__)
+
+_RETRY = ((b"retry-after", b"2"),)
 
 
 class Errors:
@@ -30,6 +33,10 @@ class Errors:
 
         try:
             await self._app(scope, receive, noted)
+        except asyncio.CancelledError:
+            # the server stops, and cancels what did not end in time: the last word to a caller who waits
+            if not started:
+                await respond(send, Unavailable("The proxy is shutting down.", headers=_RETRY), scope)
         except Exception as error:  # the last place where a defect can become a proper answer
             exchange: Exchange = scope[EXCHANGE]
             told = _told(error, scope)

@@ -76,7 +76,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
     if model is not None and not isinstance(model, str):
         raise BadRequest("'model' must be a string.", param="model")
     stream = body.get("stream")
-    if stream is None:
+    if stream is None or not endpoint.streams:
         stream = endpoint.streams_by_default
     elif not isinstance(stream, bool):
         raise BadRequest("'stream' must be a boolean.", param="stream")
@@ -84,6 +84,8 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
     if options is not None and not isinstance(options, dict):
         raise BadRequest("'stream_options' must be an object.", param="stream_options")
     user = body.get("user")
+    # where a stream is another entry, saying what is so anyway makes no difference
+    keyed = {**body, "stream": stream} if endpoint.streams else body
     return Draft(
         model=model or "",
         stream=stream,
@@ -93,7 +95,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
             deterministic=_deterministic(body),
             side_effect=any(body.get(name) for name in endpoint.side_effects),
         ),
-        digest=sha256(canonical(body, endpoint.excused)).digest(),
+        digest=sha256(canonical(keyed, endpoint.excused)).digest(),
         echo=echo_of(body) if endpoint.echoes else None,
     )
 

@@ -144,7 +144,9 @@ def _parted(landed: Landed, split: Callable[[Landed], list[Entry]]) -> Landed:
 
 async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: Exchange) -> Landed:
     capture = recording.capture
-    framed = _framed(reply, adapted)
+    asked, framed = recording.asked, _framed(reply, adapted)
+    if asked.draft.stream and not framed and not asked.endpoint.dialect.both:
+        raise UpstreamBroke("The upstream answered a request for a stream with a plain document.")
     capture.begin(Head(stream=framed, headers=recording.headers))
     if framed:
         await _tee_frames(reply, recording)

@@ -69,15 +69,10 @@ def _key(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: Rooms) -> by
         exchange.cache, exchange.reason = CacheStatus.BYPASS, verdict.reason
         return None
     scope, namespace = exchange.caller.scope, asked.wishes.namespace
-    key = key_of(asked.endpoint.name, asked.identity, scope, namespace, _rendered(asked) + asked.draft.digest)
+    key = key_of(asked.endpoint.name, asked.identity, scope, namespace, asked.draft.digest)
     exchange.key = key.hex()
     exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
     return key
-
-
-def _rendered(asked: Asked) -> bytes:
-    """Where a stream and a plain answer cannot be made from each other, they are two entries."""
-    return b"" if asked.endpoint.dialect.both else (b"stream:" if asked.draft.stream else b"plain:")
 
 
 async def _look_up(exchange: Exchange, asked: Asked, key: bytes, rooms: Rooms) -> tuple[Entry | None, Entry | None]:

@@ -47,6 +47,8 @@ class Endpoint:
     paths: tuple[str, ...]
     dialect: Dialect
     excused: Mapping[str, str] = field(default_factory=dict)
+    #: whether there are streams at all
+    streams: bool = True
     #: whether an absent ``stream`` means a stream (Ollama's own API)
     streams_by_default: bool = False
     #: whether entries are kept per input instead of per request
@@ -83,6 +85,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             "encoding_format": "float and base64 are renderings of one stored vector",
             "input": "keyed input by input",
         },
+        streams=False,
         per_input=True,
     ),
     Endpoint(
@@ -100,7 +103,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         side_effects=_WALL_CLOCK | {"background", "conversation", "previous_response_id"},
     ),
     Endpoint("messages", ("/v1/messages",), MESSAGES, excused={"metadata": _BOOKKEEPING["metadata"]}),
-    Endpoint("rerank", ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking"), RERANK),
+    Endpoint("rerank", ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking"), RERANK, streams=False),
     Endpoint(
         "ollama-chat",
         ("/api/chat",),
@@ -119,6 +122,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "ollama-embed",
         ("/api/embed",),
         OLLAMA_EMBED,
+        streams=False,
         excused={"keep_alive": "how long the model stays loaded"},
     ),
 )

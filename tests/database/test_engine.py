@@ -121,14 +121,22 @@ async def test_a_caller_that_gives_up_does_not_stop_the_opening(database_url: st
         assert await lines(database) == []
 
 
-async def test_the_sqlite_file_is_private_and_set_up_before_its_first_table(sqlite: Database, sqlite_file: Path) -> None:
+async def test_the_sqlite_file_is_private_and_set_up_before_its_first_table(
+    sqlite: Database, sqlite_file: Path
+) -> None:
     assert stat.S_IMODE(sqlite_file.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(sqlite_file.stat().st_mode) == 0o600
     found = {}
     async with sqlite.read() as connection:
         for pragma in ("page_size", "auto_vacuum", "journal_mode", "synchronous", "busy_timeout"):
             found[pragma] = (await connection.exec_driver_sql(f"PRAGMA {pragma}")).scalar_one()
-    assert found == {"page_size": 8192, "auto_vacuum": 2, "journal_mode": "wal", "synchronous": 1, "busy_timeout": 2000}
+    assert found == {
+        "page_size": 8192,
+        "auto_vacuum": 2,
+        "journal_mode": "wal",
+        "synchronous": 1,
+        "busy_timeout": 2000,
+    }
 
 
 async def test_free_pages_go_back_to_the_file_system(sqlite: Database) -> None:

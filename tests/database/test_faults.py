@@ -1,9 +1,9 @@
 """Every kind of fault, made for real and named."""
 
-import asyncio
 import contextlib
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tests.databases import PostgresServer, sqlite_url
 
 LINE = {"selector": "x" * 50_000, "created_at": 1.0}
 
-NOBODY = 65534
+ROOT, NOBODY = 0, 65534
 
 
 async def fault_of_writing(database: Database) -> Fault:
@@ -45,27 +45,99 @@ async def test_locked_by_another_process(sqlite: Database, sqlite_file: Path) ->
 
 
 @contextlib.contextmanager
-def unprivileged() -> Iterator[None]:
-    """Root may write everywhere: be somebody else."""
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(NOBODY)
+def acting_as(user: int) -> Iterator[None]:
+    """Where tests run as root, who may write everywhere, be somebody else for a while."""
+    if os.getuid() != 0:
+        yield
+        return
+    before = os.geteuid()
+    os.seteuid(user)
     try:
         yield
     finally:
-        if root:
-            os.seteuid(0)
+        os.seteuid(before)
 
 
-async def test_read_only(tmp_path: Path) -> None:
-    file = tmp_path / "x.db"
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may write into, in one that everybody may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+async def test_read_only_and_writable_again(open_folder: Path) -> None:
+    file = open_folder / "x.db"
     async with open_database(sqlite_url(file)) as database:
         await database.verify()
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.geteuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o555)
-    tmp_path.chmod(0o777)
     file.chmod(0o444)
-    with unprivileged():
+    with acting_as(NOBODY):
         async with open_database(sqlite_url(file)) as database:
             assert await fault_of_writing(database) is Fault.READ_ONLY
+            with acting_as(ROOT):
+                for path in open_folder.iterdir():
+                    path.chmod(0o666)
+            async with database.write() as connection:
+                await connection.execute(flushes.insert(), [LINE])
+
+
+async def test_no_database(tmp_path: Path) -> None:
+    file = tmp_path / "x.db"
+    file.write_bytes(b"this is no database, whatever its name says" * 100)
+    async with open_database(sqlite_url(file)) as database:
+        assert await fault_of_writing(database) is Fault.CORRUPT
+
+
+async def test_a_missing_table(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(text("DROP TABLE cache_flushes"))
+    assert await fault_of_writing(database) is Fault.SCHEMA
+
+
+async def test_values_that_are_refused(database: Database) -> None:
+    for bad in ({"selector": "a", "created_at": None}, {"selector": "\ud800", "created_at": 1.0}):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - each driver has its own
+            async with database.write() as connection:
+                await connection.execute(flushes.insert(), [bad])
+        assert fault_of(caught.value) is Fault.REFUSED
+        assert not fault_of(caught.value).passes
+
+
+async def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    async with open_database(sqlite_url(tmp_path / "x" / "y.db")) as database:
+        assert await fault_of_writing(database) is Fault.UNREACHABLE
+
+
+async def test_postgres_gone_and_back(postgres: PostgresServer) -> None:
+    async with open_database(postgres.create()) as database:
+        await database.verify()
+        query = database.point_query(select(flushes.c.id).where(flushes.c.id == bindparam("id")), ("id",))
+        assert list(await database.rows(query, (1,))) == []
+        postgres.stop()
+        try:
+            assert await fault_of_writing(database) is Fault.UNREACHABLE
+            with pytest.raises(Exception) as caught:  # noqa: PT011 - it depends on when the driver notices
+                await database.rows(query, (1,))
+            assert fault_of(caught.value) is Fault.UNREACHABLE
+        finally:
+            postgres.start()
+        async with database.write() as connection:
+            await connection.execute(flushes.insert(), [LINE])
+        assert len(await database.rows(query, (1,))) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (TimeoutError(), Fault.TIMEOUT),
+        (DatabaseUnusable("x"), Fault.SCHEMA),
+        (NotOpen(), Fault.UNREACHABLE),
+        (ConnectionResetError(), Fault.UNREACHABLE),
+        (DBAPIError("SELECT 1", None, ConnectionRefusedError()), Fault.UNREACHABLE),
+        (sqlite3.IntegrityError("x"), Fault.REFUSED),
+        (OverflowError(), Fault.REFUSED),
+    ],
+)
+def test_errors_without_a_code(error: Exception, fault: Fault) -> None:
+    assert fault_of(error) is fault

@@ -1,0 +1,98 @@
+"""A selector means the same in memory and in every database; it survives the flush log."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import insert, select
+
+from llmproxy.cache.codec import Packer
+from llmproxy.cache.selection import before, dump, key_range, load, matches
+from llmproxy.cache.statements import chosen, values
+from llmproxy.cache.tables import entries
+from llmproxy.cache.tier import Selector
+from llmproxy.database.engine import Database
+from tests.cache.entries import entry, key
+
+KEPT = [
+    entry(0, model="a", namespace="x", tags=("red", "blue"), created=10.0),
+    entry(1, model="b", namespace="x", tags=("Red",), created=20.0, operation="embeddings"),
+    entry(2, model="a", namespace="y", tags=("reds", "tired"), created=30.0),
+    entry(3, model="A", namespace="", created=40.0, operation="embeddings"),
+    entry(4, model="100%_", namespace="_%", tags=("%", "_"), created=50.0),
+]
+
+CASES: list[tuple[dict[str, Any], set[int]]] = [
+    ({}, set()),
+    ({"all": True}, {0, 1, 2, 3, 4}),
+    ({"all": True, "created_before": 25.0}, {0, 1}),
+    ({"key": key(2)}, {2}),
+    ({"key": key(77)}, set()),
+    ({"prefix": key(3).hex()[:9]}, {3}),
+    ({"prefix": key(3).hex().upper()}, {3}),
+    ({"prefix": ""}, {0, 1, 2, 3, 4}),
+    ({"model": "a"}, {0, 2}),
+    ({"model": ""}, set()),
+    ({"model": "a", "namespace": "x"}, {0}),
+    ({"namespace": ""}, {3}),
+    ({"namespace": "_%"}, {4}),
+    ({"tags": ("red",)}, {0}),
+    ({"tags": ("blue", "Red")}, {0, 1}),
+    ({"tags": ("%",)}, {4}),
+    ({"tags": ("red\nblue",)}, set()),
+    ({"tags": ("\0",)}, set()),
+    ({"model": "\0"}, set()),
+    ({"endpoint": "embeddings"}, {1, 3}),
+    ({"endpoint": "embeddings", "created_before": 40.0}, {1}),
+]
+
+
+@pytest.mark.parametrize(("fields", "meant"), CASES)
+def test_in_memory(fields: dict[str, Any], meant: set[int]) -> None:
+    assert {number for number, kept in enumerate(KEPT) if matches(Selector(**fields), kept)} == meant
+
+
+async def test_in_the_database(database: Database) -> None:
+    packer = Packer(0)
+    async with database.write() as connection:
+        await connection.execute(insert(entries), [values(kept, packer.pack(kept), 1.0) for kept in KEPT])
+    keys = [kept.key for kept in KEPT]
+    for fields, meant in CASES:
+        async with database.read() as connection:
+            rows = await connection.execute(select(entries.c.key).where(chosen(Selector(**fields), database.dialect)))
+            assert {keys.index(found) for found in rows.scalars()} == meant, fields
+
+
+@pytest.mark.parametrize("prefix", ["xyz", "0" * 65, "a-", "٣"])
+def test_a_prefix_that_is_none(prefix: str) -> None:
+    with pytest.raises(ValueError, match="hex digits"):
+        key_range(prefix)
+
+
+@given(
+    st.builds(
+        Selector,
+        all=st.booleans(),
+        key=st.none() | st.binary(min_size=32, max_size=32),
+        prefix=st.none() | st.text("0123456789abcdef", max_size=8),
+        model=st.none() | st.text(st.characters(exclude_categories=("Cs",))),
+        tags=st.lists(st.text(st.characters(exclude_categories=("Cs",))), max_size=3).map(tuple),
+        created_before=st.none() | st.floats(0, 1e10),
+    )
+)
+def test_the_log_keeps_a_selector(selector: Selector) -> None:
+    assert load(dump(selector)) == selector
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"key": 5}', '{"of": "the future", "key": null, "tags": []}']
+)
+def test_a_line_of_another_version_means_everything(text: str) -> None:
+    assert load(text) == Selector(all=True)
+
+
+def test_before_never_means_more() -> None:
+    assert before(Selector(model="a"), 5.0) == Selector(model="a", created_before=5.0)
+    assert before(Selector(created_before=3.0), 5.0).created_before == 3.0
+    assert before(Selector(created_before=7.0), 5.0).created_before == 5.0

@@ -1,0 +1,82 @@
+"""Fixtures shared by every room's tests: upstreams, the program in front of them, clients."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.llama import Llama
+from tests.scripted_upstream import ScriptedUpstream
+from tests.server import Proxy
+
+MakeProxy = Callable[..., Proxy]
+
+
+def sound(proxy: Proxy) -> None:
+    """No fault may end in a traceback: every expected failure has a line of its own."""
+    assert "Traceback (most recent call last)" not in proxy.log, proxy.log
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[ScriptedUpstream]:
+    """A scripted upstream of no special kind, for everyone. Tests find their own requests by ``marker``."""
+    with ScriptedUpstream() as scripted:
+        yield scripted
+
+
+@pytest.fixture(scope="session")
+def front(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """The program with its default settings in front of ``upstream``, for everyone."""
+    with Proxy(upstream.url, database=tmp_path_factory.mktemp("front") / "llmproxy.db") as proxy:
+        yield proxy
+    sound(proxy)
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[MakeProxy]:
+    """Makes proxies of a test's own: ``proxy(upstream.url, disconnect_grace=0.1)``. Each has a database of its own."""
+    with ExitStack() as stack:
+        made: list[Proxy] = []
+
+        def make(*upstreams: str, **settings: object) -> Proxy:
+            folder = tmp_path / f"proxy{len(made)}"
+            folder.mkdir()
+            made.append(Proxy(*upstreams, database=folder / "llmproxy.db", **settings))
+            stack.callback(made[-1].stop)
+            return made[-1].start()
+
+        yield make
+    for each in made:
+        sound(each)
+
+
+@pytest.fixture
+async def http(front: Proxy) -> AsyncIterator[httpx.AsyncClient]:
+    """A plain HTTP client of ``front``."""
+    async with httpx.AsyncClient(base_url=front.url, timeout=30, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def llama() -> Iterator[Llama]:
+    """llama.cpp for chat."""
+    with Llama() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def llama_embedding() -> Iterator[Llama]:
+    """llama.cpp for embeddings."""
+    with Llama(embedding=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def llama_front(llama: Llama, llama_embedding: Llama, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """The program in front of both llama.cpp servers."""
+    database = tmp_path_factory.mktemp("llama") / "llmproxy.db"
+    with Proxy(llama.url, llama_embedding.url, database=database) as proxy:
+        yield proxy
+    sound(proxy)

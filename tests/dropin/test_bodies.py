@@ -1,0 +1,177 @@
+"""Request bodies of cached endpoints: what is understood, and how the rest is refused."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+
+import pytest
+import zstandard
+
+from tests.conftest import MakeProxy
+from tests.scripted import CHAT, Json, marker
+from tests.scripted_upstream import ScriptedUpstream
+from tests.server import Heard, Line, Proxy
+
+JSON = ("content-type", "application/json")
+
+
+@pytest.fixture
+def line(front: Proxy) -> Iterator[Line]:
+    with front.line() as connection:
+        yield connection
+
+
+def error(heard: Heard, status: int) -> Json:
+    """The error of an answer, which must be the whole envelope and nothing of a framework's."""
+    assert heard.status == status, heard.body
+    assert heard.first("content-type") == "application/json"
+    assert heard.first("x-request-id")
+    document = json.loads(heard.body)
+    assert document.keys() == {"error"}
+    found = document["error"]
+    assert isinstance(found, dict)
+    assert found.keys() == {"message", "type", "param", "code"}
+    assert found["message"]
+    return found
+
+
+BAD = {
+    "empty": b"",
+    "not json": b"{",
+    "trailing": b'{"messages": []} x',
+    "nan": b'{"messages": [], "temperature": NaN}',
+    "infinity": b'{"messages": [], "temperature": -Infinity}',
+    "lone surrogate": b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
+    "nested lone surrogate": b'{"messages": [], "metadata": {"\\udc00": 1}}',
+    "array": b"[]",
+    "text": b'"hello"',
+    "number": b"1",
+    "null": b"null",
+    "not utf-8": b'{"messages": [], "user": "\xff"}',
+    "cut utf-8": '{"messages": [], "user": "é'.encode()[:-1],
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/embeddings"])
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_body_is_a_400(line: Line, path: str, name: str) -> None:
+    assert error(line.ask("POST", path, [JSON], BAD[name]), 400)["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "content_type", [None, "text/plain", "application/json; charset=utf-8", "application/x-www-form-urlencoded"]
+)
+def test_the_content_type_does_not_matter(line: Line, content_type: str | None) -> None:
+    body = json.dumps(CHAT.request(marker())).encode()
+    assert line.ask("POST", CHAT.path, [("content-type", content_type)] if content_type else [], body).status == 200
+
+
+def test_a_byte_order_mark_is_allowed(line: Line) -> None:
+    body = b"\xef\xbb\xbf" + json.dumps(CHAT.request(marker())).encode()
+    assert line.ask("POST", CHAT.path, [JSON], body).status == 200
+
+
+def test_numbers_beyond_64_bits_are_kept(line: Line, upstream: ScriptedUpstream) -> None:
+    word = marker()
+    body = json.dumps(CHAT.request(word)).encode()[:-1] + b', "seed": 12345678901234567890123}'
+    assert line.ask("POST", CHAT.path, [JSON], body).status == 200
+    assert upstream.visits(word)[0].json["seed"] == 12345678901234567890123
+
+
+@pytest.mark.parametrize(
+    ("coding", "encode"),
+    [
+        ("gzip", gzip.compress),
+        ("zstd", zstandard.ZstdCompressor().compress),
+        ("deflate", zlib.compress),
+        ("identity", bytes),
+    ],
+)
+def test_compressed_bodies_are_understood(line: Line, upstream: ScriptedUpstream, coding: str, encode: object) -> None:
+    assert callable(encode)
+    word = marker()
+    plain = json.dumps(CHAT.request(word)).encode()
+    first = line.ask("POST", CHAT.path, [JSON, ("content-encoding", coding)], encode(plain))
+    assert first.status == 200
+    assert first.first("x-cache") == "MISS"
+    visit = upstream.visits(word)[0]
+    assert visit.json["messages"][0]["content"] == word
+    assert visit.header("content-encoding") is None
+    assert line.ask("POST", CHAT.path, [JSON], plain).first("x-cache") == "HIT"
+
+
+def test_an_unknown_coding_is_a_415(line: Line) -> None:
+    error(line.ask("POST", CHAT.path, [JSON, ("content-encoding", "lzma")], b"{}"), 415)
+
+
+def test_a_body_that_is_not_what_its_coding_says_is_a_400(line: Line) -> None:
+    error(line.ask("POST", CHAT.path, [JSON, ("content-encoding", "gzip")], b"not gzip"), 400)
+
+
+def test_too_large_is_a_413(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:
+    own = proxy(upstream.url, max_body_bytes=10_000)
+    with own.line() as line:
+        error(line.ask("POST", CHAT.path, [JSON], b" " * 10_001), 413)
+    with own.line() as line:
+        bomb = gzip.compress(b" " * 10_000_000)
+        error(line.ask("POST", CHAT.path, [JSON, ("content-encoding", "gzip")], bomb), 413)
+    with own.line() as line:
+        assert line.ask("POST", CHAT.path, [JSON], json.dumps(CHAT.request(marker())).encode()).status == 200
+
+
+def test_too_large_without_a_content_length_is_a_413(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:
+    own = proxy(upstream.url, max_body_bytes=10_000)
+    with own.line() as line:
+        line.send(
+            f"POST {CHAT.path} HTTP/1.1\r\nhost: 127.0.0.1:{own.port}\r\ntransfer-encoding: chunked\r\n"
+            "connection: close\r\n\r\n".encode()
+        )
+        line.send(b"2ee0\r\n" + b" " * 12_000 + b"\r\n0\r\n\r\n")
+        assert b" 413 " in line.rest().splitlines()[0]
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/api/history", "/admin/cache/flush"])
+def test_a_wrong_method_on_a_path_of_ours_is_a_405(line: Line, method: str, path: str) -> None:
+    if method == "GET" and path != "/admin/cache/flush":
+        return
+    heard = line.ask(method, path)
+    assert heard.status == 405
+    assert heard.first("allow")
+    assert heard.first("content-type") in {"application/json", "application/problem+json"}
+    assert "error" in json.loads(heard.body)
+
+
+def test_an_unknown_admin_path_is_a_404_of_ours(line: Line, upstream: ScriptedUpstream) -> None:
+    word = marker()
+    heard = line.ask("GET", f"/admin/{word}")
+    assert heard.status == 404
+    assert "error" in json.loads(heard.body)
+    assert upstream.visits(word) == []
+
+
+def test_an_unknown_model_is_a_404(line: Line) -> None:
+    found = error(line.ask("GET", "/v1/models/no%2Fsuch:model"), 404)
+    assert found["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("target", ["/v1/models/scripted", "/v1/models/scripted?beta=true"])
+def test_one_model_is_taken_from_the_list(line: Line, target: str) -> None:
+    heard = line.ask("GET", target)
+    assert heard.status == 200
+    assert json.loads(heard.body)["id"] == "scripted"
+
+
+def test_the_bare_form_is_cached_too(line: Line) -> None:
+    """``base_url`` without ``/v1``: the same operation, the same entry."""
+    body = json.dumps(CHAT.request(marker())).encode()
+    assert line.ask("POST", "/v1/chat/completions", [JSON], body).first("x-cache") == "MISS"
+    assert line.ask("POST", "/chat/completions", [JSON], body).first("x-cache") == "HIT"
+
+
+def test_a_slash_at_the_end_is_neither_added_nor_taken_away(line: Line, upstream: ScriptedUpstream) -> None:
+    word = marker()
+    heard = line.ask("POST", "/v1/chat/completions/", [JSON], json.dumps(CHAT.request(word)).encode())
+    assert heard.status == 200
+    assert upstream.visits(word)[0].target == b"/v1/chat/completions/"

@@ -1,0 +1,114 @@
+"""The database away, broken or killed, and the model server gone: what is cached is served, the rest goes on."""
+
+import asyncio
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import httpx
+
+from tests.conftest import MakeProxy
+from tests.faults.outcome import ask
+from tests.scripted import CHAT, COMPLETIONS, OLLAMA_CHAT, RESPONSES, marker
+from tests.scripted_upstream import ScriptedUpstream
+from tests.server import Proxy
+
+ENDPOINTS = (CHAT, COMPLETIONS, RESPONSES, OLLAMA_CHAT)
+
+
+def client(proxy: Proxy) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=proxy.url, timeout=30, trust_env=False)
+
+
+async def test_a_restart_with_no_model_server_still_hits(proxy: MakeProxy) -> None:
+    with ScriptedUpstream("llamacpp") as upstream:
+        own = proxy(upstream.url)
+        prompt = marker()
+        requests = [(e, e.request(prompt, stream=stream)) for e in ENDPOINTS for stream in (False, True)]
+        async with client(own) as http:
+            first = [await ask(http, endpoint, request) for endpoint, request in requests]
+        own.stop()
+        upstream.down()
+        own.start()
+        async with client(own) as http:
+            again = [await ask(http, endpoint, request) for endpoint, request in requests]
+            cold = await ask(http, CHAT, CHAT.request(marker()))
+    assert {outcome.cache for outcome in again} == {"HIT"}
+    assert [outcome.body for outcome in again] == [outcome.body for outcome in first]
+    assert cold.status == 502
+
+
+async def test_kill_in_the_middle_of_writes(upstream: ScriptedUpstream, proxy: MakeProxy) -> None:
+    """After SIGKILL the file is sound, and every entry that is there is whole."""
+    own = proxy(upstream.url)
+    word = marker()
+    requests = [CHAT.request(f"{word} {number} [script:size=20000]", stream=True) for number in range(200)]
+    async with client(own) as http:
+        first = [asyncio.create_task(ask(http, CHAT, request)) for request in requests]
+        await upstream.journal.reached(word, 120)
+        own.kill()
+        done = await asyncio.gather(*first, return_exceptions=True)
+    bodies = [outcome.body if not isinstance(outcome, BaseException) else b"" for outcome in done]
+    with contextlib.closing(sqlite3.connect(own.database)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    own.start()
+    async with client(own) as http:
+        for request, body in zip(requests, bodies, strict=True):
+            outcome = await ask(http, CHAT, request)
+            assert outcome.status == 200
+            assert outcome.body.endswith(b"data: [DONE]\n\n")
+            if outcome.cache == "HIT" and body.endswith(b"data: [DONE]\n\n"):
+                assert outcome.body == body
+
+
+async def test_a_database_locked_by_another_process_delays_nobody(upstream: ScriptedUpstream, proxy: MakeProxy) -> None:
+    own = proxy(upstream.url)
+    prompt = marker()
+    async with client(own) as http:
+        assert (await ask(http, CHAT, CHAT.request(prompt))).cache == "MISS"
+        with contextlib.closing(sqlite3.connect(own.database, isolation_level=None)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            for _ in range(3):
+                assert (await ask(http, CHAT, CHAT.request(marker()))).status == 200
+            assert (await ask(http, CHAT, CHAT.request(prompt))).cache == "HIT"
+            connection.execute("ROLLBACK")
+        assert (await ask(http, CHAT, CHAT.request(marker()))).status == 200
+
+
+async def test_a_database_deleted_while_running_stops_nothing(upstream: ScriptedUpstream, proxy: MakeProxy) -> None:
+    own = proxy(upstream.url)
+    async with client(own) as http:
+        prompt = marker()
+        assert (await ask(http, CHAT, CHAT.request(prompt))).cache == "MISS"
+        remove(own.database)
+        assert (await ask(http, CHAT, CHAT.request(prompt))).cache == "HIT"
+        for _ in range(3):
+            fresh = marker()
+            assert (await ask(http, CHAT, CHAT.request(fresh))).cache == "MISS"
+            assert (await ask(http, CHAT, CHAT.request(fresh))).cache == "HIT"
+
+
+def remove(database: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{database}{suffix}").unlink(missing_ok=True)
+
+
+async def test_another_model_under_the_same_name_misses_and_the_first_one_hits_again(proxy: MakeProxy) -> None:
+    with ScriptedUpstream("llamacpp", weights="first") as upstream:
+        own = proxy(upstream.url, identity_seconds=0.05)
+        request = CHAT.request(marker())
+        async with client(own) as http:
+            first = await ask(http, CHAT, request)
+            upstream.weights = "second"
+            await seen_again(upstream)
+            second = await ask(http, CHAT, request)
+            upstream.weights = "first"
+            await seen_again(upstream)
+            third = await ask(http, CHAT, request)
+    assert [first.cache, second.cache, third.cache] == ["MISS", "MISS", "HIT"]
+    assert third.body == first.body != second.body
+
+
+async def seen_again(upstream: ScriptedUpstream) -> None:
+    """Returns when the proxy has begun its third reading of ``/props`` from now, so that the second is taken in."""
+    await upstream.journal.reached("/props", len(upstream.visits("/props")) + 3)

@@ -1,0 +1,111 @@
+"""Every path that is no completion: what tells the kinds of server apart, special answers, and an echo."""
+
+import base64
+import gzip
+import json
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from tests.scripted_upstream.journal import Visit
+from tests.scripted_upstream.stage import Stage
+
+MODEL = "scripted"
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+
+
+def introspection(kind: str, weights: str) -> dict[str, object]:
+    """GET path -> document, for a server of a kind whose model has the given weights."""
+    entry: dict[str, object] = {"id": MODEL, "object": "model", "created": 1_800_000_000, "owned_by": kind}
+    pages: dict[str, object] = {"/v1/models": {"object": "list", "data": [entry]}}
+    if kind == "llamacpp":
+        entry["meta"] = {"n_ctx": 4096, "n_params": 1, "size": 1, "n_vocab": 1}
+        pages["/health"] = {"status": "ok"}
+        pages["/props"] = {
+            "default_generation_settings": {"params": {"temperature": 0.8}, "n_ctx": 4096},
+            "model_path": f"/models/{weights}.gguf",
+            "chat_template": TEMPLATE,
+            "build_info": "b1-scripted",
+            "modalities": {"vision": False},
+            "media_marker": "<__media_scripted__>",
+        }
+    if kind == "ollama":
+        pages["/api/version"] = {"version": "0.20.0"}
+        pages["/api/tags"] = {"models": [{"name": MODEL, "model": MODEL, "digest": weights, "size": 1}]}
+    return pages
+
+
+async def binary(stage: Stage, visit: Visit) -> None:
+    """As many bytes as the path's last part says, in an order that shows a lost or doubled block."""
+    size = int(urlsplit(visit.target.decode()).path.rsplit("/", 1)[1])
+    await stage.head(200, [("content-type", "application/octet-stream"), ("content-length", str(size))])
+    if visit.method == "HEAD":
+        return
+    for start in range(0, size, 64 * 1024):
+        await stage.send(pattern(start, min(64 * 1024, size - start)))
+
+
+def pattern(start: int, size: int) -> bytes:
+    """The bytes of ``binary`` from a place on. ``start`` must be a multiple of 256."""
+    block = bytes(range(256))
+    return b"".join(bytes([(start // 256 + i) % 256]) + block[1:] for i in range(-(-size // 256)))[:size]
+
+
+async def headers(stage: Stage, visit: Visit) -> None:
+    """Response headers of every sort a proxy has an opinion about."""
+    await stage.whole(
+        200,
+        "application/json",
+        b"{}",
+        [
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("x-many", "one"),
+            ("x-many", "two"),
+            ("connection", "x-named"),
+            ("x-named", "hop"),
+            ("keep-alive", "timeout=5, max=100"),
+            ("proxy-authenticate", "Basic"),
+            ("access-control-allow-origin", "https://evil.example"),
+            ("access-control-allow-credentials", "true"),
+            ("server", "llama.cpp"),
+            ("x-request-id", "upstream-id"),
+            ("openai-processing-ms", "12"),
+            ("x-ratelimit-remaining-requests", "99"),
+        ],
+    )
+
+
+async def compressed(stage: Stage, visit: Visit) -> None:
+    """A gzip body, whatever was asked for."""
+    body = gzip.compress(b'{"compressed": true}', mtime=0)
+    await stage.whole(200, "application/json", body, [("content-encoding", "gzip")])
+
+
+async def not_found(stage: Stage, visit: Visit) -> None:
+    """Gin's page for an unknown path."""
+    await stage.whole(404, "text/plain", b"404 page not found")
+
+
+async def echo(stage: Stage, visit: Visit) -> None:
+    """What arrived, as JSON. ``body`` is base64 of the first bytes, ``sha256`` and ``size`` are of all of it."""
+    document = {
+        "method": visit.method,
+        "target": visit.target.decode("latin-1"),
+        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in visit.headers],
+        "body": base64.b64encode(visit.body[:4096]).decode(),
+        "size": visit.size,
+        "sha256": visit.digest.hexdigest(),
+    }
+    body = b"" if visit.method == "HEAD" else json.dumps(document).encode()
+    await stage.whole(200, "application/json", body, [("x-echo-method", visit.method)])
+
+
+Special = Callable[[Stage, Visit], Awaitable[None]]
+
+#: the path's first two parts -> how it is answered
+SPECIAL: dict[str, Special] = {
+    "/play/binary": binary,
+    "/play/headers": headers,
+    "/play/compressed": compressed,
+    "/play/not-found": not_found,
+}

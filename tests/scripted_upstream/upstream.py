@@ -1,0 +1,168 @@
+"""The scripted upstream itself: a thread with an event loop of its own, a listener, and the order of an answer."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import threading
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from tests.scripted_upstream.answers import ENDPOINTS, Answer
+from tests.scripted_upstream.elsewhere import SPECIAL, echo, introspection
+from tests.scripted_upstream.faults import INSTEAD, WITHIN, Scene
+from tests.scripted_upstream.journal import Gate, Journal, Visit
+from tests.scripted_upstream.oddities import ODDITIES, as_it_is
+from tests.scripted_upstream.refusals import SHAPES
+from tests.scripted_upstream.script import Script
+from tests.scripted_upstream.stage import Stage
+
+
+class ScriptedUpstream:
+    """A model server of a ``kind`` (``openai``: nothing special, ``llamacpp``, ``ollama``) whose answers are scripted.
+
+    ``weights`` names the model's file or digest and may be changed while it runs.
+    """
+
+    def __init__(self, kind: str = "openai", weights: str = "first") -> None:
+        self.kind = kind
+        self.weights = weights
+        self.port = 0
+        self.journal = Journal()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-upstream", daemon=True)
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gates: dict[str, Gate] = {}
+        self._numbers = itertools.count(1)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def up(self) -> None:
+        """Listens, on the same port as before."""
+        self._run(self._open())
+
+    def down(self) -> None:
+        """Closes the listener and every connection: the next one is refused."""
+        self._run(self._close())
+
+    def gate(self) -> Gate:
+        """A new gate; scripts name it: ``f"[script:gate={gate.name}]"``."""
+        gate = Gate(f"g{next(self._numbers)}", self._loop)
+        self._gates[gate.name] = gate
+        return gate
+
+    def visits(self, marker: str) -> list[Visit]:
+        """The requests so far whose body or target contains ``marker``."""
+        return self.journal.visits(marker)
+
+    def _run(self, work: Any) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _open(self) -> None:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        stage = Stage(reader, writer, next(self._numbers))
+        try:
+            while not stage.broken and (visit := await stage.request(next(self._numbers))) is not None:
+                await self._serve(stage, visit)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client left, or the test ends
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _serve(self, stage: Stage, visit: Visit) -> None:
+        """Answers one request, and notices when the client leaves before the end."""
+        self.journal.note(visit)
+        answering = asyncio.ensure_future(self._answer(stage, visit))
+        watching = asyncio.ensure_future(stage.gone())
+        try:
+            await asyncio.wait({answering, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if answering.done() and answering.exception() is None:
+                visit.answered.set()
+            else:
+                visit.left.set()
+                stage.broken = True
+        finally:
+            for task in (answering, watching):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                    await task
+
+    async def _answer(self, stage: Stage, visit: Visit) -> None:
+        path = urlsplit(visit.target.decode("latin-1")).path
+        if visit.method == "POST" and path in ENDPOINTS:
+            return await self._play(stage, visit, path)
+        pages = introspection(self.kind, self.weights)
+        if visit.method == "GET" and path in pages:
+            return await stage.whole(200, "application/json", json.dumps(pages[path]).encode())
+        await self._gated(Script.of(unquote_to_bytes(visit.target)))
+        special = next((play for prefix, play in SPECIAL.items() if path.startswith(prefix)), echo)
+        return await special(stage, visit)
+
+    async def _gated(self, script: Script) -> None:
+        if script.gate:
+            await self._gates[script.gate].pass_through()
+
+    async def _play(self, stage: Stage, visit: Visit, path: str) -> None:
+        """One completion as its script wants it."""
+        script = Script.of(visit.body)
+        endpoint, streams = ENDPOINTS[path]
+        request = visit.json
+        answer = endpoint(visit.number, request, script)
+        if not script.gate_after and script.fault not in WITHIN:
+            await self._gated(script)
+        if script.status != 200:
+            content_type, body = SHAPES[script.shape](script.status)
+            retry = [("retry-after", script.retry)] if script.retry else []
+            await stage.whole(script.status, content_type, body, [("x-request-id", f"up-{visit.number}"), *retry])
+        elif script.fault in INSTEAD:
+            await INSTEAD[script.fault](Scene(stage, answer))
+        elif request.get("stream", streams) and answer.frames:
+            await self._stream(stage, answer, script)
+        else:
+            body = json.dumps(answer.document, ensure_ascii=False).encode()
+            await stage.whole(200, "application/json", body, [("x-request-id", f"up-{visit.number}")])
+
+    async def _stream(self, stage: Stage, answer: Answer, script: Script) -> None:
+        await stage.head(200, [("content-type", answer.stream_type), ("transfer-encoding", "chunked")])
+        if script.fault:
+            for frame in answer.frames[: script.after]:
+                await stage.chunk(frame)
+            await self._gated(script)
+            return await WITHIN[script.fault](Scene(stage, answer, answer.frames[script.after :]))
+        before, after = answer.frames[: script.gate_after], answer.frames[script.gate_after :]
+        await as_it_is(stage, before)
+        if before:
+            await self._gated(script)
+        await ODDITIES.get(script.oddity, as_it_is)(stage, after)
+        return await stage.end()

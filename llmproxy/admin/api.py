@@ -49,7 +49,13 @@ async def cache_stats(request: Request) -> Response:
     document = {
         **state.rates.snapshot(),
         "tiers": {
-            name: {"entries": stats.entries, "bytes": stats.bytes, "oldest": stats.oldest, "evictions": stats.evictions}
+            name: {
+                "entries": stats.entries,
+                "bytes": stats.bytes,
+                "oldest": stats.oldest,
+                "hits": state.rates.hits_by(name),
+                "evictions": stats.evictions,
+            }
             for name, stats in tiers.items()
         },
         "oldest": min(oldest, default=None),

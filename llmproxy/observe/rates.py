@@ -28,6 +28,7 @@ class Rates:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._since_start: Counter[str] = Counter()
+        self._hits_by_reason: Counter[str] = Counter()
         #: a ring: the minute numbered n is at n % MINUTES until a newer one takes the place
         self._minutes = [_Minute(-1) for _ in range(MINUTES)]
         self._saved_seconds = 0.0
@@ -45,11 +46,17 @@ class Rates:
         if cache is None:
             return
         self._since_start[cache] += count
+        if cache == "hit":
+            self._hits_by_reason[answered.reason or ""] += count
         self._minute().counts[cache] += count
         if cache in SAVED:
             self._saved_seconds += count * (answered.upstream_seconds or 0.0)
             self._saved_prompt_tokens += count * (answered.usage.prompt_tokens or 0)
             self._saved_completion_tokens += count * (answered.usage.completion_tokens or 0)
+
+    def hits_by(self, reason: str) -> int:
+        """Hits since start for this reason: the name of the tier that had the answer."""
+        return self._hits_by_reason[reason]
 
     def snapshot(self) -> dict[str, Any]:
         """JSON-ready: counts and hit rates by window, and what was saved since start.

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from llmproxy.observe.rates import NAMES, Rates
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.vocabulary import CacheStatus
+from llmproxy.wire.vocabulary import CacheStatus, Reason
 from tests.observe.exchanges import hit, miss
 
 
@@ -69,3 +69,10 @@ def test_windows_are_those_of_a_plain_count(steps: list[tuple[int, CacheStatus]]
     snapshot = rates.snapshot()
     for minutes in (5, 60):
         assert snapshot[f"last_{minutes}_minutes"].items() >= expected(minutes).items()
+
+
+def test_hits_are_told_apart_by_tier() -> None:
+    rates = Rates(Clock())
+    rates.add([hit(), miss()])
+    rates.add_many(hit(reason=Reason.SQL), 3)
+    assert (rates.hits_by("memory"), rates.hits_by("sql"), rates.hits_by("other")) == (1, 3, 0)

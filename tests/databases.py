@@ -60,13 +60,12 @@ class PostgresServer:
         return f"postgresql+asyncpg://llmproxy@/{name}?host={self._folder}"
 
     def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._programs / program), *arguments]
-        # a server that pg_ctl starts would keep pipes open
         subprocess.run(
-            command,
+            [str(self._programs / program), *arguments],
             check=True,
             user=self._user,
             cwd="/",
+            # not pipes: a server that pg_ctl starts would keep them open
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             timeout=60,
@@ -129,7 +128,13 @@ def sqlite_url(file: Path) -> str:
     return f"sqlite+aiosqlite:///{file}"
 
 
-def remove_sqlite(file: Path) -> None:
-    """Deletes a SQLite file and what lies beside it."""
-    for suffix in ("", "-wal", "-shm"):
+def remove_sqlite(file: Path, *, beside: bool = True) -> None:
+    """Deletes a SQLite file, with the log and index that lie beside it or without."""
+    for suffix in ("", "-wal", "-shm") if beside else ("",):
         Path(f"{file}{suffix}").unlink(missing_ok=True)
+
+
+def ruin_sqlite(file: Path) -> None:
+    """Puts something else in the place of a SQLite file."""
+    remove_sqlite(file)
+    file.write_bytes(b"this is no database, whatever its name says" * 500)

@@ -14,6 +14,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
     return [
         Mount(
             "/admin",
+            name="admin",
             routes=[
                 Route("/cache/flush", api.flush, methods=["POST"], name="cache-flush"),
                 Route("/cache/entries/{key}", api.entry, methods=["GET"], name="cache-entry"),

@@ -54,8 +54,8 @@ def _hex(given: dict[str, Any], name: str) -> str | None:
     value = _text(given, name)
     if value is None:
         return None
-    if not value or not set(value.lower()) <= _HEX:
-        raise BadRequest(f"'{name}' must be hex digits.", param=name)
+    if not value or len(value) > 64 or not set(value.lower()) <= _HEX:
+        raise BadRequest(f"'{name}' must be up to 64 hex digits.", param=name)
     return value.lower()
 
 

@@ -78,11 +78,6 @@ class SqlTier:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    @property
-    def waiting(self) -> int:
-        """Entries not yet written."""
-        return len(self._writer.pending)
-
     def peek(self, key: bytes) -> Entry | None:
         """The entry if it still waits to be written."""
         return self._writer.pending.find(key)
@@ -124,8 +119,12 @@ class SqlTier:
         where = chosen(selector, self._database.dialect)
         pending = self._writer.pending
         waiting = pending.matching(selector) if dry_run else pending.forget(selector)
-        # a batch on its way may hold what was just forgotten: it must have become rows before rows are deleted
-        await self._writer.settled()
+        # a batch on its way may hold what was just forgotten: it must have become rows before rows are deleted, and
+        # nothing may become a row between the two counts
+        async with self._writer.resting():
+            return await self._flush_rows(where, waiting, dry_run=dry_run)
+
+    async def _flush_rows(self, where: ColumnElement[bool], waiting: Sequence[Entry], *, dry_run: bool) -> Flushed:
         rows = await self._written([entry.key for entry in waiting])
         unwritten = [entry for entry in waiting if entry.key not in rows]
         number, size = len(unwritten), sum(entry.size for entry in unwritten)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,10 +89,11 @@ class Writer:
             self._broken[key] = digest
             self._work_waits()
 
-    async def settled(self) -> None:
-        """Waits for the batch on its way, if there is one."""
+    @asynccontextmanager
+    async def resting(self) -> AsyncIterator[None]:
+        """Waits for the batch on its way, if there is one, and keeps the next one back."""
         async with self._writing:
-            return
+            yield
 
     async def drained(self) -> None:
         """Waits until nothing waits. While the database fails, that is as long as it fails."""

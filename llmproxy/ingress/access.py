@@ -59,6 +59,6 @@ class Access:
         finally:
             exchange.finished = perf_counter()
             if exchange.endpoint == "other" and (route := scope.get("route")) is not None:
-                exchange.endpoint = route.name
+                exchange.endpoint = route.name or "other"
             self._in_flight.leave(exchange)
             self._count(exchange)

@@ -1,6 +1,7 @@
 """What is packed comes back, and what was harmed does not."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from llmproxy.cache.codec import FORMAT, Broken, Packer, Unpacker, Unstorable, t
 from llmproxy.cache.entry import Entry
 from tests.cache.entries import entry, streamed
 
-words = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=60)
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60)
 tags = st.lists(words.filter(lambda word: "\n" not in word), max_size=4).map(tuple)
 seconds = st.floats(allow_nan=False, allow_infinity=False)
 tokens = st.none() | st.integers(0, 2**40)
@@ -45,15 +46,17 @@ def test_unpacking_is_the_inverse_of_packing(original: Entry, compress_from: int
     assert Unpacker().unpack(Packer(compress_from).pack(original)) == original
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.data(), st.sampled_from([0, 10**9]))
-def test_any_changed_byte_is_noticed(data: st.DataObject, compress_from: int) -> None:
+@pytest.mark.parametrize("compress_from", [0, 10**9])
+@pytest.mark.parametrize("name", ["key", "digest", "body"])
+def test_any_changed_byte_is_noticed(name: str, compress_from: int) -> None:
     packed = Packer(compress_from).pack(streamed(1, size=50))
-    name = data.draw(st.sampled_from(["key", "digest", "body"]))
-    harmed = bytearray(getattr(packed, name))
-    harmed[data.draw(st.integers(0, len(harmed) - 1))] ^= data.draw(st.integers(1, 255))
-    with pytest.raises(Broken):
-        Unpacker().unpack(replace(packed, **{name: bytes(harmed)}))
+    whole: bytes = getattr(packed, name)
+    for position in range(len(whole)):
+        harmed = bytearray(whole)
+        harmed[position] ^= 1 << position % 8
+        fields: dict[str, Any] = {name: bytes(harmed)}
+        with pytest.raises(Broken):
+            Unpacker().unpack(replace(packed, **fields))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 10, -1])

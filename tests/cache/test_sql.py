@@ -33,7 +33,8 @@ def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
 async def sql_tier(
     database: Database, faults: Faults, limits: WriteLimits = QUICK, clock: Clock | None = None
 ) -> AsyncIterator[SqlTier]:
-    tier = SqlTier(database, compress_from=10**9, clock=clock or Clock(), on_fault=faults, limits=limits, census_seconds=0)
+    clock = clock or Clock()
+    tier = SqlTier(database, compress_from=10**9, clock=clock, on_fault=faults, limits=limits, census_seconds=0)
     async with tier:
         yield tier
 

@@ -37,6 +37,10 @@ class Bench:
         return [number for number in range(2000) if key(number) in kept]
 
 
+def length(file: Path) -> int:
+    return file.stat().st_size
+
+
 @pytest.fixture
 async def bench(database: Database) -> AsyncIterator[Bench]:
     clock = Clock()
@@ -127,4 +131,4 @@ async def test_the_file_gets_shorter_by_what_is_reported(sqlite: Database, sqlit
         full = await sqlite.size()
         swept = await sweep()
         assert swept.reclaimed == sweep.reclaimed == full - await sqlite.size() > 9_000_000
-        assert sqlite_file.stat().st_size == await sqlite.size()
+        assert length(sqlite_file) == await sqlite.size()

@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flush import FlushLog
@@ -235,7 +237,7 @@ async def test_opened_from_the_settings(sqlite: Database) -> None:
         ({"cache_max_size": 0, "cache_disk_bytes": 0}, []),
     ],
 )
-async def test_a_tier_of_size_0_is_not_built(sqlite: Database, sizes: dict[str, int], tiers: list[str]) -> None:
+async def test_a_tier_of_size_0_is_not_built(sqlite: Database, sizes: dict[str, Any], tiers: list[str]) -> None:
     async with open_cache(Settings(**sizes), sqlite, Faults()) as cache:
         assert list(await cache.stats()) == tiers
         cache.store(entry(1, expires=time.time() + 60))
@@ -244,28 +246,49 @@ async def test_a_tier_of_size_0_is_not_built(sqlite: Database, sizes: dict[str, 
         assert await cache.find(key(1)) is None
 
 
-async def test_opened_the_cache_sweeps_and_follows(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmproxy.cache.tiers._FOLLOW_SECONDS", 0.01)
-    settings = Settings(cache_sweep_seconds=0.01, cache_stale_hours=0)
-    async with (
-        open_cache(settings, sqlite, Faults()) as cache,
-        open_database(sqlite.engine.url.render_as_string(hide_password=False)) as elsewhere,
-        open_cache(settings, elsewhere, Faults()) as other,
-    ):
+async def test_opened_the_cache_sweeps(sqlite: Database) -> None:
+    gone = asyncio.Event()
+
+    @event.listens_for(sqlite.engine.sync_engine, "after_cursor_execute")
+    def look(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("DELETE FROM cache_entries"):
+            gone.set()
+
+    async with open_cache(Settings(cache_sweep_seconds=0.01, cache_stale_hours=0), sqlite, Faults()) as cache:
+        assert cache.back is not None
         cache.store(entry(1, created=time.time(), expires=time.time()))
-        other.store(entry(2, created=time.time(), expires=time.time() + 600))
         async with asyncio.timeout(20):
-            while cache.back is None or await cache.back.holds([key(1)]):
-                await asyncio.sleep(0.005)
+            while cache.back.peek(key(1)) or await cache.back.holds([key(1)]):
+                gone.clear()
+                await gone.wait()
+
+
+async def test_opened_the_cache_follows(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmproxy.cache.tiers._FOLLOW_SECONDS", 0.01)
+    forgotten = asyncio.Event()
+
+    class Watched(MemoryTier):
+        def forget(self, selector: Selector) -> list[Entry]:
+            gone = super().forget(selector)
+            if gone:
+                forgotten.set()
+            return gone
+
+    url = sqlite.engine.url.render_as_string(hide_password=False)
+    async with open_cache(Settings(), sqlite, Faults()) as cache, open_database(url) as elsewhere:
+        monkeypatch.setattr("llmproxy.cache.tiers.MemoryTier", Watched)
+        async with open_cache(Settings(), elsewhere, Faults()) as other:
+            other.remember(entry(1, expires=time.time() + 600))
             await cache.flush(Selector(all=True))
-            while other.peek(key(2)) is not None:
-                await asyncio.sleep(0.005)
+            async with asyncio.timeout(20):
+                await forgotten.wait()
+            assert other.peek(key(1)) is None
 
 
 async def test_a_database_that_is_not_there_leaves_the_memory_tier(database_url: str) -> None:
     faults = Faults()
     url = (
-        sqlite_url("/proc/nowhere/x.db")
+        sqlite_url(Path("/proc/nowhere/x.db"))
         if database_url.startswith("sqlite")
         else "postgresql+asyncpg://u@/d?host=/nowhere"
     )

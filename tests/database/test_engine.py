@@ -1,6 +1,8 @@
 """Opening, writing, reading, losing and finding again; on every kind of database where it can be done there."""
 
 import asyncio
+import contextlib
+import sqlite3
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +21,10 @@ def line(text: str) -> dict[str, Any]:
     return {"selector": text, "created_at": 1.0}
 
 
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 async def lines(database: Database) -> Sequence[str]:
     async with database.read() as connection:
         return (await connection.execute(select(flushes.c.selector).order_by(flushes.c.id))).scalars().all()
@@ -31,10 +37,13 @@ async def test_what_is_written_is_there(database: Database) -> None:
 
 
 async def test_an_error_rolls_back(database: Database) -> None:
-    with pytest.raises(KeyError):
+    async def fail() -> None:
         async with database.write() as connection:
             await connection.execute(flushes.insert(), [line("a")])
             raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
     assert await lines(database) == []
 
 
@@ -124,8 +133,7 @@ async def test_a_caller_that_gives_up_does_not_stop_the_opening(database_url: st
 async def test_the_sqlite_file_is_private_and_set_up_before_its_first_table(
     sqlite: Database, sqlite_file: Path
 ) -> None:
-    assert stat.S_IMODE(sqlite_file.parent.stat().st_mode) == 0o700
-    assert stat.S_IMODE(sqlite_file.stat().st_mode) == 0o600
+    assert [mode(path) for path in (sqlite_file.parent, sqlite_file)] == [0o700, 0o600]
     found = {}
     async with sqlite.read() as connection:
         for pragma in ("page_size", "auto_vacuum", "journal_mode", "synchronous", "busy_timeout"):
@@ -137,6 +145,17 @@ async def test_the_sqlite_file_is_private_and_set_up_before_its_first_table(
         "synchronous": 1,
         "busy_timeout": 2000,
     }
+
+
+async def test_a_writer_has_the_lock_from_its_beginning(sqlite: Database, sqlite_file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(sqlite_file, isolation_level=None, timeout=0)) as other:
+        async with sqlite.write():
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+        async with sqlite.read() as connection:
+            await connection.execute(select(flushes))
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
 
 
 async def test_free_pages_go_back_to_the_file_system(sqlite: Database) -> None:
@@ -170,7 +189,7 @@ async def test_a_deleted_sqlite_file_is_made_again(sqlite: Database, sqlite_file
 async def test_a_sqlite_file_deleted_beside_its_log_is_made_again(sqlite: Database, sqlite_file: Path) -> None:
     async with sqlite.write() as connection:
         await connection.execute(flushes.insert(), [line("a")])
-    sqlite_file.unlink()
+    remove_sqlite(sqlite_file, beside=False)
     await sqlite.verify()
     assert await lines(sqlite) == []
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from llmproxy.cache.tables import flushes
 from llmproxy.database.engine import Database, open_database
 from llmproxy.database.faults import DatabaseUnusable, Fault, NotOpen, fault_of
-from tests.databases import PostgresServer, sqlite_url
+from tests.databases import PostgresServer, ruin_sqlite, sqlite_url
 
 LINE = {"selector": "x" * 50_000, "created_at": 1.0}
 
@@ -58,6 +58,11 @@ def acting_as(user: int) -> Iterator[None]:
         os.seteuid(before)
 
 
+def make_writable(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.chmod(0o666)
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that everybody may write into, in one that everybody may enter."""
@@ -73,17 +78,19 @@ async def test_read_only_and_writable_again(open_folder: Path) -> None:
     file.chmod(0o444)
     with acting_as(NOBODY):
         async with open_database(sqlite_url(file)) as database:
+            await database.verify()
+            # a connection held open, whose view of the file others share
+            assert list(await database.rows(database.point_query(select(flushes.c.id), ()), ())) == []
             assert await fault_of_writing(database) is Fault.READ_ONLY
             with acting_as(ROOT):
-                for path in open_folder.iterdir():
-                    path.chmod(0o666)
+                make_writable(open_folder)
             async with database.write() as connection:
                 await connection.execute(flushes.insert(), [LINE])
 
 
 async def test_no_database(tmp_path: Path) -> None:
     file = tmp_path / "x.db"
-    file.write_bytes(b"this is no database, whatever its name says" * 100)
+    ruin_sqlite(file)
     async with open_database(sqlite_url(file)) as database:
         assert await fault_of_writing(database) is Fault.CORRUPT
 

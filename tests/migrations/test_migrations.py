@@ -1,7 +1,7 @@
 """The folder of migrations against the tables that the rooms declare, on every kind of database."""
 
 import asyncio
-from pathlib import Path
+import sys
 from typing import Any
 
 import pytest
@@ -84,12 +84,12 @@ async def test_rows_survive_the_way_from_each_revision(database_url: str, revisi
 async def test_two_upgrades_at_once_both_succeed(database_url: str) -> None:
     async def upgrade() -> int | None:
         program = await asyncio.create_subprocess_exec(
-            *(Path(migrate.sys.executable), "-m", "llmproxy.database.migrate"), stdin=asyncio.subprocess.PIPE
+            *(sys.executable, "-m", "llmproxy.database.migrate"), stdin=asyncio.subprocess.PIPE
         )
         await program.communicate(database_url.encode())
         return program.returncode
 
-    assert await asyncio.gather(upgrade(), upgrade()) == [0, 0]
+    assert list(await asyncio.gather(upgrade(), upgrade())) == [0, 0]
     assert await asyncio.to_thread(migrate.check, database_url) is None
 
 

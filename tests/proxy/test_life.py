@@ -13,8 +13,10 @@ import pytest
 
 from llmproxy.app.opening import open_rooms
 from llmproxy.app.state import AppState
-from llmproxy.config.settings import LogFormat, LogLevel, Settings
-from llmproxy.observe.logs import configure
+from llmproxy.config.settings import Settings
+from llmproxy.observe.access import AccessLog
+from llmproxy.observe.lines import JsonForm
+from llmproxy.observe.outlet import Outlet
 from llmproxy.proxy.answer import Answer, Live, Whole
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.life import live
@@ -42,7 +44,7 @@ class Patient:
 @pytest.fixture
 async def state(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[AppState]:
     settings = Settings(upstream=(upstream.url,), database_path=tmp_path / "llmproxy.db")
-    log = configure(LogLevel.ERROR, LogFormat.JSON, io.StringIO())
+    log = AccessLog(JsonForm(), Outlet(io.StringIO(), lost=JsonForm().lost))
     async with open_rooms(settings, log) as state:
         yield state
 

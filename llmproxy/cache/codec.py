@@ -21,7 +21,7 @@ _TAGS_BYTES = 1024
 _PLAIN, _ZSTD = b"p", b"z"
 _LEVEL = 3
 #: byte lengths of the header, document, frames and ends; the rest is millis
-_LENGTHS = struct.Struct("<IIII")
+_LENGTHS = struct.Struct("<IIIII")
 
 
 class Unstorable(ValueError):
@@ -58,12 +58,12 @@ class Packer:
                 (entry.operation, entry.model, entry.scope, entry.namespace, entry.tags),
                 (entry.created, entry.expires, entry.upstream_seconds),
                 (entry.prompt_tokens, entry.completion_tokens),
-                entry.hidden,
                 [(name.decode("latin-1"), value.decode("latin-1")) for name, value in entry.headers],
             )
         )
-        lengths = _LENGTHS.pack(len(head), len(entry.document), len(entry.frames), len(entry.ends))
-        body = b"".join((lengths, head, entry.document, entry.frames, entry.ends, entry.millis))
+        parts = (head, entry.document, entry.frames, entry.ends, entry.millis)
+        lengths = _LENGTHS.pack(*map(len, parts))
+        body = b"".join((lengths, *parts, entry.hidden))
         body = _ZSTD + self._zstd.compress(body) if len(body) >= self._compress_from else _PLAIN + body
         return Packed(entry.key, _digest(entry.key, FORMAT, body), FORMAT, body)
 
@@ -81,12 +81,13 @@ class Unpacker:
         mark, body = packed.body[:1], packed.body[1:]
         if mark == _ZSTD:
             body = self._zstd.decompress(body)
-        head, document, frames, ends = _LENGTHS.unpack_from(body)
+        head, document, frames, ends, millis = _LENGTHS.unpack_from(body)
         head += _LENGTHS.size
         document += head
         frames += document
         ends += frames
-        texts, times, tokens, hidden, headers = orjson.loads(body[_LENGTHS.size : head])
+        millis += ends
+        texts, times, tokens, headers = orjson.loads(body[_LENGTHS.size : head])
         operation, model, scope, namespace, tags = texts
         created, expires, upstream_seconds = times
         prompt_tokens, completion_tokens = tokens
@@ -102,8 +103,8 @@ class Unpacker:
             document=body[head:document],
             frames=body[document:frames],
             ends=body[frames:ends],
-            millis=body[ends:],
-            hidden=tuple((first, last) for first, last in hidden),
+            millis=body[ends:millis],
+            hidden=body[millis:],
             headers=tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers),
             upstream_seconds=upstream_seconds,
             prompt_tokens=prompt_tokens,

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-Spans = tuple[tuple[int, int], ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -11,8 +9,8 @@ class Entry:
 
     ``document`` is the JSON document. ``frames`` is the stream's transcript (SSE or NDJSON, terminal event
     included), empty where the answer came as plain JSON. ``ends`` are the end offsets of the frames in ``frames``
-    and ``millis`` the milliseconds since the call began at which each arrived, both packed as native ``array('I')``
-    bytes. ``hidden`` are the spans of frames that only a caller who asked for usage gets.
+    and ``millis`` the milliseconds since the call began at which each arrived; ``hidden`` are start and end of each
+    frame that only a caller who asked for usage gets. All three are native ``array('I')`` bytes, a tenth of tuples.
     """
 
     key: bytes
@@ -27,7 +25,7 @@ class Entry:
     frames: bytes = b""
     ends: bytes = b""
     millis: bytes = b""
-    hidden: Spans = ()
+    hidden: bytes = b""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     upstream_seconds: float = 0.0
     prompt_tokens: int | None = None
@@ -36,4 +34,4 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes this entry answers for in the tiers' bounds."""
-        return len(self.document) + len(self.frames) + len(self.ends) + len(self.millis)
+        return len(self.document) + len(self.frames) + len(self.ends) + len(self.millis) + len(self.hidden)

@@ -59,7 +59,8 @@ def body_of(asked: Asked, entry: Entry) -> bytes:
 
 def _without(entry: Entry) -> bytes:
     kept, at = [], 0
-    for start, end in entry.hidden:
+    bounds = iter(array("I", entry.hidden))
+    for start, end in zip(bounds, bounds, strict=True):
         kept.append(entry.frames[at:start])
         at = end
     kept.append(entry.frames[at:])

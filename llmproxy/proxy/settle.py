@@ -136,12 +136,12 @@ def _landed(recording: Recording, body: bytes, document: Document, frames: tuple
     return Landed(body, Reason.STORED, usage, seconds, (entry,), recording.headers)
 
 
-def _offsets(asked: Asked, frames: tuple[bytes, ...]) -> tuple[bytes, tuple[tuple[int, int], ...]]:
-    ends, hidden, at = array("I"), [], 0
+def _offsets(asked: Asked, frames: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+    ends, hidden, at = array("I"), array("I"), 0
     for frame in frames:
         end = at + len(frame)
         if asked.endpoint.dialect.usage_only(frame):
-            hidden.append((at, end))
+            hidden.extend((at, end))
         ends.append(end)
         at = end
-    return ends.tobytes(), tuple(hidden)
+    return ends.tobytes(), hidden.tobytes()

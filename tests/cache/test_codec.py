@@ -15,7 +15,6 @@ words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 tags = st.lists(words.filter(lambda word: "\n" not in word), max_size=4).map(tuple)
 seconds = st.floats(allow_nan=False, allow_infinity=False)
 tokens = st.none() | st.integers(0, 2**40)
-spans = st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)), max_size=3).map(tuple)
 headers = st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=20)), max_size=3).map(tuple)
 
 entries = st.builds(
@@ -32,7 +31,7 @@ entries = st.builds(
     frames=st.binary(max_size=3000),
     ends=st.binary(max_size=40),
     millis=st.binary(max_size=40),
-    hidden=spans,
+    hidden=st.binary(max_size=40),
     headers=headers,
     upstream_seconds=seconds,
     prompt_tokens=tokens,

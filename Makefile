@@ -18,8 +18,8 @@ help: ## list the targets
 demo: $(VENV)/demo.stamp ## a real small model, the proxy and a tour; ARGS=--once ends after the tour
 	@$(BIN)/llmproxy demo $(ARGS)
 
-test: $(VENV)/dev.stamp ## all tests; ARGS goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/dev.stamp ## all tests with coverage by branch; ARGS goes to pytest
+	$(BIN)/python -m pytest --cov $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, format, types, imports, rendered pages
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Opens the rooms from the bottom up, and closes them in reverse."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -12,7 +13,8 @@ from llmproxy.cache.hot import HotTable
 from llmproxy.cache.tiers import open_cache
 from llmproxy.capture.tee import Capture
 from llmproxy.config.settings import OnDisconnect, Settings
-from llmproxy.database.engine import open_database
+from llmproxy.database.engine import Database, open_database
+from llmproxy.database.faults import DatabaseUnusable, fault_of
 from llmproxy.history.history import history_for
 from llmproxy.ingress.access import InFlight
 from llmproxy.observe.access import AccessLog
@@ -25,18 +27,24 @@ from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.ids import RequestIds
 
+log = logging.getLogger(__name__)
+
+
+class CannotStart(Exception):
+    """The program cannot start; the message says what to do."""
+
 
 @asynccontextmanager
-async def open_rooms(settings: Settings, log: AccessLog) -> AsyncIterator[AppState]:
+async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[AppState]:
     """Database, cache, history, upstreams, flights; at the end whatever waits is written."""
     metrics, rates = Metrics(__version__), Rates()
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(settings.database))
+        database = await stack.enter_async_context(await _usable(settings.database))
         cache = await stack.enter_async_context(open_cache(settings, database, metrics.store_failed))
         history = history_for(settings, database)
         history.open()
         stack.push_async_callback(history.close, settings.shutdown_seconds)
-        accounts = Accounts(metrics, rates, log, history)
+        accounts = Accounts(metrics, rates, access, history)
         stack.callback(accounts.ledger.close)
         upstreams = Upstreams(settings, IdentityStore(database))
         stack.push_async_callback(upstreams.close)
@@ -50,6 +58,22 @@ async def open_rooms(settings: Settings, log: AccessLog) -> AsyncIterator[AppSta
         state = AppState(settings, rooms, admin, metrics, accounts, database, InFlight(), RequestIds())
         _show(state)
         yield state
+
+
+async def _usable(url: str) -> Database:
+    """Raises ``CannotStart`` for a database that no waiting will make usable; one that is down may come back."""
+    try:
+        database = open_database(url)
+    except DatabaseUnusable as error:
+        raise CannotStart(str(error)) from error
+    try:
+        await database.verify()
+    except DatabaseUnusable as error:
+        await database.close()
+        raise CannotStart(str(error)) from error
+    except Exception as error:  # noqa: BLE001  whatever the driver raises: requests go on without a database
+        log.warning("the database cannot be used now (%s); requests go on without it", fault_of(error))
+    return database
 
 
 def _show(state: AppState) -> None:

@@ -1,6 +1,7 @@
 """The running server: a socket, uvicorn on it, the rooms around it."""
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -13,8 +14,8 @@ import uvloop
 
 from llmproxy import __version__
 from llmproxy.app.factory import create_app
-from llmproxy.app.opening import open_rooms
-from llmproxy.config.settings import Settings
+from llmproxy.app.opening import CannotStart, open_rooms
+from llmproxy.config.settings import LogLevel, Settings
 from llmproxy.ingress.hot import Hot, protocol_class
 from llmproxy.ingress.protocol import Protocol
 from llmproxy.observe.logs import configure
@@ -22,10 +23,6 @@ from llmproxy.observe.logs import configure
 #: longer than the clients' own, so that it is they who close an idle connection (httpx 5 s, Node 4 s)
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
-
-
-class CannotStart(Exception):
-    """The server cannot start; the message says what to do."""
 
 
 def run(settings: Settings) -> None:
@@ -36,6 +33,9 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     listener = _bind(settings)
     log = configure(settings.log_level, settings.log_format, sys.stderr)
+    if settings.log_level is not LogLevel.DEBUG:
+        # what it says of its coming and going is said here in fewer words
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     async with open_rooms(settings, log) as state:
         if not state.rooms.upstreams.targets:
             raise CannotStart(_NOTHING_FOUND)

@@ -3,6 +3,7 @@
 import typer
 
 from llmproxy.app import server
+from llmproxy.app.opening import CannotStart
 from llmproxy.cli.failure import Failure
 from llmproxy.cli.options import (
     DatabaseFlag,
@@ -34,5 +35,5 @@ def serve(
     settings = load_with(upstream, host, port, database, log_level, log_format).settings
     try:
         server.run(settings)
-    except server.CannotStart as error:
+    except CannotStart as error:
         raise Failure(str(error)) from error

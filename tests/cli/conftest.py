@@ -7,6 +7,9 @@ import pytest
 
 from llmproxy.config.describe import PREFIX
 from tests.cli.program import Program
+from tests.logging_state import restored
+
+__all__ = ["restored"]
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import TextIO
 
 import pytest
@@ -9,28 +8,11 @@ import pytest
 from llmproxy.config.settings import LogFormat, LogLevel
 from llmproxy.observe.lines import JsonForm, TextForm
 from llmproxy.observe.logs import configure, form_for
+from tests.logging_state import restored
 from tests.observe.exchanges import hit
 from tests.observe.streams import Terminal
 
-NAMES = ("", "llmproxy", "uvicorn", "uvicorn.error", "uvicorn.asgi", "uvicorn.access")
-
-
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    """Logging is the process's: what a test sets up must be gone after it."""
-    before = [
-        (logger, logger.level, list(logger.handlers), logger.propagate, logger.disabled)
-        for logger in map(logging.getLogger, NAMES)
-    ]
-    # handlers that are not ours (pytest's) must not be closed by a set-up that replaces them
-    logging.getLogger().handlers.clear()
-    yield
-    logging.getLogger().handlers[0].close()
-    for logger, level, handlers, propagate, disabled in before:
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
-        logger.propagate = propagate
-        logger.disabled = disabled
+__all__ = ["restored"]
 
 
 def lines(stream: io.StringIO) -> list[str]:

@@ -22,7 +22,8 @@ def migrations() -> Path:
 
 def configuration(url: str) -> Config:
     """Alembic's configuration for the database at ``url``."""
-    config = Config(attributes={"url": url})
+    # Alembic's own default is the standard output of the moment at which it was imported
+    config = Config(attributes={"url": url}, stdout=sys.stdout)
     config.set_main_option("script_location", str(migrations()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config

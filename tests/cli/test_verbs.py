@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from llmproxy.app import server
+from llmproxy.app.opening import CannotStart
 from llmproxy.cli import VERBS, load
 from llmproxy.config.settings import LogFormat, LogLevel, Settings
 from llmproxy.wire.errors import UpstreamRefused
@@ -79,7 +80,7 @@ def test_a_database_url_is_told_from_a_path(llmproxy: Program, monkeypatch: pyte
 @pytest.mark.parametrize(
     "error",
     [
-        server.CannotStart("no model server was found"),
+        CannotStart("no model server was found"),
         UpstreamRefused("no answer"),
         OSError(98, "Address already in use"),
     ],

@@ -21,7 +21,7 @@ from llmproxy.proxy.answer import Answer, Live, Whole
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.life import live
 from llmproxy.upstream.headers import Peer
-from llmproxy.wire.directives import Directives
+from llmproxy.wire.directives import PLAIN, Directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import Exchange
@@ -50,7 +50,7 @@ async def state(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[App
 
 
 async def ask(
-    state: AppState, body: dict[str, Any], wishes: Directives = Directives(), path: str = "/v1/chat/completions"
+    state: AppState, body: dict[str, Any], wishes: Directives = PLAIN, path: str = "/v1/chat/completions"
 ) -> tuple[Exchange, Answer]:
     endpoint, raw = BY_PATH[path], orjson.dumps(body)
     draft = state.rooms.memo.draft(endpoint, raw)

@@ -117,6 +117,7 @@ def test_what_is_no_proper_object_is_refused(body: bytes) -> None:
 @settings(max_examples=200)
 def test_any_bytes_give_an_object_or_a_refusal(body: bytes) -> None:
     try:
-        assert isinstance(parse(body), dict)
-    except BadRequest as error:
-        assert error.http_status == 400
+        parsed = parse(body)
+    except BadRequest:
+        return
+    assert isinstance(parsed, dict)

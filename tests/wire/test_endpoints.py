@@ -11,15 +11,15 @@ PUBLISHED = json.loads((Path(__file__).parent / "openai-fields.json").read_text(
 
 #: fields that change the answer: what is here is keyed, on purpose
 KEYED = {
-    "chat": "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens messages "
-    "modalities model moderation n parallel_tool_calls prediction presence_penalty reasoning_effort response_format seed "
-    "stop temperature tool_choice tools top_logprobs top_p verbosity web_search_options",
-    "completions": "best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed stop "
-    "suffix temperature top_p",
+    "chat": "audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens max_tokens "
+    "messages modalities model moderation n parallel_tool_calls prediction presence_penalty reasoning_effort "
+    "response_format seed stop temperature tool_choice tools top_logprobs top_p verbosity web_search_options",
+    "completions": "best_of echo frequency_penalty logit_bias logprobs max_tokens model n presence_penalty prompt seed "
+    "stop suffix temperature top_p",
     "embeddings": "dimensions model",
     "responses": "context_management conversation include input instructions max_output_tokens max_tool_calls model "
-    "moderation parallel_tool_calls previous_response_id prompt reasoning temperature text tool_choice tools top_logprobs "
-    "top_p truncation",
+    "moderation parallel_tool_calls previous_response_id prompt reasoning temperature text tool_choice tools "
+    "top_logprobs top_p truncation",
 }
 
 

@@ -5,8 +5,9 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -18,7 +19,8 @@ from llmproxy.app.opening import CannotStart, open_rooms
 from llmproxy.config.settings import LogLevel, Settings
 from llmproxy.ingress.hot import Hot, protocol_class
 from llmproxy.ingress.protocol import Protocol
-from llmproxy.observe.logs import configure
+from llmproxy.observe.lines import Form, TextForm
+from llmproxy.observe.logs import configure, form_for
 
 #: longer than the clients' own, so that it is they who close an idle connection (httpx 5 s, Node 4 s)
 _KEEP_ALIVE_SECONDS = 75
@@ -40,8 +42,9 @@ async def _serve(settings: Settings) -> None:
         if not state.rooms.upstreams.targets:
             raise CannotStart(_NOTHING_FOUND)
         hot = Hot(state.rooms.hot, state.ids, state.accounts.ledger.add, cors=bool(settings.cors_origins))
-        server = _Server(_config(settings, create_app(state), hot))
-        _say(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
+        say = partial(_say, form=form_for(settings.log_format, sys.stderr))
+        server = _Server(_config(settings, create_app(state), hot), say)
+        say(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
         await server.serve([listener])
 
 
@@ -78,11 +81,15 @@ def _config(settings: Settings, app: Any, hot: Hot) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """uvicorn's, but for its signals: it would raise them again before the rooms could be closed."""
 
+    def __init__(self, config: uvicorn.Config, say: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._say = say
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
-            _say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+            self._say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -97,8 +104,10 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(stop)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201  for the person at the terminal, whatever the log level
+def _say(line: str, form: Form) -> None:
+    """For whoever started the program, whatever the log level."""
+    record = logging.makeLogRecord({"name": "llmproxy", "levelname": "INFO", "levelno": logging.INFO, "msg": line})
+    print(line if isinstance(form, TextForm) else form.record(record).rstrip(), file=sys.stderr, flush=True)  # noqa: T201
 
 
 _NOTHING_FOUND = """no model server was found on this machine. Start one, for example

@@ -38,6 +38,11 @@ class FlushLog:
         self._seen: set[int] = set()
         self._own: set[int] = set()
 
+    @property
+    def generation(self) -> int:
+        """Grows when the database is not the one of before."""
+        return self._database.generation
+
     async def append(self, selector: Selector) -> int:
         """Tells the other processes to forget what ``selector`` means. Returns the line's number, from 1."""
         now = self._clock()

@@ -64,6 +64,8 @@ class Cache:
         self.back = back
         self._log = log
         self._clock = clock
+        self._on_fault = on_fault
+        self._generation = 0
         self._health = Health(SqlTier.name, "answering", on_fault, time.monotonic)
         # grows with every flush: what was looked up before one is not promoted after it
         self._epoch = 0
@@ -140,6 +142,7 @@ class Cache:
         """Forgets what other processes have flushed since the last time. Raises what the database raises."""
         if self._log is None:
             return
+        self._notice(self._log.generation)
         for selector, moment in await self._log.news():
             self._epoch += 1
             if self.memory is not None:
@@ -148,6 +151,12 @@ class Cache:
                 # what this process had not yet written when the other one deleted
                 await self.back.flush(before(selector, moment))
             self._epoch += 1
+
+    def _notice(self, generation: int) -> None:
+        """Counts a database that is not the one of before: its file was deleted, or replaced."""
+        if 0 < self._generation < generation:
+            self._on_fault(SqlTier.name, "replaced")
+        self._generation = generation
 
     async def stats(self) -> dict[str, TierStats]:
         """By tier, top down."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -14,6 +15,8 @@ from llmproxy.database import schema
 from llmproxy.database.dialect import WRITES, Dialect
 from llmproxy.database.faults import DatabaseUnusable, Fault, NotOpen, fault_of
 from llmproxy.database.reads import HeldReads, PointQuery, Rows, compile_query
+
+log = logging.getLogger(__name__)
 
 #: a database is one file and one row here; loaded by name, so that nobody pays for the others
 DIALECTS = {
@@ -83,7 +86,10 @@ class Database:
             # not to be tried again and again: only a restart brings another program or another database
             self._refused = error
             raise
-        self.generation += self._identity is None
+        if self._identity is None:
+            if self.generation:
+                log.warning("the database file was gone or replaced: what it held is lost, a new one is in use")
+            self.generation += 1
         self._identity = identity
         self._suspect = False
 

@@ -6,6 +6,7 @@ import logging
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, Unavailable
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 
@@ -54,7 +55,9 @@ async def respond(send: Send, error: ProxyError, scope: Scope) -> None:
     if scope["path"].startswith("/admin"):
         error = Problem(error)
     body = error.body()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error.headers]
+    exchange: Exchange = scope[EXCHANGE]
+    told = [] if exchange.cache is None else forward_headers(exchange, exchange.stored)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *told, *error.headers]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 

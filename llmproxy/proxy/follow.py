@@ -8,8 +8,9 @@ from llmproxy.capture.tee import Capture, Reader
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Outcome, Whole
 from llmproxy.proxy.asked import Asked
-from llmproxy.proxy.headers import JSON, forward_headers, timing_header, type_headers
+from llmproxy.proxy.headers import JSON, timing_header, type_headers
 from llmproxy.proxy.listener import ClientLeft, Listener
+from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Exchange
 

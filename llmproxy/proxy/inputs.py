@@ -21,9 +21,10 @@ from llmproxy.proxy.answer import Failed, Landed, Outcome, Whole
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.fetch import Plan, fly
 from llmproxy.proxy.follow import landing
-from llmproxy.proxy.headers import JSON, forward_headers, timing_header, type_headers
+from llmproxy.proxy.headers import JSON, timing_header, type_headers
 from llmproxy.proxy.listener import Listener
 from llmproxy.proxy.rooms import Rooms
+from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Malformed
 from llmproxy.wire.errors import BadRequest, OnlyIfCached
 from llmproxy.wire.exchange import Exchange, Usage

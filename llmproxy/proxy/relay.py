@@ -8,13 +8,13 @@ from starlette.types import Receive, Scope, Send
 from llmproxy.proxy.body import decoded, decoder, received
 from llmproxy.proxy.client import SocketListener
 from llmproxy.proxy.fetch import reason_of
-from llmproxy.proxy.headers import forward_headers
 from llmproxy.proxy.listener import BrokenOff, ClientLeft
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import forwarded, relayed
 from llmproxy.upstream.target import Call, Reply
+from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.errors import NotImplementedHere, ProxyError, UpstreamError
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason

@@ -110,7 +110,7 @@ class Upstreams:
     def pick(self, model: str) -> Target:
         """The server for a model: of those that list it and were not just unreachable, the one with least to do.
 
-        A name that none lists goes to the first server. Raises ``UpstreamRefused`` where there is none at all.
+        A name that none lists goes to the first server that answers. Raises ``UpstreamRefused`` where there is none.
         """
         candidates = self._candidates(model)
         if not candidates:
@@ -173,7 +173,9 @@ class Upstreams:
 
     def _candidates(self, model: str) -> list[Server]:
         servers = self._servers.values()
-        return [server for server in servers if server.lists(model)] or list(servers)[:1]
+        listing = [server for server in servers if server.lists(model)]
+        # a name that none lists goes to the first that answers: llama.cpp takes any name
+        return listing or [server for server in servers if server.up][:1] or list(servers)[:1]
 
     def _nobody(self) -> str:
         asked = ", ".join(f"{kind} at {url}" for kind, url in self._usual.items())

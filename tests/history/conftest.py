@@ -1,14 +1,5 @@
-"""A database of the test's own."""
+"""Databases."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from tests.databases import database, database_url, postgres, sqlite, sqlite_file
 
-import pytest
-
-from llmproxy.database.engine import Database, open_database
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with open_database(f"sqlite+aiosqlite:///{tmp_path / 'history.db'}") as opened:
-        yield opened
+__all__ = ["database", "database_url", "postgres", "sqlite", "sqlite_file"]

@@ -233,11 +233,11 @@ async def test_settle_has_a_limit(database: Database) -> None:
     await writer.close(1)
 
 
-async def test_a_locked_file_makes_rows_wait(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_locked_file_makes_rows_wait(sqlite: Database, caplog: pytest.LogCaptureFixture) -> None:
     """The fault itself, as another process causes it."""
-    watched = Watched(database)
+    watched = Watched(sqlite)
     await watched.verify()
-    file = database.engine.url.database
+    file = sqlite.engine.url.database
     assert file is not None
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -247,6 +247,6 @@ async def test_a_locked_file_makes_rows_wait(database: Database, caplog: pytest.
         await watched.failed.wait()
         other.execute("COMMIT")
     await writer.settle(20)
-    assert await written(database) == ["a"]
+    assert await written(sqlite) == ["a"]
     assert "(locked)" in caplog.text
     await writer.close(10)

@@ -1,5 +1,6 @@
 """The operator's API: flush, one entry, what the cache did, what happened."""
 
+import re
 from typing import Any
 
 import orjson
@@ -66,7 +67,7 @@ async def cache_stats(request: Request) -> Response:
 async def history(request: Request) -> Response:
     """``GET /api/history?limit=``, newest first."""
     text = request.query_params.get("limit", "50")
-    if not text.isdigit() or not 1 <= int(text) <= _MOST_ROWS:
+    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST_ROWS:
         raise BadRequest(f"'limit' must be a number from 1 to {_MOST_ROWS}.", param="limit")
     state = state_of(request)
     state.settle()

@@ -52,7 +52,7 @@ async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[App
         grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
         flights: Flights[Capture[Outcome]] = Flights(grace)
         stack.push_async_callback(flights.close, settings.shutdown_seconds)
-        hot = HotTable(settings.cache_max_size, cache.touch, lambda: upstreams.epoch)
+        hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, lambda: upstreams.epoch)
         rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, metrics.upstream_failed)
         admin = AdminState(cache, rates, history, accounts.ledger.drain)
         state = AppState(settings, rooms, admin, metrics, accounts, database, InFlight(), RequestIds())

@@ -45,6 +45,11 @@ class HotAnswer:
     second: int = 0
     lines: bytes = b""
 
+    @property
+    def size(self) -> int:
+        """Bytes it holds on to: the request twice, as bytes and as body, the rendering, and the entry."""
+        return 2 * len(self.template.request_body) + len(self.body) + self.entry.size
+
     def head_at(self, now: float) -> bytes:
         second = int(now)
         if second != self.second:
@@ -53,14 +58,20 @@ class HotAnswer:
 
 
 class HotTable:
-    """Raw request -> its answer, bounded in entries. Forgets by itself what is no longer right."""
+    """Raw request -> its answer, bounded in entries and in bytes: an answer holds on to its entry.
 
-    def __init__(self, size: int, current: Callable[[bytes], Entry | None], epoch: Callable[[], int]) -> None:
+    Forgets by itself what is no longer right.
+    """
+
+    def __init__(
+        self, size: int, max_bytes: int, current: Callable[[bytes], Entry | None], epoch: Callable[[], int]
+    ) -> None:
         """``current(key)`` is the memory tier's entry, touched; ``epoch()`` grows when a model's identity changes."""
         self._size = size
+        self._max_bytes = max_bytes
         self._current = current
         self._epoch = epoch
-        self._answers: LRUCache[bytes, HotAnswer] = _Answers(size, self)
+        self._answers: LRUCache[bytes, HotAnswer] = _Answers(max_bytes, self)
         #: head -> length of the whole request, and how many requests have this head
         self._heads: dict[bytes, list[int]] = {}
 
@@ -84,10 +95,13 @@ class HotTable:
 
     def remember(self, raw: bytes, answer: HotAnswer) -> None:
         """``raw`` is one whole request, head and body."""
-        if self._size == 0 or len(raw) > LONGEST:
+        if self._size == 0 or len(raw) > LONGEST or answer.size > self._max_bytes:
             return
-        if raw not in self._answers:
-            self._heads.setdefault(_head(raw), [len(raw), 0])[1] += 1
+        if raw in self._answers:
+            del self._answers[raw]
+        elif len(self._answers) >= self._size:
+            self._answers.popitem()
+        self._heads.setdefault(_head(raw), [len(raw), 0])[1] += 1
         self._answers[raw] = answer
 
     def forgotten(self, raw: bytes) -> None:
@@ -101,8 +115,8 @@ class HotTable:
 class _Answers(LRUCache[bytes, HotAnswer]):
     """Tells the table what falls out, so that the heads stay in step."""
 
-    def __init__(self, size: int, table: HotTable) -> None:
-        super().__init__(max(1, size))
+    def __init__(self, max_bytes: int, table: HotTable) -> None:
+        super().__init__(max_bytes, getsizeof=lambda answer: answer.size)
         self._table = table
 
     def __delitem__(self, raw: bytes) -> None:

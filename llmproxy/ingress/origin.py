@@ -6,7 +6,6 @@ nor ``Sec-Fetch-Site``.
 """
 
 import ipaddress
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -44,7 +43,7 @@ class Origin:
             )
         if origin in self._origins or "*" in self._origins:
             return
-        foreign = bool(origin) and (origin == "null" or urlsplit(origin).netloc.lower() != host.lower())
+        foreign = bool(origin) and (origin == "null" or origin.partition("://")[2].lower() != host.lower())
         if foreign or site in (b"cross-site", b"same-site"):
             raise Forbidden(
                 f"Requests from web pages of another site ({origin[:100] or 'unnamed'}) are refused. "
@@ -55,7 +54,8 @@ class Origin:
 def _hostname(host: str) -> str:
     """The name without the port, an IPv6 address without its brackets."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, _, port = host[1:].partition("]")
+        return name if port == "" or (port[0] == ":" and port[1:].isdigit()) else host
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()
 
 

@@ -1,7 +1,7 @@
 """Which paths need no caller's key: what orchestrators and Prometheus ask, and what the admin token guards."""
 
 _OPEN = frozenset({"/health", "/ready", "/metrics"})
-_OPERATORS = ("/admin/", "/api/history", "/api/cache/")
+_OPERATORS = frozenset({"/api/history", "/api/cache/stats"})
 
 
 def is_open(path: str) -> bool:
@@ -10,4 +10,5 @@ def is_open(path: str) -> bool:
 
 def is_operators(path: str) -> bool:
     """Whether the path belongs to the operator: guarded by the admin token where one is set."""
-    return path.startswith(_OPERATORS)
+    # whole paths: what only begins like one is passed through to the upstream, and needs a caller's key
+    return path in _OPERATORS or path.startswith("/admin/")

@@ -7,7 +7,7 @@ from llmproxy.cache.flight import Flight
 from llmproxy.capture.tee import Capture, Reader
 from llmproxy.proxy.view import View
 from llmproxy.wire.dialect import Dialect
-from llmproxy.wire.errors import ProxyError
+from llmproxy.wire.errors import ProxyError, UpstreamStatus
 from llmproxy.wire.exchange import NO_USAGE, Usage
 from llmproxy.wire.vocabulary import Reason
 
@@ -35,6 +35,14 @@ class Failed:
 
     error: ProxyError
     reason: Reason
+
+    @property
+    def leaders_own(self) -> bool:
+        """Whether it says something about the leader rather than about the request: its key, its abandonment, the form
+        it asked for. Who followed and was sent nothing yet can lead."""
+        if self.reason in (Reason.ABANDONED, Reason.TOO_LARGE):
+            return True
+        return isinstance(self.error, UpstreamStatus) and self.error.http_status in (401, 403)
 
 
 Outcome = Landed | Failed

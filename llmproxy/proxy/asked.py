@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from typing import Any
 
+import orjson
 from cachetools import LRUCache
 
 from llmproxy.cache.policy import Traits
@@ -17,6 +18,8 @@ from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import BadRequest
 
 _MEMO_SIZE = 10_000
+#: a draft that holds on to more of its body than this is not remembered
+_MEMO_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,18 @@ class Asked:
         return parse(self.raw)
 
     @property
+    def digest(self) -> bytes:
+        """Of all that the client asked: the body, and a query where there is one."""
+        query = self.target.partition(b"?")[2]
+        return sha256(self.draft.digest + query).digest() if query else self.draft.digest
+
+    @property
     def view(self) -> View:
         return View(self.endpoint.dialect, self.draft.include_usage, self.draft.echo)
 
 
 class Memo:
-    """Exact bytes of a body -> its draft. Holds digests only, so its size is bounded in entries."""
+    """Exact bytes of a body -> its draft. Bounded in entries, and each of them in what callers chose of it."""
 
     def __init__(self, size: int = _MEMO_SIZE) -> None:
         self._drafts: LRUCache[bytes, Draft] = LRUCache(size)
@@ -67,7 +76,9 @@ class Memo:
         token = blake2b(raw, digest_size=16, person=endpoint.name.encode()[:16]).digest()
         draft = self._drafts.get(token)
         if draft is None:
-            draft = self._drafts[token] = _draft(endpoint, parse(raw))
+            draft = _draft(endpoint, parse(raw))
+            if len(draft.model) + len(draft.user) + len(orjson.dumps(draft.echo)) <= _MEMO_BYTES:
+                self._drafts[token] = draft
         return draft
 
 
@@ -84,6 +95,8 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
     if options is not None and not isinstance(options, dict):
         raise BadRequest("'stream_options' must be an object.", param="stream_options")
     user = body.get("user")
+    # what is excused from the key is sent on all the same: it must be possible to write it
+    canonical({name: body[name] for name in endpoint.excused if name in body}, ())
     # where a stream is another entry, saying what is so anyway makes no difference
     keyed = {**body, "stream": stream} if endpoint.streams else body
     return Draft(

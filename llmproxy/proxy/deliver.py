@@ -7,6 +7,7 @@ from starlette.types import Send
 
 from llmproxy.capture.tee import Lagged
 from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Paced, Whole
+from llmproxy.proxy.follow import TOO_LARGE
 from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
@@ -99,6 +100,8 @@ def _landed(answer: Live, exchange: Exchange, landed: Landed) -> bytes:
     exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
     head = answer.flight.work.head
     if answer.stream and head is not None and not head.stream:
+        if landed.reason is Reason.TOO_LARGE and not landed.document:
+            return _failure(answer, exchange, TOO_LARGE)
         return answer.view.rendered(landed.document)
     return b""
 

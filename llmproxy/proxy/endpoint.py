@@ -71,7 +71,8 @@ def _remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> N
     remember: Remember | None = extensions.get("llmproxy.hot")
     if remember is None or exchange.cache is not CacheStatus.HIT or exchange.reason is Reason.INPUTS:
         return
-    if not _timeless(asked.wishes):
+    if not _timeless(asked.wishes) or rooms.upstreams.identity(asked.draft.model) != asked.identity:
+        # the model may have been swapped since the key was made: from now on it is another request
         return
     entry = rooms.cache.peek(bytes.fromhex(exchange.key))
     if entry is None:
@@ -83,7 +84,7 @@ def _remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> N
         lines += replay_headers(asked, entry, CacheStatus.HIT, Reason.MEMORY, now)
         return b"".join(b"%b: %b\r\n" % line for line in lines)
 
-    named = any(name == b"x-request-id" for name, _ in asked.headers)
+    named = exchange.request_id.encode() in (value for name, value in asked.headers if name == b"x-request-id")
     request_id = exchange.request_id if named else ""
     remember(HotAnswer(entry, body, head, request_id, rooms.upstreams.epoch, _template(exchange)))
 

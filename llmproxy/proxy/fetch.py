@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 #: an error document larger than this says nothing more
 _ERROR_BYTES = 1024 * 1024
+#: Largest answer that is put together for a caller who needs the whole of it: a plain document, or embeddings. How much
+#: of that is kept is another matter (``LLMPROXY_CACHE_ENTRY_BYTES``).
+WHOLE_BYTES = 64 * 1024 * 1024
 #: how long the end of a body may take after the end of the answer in it
 _READ_ON_SECONDS = 1.0
 
@@ -85,6 +88,9 @@ async def _fetch(
     reply = await rooms.upstreams.send(target, call)
     exchange.mark(Phase.SEND)
     try:
+        if reply.status < 400 and reply.status != 200:
+            # neither an answer nor an error: passed on as it is, an SDK would take it for one of them
+            raise UpstreamBroke(f"The model server answered with status {reply.status}{_elsewhere(reply)}.")
         if reply.status != 200:
             raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
         recording = Recording(asked, capture, adapted, plan.key, plan.scope, kept_headers(reply.headers), settings)
@@ -188,6 +194,12 @@ async def _room(recording: Recording) -> None:
             await recording.capture.room()
     except TimeoutError:
         raise UpstreamBroke("The answer was given up: nobody read on.") from None
+
+
+def _elsewhere(reply: Reply) -> str:
+    """Where a redirect leads: most often LLMPROXY_UPSTREAM lacks its ``https`` or a path."""
+    where = next((value for name, value in reply.headers if name == b"location"), b"")
+    return f", which leads to {where[:200].decode('latin-1')!r}" if where else ""
 
 
 def _framed(reply: Reply, adapted: Adapted) -> bool:

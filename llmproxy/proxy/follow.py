@@ -13,6 +13,9 @@ from llmproxy.proxy.listener import ClientLeft, Listener
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import Reason
+
+TOO_LARGE = "The answer is too large to be given in another form than the upstream's."
 
 
 async def follow(
@@ -71,7 +74,7 @@ async def _first(
             if head.stream and stream:
                 return _live(exchange, asked, flight, reader)
             if capture.overflowed and (head.stream or stream):
-                raise UpstreamBroke("The answer is too large to be given in another form than the upstream's.")
+                return Failed(UpstreamBroke(TOO_LARGE), Reason.TOO_LARGE)
             if capture.overflowed:
                 return _live(exchange, asked, flight, reader, stream=False)
         if capture.outcome is not None:

@@ -13,20 +13,21 @@ from typing import Any
 import orjson
 
 from llmproxy.cache.entry import Entry
+from llmproxy.cache.flight import Flight
 from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import Freshness, Verdict, freshness
 from llmproxy.capture.tee import Capture
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.answer import Failed, Landed, Outcome, Whole
 from llmproxy.proxy.asked import Asked
-from llmproxy.proxy.fetch import Plan, fly
+from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
 from llmproxy.proxy.follow import landing
 from llmproxy.proxy.headers import JSON, timing_header, type_headers
 from llmproxy.proxy.listener import Listener
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Malformed
-from llmproxy.wire.errors import BadRequest, OnlyIfCached
+from llmproxy.wire.errors import BadRequest, OnlyIfCached, ProxyError
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
@@ -49,15 +50,22 @@ async def embed(
     exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
     wanted = _keyed(exchange, asked, inputs_of(body))
     exchange.mark(Phase.KEY)
-    known = await _known(asked, list(wanted), rooms) if verdict.look_up else {}
+    known, spare = await _known(asked, list(wanted), rooms) if verdict.look_up else ({}, {})
     exchange.mark(Phase.LOOK_UP)
     missing = {key: value for key, value in wanted.items() if key not in known}
     if missing:
         if asked.wishes.only_if_cached:
             exchange.stored = Reason.ONLY_IF_CACHED
             raise OnlyIfCached("Not every input is stored, and the request forbids to ask the upstream.")
-        fetched = await _fetched(exchange, asked, body, missing, rooms, listener)
-        known |= {entry.key: entry for entry in fetched.entries}
+        try:
+            fetched = await _fetched(exchange, asked, body, missing, verdict, rooms, listener)
+        except ProxyError as error:
+            if error.http_status < 500 or not missing.keys() <= spare.keys():
+                raise
+            exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
+            known |= {key: spare[key] for key in missing}
+        else:
+            known |= {entry.key: entry for entry in fetched.entries}
     else:
         exchange.cache, exchange.reason = CacheStatus.HIT, Reason.INPUTS
     order = [known[key] for key in _keys(exchange, asked, inputs_of(body))]
@@ -67,7 +75,7 @@ async def embed(
 def _keys(exchange: Exchange, asked: Asked, inputs: Sequence[Any]) -> list[bytes]:
     scope, namespace = exchange.caller.scope, asked.wishes.namespace
     return [
-        key_of(asked.endpoint.name, asked.identity, scope, namespace, asked.draft.digest + orjson.dumps(value))
+        key_of(asked.endpoint.name, asked.identity, scope, namespace, asked.digest + orjson.dumps(value))
         for value in inputs
     ]
 
@@ -79,10 +87,15 @@ def _keyed(exchange: Exchange, asked: Asked, inputs: Sequence[Any]) -> dict[byte
     return dict(zip(keys, inputs, strict=True))
 
 
-async def _known(asked: Asked, keys: list[bytes], rooms: Rooms) -> dict[bytes, Entry]:
+async def _known(asked: Asked, keys: list[bytes], rooms: Rooms) -> tuple[dict[bytes, Entry], dict[bytes, Entry]]:
+    """The entries that answer, and those that may answer if the upstream fails."""
     found, now = await rooms.cache.find_many(keys), time.time()
+    judged = [(key, entry, freshness(entry, asked.wishes, now)) for key, entry in found.items()]
     usable = (Freshness.FRESH, Freshness.STALE)
-    return {key: entry for key, entry in found.items() if freshness(entry, asked.wishes, now) in usable}
+    return (
+        {key: entry for key, entry, verdict in judged if verdict in usable},
+        {key: entry for key, entry, verdict in judged if verdict is Freshness.IF_ERROR},
+    )
 
 
 async def _fetched(
@@ -90,28 +103,44 @@ async def _fetched(
     asked: Asked,
     body: dict[str, Any],
     missing: dict[bytes, Any],
+    verdict: Verdict,
     rooms: Rooms,
     listener: Listener,
 ) -> Landed:
     flight_key = sha256(b"".join(missing)).digest()
-    flight = rooms.flights.find(flight_key) if rooms.settings.single_flight and asked.wishes.single_flight else None
+    shared = rooms.settings.single_flight and asked.wishes.single_flight
+    flight = rooms.flights.find(flight_key) if shared and verdict.look_up else None
+    outcome: Outcome | None = None
     if flight is not None:
         flight.listen()
         exchange.cache = CacheStatus.JOINED
-    else:
-        rest = list(missing.values())
-        sent = body | {"input": rest if isinstance(body["input"], list) else rest[0], "encoding_format": "float"}
-        split = partial(_split, asked, missing, exchange.caller.scope, rooms.settings)
-        plan = Plan(asked, sent, None, exchange.caller.scope, asked.identity, flight_key, split)
-        capture: Capture[Outcome] = Capture(rooms.settings.cache_entry_bytes)
-        flight = rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
-    exchange.mark(Phase.JOIN)
-    outcome = await landing(flight, listener)
+        exchange.mark(Phase.JOIN)
+        outcome = await landing(flight, listener)
+    if outcome is None or (isinstance(outcome, Failed) and outcome.leaders_own):
+        flight = _launch(exchange, asked, body, missing, flight_key if shared and outcome is None else None, rooms)
+        exchange.mark(Phase.JOIN)
+        outcome = await landing(flight, listener)
     if isinstance(outcome, Failed):
         exchange.stored = outcome.reason
         raise outcome.error
     exchange.stored, exchange.upstream_seconds = outcome.reason, outcome.seconds
     return outcome
+
+
+def _launch(
+    exchange: Exchange,
+    asked: Asked,
+    body: dict[str, Any],
+    missing: dict[bytes, Any],
+    flight_key: bytes | None,
+    rooms: Rooms,
+) -> Flight[Capture[Outcome]]:
+    rest = list(missing.values())
+    sent = body | {"input": rest if isinstance(body["input"], list) else rest[0], "encoding_format": "float"}
+    split = partial(_split, asked, missing, exchange.caller.scope, rooms.settings)
+    plan = Plan(asked, sent, None, exchange.caller.scope, asked.identity, flight_key, split)
+    capture: Capture[Outcome] = Capture(max(WHOLE_BYTES, rooms.settings.cache_entry_bytes))
+    return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +231,18 @@ def _rendered(exchange: Exchange, order: list[Entry], encoding: str, hits: int) 
     )
     exchange.usage, exchange.response_body = Usage(tokens, None), body
     headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False), *order[0].headers]
-    if exchange.cache is CacheStatus.HIT:
+    if exchange.cache in (CacheStatus.HIT, CacheStatus.STALE):
         exchange.upstream_seconds = sum(entry.upstream_seconds for entry in order)
         age = max(0, int(time.time() - min(entry.created for entry in order)))
         left = int(min(entry.expires for entry in order) - time.time())
         key = exchange.key.encode()
         headers += [
-            (b"x-cache", b"HIT"),
-            (b"cache-status", b'llmproxy; hit; ttl=%d; key="%s"; detail=inputs' % (left, key)),
+            (b"x-cache", exchange.cache.upper().encode()),
+            (
+                b"cache-status",
+                b'llmproxy; hit; ttl=%d; key="%s"; detail=%s'
+                % (left, key, (exchange.reason or Reason.INPUTS).encode()),
+            ),
             (b"age", b"%d" % age),
         ]
     else:

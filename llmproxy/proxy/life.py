@@ -15,13 +15,13 @@ from llmproxy.cache.policy import Freshness, Verdict, admit, freshness
 from llmproxy.capture.tee import Capture
 from llmproxy.proxy.answer import Answer, Failed, Outcome
 from llmproxy.proxy.asked import Asked
-from llmproxy.proxy.fetch import Plan, fly
+from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
 from llmproxy.proxy.follow import follow
 from llmproxy.proxy.inputs import embed, inputs_of
 from llmproxy.proxy.listener import Listener
 from llmproxy.proxy.replay import replay
 from llmproxy.proxy.rooms import Rooms
-from llmproxy.wire.errors import OnlyIfCached, UpstreamStatus
+from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
@@ -57,7 +57,7 @@ async def _flown(
     if isinstance(seat, Entry):
         return replay(exchange, asked, seat, rooms.settings, time.time())
     result = await follow(exchange, asked, seat.flight, listener, rooms.settings)
-    if isinstance(result, Failed) and not seat.led and _leaders_own(result):
+    if isinstance(result, Failed) and not seat.led and result.leaders_own:
         # nothing was sent to this caller yet, and the failure was the leader's: lead
         flight = _launch(exchange, asked, None, key, rooms)
         return await follow(exchange, asked, flight, listener, rooms.settings)
@@ -69,7 +69,7 @@ def _key(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: Rooms) -> by
         exchange.cache, exchange.reason = CacheStatus.BYPASS, verdict.reason
         return None
     scope, namespace = exchange.caller.scope, asked.wishes.namespace
-    key = key_of(asked.endpoint.name, asked.identity, scope, namespace, asked.draft.digest)
+    key = key_of(asked.endpoint.name, asked.identity, scope, namespace, asked.digest)
     exchange.key = key.hex()
     exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
     return key
@@ -123,15 +123,10 @@ def _launch(
 ) -> Flight[Capture[Outcome]]:
     """Starts the upstream call. ``flight_key`` None: nobody can join it; ``key`` None: its answer is not kept."""
     plan = Plan(asked, asked.body(), key, exchange.caller.scope, asked.identity, flight_key)
-    capture: Capture[Outcome] = Capture(rooms.settings.cache_entry_bytes)
+    kept = rooms.settings.cache_entry_bytes
+    # a stream can go out piece by piece, whatever its size; a plain answer may have to be put together from one
+    capture: Capture[Outcome] = Capture(kept if asked.draft.stream else max(WHOLE_BYTES, kept))
     return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
-
-
-def _leaders_own(failed: Failed) -> bool:
-    """Whether a failure says something about the leader rather than about the request: its key, its abandonment."""
-    if failed.reason is Reason.ABANDONED:
-        return True
-    return isinstance(failed.error, UpstreamStatus) and failed.error.http_status in (401, 403)
 
 
 def _failed(exchange: Exchange, asked: Asked, failed: Failed, stale: Entry | None, rooms: Rooms) -> Answer:

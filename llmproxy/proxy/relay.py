@@ -20,6 +20,7 @@ from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
 _ERROR_BYTES = 1024 * 1024
+_NOT_MODIFIED = 304
 
 
 class Relay:
@@ -96,6 +97,9 @@ class _Passage:
         exchange = self._exchange
         exchange.status = reply.status
         headers = [*relayed(reply.headers), *forward_headers(exchange, None)]
+        if reply.status == _NOT_MODIFIED:
+            # the length is that of a body which does not follow (RFC 9110 section 15.4.5): the server would wait for it
+            headers = [header for header in headers if header[0] != b"content-length"]
         await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
         try:
             async for chunk in reply.chunks():

@@ -36,8 +36,14 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def canonical(body: dict[str, Any], excused: Container[str]) -> bytes:
-    """The body's keyed fields, top-level names sorted, everything nested in the order received."""
-    return orjson.dumps({name: body[name] for name in sorted(body) if name not in excused})
+    """The body's keyed fields, top-level names sorted, everything nested in the order received.
+
+    Raises ``BadRequest`` for what is nested deeper than can be written again (some 250 levels).
+    """
+    try:
+        return orjson.dumps({name: body[name] for name in sorted(body) if name not in excused})
+    except orjson.JSONEncodeError as error:
+        raise BadRequest("The request body is nested too deeply.") from error
 
 
 def _lexical(body: bytes) -> dict[str, Any]:

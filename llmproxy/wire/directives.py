@@ -8,6 +8,7 @@ from llmproxy.wire.errors import BadRequest
 
 _LONGEST_NAME = 128
 _MOST_TAGS = 32
+_SECONDS = frozenset({"max_age", "min_fresh", "max_stale", "stale_if_error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def directives(headers: Iterable[tuple[bytes, bytes]]) -> Directives:
         if name == b"cache-control":
             _cache_control(value.decode("latin-1"), said)
         elif name.startswith(b"x-llmproxy-"):
-            _own(name[11:].decode("latin-1"), value.decode("utf-8", "replace").strip(), said)
+            _own(name[11:].decode("latin-1"), _text(value), said)
     return Directives(**said) if said else PLAIN  # type: ignore[arg-type]  # the names and types are set just below
 
 
@@ -62,8 +63,8 @@ def _cache_control(value: str, said: dict[str, object]) -> None:
             said[field] = True
         elif field == "max_stale" and not argument:
             said[field] = math.inf
-        elif field in ("max_age", "min_fresh", "max_stale", "stale_if_error") and argument.strip('"').isdigit():
-            said[field] = float(argument.strip('"'))
+        elif field in _SECONDS and (number := argument.strip('"')).isascii() and number.isdigit():
+            said[field] = float(number)
 
 
 def _own(name: str, value: str, said: dict[str, object]) -> None:
@@ -91,6 +92,14 @@ def _own(name: str, value: str, said: dict[str, object]) -> None:
         if value not in ("on", "off"):
             raise BadRequest(f"{header} must be 'on' or 'off', not {value[:40]!r}.", param=header)
         said["single_flight"] = value == "on"
+
+
+def _text(value: bytes) -> str:
+    """UTF-8, or else Latin-1, as browsers and Node send it: two different names are never one."""
+    try:
+        return value.decode().strip()
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip()
 
 
 def _label(header: str, value: str) -> str:

@@ -128,6 +128,13 @@ async def test_the_order_of_top_level_keys_does_not_matter_and_nested_order_does
     assert (await post(http, CHAT.path, body | {"tools": nested})).headers["x-cache"] == "MISS"
 
 
+async def test_a_query_is_part_of_the_request(http: httpx.AsyncClient) -> None:
+    body = CHAT.request(marker())
+    for query in ("", "?beta=true", "?beta=false"):
+        assert (await post(http, CHAT.path + query, body)).headers["x-cache"] == "MISS"
+        assert (await post(http, CHAT.path + query, body)).headers["x-cache"] == "HIT"
+
+
 async def test_what_is_too_large_is_delivered_and_not_kept(upstream: ScriptedUpstream, proxy: MakeProxy) -> None:
     own = proxy(upstream.url, cache_entry_bytes=100_000)
     async with client(own.url) as http:
@@ -139,6 +146,18 @@ async def test_what_is_too_large_is_delivered_and_not_kept(upstream: ScriptedUps
                     text = endpoint.streamed_text(answer.content) if stream else endpoint.text(answer.json())
                     assert len(text) > 290_000
                     assert len(upstream.visits(prompt)) == count
+
+
+async def test_what_may_be_kept_says_nothing_of_what_may_be_answered(proxy: MakeProxy) -> None:
+    """A plain answer that is put together from a stream, and embeddings, need the whole of it first."""
+    with ScriptedUpstream("llamacpp") as llama:
+        own = proxy(llama.url, cache_entry_bytes=1000, idle_timeout=2)
+        async with client(own.url) as http:
+            answer = await post(http, CHAT.path, CHAT.request(f"{marker()} [script:size=30000]"))
+            assert len(CHAT.text(answer.json())) > 29_000
+            texts = [f"{marker()}" for _ in range(20)]
+            answer = await post(http, "/v1/embeddings", {"model": "scripted", "input": texts})
+            assert len(answer.json()["data"]) == 20
 
 
 async def test_an_entry_past_its_lifetime(proxy: MakeProxy) -> None:

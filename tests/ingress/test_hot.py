@@ -155,6 +155,12 @@ def test_the_clients_own_id_is_kept(client: Client) -> None:
     assert all(b"x-request-id: mine-1\r\n" in client.ask(data) for _ in range(4))
 
 
+def test_an_id_that_cannot_be_taken_is_not_repeated(client: Client) -> None:
+    data = request(chat(marker()), "X-Request-Id: not mine")
+    ids = [re.search(rb"x-request-id: (\S+)", client.ask(data))[1] for _ in range(5)]  # type: ignore[index]
+    assert len(set(ids)) == 5
+
+
 def test_head_and_body_may_come_apart_in_any_way(client: Client) -> None:
     data = request(chat(marker()))
     client.ask(data)

@@ -121,3 +121,9 @@ def test_any_bytes_give_an_object_or_a_refusal(body: bytes) -> None:
     except BadRequest:
         return
     assert isinstance(parsed, dict)
+
+
+def test_what_cannot_be_written_again_is_refused() -> None:
+    body = parse(b'{"x":' + b"[" * 300 + b"]" * 300 + b"}")
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        canonical(body, ())

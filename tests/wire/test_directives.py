@@ -76,3 +76,12 @@ def test_malformed_headers_of_ours_are_refused() -> None:
 
 def test_an_unknown_header_of_ours_is_ignored() -> None:
     assert read(x_llmproxy_inputs="hit=1") == PLAIN
+
+
+def test_digits_of_other_scripts_are_no_numbers() -> None:
+    assert directives([(b"cache-control", "max-age=²".encode("latin-1"))]) == PLAIN
+
+
+def test_names_that_are_not_utf_8_are_told_apart() -> None:
+    one, other = ("café".encode("latin-1"), "cafè".encode("latin-1"))
+    assert directives([(b"x-llmproxy-namespace", one)]) != directives([(b"x-llmproxy-namespace", other)])

@@ -1,6 +1,7 @@
 """The running server: a socket, uvicorn on it, the rooms around it."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -25,6 +26,8 @@ from llmproxy.observe.logs import configure, form_for
 #: longer than the clients' own, so that it is they who close an idle connection (httpx 5 s, Node 4 s)
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
+#: for the garbage collector: young objects before it looks at them, and how often the older ones get their turn
+_COLLECT = (10_000, 50, 100)
 
 
 def run(settings: Settings) -> None:
@@ -42,10 +45,18 @@ async def _serve(settings: Settings) -> None:
         if not state.rooms.upstreams.targets:
             raise CannotStart(_NOTHING_FOUND)
         hot = Hot(state.rooms.hot, state.ids, state.accounts.ledger.add, cors=bool(settings.cors_origins))
+        _settle_memory()
         say = partial(_say, form=form_for(settings.log_format, sys.stderr))
         server = _Server(_config(settings, create_app(state), hot), say)
         say(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
         await server.serve([listener])
+
+
+def _settle_memory() -> None:
+    """What is there by now stays: looking through it again and again would hold up requests for a tenth of a second."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -29,7 +29,7 @@ class WriteLimits:
     #: rows whose use, or whose damage, waits to be noted
     notes: int = 10_000
     #: seconds that the first of a group waits for others
-    linger: float = 0.05
+    linger: float = 0.25
     #: seconds that ``close`` may take
     drain: float = 5.0
 
@@ -53,6 +53,7 @@ class Writer:
         self.health = Health("sql", "writing", on_fault, time.monotonic)
         self._database = database
         self._packer = Packer(compress_from)
+        self._upsert, self._columns = _upsert_statement(database)
         self._limits = limits
         self._clock = clock
         self._on_fault = on_fault
@@ -172,23 +173,33 @@ class Writer:
             self._broken.clear()
         return True
 
-    def _pack(self, batch: Sequence[Entry]) -> list[dict[str, Any]]:
+    def _pack(self, batch: Sequence[Entry]) -> list[tuple[Any, ...]]:
         """Rows, in the order of their keys, so that processes which write the same ones never lock each other out."""
         now = self._clock()
         rows = []
         for entry in sorted(batch, key=lambda entry: entry.key):
             with contextlib.suppress(Unstorable):
-                rows.append(values(entry, self._packer.pack(entry), now))
+                row = values(entry, self._packer.pack(entry), now)
+                rows.append(tuple(row[column] for column in self._columns))
         return rows
 
-    async def _write(self, rows: list[dict[str, Any]], touched: dict[bytes, float], broken: dict[bytes, bytes]) -> None:
+    async def _write(
+        self, rows: list[tuple[Any, ...]], touched: dict[bytes, float], broken: dict[bytes, bytes]
+    ) -> None:
         async with self._database.write() as connection:
             if rows:
-                await connection.execute(self._database.dialect.upsert(entries, "key"), rows)
+                await connection.exec_driver_sql(self._upsert, rows)
             if touched:
                 await connection.execute(TOUCH, [{"at": key, "now": touched[key]} for key in sorted(touched)])
             if broken:
                 await connection.execute(DISCARD, [{"at": key, "was": broken[key]} for key in sorted(broken)])
+
+
+def _upsert_statement(database: Database) -> tuple[str, Sequence[str]]:
+    """The statement as the driver takes it, and the order of its values: building it anew costs more than the rows."""
+    columns = [column.name for column in entries.columns if not column.primary_key]
+    compiled = database.dialect.upsert(entries, "key").compile(dialect=database.engine.dialect, column_keys=columns)
+    return str(compiled), compiled.positiontup or columns
 
 
 def _remove(notes: dict[bytes, Any], written: dict[bytes, Any]) -> None:

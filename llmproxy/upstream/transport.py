@@ -7,11 +7,16 @@ the speed of its own connections (docs/decisions.md).
 
 import os
 from collections.abc import AsyncIterator, Mapping
-from types import SimpleNamespace
+from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 import aiohttp
 import httpx
+from aiohttp.client import ClientRequest, ClientTimeout
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -20,6 +25,9 @@ KEEPALIVE_SECONDS = 4.0
 
 #: aiohttp's limit of 8 KiB for a response header is too tight for a proxy.
 _HEADER_BYTES = 64 * 1024
+
+#: whether the connection of the request that this task sends is new
+_fresh: ContextVar[bool] = ContextVar("fresh", default=True)
 
 _OWN_HEADERS_ONLY = ("accept", "accept-encoding", "content-type", "user-agent")
 
@@ -71,6 +79,24 @@ class Body(httpx.AsyncByteStream):
         self._response.close()
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Tells the request under way whether its connection is new. aiohttp's own tracing tells it too, at the cost of a
+    record for every step of every request.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._known: WeakSet[ResponseHandler] = WeakSet()
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        protocol = connection.protocol
+        _fresh.set(protocol not in self._known)
+        if protocol is not None:
+            self._known.add(protocol)
+        return connection
+
+
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Connections to model servers, kept alive between calls, any number of them. Must be made inside a running loop.
 
@@ -79,15 +105,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     """
 
     def __init__(self) -> None:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_note_fresh)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+            connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_OWN_HEADERS_ONLY,
             timeout=aiohttp.ClientTimeout(total=None),
-            trace_configs=[trace],
             max_line_size=_HEADER_BYTES,
             max_field_size=_HEADER_BYTES,
         )
@@ -97,7 +120,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises ``httpx.TransportError``."""
-        connection = SimpleNamespace(fresh=False)
+        _fresh.set(True)
         stream = request.stream
         try:
             response = await self._session.request(
@@ -107,17 +130,16 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 data=(stream.content or None) if isinstance(stream, Bytes) else stream,
                 allow_redirects=False,
                 timeout=self._timeout(request.extensions.get("timeout", {})),
-                trace_request_ctx=connection,
             )
         except aiohttp.ClientError as error:
-            if not connection.fresh and _closed_unanswered(error):
+            if not _fresh.get() and _closed_unanswered(error):
                 raise StaleConnection(str(error)) from error
             raise _failure(error) from error
         return httpx.Response(
             response.status,
             headers=response.raw_headers,
             stream=Body(response),
-            extensions={"fresh": connection.fresh},
+            extensions={"fresh": _fresh.get()},
         )
 
     async def aclose(self) -> None:
@@ -138,10 +160,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         if timeout is None:
             timeout = self._timeouts[connect] = aiohttp.ClientTimeout(total=None, connect=connect)
         return timeout
-
-
-async def _note_fresh(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
-    context.trace_request_ctx.fresh = True
 
 
 def _closed_unanswered(error: Exception) -> bool:

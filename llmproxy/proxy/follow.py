@@ -45,6 +45,9 @@ async def landing(flight: Flight[Capture[Outcome]], listener: Listener) -> Outco
         while flight.work.outcome is None:
             if listener.gone:
                 raise ClientLeft
+            if flight.work.overflowed:
+                # nobody reads it piece by piece: it would wait for a reader until it is given up
+                return Failed(UpstreamBroke(TOO_LARGE), Reason.TOO_LARGE)
             await reader.wait()
         return flight.work.outcome
     finally:

@@ -23,7 +23,11 @@ async def flush(request: Request) -> Response:
     dry_run = body.get("dry_run", False)
     if not isinstance(dry_run, bool):
         raise BadRequest("'dry_run' must be a boolean.", param="dry_run")
-    flushed = await state_of(request).cache.flush(selector(body), dry_run=dry_run)
+    state, chosen = state_of(request), selector(body)
+    if not dry_run:
+        # who asks after a flush gets an answer that was begun after it
+        state.part()
+    flushed = await state.cache.flush(chosen, dry_run=dry_run)
     if flushed.failed:
         tiers = ", ".join(flushed.failed)
         raise Unavailable(f"{flushed.entries} entries were flushed, but the tier {tiers} failed and may keep some.")

@@ -13,12 +13,13 @@ from llmproxy.observe.rates import Rates
 
 @dataclass(frozen=True, slots=True)
 class AdminState:
-    """``settle`` counts what still waits to be counted, so that what is read is what happened."""
+    """``part`` keeps later callers from joining upstream calls that are under way. ``settle`` counts what still waits to be counted, so that what is read is what happened."""
 
     cache: Cache
     rates: Rates
     history: History
     settle: Callable[[], None]
+    part: Callable[[], None]
 
 
 def state_of(connection: HTTPConnection) -> AdminState:

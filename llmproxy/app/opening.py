@@ -54,7 +54,7 @@ async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[App
         stack.push_async_callback(flights.close, settings.shutdown_seconds)
         hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, lambda: upstreams.epoch)
         rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, metrics.upstream_failed)
-        admin = AdminState(cache, rates, history, accounts.ledger.drain)
+        admin = AdminState(cache, rates, history, accounts.ledger.drain, flights.part)
         state = AppState(settings, rooms, admin, metrics, accounts, database, InFlight(), RequestIds())
         _show(state)
         yield state

@@ -86,6 +86,10 @@ class Flights(Generic[Work]):
         flight.task.add_done_callback(landed)
         return flight
 
+    def part(self) -> None:
+        """From now on nobody joins what is in the air; it goes on for those who listen already."""
+        self._by_key.clear()
+
     def release(self, key: bytes | None, work: Work) -> None:
         """No more joining: what follows finds the stored answer, or leads."""
         if key is not None and (flight := self._by_key.get(key)) is not None and flight.work is work:

@@ -1,6 +1,7 @@
 """The cache as the proxy sees it: the memory tier in front of the SQL tier."""
 
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol, TypeVar
@@ -10,7 +11,7 @@ from llmproxy.cache.flush import FlushLog
 from llmproxy.cache.health import Health, OnFault
 from llmproxy.cache.memory import MemoryTier
 from llmproxy.cache.periodic import Periodic
-from llmproxy.cache.selection import before, key_range
+from llmproxy.cache.selection import before, key_range, matches
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.sweep import Sweep
 from llmproxy.cache.tier import Flushed, Selector, Tier, TierStats
@@ -20,6 +21,8 @@ from llmproxy.database.engine import Database
 A = TypeVar("A")
 T = TypeVar("T")
 
+#: flushes that are held against answers under way
+_FLUSHES = 64
 #: seconds after which a flush in another process is known here
 _FOLLOW_SECONDS = 1.0
 
@@ -66,6 +69,8 @@ class Cache:
         self._clock = clock
         self._on_fault = on_fault
         self._generation = 0
+        #: the last flushes and when they were (Unix seconds), for answers that are being made
+        self._flushed: deque[tuple[Selector, float]] = deque(maxlen=_FLUSHES)
         self._health = Health(SqlTier.name, "answering", on_fault, time.monotonic)
         # grows with every flush: what was looked up before one is not promoted after it
         self._epoch = 0
@@ -107,7 +112,10 @@ class Cache:
         return found
 
     def store(self, entry: Entry) -> None:
-        """Keeps ``entry``: in memory now, in the SQL tier soon."""
+        """Keeps ``entry``: in memory now, in the SQL tier soon. Not one that was flushed while it was being made."""
+        begun = entry.created - entry.upstream_seconds
+        if any(moment > begun and matches(selector, entry) for selector, moment in self._flushed):
+            return
         self.remember(entry)
         if self.back is not None:
             self._now(self.back.keep, entry)
@@ -124,7 +132,9 @@ class Cache:
         """
         if selector.prefix is not None:
             key_range(selector.prefix)
-        self._epoch += not dry_run
+        if not dry_run:
+            self._epoch += 1
+            self._flushed.append((selector, self._clock()))
         front: list[Entry] = []
         if self.memory is not None:
             front = self.memory.matching(selector) if dry_run else self.memory.forget(selector)
@@ -145,6 +155,7 @@ class Cache:
         self._notice(self._log.generation)
         for selector, moment in await self._log.news():
             self._epoch += 1
+            self._flushed.append((selector, moment))
             if self.memory is not None:
                 self.memory.forget(selector)
             if self.back is not None:

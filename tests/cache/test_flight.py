@@ -106,3 +106,12 @@ async def test_close_ends_what_does_not_land() -> None:
     await flights.close(0.01)
     assert await landing.work.ended == "finished"
     assert await staying.work.ended == "cancelled"
+
+
+async def test_after_a_parting_nobody_joins_and_the_work_goes_on() -> None:
+    flights: Flights[Work] = Flights(grace=0)
+    flight = flights.launch(Work(), run, b"k")
+    flights.part()
+    assert flights.find(b"k") is None
+    flight.work.go.set()
+    assert await flight.work.ended == "finished"

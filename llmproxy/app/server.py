@@ -67,7 +67,10 @@ def _bind(settings: Settings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise CannotStart(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from error
+        raise CannotStart(
+            f"port {settings.port} on {settings.host} cannot be used ({error.strerror}): "
+            "stop what listens there, or choose another with --port"
+        ) from error
     listener.setblocking(False)
     return listener
 

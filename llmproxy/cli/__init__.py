@@ -92,13 +92,29 @@ def application() -> typer.Typer:
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0; 1 for a failure; 2 for wrong usage or settings."""
+    """Runs the command line. Exit codes: 0; 1 for a failure; 2 for wrong usage or settings; 130 after Ctrl-C."""
     try:
-        application()(prog_name="llmproxy")
+        sys.exit(application()(prog_name="llmproxy", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        print(_usage(error), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        _end("stopped", 1)
     except ConfigError as error:
         _end(str(error), 2)
     except (Failure, ProxyError, OSError) as error:
         _end(str(error), 1)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """What was wrong with the arguments and where they are explained, in a line; the help where there were none."""
+    message = error.format_message()
+    if message.startswith("Usage:"):
+        return message
+    message = message.removeprefix("Invalid value: ").rstrip(".")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "llmproxy"
+    return f"llmproxy: {message[:1].lower()}{message[1:]} ({command} --help)"
 
 
 def _end(message: str, code: int) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import re
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from llmproxy.cli.client import Client, address
 from llmproxy.cli.failure import Failure
+from llmproxy.cli.stats import lines
 from llmproxy.config.load import load
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -36,15 +35,15 @@ def stats(url: UrlFlag = None, as_json: JsonFlag = False) -> None:
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
-    rows = list(_flat(document))
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, value in rows:
-        typer.echo(f"{name:<{width}}  {value}")
+    for line in lines(document):
+        typer.echo(line)
 
 
 @app.command()
 def show(
-    key: Annotated[str, typer.Argument(help="An entry's key as in Cache-Status, or enough of its beginning.")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="An entry's key as in Cache-Status, or enough of its beginning.")
+    ],
     url: UrlFlag = None,
 ) -> None:
     """Print one entry as JSON."""
@@ -121,16 +120,3 @@ def _count(answer: dict[str, Any]) -> str:
     except (KeyError, TypeError, ValueError) as error:
         raise Failure(f"the proxy's answer is not understood: {answer}") from error
     return f"{entries:,} {'entry' if entries == 1 else 'entries'} ({size:,} bytes)"
-
-
-def _flat(document: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of a nested document, each with its dotted name."""
-    for name, value in document.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name}.")
-        elif name == "oldest" and isinstance(value, int | float):
-            yield above + name, datetime.fromtimestamp(value, UTC).isoformat(sep=" ", timespec="seconds")
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            yield above + name, "–" if value is None else str(value)
-        else:
-            yield above + name, f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"

@@ -35,10 +35,15 @@ def config(
 
 
 def lines(loaded: Loaded) -> list[str]:
-    """One line a setting, sources aligned; what is unset is commented out."""
+    """One line a setting, sources aligned; what is unset or without effect is commented out."""
     left = []
     for name in type(loaded.settings).model_fields:
         value = getattr(loaded.settings, name)
-        left.append(f"# {name} is unset" if value is None else f"{name} = {shown(name, value)}")
+        if value is None:
+            left.append(f"# {name} is unset")
+        elif name == "database_path" and loaded.settings.database_url is not None:
+            left.append(f"# {name} is not used")
+        else:
+            left.append(f"{name} = {shown(name, value)}")
     width = min(max(map(len, left)), 60)
     return [f"{text:<{width}}  # {source}" for text, source in zip(left, loaded.sources.values(), strict=True)]

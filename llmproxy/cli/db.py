@@ -1,13 +1,15 @@
 """``llmproxy db``: the database's schema."""
 
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import typer
 
 from llmproxy.cli.failure import Failure
 from llmproxy.cli.options import DatabaseFlag, load_with
 from llmproxy.config.describe import without_credentials
+from llmproxy.config.settings import Settings
 from llmproxy.database import migrate
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -33,20 +35,31 @@ def upgrade(database: DatabaseFlag = None) -> None:
 @app.command()
 def current(database: DatabaseFlag = None) -> None:
     """Print the schema's revision, and this version's."""
-    url = load_with(database=database).settings.database
-    with _told(url):
-        typer.echo(f"{migrate.current(url) or 'no schema'} (this version's is {migrate.head()})")
+    settings = load_with(database=database).settings
+    typer.echo(f"{_revision(settings) or 'no schema'} (this version's is {migrate.head()})")
 
 
 @app.command()
 def check(database: DatabaseFlag = None) -> None:
     """Exit with 1 and the reason if the schema is not this version's."""
-    url = load_with(database=database).settings.database
-    with _told(url):
-        flaw = migrate.check(url)
+    settings = load_with(database=database).settings
+    revision = _revision(settings)
+    if revision is None:
+        raise Failure(f"there is no schema; this version's is {migrate.head()}: llmproxy db upgrade")
+    # Alembic prints a verdict in words of its own
+    with _told(settings.database), redirect_stdout(io.StringIO()):
+        flaw = migrate.check(settings.database)
     if flaw:
-        raise Failure(flaw)
+        raise Failure(f"the schema is at revision {revision}, this version's is {migrate.head()}: {flaw}")
     typer.echo("the schema is this version's")
+
+
+def _revision(settings: Settings) -> str | None:
+    """The schema's revision, None where there is none. Looking makes no file where there was none."""
+    if settings.sqlite_file is not None and not settings.sqlite_file.exists():
+        return None
+    with _told(settings.database):
+        return migrate.current(settings.database)
 
 
 @contextmanager

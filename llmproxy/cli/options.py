@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from llmproxy.config.load import Loaded, load
-from llmproxy.config.settings import LogFormat, LogLevel
+from llmproxy.config.settings import LogLevel
 
+# a flag is text here: the settings say what is allowed, in the same words wherever a value came from
 UpstreamFlag = Annotated[
     list[str] | None,
     typer.Option(
@@ -17,18 +18,18 @@ UpstreamFlag = Annotated[
 ]
 HostFlag = Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on [127.0.0.1].")]
 PortFlag = Annotated[
-    int | None, typer.Option("--port", metavar="PORT", help="Port to listen on [4141]; 0 takes a free one.")
+    str | None, typer.Option("--port", metavar="PORT", help="Port to listen on [4141]; 0 takes a free one.")
 ]
 DatabaseFlag = Annotated[
     str | None,
     typer.Option("--database", metavar="PATH-OR-URL", help="SQLite file or database URL [data/llmproxy.db]."),
 ]
 LogLevelFlag = Annotated[
-    LogLevel | None,
+    str | None,
     typer.Option("--log-level", metavar="LEVEL", help=f"Least severe level that is logged: {', '.join(LogLevel)}."),
 ]
 LogFormatFlag = Annotated[
-    LogFormat | None,
+    str | None,
     typer.Option("--log-format", metavar="FORMAT", help="text, json, or auto: text on a terminal, else json."),
 ]
 
@@ -36,10 +37,10 @@ LogFormatFlag = Annotated[
 def load_with(
     upstream: list[str] | None = None,
     host: str | None = None,
-    port: int | None = None,
+    port: str | None = None,
     database: str | None = None,
-    log_level: LogLevel | None = None,
-    log_format: LogFormat | None = None,
+    log_level: str | None = None,
+    log_format: str | None = None,
 ) -> Loaded:
     """The settings with these flags on top. Raises ``ConfigError``."""
     database_setting = "database_url" if database and "://" in database else "database_path"

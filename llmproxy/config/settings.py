@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 MiB = 1024 * 1024
 GiB = 1024 * MiB
 
+_SQLITE = "sqlite+aiosqlite:///"
+
 
 class CachePolicy(StrEnum):
     ALL = "all"
@@ -73,7 +75,9 @@ class Settings(BaseSettings):
         (), description="Host names, beside loopback ones, that requests may be addressed to. `*` allows all."
     )
     cors_origins: Words = Field((), description="Origins of web pages that may call the proxy from a browser.")
-    admin_token: SecretStr | None = Field(None, description="Bearer token for `/admin/*`.")
+    admin_token: SecretStr | None = Field(
+        None, description="Bearer token for `/admin/*` and the statistics under `/api/*`."
+    )
     api_keys: Secrets = Field(
         (), description="Keys that callers must present, each `name:key` or just the key. None: no key is asked for."
     )
@@ -137,8 +141,8 @@ class Settings(BaseSettings):
     fast_path: bool = Field(True, description="Answer repeated identical requests inside the HTTP protocol.")
 
     # Database, history
-    database_path: Path | None = Field(
-        None, validation_alias=_bare("DATABASE_PATH"), description="SQLite file. Default: `data/llmproxy.db`."
+    database_path: Path = Field(
+        Path("data/llmproxy.db"), validation_alias=_bare("DATABASE_PATH"), description="SQLite file."
     )
     database_url: SecretStr | None = Field(
         None, validation_alias=_bare("DATABASE_URL"), description="Database URL, for PostgreSQL; wins over the path."
@@ -190,8 +194,14 @@ class Settings(BaseSettings):
             for short in ("postgres://", "postgresql://"):
                 if url.startswith(short):
                     return "postgresql+asyncpg://" + url.removeprefix(short)
-            return url.replace("sqlite:///", "sqlite+aiosqlite:///", 1) if url.startswith("sqlite:///") else url
-        return f"sqlite+aiosqlite:///{self.database_path or Path('data/llmproxy.db')}"
+            return url.replace("sqlite:///", _SQLITE, 1) if url.startswith("sqlite:///") else url
+        return f"{_SQLITE}{self.database_path}"
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of an SQLite database, None for another kind of database."""
+        file = self.database.removeprefix(_SQLITE).partition("?")[0]
+        return Path(file) if self.database.startswith(_SQLITE) else None
 
     @property
     def ttl_seconds(self) -> float:

@@ -180,7 +180,7 @@ def open_database(url: str) -> Database:
     try:
         engine = create_async_engine(dialect.url, **dialect.engine_options())
     except ModuleNotFoundError as error:
-        raise DatabaseUnusable(f"{dialect.name} needs the package {error.name}: llmproxy[postgres]") from error
+        raise DatabaseUnusable(f"{dialect.name} needs the package {error.name}: pip install {error.name}") from error
     dialect.configure(engine.sync_engine)
     return Database(dialect, engine)
 

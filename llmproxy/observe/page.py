@@ -8,8 +8,10 @@ from llmproxy.observe.collectors import Series
 HEAD = """\
 # Metrics
 
-`GET /metrics` in Prometheus's text format. This page is rendered from `llmproxy/observe/catalogue.py`.
-Beside these there are the `process_*` metrics that every Prometheus client has.
+<!-- Rendered from llmproxy/observe/catalogue.py by `make docs`. -->
+
+`GET /metrics` in Prometheus's text format. Beside these there are the `process_*`
+metrics that every Prometheus client has.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

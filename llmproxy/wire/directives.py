@@ -68,7 +68,7 @@ def _cache_control(value: str, said: dict[str, object]) -> None:
 
 
 def _own(name: str, value: str, said: dict[str, object]) -> None:
-    header = f"X-LLMProxy-{name.title()}"
+    header = f"X-LLMProxy-{'TTL' if name == 'ttl' else name.title()}"
     if name == "ttl":
         try:
             seconds = float(value)
@@ -80,7 +80,10 @@ def _own(name: str, value: str, said: dict[str, object]) -> None:
     elif name in ("namespace", "session", "user"):
         said[name] = _label(header, value)
     elif name == "tags":
-        tags = tuple(dict.fromkeys(_label(header, tag.strip()) for tag in value.split(",") if tag.strip()))
+        # a list in several lines is one list (RFC 9110 section 5.3)
+        earlier = said.get("tags")
+        words = (_label(header, tag.strip()) for tag in value.split(",") if tag.strip())
+        tags = tuple(dict.fromkeys((*(earlier if isinstance(earlier, tuple) else ()), *words)))
         if len(tags) > _MOST_TAGS:
             raise BadRequest(f"{header} takes at most {_MOST_TAGS} tags.", param=header)
         said["tags"] = tags

@@ -1,6 +1,8 @@
 """``llmproxy cache`` against a small server that answers as the proxy's API does."""
 
+import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ import pytest
 
 from llmproxy.cli import health
 from llmproxy.cli.cache import seconds
+from llmproxy.cli.stats import lines
 from tests.cli.program import Program
 
 Asked = tuple[str, str, dict[str, object] | None, str | None]
@@ -52,20 +55,58 @@ def api() -> Iterator[Api]:
         thread.join(10)
 
 
-def test_stats_are_printed_flat_or_as_json(llmproxy: Program, api: Api) -> None:
-    document = {
-        "hits": 12345,
-        "hit_rate": 0.5,
-        "oldest": 0.5,
-        "tiers": {"memory": {"entries": 2, "oldest": None}},
-    }
-    api.answers["/api/cache/stats"] = (200, document)
-    lines = [line.split() for line in llmproxy("cache", "stats", "--url", api.url).out.splitlines()]
-    assert ["hits", "12,345"] in lines
-    assert ["tiers.memory.entries", "2"] in lines
-    assert ["tiers.memory.oldest", "–"] in lines
-    assert ["oldest", "1970-01-01", "00:00:00+00:00"] in lines
-    assert json.loads(llmproxy("cache", "stats", "--json", "--url", api.url).out) == document
+STATS: dict[str, dict[str, object]] = {
+    "since_start": {"hits": 12345, "misses": 5, "joins": 2, "stale": 1, "bypasses": 3, "hit_rate": 0.999},
+    "last_5_minutes": {"hits": 0, "misses": 0, "joins": 0, "stale": 0, "bypasses": 0, "hit_rate": None},
+    "last_60_minutes": {"hits": 40, "misses": 5, "joins": 0, "stale": 0, "bypasses": 0, "hit_rate": 0.5},
+    "saved": {"upstream_seconds": 600.0, "prompt_tokens": 1000, "completion_tokens": 20},
+    "tiers": {
+        "memory": {
+            "entries": 2,
+            "bytes": 1_500_000,
+            "oldest": None,
+            "hits": 12000,
+            "evictions": {"size": 1, "bytes": 2},
+        },
+        "sql": {"entries": 3, "bytes": 0, "oldest": 60.0, "hits": 300, "evictions": {}},
+    },
+}
+
+
+def test_stats_are_tables_for_people(llmproxy: Program, api: Api) -> None:
+    api.answers["/api/cache/stats"] = (200, STATS)
+    out = llmproxy("cache", "stats", "--url", api.url).out
+    lines = [line.split() for line in out.splitlines()]
+    assert ["since", "start", "12,345", "5", "2", "1", "3", "99.9%"] in lines
+    assert ["last", "5", "minutes", "0", "0", "0", "0", "0", "–"] in lines
+    assert "saved: 10 min of generation, 1,000 prompt tokens, 20 completion tokens" in out
+    assert ["memory", "2", "1.50", "12,000", "3", "–"] in lines
+    assert ["sql", "3", "0.00", "300", "0", "1970-01-01", "00:01", "UTC"] in lines
+    assert "embeddings: 45 more hits" in out
+
+
+def test_stats_tell_of_embeddings_only_where_there_were_some(llmproxy: Program, api: Api) -> None:
+    api.answers["/api/cache/stats"] = (200, {**STATS, "since_start": {**STATS["since_start"], "hits": 12300}})
+    assert "embeddings" not in llmproxy("cache", "stats", "--url", api.url).out
+
+
+def test_stats_as_json_are_the_apis(llmproxy: Program, api: Api) -> None:
+    api.answers["/api/cache/stats"] = (200, STATS)
+    assert json.loads(llmproxy("cache", "stats", "--json", "--url", api.url).out) == STATS
+
+
+def test_stats_of_another_version_are_one_line_and_1(llmproxy: Program, api: Api) -> None:
+    api.answers["/api/cache/stats"] = (200, {"since_start": {"hits": 1}})
+    outcome = llmproxy("cache", "stats", "--url", api.url)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
+    assert "not understood" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("spent", "shown"), [(0.0, "0.0 s"), (119.9, "119.9 s"), (3600.0, "60 min"), (36_000.0, "10.0 h")]
+)
+def test_saved_time_has_the_unit_that_fits(spent: float, shown: str) -> None:
+    assert f"saved: {shown} of" in "\n".join(lines({**STATS, "saved": {**STATS["saved"], "upstream_seconds": spent}}))
 
 
 def test_an_entry_is_shown_and_its_key_is_quoted(llmproxy: Program, api: Api) -> None:
@@ -116,12 +157,18 @@ def test_selectors_arrive_as_the_api_names_them(llmproxy: Program, api: Api) -> 
 def test_all_asks_first_and_goes_on_only_with_a_yes(
     llmproxy: Program, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("builtins.input", lambda _prompt="": "n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("n\ny\n"))
     outcome = llmproxy("cache", "flush", "--all", "--url", api.url)
     assert outcome.code == 1
+    assert outcome.err.endswith("llmproxy: stopped\n")
     assert [body for _, _, body, _ in api.asked] == [{"all": True, "dry_run": True}]
-    assert llmproxy("cache", "flush", "--all", "--yes", "--url", api.url).code == 0
+    assert llmproxy("cache", "flush", "--all", "--url", api.url).code == 0
     assert api.asked[-1][2] == {"all": True, "dry_run": False}
+
+
+def test_a_yes_given_beforehand_is_not_asked_for(llmproxy: Program, api: Api) -> None:
+    assert llmproxy("cache", "flush", "--all", "--yes", "--url", api.url).code == 0
+    assert [body for _, _, body, _ in api.asked] == [{"all": True, "dry_run": False}]
 
 
 def test_a_dry_run_removes_nothing(llmproxy: Program, api: Api) -> None:
@@ -148,7 +195,7 @@ def test_the_proxy_of_these_settings_is_the_one_asked(
     monkeypatch.setenv("LLMPROXY_PORT", api.url.rsplit(":", 1)[1])
     monkeypatch.setenv("LLMPROXY_HOST", "0.0.0.0")
     monkeypatch.setenv("LLMPROXY_ADMIN_TOKEN", "t0ken")
-    assert llmproxy("cache", "stats").code == 0
+    assert llmproxy("cache", "stats", "--json").code == 0
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,14 @@ def test_the_output_is_a_settings_file(llmproxy: Program) -> None:
     assert tomllib.loads(again) == tomllib.loads(printed)
 
 
+def test_the_database_in_use_is_the_one_printed(llmproxy: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\ndatabase_path = 'data/llmproxy.db' " in llmproxy("config").out
+    monkeypatch.setenv("DATABASE_URL", "postgres://host/db")
+    printed = llmproxy("config").out
+    assert "\n# database_path is not used " in printed
+    assert "\ndatabase_url = " in printed
+
+
 def test_secrets_are_hidden(llmproxy: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMPROXY_ADMIN_TOKEN", "s3cret")
     monkeypatch.setenv("LLMPROXY_API_KEYS", "alice:s3cret")

@@ -15,13 +15,14 @@ _LIMIT = 90.0
 
 
 def test_the_tour_once(tmp_path: Path) -> None:
-    with start("llmproxy", ["demo", "--once", "--port", "0"], tmp_path) as demo:
+    with start("llmproxy", ["demo", "--once"], tmp_path) as demo:
         out, err = demo.communicate(timeout=_LIMIT)
     assert demo.returncode == 0, out + err
     assert "✗" not in out
     assert out.count("✓") >= 9
     for word in ("MISS", "HIT", "JOINED", "576"):
         assert word in out
+    assert (tmp_path / "data" / "demo-once.log").exists()
 
 
 def test_it_serves_on_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None:
@@ -64,6 +65,23 @@ def test_missing_parts_are_named_with_the_way_to_get_them(llmproxy: Program, mon
     assert "xllamacpp" in outcome.err
     assert "openai" not in outcome.err.partition(":")[2].partition(":")[0]
     assert "make demo" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "once", "port"), [(None, False, 4141), (None, True, 0), ("0", False, 0), ("5000", True, 5000)]
+)
+def test_only_a_tour_that_ends_takes_a_free_port_unasked(flag: str | None, once: bool, port: int) -> None:
+    assert verb.port_of(flag, once) == port
+
+
+def test_the_model_server_ends_quietly_at_ctrl_c(tmp_path: Path) -> None:
+    with start("llmproxy.cli.demo.llama", [], tmp_path) as llama:
+        assert llama.stdout is not None
+        assert llama.stdout.readline().startswith("http://")
+        llama.send_signal(signal.SIGINT)
+        _, err = llama.communicate(timeout=_LIMIT)
+    assert llama.returncode == 0
+    assert "Traceback" not in err
 
 
 def test_the_model_file_is_found_without_its_package() -> None:

@@ -57,7 +57,7 @@ def test_the_proxys_own_headers() -> None:
 
 @pytest.mark.parametrize("value", ["soon", "-1", "0", "nan", "inf", ""])
 def test_a_lifetime_must_be_a_positive_number(value: str) -> None:
-    with pytest.raises(BadRequest, match="X-LLMProxy-Ttl"):
+    with pytest.raises(BadRequest, match="X-LLMProxy-TTL"):
         read(x_llmproxy_ttl=value)
 
 
@@ -85,3 +85,7 @@ def test_digits_of_other_scripts_are_no_numbers() -> None:
 def test_names_that_are_not_utf_8_are_told_apart() -> None:
     one, other = ("café".encode("latin-1"), "cafè".encode("latin-1"))
     assert directives([(b"x-llmproxy-namespace", one)]) != directives([(b"x-llmproxy-namespace", other)])
+
+
+def test_tags_in_several_lines_are_one_list() -> None:
+    assert directives([(b"x-llmproxy-tags", b"a, b"), (b"x-llmproxy-tags", b"b,c")]).tags == ("a", "b", "c")

@@ -1,9 +1,10 @@
 """llama.cpp's real server with the demo's model, as a child process. Prints its URL once it answers.
 
-It runs until stdin ends, so that it never outlives its parent.
+It ends when its standard input ends (Ctrl-D), so that it never outlives its parent.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from importlib.util import find_spec
@@ -48,14 +49,15 @@ def parameters(alias: str, port: int, embedding: bool) -> xllamacpp.CommonParams
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m llmproxy.cli.demo.llama", description=__doc__)
     parser.add_argument("--alias", default="smollm2", help="the model's name in the API")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--embedding", action="store_true", help="serve embeddings instead of chat")
     arguments = parser.parse_args()
     server = xllamacpp.Server(parameters(arguments.alias, arguments.port, arguments.embedding))
     print(server.listening_address, flush=True)
-    sys.stdin.buffer.read()
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.stdin.buffer.read()
 
 
 if __name__ == "__main__":

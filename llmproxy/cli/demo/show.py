@@ -13,12 +13,21 @@ from llmproxy.cli.failure import Failure
 
 FOLDER = Path("data")
 
+_YOURS = """\
+export OPENAI_BASE_URL={url}/v1
+curl -i $OPENAI_BASE_URL/chat/completions -H 'content-type: application/json' \\
+  -d '{{"model": "{model}",
+       "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'"""
+
 
 def show(*, once: bool, port: int) -> None:
-    """Raises ``Failure`` where a step is not what it should be, or something does not start or stops by itself."""
+    """``once`` ends after the tour; it has files of its own, so that it can run beside a demo that serves on.
+
+    Raises ``Failure`` where a step is not what it should be, or something does not start or stops by itself.
+    """
     console = Console(highlight=False)
     console.print("Starting llama.cpp with SmolLM2-135M (chat and embeddings) and the proxy in front of it ...")
-    with running(FOLDER, port) as stack:
+    with running(FOLDER, "demo-once" if once else "demo", port) as stack:
         _tour(console, stack)
         if not once:
             _serve_on(console, stack)
@@ -33,20 +42,16 @@ def _tour(console: Console, stack: Stack) -> None:
             for step in tour.steps():
                 table.add(step)
                 failed += step.flaw is not None
-        console.print(Text.assemble("\nThe model's words: ", (tour.answer, "italic")), soft_wrap=True)
+        console.print(Text.assemble("\nThe model's words: ", (tour.answer, "italic")))
     if failed:
         raise Failure(f"{failed} {'step' if failed == 1 else 'steps'} of the tour went wrong; the log is {stack.log}")
 
 
 def _serve_on(console: Console, stack: Stack) -> None:
-    question = f'{{"model": "{CHAT_MODEL}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
-    lines = [
-        f"\nThe proxy serves on at {stack.url}; its log is {stack.log}. Ctrl-C ends it. Yours to try:\n",
-        f"export OPENAI_BASE_URL={stack.url}/v1",
-        f"curl -i {stack.url}/v1/chat/completions -H 'content-type: application/json' \\\n  -d '{question}'",
-    ]
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
+    console.print(f"\nThe proxy serves on at {stack.url}; its log is {stack.log}. Ctrl-C ends it.", markup=False)
+    console.print("\nYours to try, in another terminal:\n")
+    # to be pasted: no line may be broken
+    console.print(_YOURS.format(url=stack.url, model=CHAT_MODEL), soft_wrap=True, markup=False)
     try:
         code = stack.proxy.wait()
     except KeyboardInterrupt:

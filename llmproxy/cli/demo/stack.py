@@ -38,11 +38,14 @@ class Stack:
 
 
 @contextmanager
-def running(folder: Path, port: int) -> Iterator[Stack]:
-    """The processes, answering, with a new database in ``folder``; all stopped at the end. Raises ``Failure``."""
+def running(folder: Path, name: str, port: int) -> Iterator[Stack]:
+    """The processes, answering; all stopped at the end. Raises ``Failure``.
+
+    Their database, a new one, and their log are in ``folder`` and have this name.
+    """
     port = _free(port)
     folder.mkdir(mode=0o700, exist_ok=True)
-    database, log = folder / "demo.db", folder / "demo.log"
+    database, log = folder / f"{name}.db", folder / f"{name}.log"
     for suffix in ("", "-wal", "-shm"):
         Path(f"{database}{suffix}").unlink(missing_ok=True)
     with ExitStack() as stack:

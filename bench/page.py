@@ -1,0 +1,70 @@
+"""docs/performance.md: what was measured, on what, and how it compares with what is wanted."""
+
+from pathlib import Path
+
+from compare import Plan, markdown, number
+
+#: everything from this heading on is written by people, and stays
+REMARKS = "## Remarks"
+
+_INTRODUCTION = """# Performance
+
+Written by `make bench` (`bench/`), but for the remarks at the end. Everything of llmproxy is on: SQLite on disk,
+history with bodies, metrics, request log, compression; one process. The proxies and the stub called "direct" have one
+core to themselves, the load generator and the upstream the other. The upstream is a stub that answers a chat
+completion of 1 KB at once, or 100 SSE chunks. nginx caches POST bodies (`bench/nginx.conf`), LiteLLM has its cache in
+memory. All of them are measured in one interleaved run; figures are medians over the rounds.
+
+Absolute figures drift with whatever else the machine does. Compare figures of one run, by their ratios."""
+
+
+def render(
+    *,
+    machine: dict[str, str],
+    versions: dict[str, str],
+    verdict: str,
+    comparison: str,
+    figures: dict,
+    notes: list[str],
+    plan: Plan,
+) -> str:
+    parts = [
+        _INTRODUCTION,
+        "## Targets",
+        verdict,
+        "## On what",
+        markdown(["", ""], machine.items()).replace("---:", "---"),
+        ", ".join(f"{name} {number}" for name, number in versions.items()) + ".",
+        "## Side by side",
+        f"{plan.rounds} rounds of {plan.seconds:g} s for each line. `{'`, `'.join(plan.modes)}`: see `bench/compare.py`.",
+        comparison,
+        "\n".join(f"* {note}" for note in notes),
+        "## llmproxy alone",
+        _alone(figures),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _alone(figures: dict) -> str:
+    rows: list[list[str]] = []
+    for kind in ("plain", "stream"):
+        crowd = figures[f"crowd_{kind}"]
+        what = f"100 callers ask the same at once ({kind}; the upstream takes 200 ms)"
+        times = f"last answer {crowd['last'] * 1000:.0f} ms; a single caller {crowd['single'] * 1000:.0f} ms"
+        rows.append([what, f"{crowd['calls']} upstream call; {times}"])
+    for name, start in figures["start"].items():
+        value = f"{start['seconds']:.2f} s; idle {start['memory']:.0f} MB resident"
+        rows.append([f"{name}: start to the first 200 of a completion", value])
+    rows.append(["memory for an entry over its stored bytes, 1,000 entries", f"{figures['entry']:.0f} B"])
+    if table := figures.get("rows"):
+        what = f"hit in the SQL tier, 1 connection, 1,000 rows and {table['rows']:,} rows ({number(table['bytes'] / 1e6)} MB)"
+        value = f"p50 {number(table['small'])} us and {number(table['large'])} us; CPU {number(table['cpu'])} us"
+        rows.append([what, value])
+    return markdown(["what", "measured"], rows).replace("---:", "---")
+
+
+def write(path: Path, text: str) -> None:
+    """Keeps the remarks that are there."""
+    old = path.read_text() if path.exists() else ""
+    at = old.find(REMARKS)
+    path.write_text(text + ("\n" + old[at:] if at >= 0 else ""))

@@ -1,0 +1,110 @@
+"""The targets, and whether they are reached."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from compare import Results, markdown, number
+
+
+@dataclass
+class Check:
+    """One line of a target. ``met`` None: could not be measured this time."""
+
+    target: int
+    what: str
+    wanted: str
+    measured: str
+    met: bool | None
+
+
+class Verdict:
+    """Compares what was measured with what is wanted. ``ours``, ``nginx`` and ``litellm`` are names of targets."""
+
+    def __init__(self, results: Results, own: dict, ours: str, nginx: str, litellm: str) -> None:
+        self._results = results
+        self._own = own
+        self._ours = ours
+        self._nginx = nginx
+        self._litellm = litellm
+
+    def table(self) -> str:
+        words = {True: "reached", False: "**missed**", None: "not measured"}
+        rows = [[c.target, c.what, c.wanted, c.measured, words[c.met]] for c in self.checks()]
+        return markdown(["#", "what", "wanted", "measured", ""], rows)
+
+    def checks(self) -> list[Check]:
+        return [
+            *self._hits(),
+            *self._streams(),
+            *self._rows(),
+            *self._misses(),
+            *self._relayed(),
+            *self._others(),
+        ]
+
+    def _value(self, target: str, mode: str, connections: int, what: str) -> float | None:
+        return self._results.median(target, mode, connections, what)
+
+    def _ratio(self, mode: str, connections: int, what: str, other: str) -> float | None:
+        ours = self._value(self._ours, mode, connections, what)
+        theirs = self._value(other, mode, connections, what)
+        return ours / theirs if ours is not None and theirs else None
+
+    def _over_direct(self, mode: str, what: str) -> float | None:
+        ours, direct = self._value(self._ours, mode, 1, what), self._value("direct", mode, 1, what)
+        return ours - direct if ours is not None and direct is not None else None
+
+    def _hits(self) -> Iterator[Check]:
+        for connections in (16, 64):
+            name = f"hit in memory, {connections} connections"
+            yield at_least(1, f"{name}, x nginx", 0.6, self._ratio("hit", connections, "rate", self._nginx), 2)
+            yield at_least(1, f"{name}, x LiteLLM", 200, self._ratio("hit", connections, "rate", self._litellm))
+        yield at_most(2, "hit p50, 1 connection, x nginx", 1.5, self._ratio("hit", 1, "p50", self._nginx), 2)
+
+    def _streams(self) -> Iterator[Check]:
+        for connections in (1, 16):
+            name = f"hit of a stream, {connections} connection{'s' if connections > 1 else ''}, x nginx"
+            yield at_least(3, name, 0.5, self._ratio("stream_hit", connections, "rate", self._nginx), 2)
+        # a single connection waits for the load generator's turns: nginx does not get there either
+        ratio = self._ratio("stream_hit", 16, "rate", self._litellm)
+        yield at_least(3, "hit of a stream, 16 connections, x LiteLLM", 1000, ratio)
+
+    def _rows(self) -> Iterator[Check]:
+        rows = self._own.get("rows", {})
+        small, large = rows.get("small"), rows.get("large")
+        yield at_most(4, "hit in SQL p50, 1,000 rows, us", 300, small)
+        yield at_most(4, f"the same, {rows.get('rows', 0):,} rows, us", 300, large)
+        yield at_most(4, "many rows x few rows", 1.3, large / small if small and large else None, 2)
+
+    def _misses(self) -> Iterator[Check]:
+        yield at_most(5, "miss, added p50, 1 connection, us", 400, self._over_direct("miss", "p50"))
+        for connections in (16, 64):
+            ratio = self._ratio("miss", connections, "rate", self._litellm)
+            yield at_least(6, f"miss, {connections} connections, x LiteLLM", 40, ratio, 1)
+        many, some = (self._value(self._ours, "miss", connections, "rate") for connections in (64, 16))
+        yield at_least(6, "miss, 64 connections x 16 connections", 0.9, many / some if many and some else None, 2)
+
+    def _relayed(self) -> Iterator[Check]:
+        yield at_most(7, "first chunk of a miss, added, us", 800, self._over_direct("first", "miss_first"))
+        yield at_most(7, "CPU for a relayed chunk, us", 60, self._value(self._ours, "paced", 32, "chunk"), 1)
+        yield at_most(7, "the same, x nginx", 4, self._ratio("paced", 32, "chunk", self._nginx), 2)
+
+    def _others(self) -> Iterator[Check]:
+        for kind in ("plain", "stream"):
+            crowd = self._own.get(f"crowd_{kind}", {})
+            yield at_most(8, f"100 identical at once ({kind}): upstream calls", 1, crowd.get("calls"))
+            yield at_most(8, f"100 identical at once ({kind}): last x single", 1.2, crowd.get("ratio"), 2)
+        start = self._own.get("start", {}).get(self._ours, {})
+        yield at_most(9, "start to the first 200, s", 1.0, start.get("seconds"), 2)
+        yield at_most(9, "idle memory (resident), MB", 90, start.get("memory"))
+        yield at_most(10, "memory for an entry over its bytes, B", 500, self._own.get("entry"))
+
+
+def at_least(target: int, what: str, bound: float, value: float | None, digits: int = 0) -> Check:
+    met = None if value is None else value >= bound
+    return Check(target, what, f">= {bound:,g}", number(value, digits), met)
+
+
+def at_most(target: int, what: str, bound: float, value: float | None, digits: int = 0) -> Check:
+    met = None if value is None else value <= bound
+    return Check(target, what, f"<= {bound:,g}", number(value, digits), met)

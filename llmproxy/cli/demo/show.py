@@ -48,11 +48,12 @@ def _tour(console: Console, stack: Stack) -> None:
 
 
 def _serve_on(console: Console, stack: Stack) -> None:
-    console.print(f"\nThe proxy serves on at {stack.url}; its log is {stack.log}. Ctrl-C ends it.", markup=False)
-    console.print("\nYours to try, in another terminal:\n")
-    # to be pasted: no line may be broken
-    console.print(_YOURS.format(url=stack.url, model=CHAT_MODEL), soft_wrap=True, markup=False)
+    # from the first word on: who sees what to paste may as well press Ctrl-C
     try:
+        console.print(f"\nThe proxy serves on at {stack.url}; its log is {stack.log}. Ctrl-C ends it.", markup=False)
+        console.print("\nYours to try, in another terminal:\n")
+        # to be pasted: no line may be broken
+        console.print(_YOURS.format(url=stack.url, model=CHAT_MODEL), soft_wrap=True, markup=False)
         code = stack.proxy.wait()
     except KeyboardInterrupt:
         console.print("\nStopping ...")

@@ -1,0 +1,18 @@
+"""What is not HTTP at all gets our envelope too."""
+
+import json
+
+import pytest
+
+from tests.server import Proxy
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello there\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"\x16\x03\x01\x02\x00"]
+)
+def test_what_is_no_http_is_told_so_in_the_envelope(front: Proxy, data: bytes) -> None:
+    with front.line() as line:
+        line.send(data)
+        head, _, body = line.rest().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}

@@ -54,7 +54,7 @@ def named(value: object) -> str:
 def events(body: bytes) -> list[tuple[str | None, Json | None]]:
     """A stream's events, strictly: only ``event:``, one or more ``data:`` and comments, each ended by a blank line.
 
-    ``[DONE]`` is ``(None, None)``. Raises ``ValueError`` on anything an SDK stumbles over (WIRE: id, retry, no data).
+    ``[DONE]`` is ``(None, None)``. Raises ``ValueError`` on anything an SDK stumbles over: id, retry, no data.
     """
     found: list[tuple[str | None, Json | None]] = []
     *frames, rest = body.split(b"\n\n")

@@ -92,5 +92,8 @@ def _show(state: AppState) -> None:
         metrics.show_in_flight(state.in_flight.by_endpoint())
         metrics.show_upstreams(rooms.upstreams.up())
 
-    for part, refresh in (("ledger", settle), ("tiers", tiers), ("others", others)):
+    async def database() -> None:
+        metrics.show_database(await state.database.size(), rooms.cache.reclaimed)
+
+    for part, refresh in (("ledger", settle), ("tiers", tiers), ("database", database), ("others", others)):
         metrics.on_scrape(part, refresh)

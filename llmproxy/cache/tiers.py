@@ -65,6 +65,7 @@ class Cache:
     ):
         self.memory = memory
         self.back = back
+        self.sweep: Sweep | None = None
         self._log = log
         self._clock = clock
         self._on_fault = on_fault
@@ -186,6 +187,11 @@ class Cache:
                 return entry
         return await self._asked(self.back.lookup(prefix), None) if self.back is not None else None
 
+    @property
+    def reclaimed(self) -> int:
+        """Bytes that sweeps have given back to the file system since start."""
+        return 0 if self.sweep is None else self.sweep.reclaimed
+
     def in_memory(self) -> list[bytes]:
         """The keys that the memory tier answers."""
         return [entry.key for entry in self.memory] if self.memory is not None else []
@@ -253,4 +259,5 @@ async def open_cache(
                 stale_seconds=settings.cache_stale_hours * 3600.0,
             )
             await stack.enter_async_context(Periodic("sweeping", settings.cache_sweep_seconds, sweep, on_fault))
+            cache.sweep = sweep
         yield cache

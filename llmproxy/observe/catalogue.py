@@ -101,6 +101,14 @@ class Catalogue:
             ("tier", "kind"),
         )
     )
+    reclaimed: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_database_reclaimed_bytes_total", "Bytes given back to the file system by the cache's sweeps."
+        )
+    )
+    database_bytes: Gauge = field(
+        default_factory=lambda: Gauge("llmproxy_database_bytes", "Bytes that the database takes.")
+    )
     history_rows: Counter = field(
         default_factory=lambda: Counter("llmproxy_history_rows_total", "Rows of history written.")
     )

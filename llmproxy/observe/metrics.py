@@ -94,6 +94,11 @@ class Metrics:
         self.catalogue.history_rows.follow((), rows)
         self.catalogue.history_lost.follow((), lost)
 
+    def show_database(self, size: int, reclaimed: int) -> None:
+        """Takes over the database's present bytes, and the bytes given back to the file system since start."""
+        self.catalogue.database_bytes.set((), size)
+        self.catalogue.reclaimed.follow((), reclaimed)
+
     def show_in_flight(self, requests: Mapping[str, int]) -> None:
         """Takes over how many requests are being answered now, by endpoint."""
         for endpoint, count in requests.items():

@@ -1,4 +1,4 @@
-"""What the proxy does not understand passes through unharmed: WIRE's checklist of a reverse proxy, on real sockets."""
+"""What the proxy does not understand passes through unharmed, on real sockets."""
 
 import base64
 import gzip

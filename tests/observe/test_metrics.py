@@ -108,6 +108,7 @@ async def test_pulled_values_are_refreshed_at_each_scrape() -> None:
         scrapes += 1
         metrics.show_tier("memory", entries=scrapes, bytes=100, evictions={"size": scrapes * 2})
         metrics.show_history(rows=5, lost=1)
+        metrics.show_database(size=4096, reclaimed=100)
         metrics.show_in_flight({"chat": 3})
         metrics.show_upstreams({f"http://host-{scrapes}": True})
 
@@ -118,6 +119,7 @@ async def test_pulled_values_are_refreshed_at_each_scrape() -> None:
     assert of(found, "cache_bytes", tier="memory") == 100
     assert of(found, "cache_evictions_total", tier="memory", reason="size") == 4
     assert (of(found, "history_rows_total"), of(found, "history_lost_total")) == (5, 1)
+    assert (of(found, "database_bytes"), of(found, "database_reclaimed_bytes_total")) == (4096, 100)
     assert of(found, "requests_in_flight", endpoint="chat") == 3
     assert of(found, "upstream_up", upstream="http://host-1") is None
     assert of(found, "upstream_up", upstream="http://host-2") == 1

@@ -1,6 +1,7 @@
 """The ASGI endpoint of a cached path: from bytes to an answer and back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -16,10 +17,11 @@ from llmproxy.proxy.listener import BrokenOff, ClientLeft
 from llmproxy.proxy.replay import body_of, replay_headers
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.target import peer_of, raw_target
-from llmproxy.wire.directives import Directives, directives
+from llmproxy.proxy.understand import understand
+from llmproxy.wire.directives import Directives
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.exchange import EXCHANGE, Exchange
-from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
+from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 Remember = Callable[[HotAnswer], None]
 
@@ -34,35 +36,35 @@ class CachedEndpoint:
         rooms: Rooms = scope["state"]["rooms"]
         exchange: Exchange = scope[EXCHANGE]
         exchange.endpoint = self._endpoint.name
-        listener = SocketListener(receive)
-        try:
-            asked = await self._read(scope, receive, exchange, rooms)
+        with listening(receive, exchange) as listener:
+            asked = await ask(self._endpoint, scope, receive)
             answer = await live(exchange, asked, rooms, listener)
             if isinstance(answer, Whole):
                 _remember(scope, exchange, asked, rooms)
             await deliver(answer, exchange, listener, send, rooms.settings.ping_seconds)
-        except ClientLeft:
-            exchange.status, exchange.error = 499, "the client left"
-        except BrokenOff as broken:
-            # without a last chunk the connection is closed, and the client sees that something is missing
-            exchange.error = str(broken)
-        finally:
-            listener.close()
 
-    async def _read(self, scope: Scope, receive: Receive, exchange: Exchange, rooms: Rooms) -> Asked:
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        raw = await read(receive, headers, rooms.settings.max_body_bytes)
-        wishes = directives(headers)
-        draft = rooms.memo.draft(self._endpoint, raw)
-        exchange.model, exchange.stream = draft.model, draft.stream
-        exchange.namespace, exchange.session = wishes.namespace, wishes.session
-        exchange.user = wishes.user or draft.user
-        exchange.request_body = raw
-        # from here on it is an exchange; what was refused before leaves no trace in the history
-        exchange.recorded = True
-        exchange.mark(Phase.READ)
-        identity = rooms.upstreams.identity(draft.model)
-        return Asked(self._endpoint, draft, wishes, raw, raw_target(scope), headers, identity, peer_of(scope))
+
+async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> Asked:
+    """Phase ``read``. Raises ``ProxyError`` for a request that is none, ``ClientLeft``."""
+    rooms: Rooms = scope["state"]["rooms"]
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    raw = await read(receive, headers, rooms.settings.max_body_bytes)
+    return understand(scope[EXCHANGE], endpoint, raw, raw_target(scope), headers, peer_of(scope), rooms)
+
+
+@contextmanager
+def listening(receive: Receive, exchange: Exchange) -> Iterator[SocketListener]:
+    """The client as a listener for as long as its request is in work; one who left is noted, and answered no more."""
+    listener = SocketListener(receive)
+    try:
+        yield listener
+    except ClientLeft:
+        exchange.status, exchange.error = 499, "the client left"
+    except BrokenOff as broken:
+        # without a last chunk the connection is closed, and the client sees that something is missing
+        exchange.error = str(broken)
+    finally:
+        listener.close()
 
 
 def _remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> None:

@@ -1,0 +1,34 @@
+"""Phase ``read``, its second half: from the bytes of a request to what is asked."""
+
+from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.rooms import Rooms
+from llmproxy.upstream.headers import Peer
+from llmproxy.wire.directives import directives
+from llmproxy.wire.endpoints import Endpoint
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import Phase
+
+
+def understand(
+    exchange: Exchange,
+    endpoint: Endpoint,
+    raw: bytes,
+    target: bytes,
+    headers: list[tuple[bytes, bytes]],
+    peer: Peer,
+    rooms: Rooms,
+) -> Asked:
+    """Notes in the exchange what is known from now on. ``raw`` is the body, ``headers`` have lower-case names.
+
+    Raises ``BadRequest``; what is refused here leaves no trace in the history.
+    """
+    exchange.endpoint = endpoint.name
+    wishes = directives(headers)
+    draft = rooms.memo.draft(endpoint, raw)
+    exchange.model, exchange.stream = draft.model, draft.stream
+    exchange.namespace, exchange.session = wishes.namespace, wishes.session or exchange.session
+    exchange.user = wishes.user or draft.user or exchange.user
+    exchange.request_body = raw
+    exchange.recorded = True
+    exchange.mark(Phase.READ)
+    return Asked(endpoint, draft, wishes, raw, target, headers, rooms.upstreams.identity(draft.model), peer)

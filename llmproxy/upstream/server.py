@@ -46,6 +46,11 @@ class Server:
         name = self.target.kind.canonical(model)
         return self.reading.identities.get(name, self.reading.default or name)
 
+    def may_serve(self, model: str) -> bool:
+        """False only where it told which models it has, and that they are all it has."""
+        closed = self.up and bool(self.reading.models) and self.reading.default is None
+        return not closed or self.lists(model)
+
     @property
     def serves_models(self) -> bool:
         """Whether it is a model server at all: any web server answers."""
@@ -80,11 +85,12 @@ class Server:
         lost, self.up = self.up, False
         return lost
 
-    def refused(self, now: float) -> None:
-        """Notes that no connection was to be had: it is left alone for 1, 2, 4, ... 30 seconds."""
-        self.up = False
+    def refused(self, now: float) -> bool:
+        """Notes that no connection was to be had: it is left alone for 1, 2, 4, ... 30 seconds. True if it was up."""
+        lost, self.up = self.up, False
         self._cool_until = now + min(2.0**self._refusals, _LONGEST_COOL_DOWN)
         self._refusals += 1
+        return lost
 
     def cooling(self, now: float) -> bool:
         return now < self._cool_until

@@ -73,11 +73,13 @@ class Reading:
 
     ``models`` are the entries of its list in OpenAI's shape; ``identities`` what stands behind each name: a hex sha256,
     or the name where the server does not tell. ``default`` is what answers to any other name, None if nothing does.
+    ``slots`` is how many calls it works on at once, None where it does not tell.
     """
 
     models: tuple[Document, ...]
     identities: Mapping[str, str]
     default: str | None = None
+    slots: int | None = None
 
 
 class Kind(Protocol):

@@ -101,6 +101,17 @@ class Upstreams:
         """Whether each server answered when it was last asked, by name."""
         return {name: server.up for name, server in self._servers.items()}
 
+    @property
+    def in_flight(self) -> int:
+        """Calls that are upstream now."""
+        return sum(server.in_flight for server in self._servers.values())
+
+    @property
+    def slots(self) -> int | None:
+        """How many calls the servers that are there work on at once, None where none of them tells."""
+        told = [server.reading.slots for server in self._servers.values() if server.up and server.reading.slots]
+        return sum(told) if told else None
+
     def ready(self) -> tuple[bool, str]:
         """Whether any server answers, and who or why not."""
         if any(server.up for server in self._servers.values()):
@@ -137,6 +148,13 @@ class Upstreams:
         server = self._servers[target.name]
         return await self._read(server, server.connected_at) and self.identity(model) == identity
 
+    async def may_serve(self, model: str) -> bool:
+        """Whether a server may know the model. Asks them anew before it says no: it may have been added just now."""
+        servers = self._servers.values()
+        if not any(server.may_serve(model) for server in servers):
+            await self._read_all(servers, _LIST_SECONDS)
+        return not servers or any(server.may_serve(model) for server in servers)
+
     async def send(self, target: Target, call: Call) -> Reply:
         """One call. Raises ``UpstreamRefused``, ``UpstreamBroke``, ``UpstreamSlow``."""
         server = self._servers[target.name]
@@ -144,7 +162,9 @@ class Upstreams:
         try:
             reply = await send(self._transport, target, call, self._limits, server.ended)
         except UpstreamRefused:
-            server.refused(monotonic())
+            if server.refused(monotonic()):
+                # from now on it is asked often, so that its return is noticed
+                self._wake.set()
             raise
         if reply.fresh:
             server.connected_at = monotonic()

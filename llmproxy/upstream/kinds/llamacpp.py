@@ -50,7 +50,8 @@ class LlamaCpp:
         identities = {model["id"]: _identity(facts, model) for model in models}
         # a server with one model does not look at the request's name for it
         default = _identity(facts, *models) if len(models) <= 1 else None
-        return Reading(models, identities, default)
+        slots = props.get("total_slots")
+        return Reading(models, identities, default, slots if isinstance(slots, int) and slots > 0 else None)
 
     def canonical(self, model: str) -> str:
         return model

@@ -8,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 #: execution option of a connection whose transactions write
 WRITES = "llmproxy_writes"
+#: execution option of a connection whose transactions are on the disk when they are committed
+DURABLE = "llmproxy_durable"
 
 
 class Dialect(Protocol):

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from llmproxy.database import schema
-from llmproxy.database.dialect import WRITES, Dialect
+from llmproxy.database.dialect import DURABLE, WRITES, Dialect
 from llmproxy.database.faults import DatabaseUnusable, Fault, NotOpen, fault_of
 from llmproxy.database.reads import HeldReads, PointQuery, Rows, compile_query
 
@@ -94,14 +94,15 @@ class Database:
         self._suspect = False
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that writes: committed at the end, rolled back by an error.
 
-        On a database with a single writer it holds the write lock from its beginning, so keep it short.
+        On a database with a single writer it holds the write lock from its beginning, so keep it short. ``durable``
+        ones survive the machine's loss of power, the others only that of the program.
         """
         await self.verify()
         async with self._writers_turn(), self.engine.connect() as connection:
-            await connection.execution_options(**{WRITES: True})
+            await connection.execution_options(**{WRITES: True, DURABLE: durable})
             try:
                 async with connection.begin():
                     yield connection

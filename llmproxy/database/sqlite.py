@@ -11,7 +11,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, Insert, Table, ev
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.database.dialect import WRITES
+from llmproxy.database.dialect import DURABLE, WRITES
 from llmproxy.database.faults import DatabaseUnusable
 
 #: seconds that a statement waits for another process's lock
@@ -65,8 +65,11 @@ class Sqlite:
         @event.listens_for(engine, "begin")
         def on_begin(connection: Connection) -> None:
             # taking the lock at BEGIN leaves nothing to fail half-way
-            writes = connection.get_execution_options().get(WRITES, False)
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+            options = connection.get_execution_options()
+            if options.get(WRITES, False):
+                # of the connection, which others had before; inside of a transaction it could not be changed
+                connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options.get(DURABLE) else 'NORMAL'}")
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITES, False) else "BEGIN")
 
     def create(self) -> None:
         # answers are private: only the owner may look into a folder and a file that we make

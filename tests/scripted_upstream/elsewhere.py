@@ -22,6 +22,7 @@ def introspection(kind: str, weights: str) -> dict[str, object]:
         pages["/health"] = {"status": "ok"}
         pages["/props"] = {
             "default_generation_settings": {"params": {"temperature": 0.8}, "n_ctx": 4096},
+            "total_slots": 4,
             "model_path": f"/models/{weights}.gguf",
             "chat_template": TEMPLATE,
             "build_info": "b1-scripted",

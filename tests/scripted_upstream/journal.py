@@ -106,6 +106,11 @@ class Journal:
         with self._changed:
             return [visit for visit in self._visits if sought in visit.body or sought in visit.target]
 
+    def repeats(self, visit: Visit) -> int:
+        """How many visits had the very body of this one, itself included."""
+        with self._changed:
+            return sum(each.digest.digest() == visit.digest.digest() for each in self._visits)
+
     def wait(self, marker: str, count: int = 1, seconds: float = PATIENCE) -> Visit:
         """The ``count``-th visit with the marker, once it is there. Raises ``TimeoutError``."""
         with self._changed:

@@ -15,7 +15,7 @@ class Script:
     many frames of a stream go out before the fault. ``words`` is the answer's length, ``size`` pads it to about so many
     bytes. ``gate`` names a gate the answer waits at: right before a fault inside a stream, else after ``gate_after``
     frames, else before the head. ``status`` answers with an error whose body has the shape ``shape``, and ``retry``
-    is its ``retry-after``.
+    is its ``retry-after``. ``times`` plays all this only to the first so many requests with the very same body.
     """
 
     fault: str = ""
@@ -28,6 +28,7 @@ class Script:
     shape: str = "openai"
     size: int = 0
     retry: str = ""
+    times: int = 0
 
     @classmethod
     def of(cls, body: bytes) -> Self:
@@ -46,5 +47,5 @@ class Script:
         return cls(**texts, **numbers)  # type: ignore[arg-type]  # two dicts of checked names
 
 
-_NUMBERS = {"after", "words", "gate_after", "status", "size"}
+_NUMBERS = {"after", "words", "gate_after", "status", "size", "times"}
 _TEXTS = {"fault", "oddity", "gate", "shape", "retry"}

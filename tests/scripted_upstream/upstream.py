@@ -36,6 +36,9 @@ class ScriptedUpstream:
         self._tasks: set[asyncio.Task[None]] = set()
         self._gates: dict[str, Gate] = {}
         self._numbers = itertools.count(1)
+        self._playing = 0
+        #: how many completions were being answered at the same time, at most
+        self.most_at_once = 0
 
     @property
     def url(self) -> str:
@@ -121,7 +124,12 @@ class ScriptedUpstream:
     async def _answer(self, stage: Stage, visit: Visit) -> None:
         path = urlsplit(visit.target.decode("latin-1")).path
         if visit.method == "POST" and path in ENDPOINTS:
-            return await self._play(stage, visit, path)
+            self._playing += 1
+            self.most_at_once = max(self.most_at_once, self._playing)
+            try:
+                return await self._play(stage, visit, path)
+            finally:
+                self._playing -= 1
         pages = introspection(self.kind, self.weights)
         if visit.method == "GET" and path in pages:
             return await stage.whole(200, "application/json", json.dumps(pages[path]).encode())
@@ -136,6 +144,8 @@ class ScriptedUpstream:
     async def _play(self, stage: Stage, visit: Visit, path: str) -> None:
         """One completion as its script wants it."""
         script = Script.of(visit.body)
+        if script.times and self.journal.repeats(visit) > script.times:
+            script = Script()
         endpoint, streams = ENDPOINTS[path]
         request = visit.json
         answer = endpoint(visit.number, request, script)

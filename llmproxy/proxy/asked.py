@@ -34,6 +34,8 @@ class Draft:
     digest: bytes
     #: what the answer repeats of it
     echo: Mapping[str, Any] | None = None
+    #: whether it says that its answer shall be one that can be asked for again
+    store: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
         ),
         digest=sha256(canonical(keyed, endpoint.excused)).digest(),
         echo=echo_of(body) if endpoint.echoes else None,
+        store=body.get("store") is True,
     )
 
 

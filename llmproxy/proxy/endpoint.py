@@ -40,7 +40,7 @@ class CachedEndpoint:
             asked = await ask(self._endpoint, scope, receive)
             answer = await live(exchange, asked, rooms, listener)
             if isinstance(answer, Whole):
-                _remember(scope, exchange, asked, rooms)
+                remember(scope, exchange, asked, rooms)
             await deliver(answer, exchange, listener, send, rooms.settings.ping_seconds)
 
 
@@ -67,11 +67,11 @@ def listening(receive: Receive, exchange: Exchange) -> Iterator[SocketListener]:
         listener.close()
 
 
-def _remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> None:
+def remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> None:
     """Has the protocol answer the next request with these very bytes by itself."""
     extensions: dict[str, Any] = scope.get("extensions") or {}
-    remember: Remember | None = extensions.get("llmproxy.hot")
-    if remember is None or exchange.cache is not CacheStatus.HIT or exchange.reason is Reason.INPUTS:
+    take: Remember | None = extensions.get("llmproxy.hot")
+    if take is None or exchange.cache is not CacheStatus.HIT or exchange.reason is Reason.INPUTS:
         return
     if not _timeless(asked.wishes) or rooms.upstreams.identity(asked.draft.model) != asked.identity:
         # the model may have been swapped since the key was made: from now on it is another request
@@ -88,7 +88,7 @@ def _remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> N
 
     named = exchange.request_id.encode() in (value for name, value in asked.headers if name == b"x-request-id")
     request_id = exchange.request_id if named else ""
-    remember(HotAnswer(entry, body, head, request_id, rooms.upstreams.epoch, _template(exchange)))
+    take(HotAnswer(entry, body, head, request_id, rooms.upstreams.epoch, _template(exchange)))
 
 
 def _timeless(wishes: Directives) -> bool:
@@ -113,6 +113,8 @@ def _template(exchange: Exchange) -> Exchange:
         session=exchange.session,
         user=exchange.user,
         namespace=exchange.namespace,
+        identity=exchange.identity,
+        query=exchange.query,
         key=exchange.key,
         cache=CacheStatus.HIT,
         reason=Reason.MEMORY,

@@ -8,7 +8,11 @@ import orjson
 
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Dialect
-from llmproxy.wire.echo import echoing
+from llmproxy.wire.documents import peek
+from llmproxy.wire.echo import echoing, echoing_event
+
+#: members that an event has whose echo may have to change
+_HOLDING = (b'"response"', b'"choices"', b'"id"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,8 @@ class View:
         return self.echo is None
 
     def _echoed(self, frame: bytes, echo: Mapping[str, Any]) -> bytes:
-        if b'"response":' not in frame:
+        # most events of a Response hold neither it nor an id
+        if not any(name in frame for name in _HOLDING) or (event := peek(sse.data(frame))) is None:
             return frame
-        event = orjson.loads(sse.data(frame))
-        response = event.get("response")
-        if not isinstance(response, dict) or (echoed := echoing(response, echo)) is response:
-            return frame
-        return sse.frame(orjson.dumps({**event, "response": echoed}), sse.event(frame))
+        echoed = echoing_event(event, echo)
+        return frame if echoed is event else sse.frame(orjson.dumps(echoed), sse.event(frame))

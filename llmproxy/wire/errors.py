@@ -7,6 +7,7 @@ ProxyError
 │   ├── Forbidden       403  a foreign Host or Origin, a missing admin token
 │   ├── NotFound        404
 │   ├── MethodNotAllowed 405
+│   ├── Conflict        409  not in the state that the request needs
 │   ├── TooLarge        413
 │   ├── Unsupported     415  a Content-Encoding that is not understood
 │   └── TooMany         429
@@ -96,6 +97,16 @@ class MethodNotAllowed(ClientError):
 class TooSlow(ClientError):
     status = 408
     code = "request_timeout"
+
+
+class Conflict(ClientError):
+    """Of a state that waiting does not change: SDKs, which try a 409 again, are told not to."""
+
+    status = 409
+    code = "conflict"
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None, headers: Headers = ()):
+        super().__init__(message, code=code, param=param, headers=((b"x-should-retry", b"false"), *headers))
 
 
 class TooLarge(ClientError):

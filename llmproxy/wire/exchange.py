@@ -46,6 +46,10 @@ class Exchange:
     session: str = ""
     user: str = ""
     namespace: str = ""
+    #: what stands behind the model's name, "" while it is not known
+    identity: str = ""
+    #: of the URL, as the client sent it
+    query: bytes = b""
     upstream: str = ""
     #: hex sha256, "" while there is none
     key: str = ""

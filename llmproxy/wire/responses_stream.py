@@ -28,11 +28,12 @@ _ENDINGS = {"completed": "response.completed", "incomplete": "response.incomplet
 class EventWriter:
     """Writes the frames of one stream: it counts the events. Items and parts are complete JSON objects.
 
-    ``streamed`` is what of a text was sent before; None means that not even its opening was.
+    ``streamed`` is what of a text was sent before; None means that not even its opening was. ``first`` is the number
+    of the first event.
     """
 
-    def __init__(self) -> None:
-        self._sent = 0
+    def __init__(self, first: int = 0) -> None:
+        self._sent = first
 
     def event(self, type: str, /, **members: Any) -> bytes:
         """One event of ``type`` with the next sequence number."""

@@ -4,13 +4,13 @@ import re
 from enum import StrEnum
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
-from llmproxy.config.settings import Settings
+from llmproxy.config.settings import REGULAR, Settings
 
 PREFIX = "LLMPROXY_"
 HIDDEN = "(hidden)"
@@ -30,6 +30,8 @@ def allowed(name: str) -> str:
     """What a setting takes, as the end of a sentence: ``an integer from 0 to 65535``."""
     field = Settings.model_fields[name]
     kind = _kind(field.annotation)
+    if REGULAR in field.metadata:
+        return "a regular expression, or a list of them"
     if kind is bool:
         return "true or false"
     if kind is int:
@@ -42,6 +44,8 @@ def allowed(name: str) -> str:
         return "one of " + ", ".join(kind)
     if kind in (str, SecretStr):
         return "text"
+    if get_origin(kind) is dict:
+        return "a table of texts, or a JSON object"
     return "a list, or words separated by commas"
 
 
@@ -61,6 +65,9 @@ def shown(name: str, value: object) -> str:
         value = list(value)
     elif isinstance(value, StrEnum):
         value = value.value
+    elif isinstance(value, dict):
+        # the texts are long; which there are is what is asked
+        value = sorted(value)
     return without_credentials(str(value).lower() if isinstance(value, bool) else repr(value))
 
 

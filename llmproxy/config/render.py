@@ -13,6 +13,7 @@ _SECTIONS = {
     "upstream": "Upstream",
     "cache_policy": "Cache",
     "database_path": "Database and history",
+    "jobs": "Background jobs",
     "log_level": "Logs",
 }
 
@@ -56,7 +57,7 @@ def _takes(name: str) -> str:
 
 def _default(name: str, field: FieldInfo) -> str:
     value = field.default
-    if value is None or value == ():
+    if value in (None, (), ""):
         return "–"
     text = shown(name, value).strip("'")
     return f"`{text}`" + _as_size(value if name.endswith("_bytes") else 0)

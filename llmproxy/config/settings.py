@@ -1,5 +1,8 @@
 """Every setting of the program. ``docs/settings.md`` is rendered from the descriptions below."""
 
+import json
+import re
+from base64 import b64decode
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -11,6 +14,17 @@ MiB = 1024 * 1024
 GiB = 1024 * MiB
 
 _SQLITE = "sqlite+aiosqlite:///"
+
+#: system prompts by ``instruction_type``; the settings add to them and replace them
+INSTRUCTIONS = {
+    "default": "You are a helpful assistant.",
+    "concise": "You are a helpful assistant. Answer as briefly as you can, without introduction or repetition.",
+    "code": "You are an expert programmer. Answer with correct, complete code in one block, and explain only what the "
+    "code does not say.",
+    "summarize": "Summarize the text that the user gives in a few sentences. Keep to what the text says.",
+    "translate": "Translate the text that the user gives into English, or into the language that the user names. "
+    "Answer with the translation alone.",
+}
 
 
 class CachePolicy(StrEnum):
@@ -55,6 +69,10 @@ class UpstreamStream(StrEnum):
 
 
 Words = Annotated[tuple[str, ...], NoDecode]
+#: in a setting's metadata: its words are regular expressions, and are not parted at commas
+REGULAR = "regular expressions"
+Patterns = Annotated[tuple[str, ...], NoDecode, REGULAR]
+Instructions = Annotated[dict[str, str], NoDecode]
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 
 
@@ -152,17 +170,121 @@ class Settings(BaseSettings):
     history_body_bytes: int = Field(256 * 1024, ge=0, description="A longer body is cut at this size in the history.")
     history_days: float = Field(30.0, gt=0, description="Age at which history rows are deleted.")
     history_bytes: int = Field(1 * GiB, ge=0, description="Bytes of history that are kept.")
+    history_redact: Patterns = Field(
+        (),
+        description="What is removed from bodies before they are kept. Several in the environment: a JSON array.",
+    )
+    history_search: bool = Field(True, description="Index prompts and answers for full-text search.")
     history_queue: int = Field(20_000, ge=1, description="Rows that may wait to be written; more are counted as lost.")
+
+    # Jobs
+    jobs: bool = Field(True, description="Offer tasks, files, batches, stored and background Responses.")
+    task_queue_workers: int = Field(
+        4,
+        ge=0,
+        le=1024,
+        validation_alias=_bare("TASK_QUEUE_WORKERS"),
+        description="Calls of jobs in work at once in this process; 0 leaves them to `llmproxy worker`.",
+    )
+    job_beside_interactive: int = Field(
+        0,
+        ge=0,
+        description="How many of them may run beside interactive requests. 0: one less than the model server has "
+        "slots, and at least one.",
+    )
+    job_max_attempts: int = Field(5, ge=1, description="Attempts at each call of a job before it is failed.")
+    job_lease_seconds: float = Field(
+        15.0, ge=1, description="How long a worker that was lost keeps others from its calls. Renewed while it lives."
+    )
+    job_retention_days: float = Field(
+        30.0, gt=0, description="Age at which finished jobs, their results and stored answers are deleted."
+    )
+    job_max_prompts: int = Field(10_000, ge=1, description="Prompts in one request to `/api/completions/batch`.")
+    store_answers: bool = Field(
+        True,
+        description="Keep Responses (unless they say `store: false`) and chat completions with `store: true`, so that "
+        "they can be asked for by their ids.",
+    )
+    instructions: Instructions = Field(
+        INSTRUCTIONS, description="System prompts by `instruction_type`, a TOML table or JSON; beside the usual ones."
+    )
+    files_path: str = Field(
+        "",
+        description="Where files are kept: a folder, or an fsspec URL. Unset: beside the database.",
+    )
+    file_max_bytes: int = Field(512 * MiB, ge=1, description="Largest file that can be uploaded.")
+    webhook_url: str = Field("", description="URL that is told of each job's end, unless its request names another.")
+    webhook_secret: SecretStr | None = Field(
+        None, description="Secret that signs webhooks (Standard Webhooks: `whsec_` and base64)."
+    )
+    webhook_hosts: Words = Field(
+        (),
+        description="Hosts that a request's `webhook_url` may name, each `host:port`, or `host` for the usual port. "
+        "None: none may.",
+    )
 
     # Logs
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe level that is logged.")
     log_format: LogFormat = Field(LogFormat.AUTO, description="`text`, `json`, or `auto`: text on a terminal.")
 
-    @field_validator("upstream", "allowed_hosts", "cors_origins", "api_keys", mode="before")
+    @field_validator("upstream", "allowed_hosts", "cors_origins", "api_keys", "webhook_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(word for word in (part.strip() for part in value.split(",")) if word)
+        return value
+
+    @field_validator("history_redact", mode="before")
+    @classmethod
+    def _patterns(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            found = json.loads(value)
+        except ValueError:
+            found = None
+        # a pattern may look like an array: [0-9] is none, ["a"] is one
+        is_array = isinstance(found, list) and all(isinstance(each, str) for each in found)
+        return found if is_array else (value,)
+
+    @field_validator("history_redact")
+    @classmethod
+    def _searchable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                matches_nothing = re.search(pattern, "") is not None
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            if matches_nothing:
+                raise ValueError(f"{pattern!r} would match everywhere, even nothing at all")
+        return value
+
+    @field_validator("instructions", mode="before")
+    @classmethod
+    def _with_the_usual(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise ValueError("a JSON object of names and system prompts is wanted") from error
+        return {**INSTRUCTIONS, **value} if isinstance(value, dict) else value
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _told(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is no http:// or https:// URL")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _decodable(cls, value: SecretStr | None) -> SecretStr | None:
+        secret = value.get_secret_value() if value is not None else ""
+        if secret.startswith("whsec_"):
+            try:
+                b64decode(secret.removeprefix("whsec_"), validate=True)
+            except ValueError as error:
+                raise ValueError("base64 is wanted after `whsec_`") from error
         return value
 
     @field_validator("upstream")
@@ -172,6 +294,13 @@ class Settings(BaseSettings):
             if not url.startswith(("http://", "https://")):
                 raise ValueError(f"{url!r} is no http:// or https:// URL")
         return tuple(url.rstrip("/").removesuffix("/v1") for url in value)
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _web_address(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is no http:// or https:// URL")
+        return value
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.config.load import FILE_VARIABLE, ConfigError, load
-from llmproxy.config.settings import CachePolicy, LogLevel, Settings
+from llmproxy.config.settings import INSTRUCTIONS, CachePolicy, LogLevel, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,7 @@ def test_the_environment_given_is_the_only_one_read(monkeypatch: pytest.MonkeyPa
         ("CACHE_MAX_SIZE", "cache_max_size", "7", 7),
         ("CACHE_TTL_HOURS", "cache_ttl_hours", "0.5", 0.5),
         ("DATABASE_PATH", "database_path", "/x/y.db", Path("/x/y.db")),
+        ("TASK_QUEUE_WORKERS", "task_queue_workers", "0", 0),
     ],
 )
 def test_bare_names_work_and_give_way_to_prefixed_ones(variable: str, name: str, text: str, value: object) -> None:
@@ -77,6 +78,25 @@ def test_words_are_split_in_the_environment_and_listed_in_the_file() -> None:
     settings = load({}, {"LLMPROXY_UPSTREAM": "http://one/v1, http://two/"}).settings
     assert settings.upstream == ("http://one", "http://two")
     assert settings.cors_origins == ("http://a", "http://b")
+
+
+def test_instructions_are_added_to_the_usual_ones() -> None:
+    Path("llmproxy.toml").write_text("[instructions]\npirate = 'Arr.'\ncode = 'Only code.'\n")
+    from_file = load({}, {}).settings.instructions
+    assert from_file == {**INSTRUCTIONS, "pirate": "Arr.", "code": "Only code."}
+    from_environment = load({}, {"LLMPROXY_INSTRUCTIONS": '{"poet": "In verse."}'}).settings.instructions
+    assert from_environment == {**INSTRUCTIONS, "poet": "In verse."}
+    assert {"default", "concise", "code", "summarize", "translate"} <= load({}, {}).settings.instructions.keys()
+
+
+@pytest.mark.parametrize("text", ["pirate", "[1]", '{"poet": 3}'])
+def test_instructions_that_are_none_are_refused(text: str) -> None:
+    assert "LLMPROXY_INSTRUCTIONS" in refusal(env={"LLMPROXY_INSTRUCTIONS": text})
+
+
+def test_a_webhook_is_a_web_address() -> None:
+    assert "LLMPROXY_WEBHOOK_URL" in refusal(env={"LLMPROXY_WEBHOOK_URL": "ftp://hooks.example/x"})
+    assert load({}, {"LLMPROXY_WEBHOOK_URL": "https://hooks.example/x"}).settings.webhook_url
 
 
 def test_an_empty_variable_counts_as_absent() -> None:

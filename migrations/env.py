@@ -9,12 +9,14 @@ from llmproxy.cache import tables as cache_tables
 from llmproxy.config.load import load
 from llmproxy.database.dialect import WRITES
 from llmproxy.database.engine import open_database
-from llmproxy.database.metadata import metadata
+from llmproxy.database.metadata import TEXTS, metadata
+from llmproxy.history import rollup_tables
 from llmproxy.history import tables as history_tables
+from llmproxy.jobs import tables as job_tables
 from llmproxy.upstream import tables as upstream_tables
 
 #: importing them is what declares the tables on ``metadata``
-DECLARING = (cache_tables, history_tables, upstream_tables)
+DECLARING = (cache_tables, history_tables, rollup_tables, job_tables, upstream_tables)
 
 
 async def main(url: str) -> None:
@@ -29,8 +31,16 @@ async def main(url: str) -> None:
 
 def migrate(connection: Connection) -> None:
     batch = connection.dialect.name == "sqlite"
-    context.configure(connection, target_metadata=metadata, render_as_batch=batch, transactional_ddl=True)
+    context.configure(
+        connection, target_metadata=metadata, render_as_batch=batch, transactional_ddl=True, include_name=is_table
+    )
     context.run_migrations()
+
+
+def is_table(name: str | None, kind: str, parents: object) -> bool:
+    """Whether the rooms declare it as a table: full-text indexes are made by statements, of several tables each."""
+    texts = metadata.info.get(TEXTS, ())
+    return kind != "table" or not any(name == each or str(name).startswith(f"{each}_") for each in texts)
 
 
 asyncio.run(main(context.config.attributes.get("url") or load({}).settings.database))

@@ -1,10 +1,15 @@
 """What differs between the databases. Each is one file beside this one and one row in ``engine``'s table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Insert, Table
+from sqlalchemy import URL, Column, ColumnElement, Connection, Delete, Engine, Insert, Select, Table
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+#: words that stand one after the other
+Phrase = Sequence[str]
+#: the value of a column from the one that is there and the one that is added
+Merge = Callable[[Column[Any], ColumnElement[Any]], ColumnElement[Any]]
 
 #: execution option of a connection whose transactions write
 WRITES = "llmproxy_writes"
@@ -47,8 +52,40 @@ class Dialect(Protocol):
         """An insert of all columns that replaces the row with the same ``key``."""
         ...
 
+    def accumulate(self, table: Table, keys: Sequence[str], rows: Select[Any], merge: Merge) -> Insert:
+        """An insert of ``rows``, which are all columns of ``table`` in order. Where the ``keys`` are there already,
+        ``merge`` gives the new value of each other column."""
+        ...
+
+    async def take_turn(self, connection: AsyncConnection, name: str) -> None:
+        """Keeps other transactions that take the turn of this name waiting until this one has ended, in all processes.
+
+        Rows that are numbered behind it become visible in the order of their numbers.
+        """
+        ...
+
     def contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
         """Whether ``text`` occurs in ``column``, case and all."""
+        ...
+
+    def texts_made(self, name: str) -> Sequence[str]:
+        """The statements that make a full-text index ``name``: numbered texts, each a row of words."""
+        ...
+
+    def texts_added(self, name: str) -> str:
+        """The driver's statement that adds a text to the index ``name``: its id, and what ``text_of`` gives."""
+        ...
+
+    def text_of(self, words: Phrase) -> str:
+        """A text as ``texts_added`` takes it. The words are letters and digits only, see ``wire.words``."""
+        ...
+
+    def texts_found(self, name: str, phrases: Sequence[Phrase]) -> Select[Any]:
+        """The ids, labelled ``id``, of the texts that hold every one of the phrases, one at least: any order."""
+        ...
+
+    def texts_deleted(self, name: str, ids: Sequence[int]) -> Delete:
+        """Removes these texts from the index ``name``, where they are there."""
         ...
 
     async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:

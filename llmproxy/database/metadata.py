@@ -1,4 +1,7 @@
-"""The one ``MetaData`` on which every room declares its tables, so that migrations see them all."""
+"""The one ``MetaData`` on which every room declares its tables, so that migrations see them all.
+
+Full-text indexes are no tables that SQLAlchemy knows: rooms declare their names under ``TEXTS`` in its ``info``.
+"""
 
 from sqlalchemy import MetaData
 
@@ -11,3 +14,6 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+#: key in ``metadata.info``: the names of the full-text indexes
+TEXTS = "texts"

@@ -1,11 +1,31 @@
 """PostgreSQL through asyncpg."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Insert, Table, func, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Delete,
+    Engine,
+    Insert,
+    Select,
+    Table,
+    cast,
+    column,
+    delete,
+    func,
+    select,
+    text,
+)
+from sqlalchemy import table as table_named
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.database.dialect import Merge, Phrase
 
 #: the advisory lock that guards the schema; any number does that all processes agree on
 _SCHEMA_LOCK = 0x6C6C6D70726F7879
@@ -57,8 +77,44 @@ class Postgres:
         replaced = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key and c.name != key}
         return statement.on_conflict_do_update(index_elements=[key], set_=replaced)
 
+    def accumulate(self, table: Table, keys: Sequence[str], rows: Select[Any], merge: Merge) -> Insert:
+        statement = insert(table).from_select([each.name for each in table.columns], rows)
+        merged = {c.name: merge(c, statement.excluded[c.name]) for c in table.columns if c.name not in keys}
+        return statement.on_conflict_do_update(index_elements=keys, set_=merged)
+
+    async def take_turn(self, connection: AsyncConnection, name: str) -> None:
+        number = int.from_bytes(sha256(name.encode()).digest()[:8], signed=True)
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
     def contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
         return func.strpos(column, text) > 0
+
+    def texts_made(self, name: str) -> Sequence[str]:
+        return (
+            f"CREATE TABLE {name} (id BIGINT PRIMARY KEY, words TSVECTOR NOT NULL)",
+            f"CREATE INDEX ix_{name}_words ON {name} USING gin (words)",
+        )
+
+    def texts_added(self, name: str) -> str:
+        return f"INSERT INTO {name} (id, words) VALUES ($1, CAST($2::text AS tsvector))"
+
+    def text_of(self, words: Phrase) -> str:
+        # past 256 places a word's are not kept, and places end at 16,383
+        places: dict[str, list[str]] = {}
+        for place, word in enumerate(words, 1):
+            places.setdefault(word, []).append(str(place))
+        return " ".join(f"'{word}':{','.join(found)}" for word, found in places.items())
+
+    def texts_found(self, name: str, phrases: Sequence[Phrase]) -> Select[Any]:
+        wanted = " & ".join("(" + " <-> ".join(f"'{word}'" for word in phrase) + ")" for phrase in phrases)
+        id, words = column("id", BigInteger), column("words", TSVECTOR)
+        # cast from text: a query that the parser of languages had no part in
+        matches = words.op("@@")(cast(wanted, TSQUERY))
+        return select(id).select_from(table_named(name, id, words)).where(matches)
+
+    def texts_deleted(self, name: str, ids: Sequence[int]) -> Delete:
+        id = column("id", BigInteger)
+        return delete(table_named(name, id)).where(id.in_(ids))
 
     async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         rows: Sequence[Sequence[Any]] = await driver.fetch(sql, *values)

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from llmproxy.database.dialect import WRITES, Dialect
 from llmproxy.database.faults import DatabaseUnusable
-from llmproxy.database.metadata import metadata
+from llmproxy.database.metadata import TEXTS, metadata
 
 #: the newest revision in ``migrations/versions``
-HEAD = "0001"
+HEAD = "0004"
 
 #: seconds that an upgrade may take
 _UPGRADE_SECONDS = 600.0
@@ -61,6 +61,9 @@ def _create_locked(connection: Connection, dialect: Dialect) -> str | None:
     if foreign:
         raise DatabaseUnusable(f"the database has a table {foreign[0]} that this program did not make")
     metadata.create_all(connection, checkfirst=False)
+    for name in metadata.info.get(TEXTS, ()):
+        for statement in dialect.texts_made(name):
+            connection.exec_driver_sql(statement)
     _VERSION.create(connection)
     connection.execute(_VERSION.insert().values(version_num=HEAD))
     return HEAD

@@ -7,11 +7,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Insert, Table, event, func
+from sqlalchemy import (
+    URL,
+    ColumnClause,
+    ColumnElement,
+    Connection,
+    Delete,
+    Engine,
+    Insert,
+    Integer,
+    Select,
+    Table,
+    column,
+    delete,
+    event,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy import table as table_named
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.database.dialect import DURABLE, WRITES
+from llmproxy.database.dialect import DURABLE, WRITES, Merge, Phrase
 from llmproxy.database.faults import DatabaseUnusable
 
 #: seconds that a statement waits for another process's lock
@@ -109,8 +127,36 @@ class Sqlite:
         replaced = {c.name: statement.excluded[c.name] for c in table.columns if not c.primary_key and c.name != key}
         return statement.on_conflict_do_update(index_elements=[key], set_=replaced)
 
+    def accumulate(self, table: Table, keys: Sequence[str], rows: Select[Any], merge: Merge) -> Insert:
+        statement = insert(table).from_select([each.name for each in table.columns], rows)
+        merged = {c.name: merge(c, statement.excluded[c.name]) for c in table.columns if c.name not in keys}
+        return statement.on_conflict_do_update(index_elements=keys, set_=merged)
+
+    async def take_turn(self, connection: AsyncConnection, name: str) -> None:
+        """BEGIN IMMEDIATE has taken everybody's turn already."""
+
     def contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
         return func.instr(column, text) > 0
+
+    def texts_made(self, name: str) -> Sequence[str]:
+        # what is no ASCII is part of a word: the words were told apart before
+        return (f"CREATE VIRTUAL TABLE {name} USING fts5(words, tokenize = 'ascii')",)
+
+    def texts_added(self, name: str) -> str:
+        return f"INSERT INTO {name} (rowid, words) VALUES (?, ?)"
+
+    def text_of(self, words: Phrase) -> str:
+        return " ".join(words)
+
+    def texts_found(self, name: str, phrases: Sequence[Phrase]) -> Select[Any]:
+        # a string in quotes is a phrase, and strings side by side must all be there
+        wanted = " ".join(f'"{" ".join(phrase)}"' for phrase in phrases)
+        id = literal_column("rowid", Integer).label("id")
+        return select(id).select_from(table_named(name)).where(literal_column(name).op("MATCH")(wanted))
+
+    def texts_deleted(self, name: str, ids: Sequence[int]) -> Delete:
+        id: ColumnClause[int] = column("rowid", Integer)
+        return delete(table_named(name, id)).where(id.in_(ids))
 
     async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         rows: Sequence[Sequence[Any]] = await driver.execute_fetchall(sql, values)

@@ -1,20 +1,20 @@
 """The room's face: takes exchanges, keeps them for a while, and tells about them."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import fault_of
-from llmproxy.history import queries
+from llmproxy.history.follower import Follower
+from llmproxy.history.reader import Reader
 from llmproxy.history.record import Hit, Recorder
+from llmproxy.history.redact import Redactor
 from llmproxy.history.retention import Retention
+from llmproxy.history.summaries import Summaries
+from llmproxy.history.texts import Texts
 from llmproxy.history.writer import Writer
-from llmproxy.wire.errors import InternalError
+from llmproxy.wire.errors import NotFound
 from llmproxy.wire.exchange import Exchange
-
-#: seconds that a question waits for rows that are on their way
-SETTLE_SECONDS = 1.0
 
 
 class History(Protocol):
@@ -41,8 +41,9 @@ class History(Protocol):
         """Takes requests that had the answer of ``template``."""
         ...
 
-    async def latest(self, limit: int) -> list[dict[str, Any]]:
-        """The newest exchanges, newest first, JSON-ready, without bodies. Raises ``InternalError``."""
+    @property
+    def reader(self) -> Reader:
+        """What can be asked of it. Raises ``NotFound`` where no history is kept."""
         ...
 
     def open(self) -> None: ...
@@ -56,10 +57,26 @@ class KeptHistory:
     """``History`` in the database."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self._database = database
-        self._recorder = Recorder(settings.history_body_bytes if settings.history_bodies else None)
-        self._writer = Writer(database, queue_rows=settings.history_queue)
-        self._retention = Retention(database, days=settings.history_days, max_bytes=settings.history_bytes)
+        self._recorder = Recorder(
+            settings.history_body_bytes if settings.history_bodies else None, Redactor(settings.history_redact)
+        )
+        self._writer = Writer(
+            database,
+            queue_rows=settings.history_queue,
+            finish=self._recorder.finished if settings.history_redact else None,
+            told=self._wake,
+        )
+        self._sums = Follower(Summaries(database), self._writer.is_busy)
+        searched = settings.history_search and settings.history_bodies
+        self._texts = Follower(Texts(database), self._writer.is_busy) if searched else None
+        self._followers = [each for each in (self._sums, self._texts) if each is not None]
+        self._retention = Retention(
+            database,
+            days=settings.history_days,
+            max_bytes=settings.history_bytes,
+            searched=searched,
+        )
+        self._reader = Reader(database, self._writer, self._sums, self._texts, self._retention)
 
     @property
     def written(self) -> int:
@@ -77,22 +94,25 @@ class KeptHistory:
         if template.recorded:
             self._writer.add(len(hits), self._recorder.rows_like(template, hits))
 
-    async def latest(self, limit: int) -> list[dict[str, Any]]:
-        # whoever asks right after a request finds it
-        await self._writer.settle(SETTLE_SECONDS)
-        try:
-            return await queries.latest(self._database, limit)
-        except Exception as error:
-            message = f"The history cannot be read now ({fault_of(error)})."
-            raise InternalError(message, code="history_unavailable") from error
+    @property
+    def reader(self) -> Reader:
+        return self._reader
 
     def open(self) -> None:
         self._writer.open()
+        for follower in self._followers:
+            follower.open()
         self._retention.open()
 
     async def close(self, limit: float) -> None:
         await self._retention.close()
         await self._writer.close(limit)
+        for follower in self._followers:
+            await follower.close()
+
+    def _wake(self) -> None:
+        for follower in self._followers:
+            follower.wake()
 
 
 class NoHistory:
@@ -107,8 +127,9 @@ class NoHistory:
     def record_hits(self, template: Exchange, hits: Sequence[Hit]) -> None:
         pass
 
-    async def latest(self, limit: int) -> list[dict[str, Any]]:
-        return []
+    @property
+    def reader(self) -> Reader:
+        raise NotFound("No history is kept; LLMPROXY_HISTORY=true has it kept.")
 
     def open(self) -> None:
         pass

@@ -1,18 +1,23 @@
 """One exchange as a row: a tuple in the order of the table's columns, ready for the driver. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any, NamedTuple
 
+import orjson
+
+from llmproxy.history.redact import Redactor
 from llmproxy.history.tables import history
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Phase
 
-#: the last one is the number of bytes that both bodies take
 Row = tuple[Any, ...]
 
 #: the columns of a ``Row``; the database gives the id
 COLUMNS = tuple(column.name for column in history.columns if column.name != "id")
+#: where in a ``Row`` the number of bytes is that both bodies take
+BODY_BYTES = COLUMNS.index("body_bytes")
 
 LONGEST_TEXT = 1_000
 
@@ -29,11 +34,19 @@ class Hit(NamedTuple):
     seconds: float
 
 
-class Recorder:
-    """Makes rows. ``body_bytes`` is where bodies are cut; None keeps no bodies."""
+#: bytes that are kept of a longer body until it was searched: what is to be removed may lie across the cut
+_MARGIN = 4_096
 
-    def __init__(self, body_bytes: int | None) -> None:
+
+class Recorder:
+    """Makes rows. ``body_bytes`` is where bodies are cut; None keeps no bodies.
+
+    ``redactor`` has its say in ``finished``, which takes its time; the other methods are quick.
+    """
+
+    def __init__(self, body_bytes: int | None, redactor: Redactor | None = None) -> None:
         self._body_bytes = body_bytes
+        self._redactor = redactor
 
     def row(self, exchange: Exchange) -> Row:
         seconds = 0.0 if exchange.finished is None else exchange.finished - exchange.started
@@ -48,25 +61,72 @@ class Recorder:
             when = (_text(request_id), started_at, started_at + seconds)
             yield (*when, *before, seconds, seconds, *after)
 
+    def finished(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """The rows as they are written: nothing in the bodies that must not be kept. Blocks for as long as it takes."""
+        if not self._redactor:
+            return rows
+        # hits of one answer share its bodies
+        seen: dict[int, bytes | None] = {}
+        return [self._redacted(row, seen) for row in rows]
+
+    def _redacted(self, row: Row, seen: dict[int, bytes | None]) -> Row:
+        for body in row[-2:]:
+            if id(body) not in seen:
+                seen[id(body)] = self._search(body)
+        request_body, response_body = (seen[id(body)] for body in row[-2:])
+        size = len(request_body or b"") + len(response_body or b"")
+        return (*row[:BODY_BYTES], size, *row[BODY_BYTES + 1 : -2], request_body, response_body)
+
+    def _search(self, body: bytes | None) -> bytes | None:
+        if body is None or not self._redactor:
+            return body
+        return self._redactor.redacted(body)[: self._body_bytes]
+
     def _after_times(self, exchange: Exchange) -> Row:
         request_body, response_body = self._body(exchange.request_body), self._body(exchange.response_body)
         return (
             exchange.upstream_seconds,
             _text(exchange.error),
+            len(request_body or b"") + len(response_body or b""),
+            self._detail(exchange),
             request_body,
             response_body,
-            len(request_body or b"") + len(response_body or b""),
         )
 
     def _body(self, body: bytes) -> bytes | None:
         if not body or self._body_bytes is None:
             return None
-        return body if len(body) <= self._body_bytes else body[: self._body_bytes]
+        kept = self._body_bytes + _MARGIN if self._redactor else self._body_bytes
+        return body if len(body) <= kept else body[:kept]
+
+    def _detail(self, exchange: Exchange) -> str:
+        """JSON of what nobody selects by. ``phases`` in microseconds; ``scope`` and ``query`` are digests, as both may
+        hold secrets or stand for them; ``cut`` names the bodies that were longer. What is empty is left out."""
+        detail: dict[str, Any] = {}
+        if exchange.phases:
+            # ``value`` of a member costs five times as much
+            detail["phases"] = {phase._value_: int(seconds * 1e6) for phase, seconds in exchange.phases.items()}
+        if exchange.identity:
+            detail["identity"] = _text(exchange.identity)
+        if exchange.caller.scope:
+            detail["scope"] = short_digest(exchange.caller.scope.encode())
+        if exchange.query:
+            detail["query"] = short_digest(exchange.query)
+        if self._body_bytes is not None:
+            bodies = {"request": exchange.request_body, "response": exchange.response_body}
+            if cut := [name for name, body in bodies.items() if len(body) > self._body_bytes]:
+                detail["cut"] = cut
+        return orjson.dumps(detail).decode()
+
+
+def short_digest(secret: bytes) -> str:
+    """Twelve hex digits that tell secrets apart and give none away."""
+    return sha256(secret).hexdigest()[:12]
 
 
 def _before_times(exchange: Exchange) -> Row:
     return (
-        _text(exchange.user),
+        _text(exchange.user or exchange.caller.name),
         _text(exchange.session),
         _text(exchange.caller.name),
         exchange.endpoint,
@@ -79,6 +139,7 @@ def _before_times(exchange: Exchange) -> Row:
         _word(exchange.reason),
         _word(exchange.stored),
         exchange.key,
+        _text(exchange.namespace),
         exchange.stream,
         _count(exchange.usage.prompt_tokens),
         _count(exchange.usage.completion_tokens),

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -12,11 +12,13 @@ from sqlalchemy import insert
 
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import Fault, fault_of
-from llmproxy.history.record import COLUMNS, Row
+from llmproxy.history.record import BODY_BYTES, COLUMNS, Row
 from llmproxy.history.tables import history
 
 logger = logging.getLogger(__name__)
 
+#: the name of the writers' turn
+TURN = "history"
 #: rows in one transaction
 GROUP = 1_000
 #: so that a flood of hits leaves the machine to the requests
@@ -36,6 +38,9 @@ class Writer:
 
     A row that finds no room is counted in ``lost``. While the database is at fault, rows wait; the fault is logged
     once until it is over. Rows that the database refuses for what they hold are lost alone.
+
+    ``finish`` gives the rows as they are written; it may block and is called in a thread. ``told`` is called after each
+    transaction. Rows become visible in the order of their ids, whichever process writes them.
     """
 
     def __init__(
@@ -45,8 +50,12 @@ class Writer:
         queue_rows: int,
         queue_bytes: int = QUEUE_BYTES,
         first_pause: float = FIRST_PAUSE,
+        finish: Callable[[Sequence[Row]], Sequence[Row]] | None = None,
+        told: Callable[[], None] | None = None,
     ) -> None:
         self._database = database
+        self._finish = finish
+        self._told = told
         self._queue_rows = queue_rows
         self._queue_bytes = queue_bytes
         self._first_pause = first_pause
@@ -75,7 +84,7 @@ class Writer:
         if not self._closing.is_set() and self._bytes < self._queue_bytes:
             for row in islice(rows, max(0, self._queue_rows - before)):
                 self._queue.append(row)
-                self._bytes += row[-1]
+                self._bytes += row[BODY_BYTES]
                 if self._bytes >= self._queue_bytes:
                     break
         taken = len(self._queue) - before
@@ -83,6 +92,10 @@ class Writer:
         if taken:
             self._settled.clear()
             self._wanted.set()
+
+    def is_busy(self) -> bool:
+        """Whether more rows wait than one transaction takes."""
+        return len(self._queue) > GROUP
 
     async def settle(self, limit: float) -> None:
         """Waits until nothing waits to be written, at most ``limit`` seconds."""
@@ -115,14 +128,18 @@ class Writer:
         group = list(islice(self._queue, self._group))
         started = time.monotonic()
         try:
+            rows = group if self._finish is None else await asyncio.to_thread(self._finish, group)
             async with asyncio.timeout(WRITE_SECONDS), self._database.write() as connection:
-                await connection.exec_driver_sql(self._insert, group)
+                await self._database.dialect.take_turn(connection, TURN)
+                await connection.exec_driver_sql(self._insert, rows)
         except Exception as error:  # noqa: BLE001 - any driver's any fault: rows wait, requests never notice
             await self._fail(fault_of(error), len(group))
         else:
             self._forget(len(group))
             self.written += len(group)
             self._recover()
+            if self._told is not None:
+                self._told()
             await self._rest(len(group) / ROWS_PER_SECOND - (time.monotonic() - started))
 
     async def _fail(self, fault: Fault, rows: int) -> None:
@@ -159,7 +176,7 @@ class Writer:
 
     def _forget(self, rows: int) -> None:
         for _ in range(rows):
-            self._bytes -= self._queue.popleft()[-1]
+            self._bytes -= self._queue.popleft()[BODY_BYTES]
         if not self._queue:
             self._settled.set()
             if not self._closing.is_set():

@@ -5,10 +5,13 @@ import pytest
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
-from llmproxy.history.history import NoHistory, history_for
+from llmproxy.history.history import History, NoHistory, history_for
 from llmproxy.history.record import Hit
-from llmproxy.wire.errors import InternalError
+from llmproxy.history.wanted import Wanted
+from llmproxy.wire.errors import BadRequest, InternalError, NotFound
 from tests.history.exchanges import FETCHED, fetched
+
+TEXT = (("hello",),)
 
 
 def settings(**changes: object) -> Settings:
@@ -16,16 +19,43 @@ def settings(**changes: object) -> Settings:
     return Settings.model_validate(changes)
 
 
+async def ids(kept: History, limit: int = 10) -> list[str]:
+    return [row["request_id"] for row in (await kept.reader.page(Wanted(limit))).rows]
+
+
 async def test_what_was_recorded_can_be_asked_for_at_once(database: Database) -> None:
     kept = history_for(settings(), database)
     kept.open()
     kept.record([fetched(request_id="a"), fetched(request_id="b", recorded=False), fetched(request_id="c")])
-    kept.record_hits(fetched(), [Hit("d", 1.0, 0.5), Hit("e", 2.0, 0.5)])
+    hits = [Hit("d", 1_700_000_001.0, 0.5), Hit("e", 1_700_000_002.0, 0.5)]
+    kept.record_hits(fetched(), hits)
     kept.record_hits(fetched(recorded=False), [Hit("f", 1.0, 0.5)])
-    assert [row["request_id"] for row in await kept.latest(10)] == ["e", "d", "c", "a"]
-    assert [row["request_id"] for row in await kept.latest(2)] == ["e", "d"]
-    assert await kept.latest(-1) == []
+    assert await ids(kept) == ["e", "d", "c", "a"]
+    assert await ids(kept, 2) == ["e", "d"]
+    assert (await kept.reader.session("s-1"))["requests"] == 4
     assert (kept.written, kept.lost) == (4, 0)
+    await kept.close(10)
+
+
+async def test_a_text_is_found_right_after_the_answer(database: Database) -> None:
+    kept = history_for(settings(), database)
+    kept.open()
+    for number in range(3):
+        kept.record([fetched(request_id=str(number), request_body=b'{"prompt": "Hello!"}')])
+        page = await kept.reader.page(Wanted(10, text=TEXT))
+        assert len(page.rows) == number + 1
+        assert await kept.reader.indexed(Wanted(10, text=TEXT))
+    await kept.close(10)
+
+
+@pytest.mark.parametrize("switch", ["history_search", "history_bodies"])
+async def test_without_an_index_a_text_is_refused(database: Database, switch: str) -> None:
+    kept = history_for(settings(**{switch: False}), database)
+    kept.open()
+    kept.record([FETCHED])
+    assert len((await kept.reader.page(Wanted(10))).rows) == 1
+    with pytest.raises(BadRequest, match="not indexed"):
+        await kept.reader.page(Wanted(10, text=TEXT))
     await kept.close(10)
 
 
@@ -33,12 +63,12 @@ async def test_the_list_is_json_without_bodies(database: Database) -> None:
     kept = history_for(settings(), database)
     kept.open()
     kept.record([FETCHED])
-    (row,) = await kept.latest(1)
+    (row,) = (await kept.reader.page(Wanted(1))).rows
     assert json.loads(json.dumps(row)) == row
     assert row["id"] == 1
     assert (row["user"], row["session"], row["caller"], row["key"]) == ("u-1", "s-1", "ann", "ab12")
-    assert (row["stream"], row["body_bytes"]) == (True, 15)
-    assert not {"request_body", "response_body"} & row.keys()
+    assert (row["stream"], row["body_bytes"], row["namespace"]) == (True, 15, "n-1")
+    assert not {"request_body", "response_body", "detail"} & row.keys()
     await kept.close(10)
 
 
@@ -46,7 +76,18 @@ async def test_bodies_can_be_switched_off(database: Database) -> None:
     kept = history_for(settings(history_bodies=False), database)
     kept.open()
     kept.record([FETCHED])
-    assert (await kept.latest(1))[0]["body_bytes"] == 0
+    assert (await kept.reader.page(Wanted(1))).rows[0]["body_bytes"] == 0
+    await kept.close(10)
+
+
+async def test_what_must_not_be_kept_is_nowhere(database: Database) -> None:
+    kept = history_for(settings(history_redact=[r"[\w.]+@[\w.]+"]), database)
+    kept.open()
+    kept.record([fetched(request_body=b'{"prompt": "mail\\nbob@example.com hello"}', response_body=b"bob@example.com")])
+    row = (await kept.reader.page(Wanted(1, text=TEXT), bodies=True)).rows[0]
+    assert row["request_body"] == b'{"prompt": "mail\\n[redacted] hello"}'
+    assert row["response_body"] == b"[redacted]"
+    assert (await kept.reader.page(Wanted(1, text=(("bob",),)))).rows == []
     await kept.close(10)
 
 
@@ -55,11 +96,15 @@ async def test_history_outlives_the_program(tmp_path: Path) -> None:
     async with open_database(url) as database:
         kept = history_for(settings(), database)
         kept.open()
-        kept.record([fetched(request_id="before")])
+        kept.record([fetched(request_id="before", request_body=b'{"prompt": "hello"}')])
         await kept.close(10)
     async with open_database(url) as database:
         kept = history_for(settings(), database)
-        assert [row["request_id"] for row in await kept.latest(10)] == ["before"]
+        kept.open()
+        assert await ids(kept) == ["before"]
+        # what was left to be done is done now
+        assert (await kept.reader.user("u-1"))["requests"] == 1
+        assert len((await kept.reader.page(Wanted(10, text=TEXT))).rows) == 1
         await kept.close(10)
 
 
@@ -68,7 +113,7 @@ async def test_a_database_that_cannot_be_read_is_an_error_of_ours(tmp_path: Path
     async with open_database(f"sqlite+aiosqlite:///{tmp_path}/file/history.db") as database:
         kept = history_for(settings(), database)
         with pytest.raises(InternalError, match=r"cannot be read now \(unreachable\)"):
-            await kept.latest(1)
+            await kept.reader.page(Wanted(1))
         await kept.close(1)
 
 
@@ -79,7 +124,8 @@ async def test_switched_off_it_keeps_nothing(database: Database) -> None:
     nothing.open()
     nothing.record([FETCHED])
     nothing.record_hits(FETCHED, [Hit("a", 1.0, 0.5)])
-    assert await nothing.latest(10) == []
+    with pytest.raises(NotFound, match="LLMPROXY_HISTORY"):
+        _ = nothing.reader
     assert (nothing.written, nothing.lost) == (0, 0)
     await nothing.close(1)
     assert database.generation == before

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -5,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmproxy.history.record import COLUMNS, LARGEST, LONGEST_TEXT, Hit, Recorder, Row
+from llmproxy.history.redact import Redactor
 from llmproxy.wire.exchange import Caller, Exchange, Usage
 from tests.history.exchanges import FETCHED, fetched
 
@@ -31,6 +33,7 @@ def test_every_column_has_its_value() -> None:
         "reason": "absent",
         "stored": "stored",
         "cache_key": "ab12",
+        "namespace": "n-1",
         "stream": True,
         "prompt_tokens": 12,
         "completion_tokens": 34,
@@ -39,9 +42,13 @@ def test_every_column_has_its_value() -> None:
         "total_seconds": 4.5,
         "upstream_seconds": 4.0,
         "error": "",
+        "body_bytes": 15,
+        "detail": json.dumps(
+            {"phases": {"limit": 250000}, "identity": "weights", "scope": "2bb80d537b1d", "query": "e1dd522f23da"},
+            separators=(",", ":"),
+        ),
         "request_body": b"request",
         "response_body": b"response",
-        "body_bytes": 15,
     }
 
 
@@ -64,6 +71,56 @@ def test_bodies_are_left_out_when_not_wanted() -> None:
     assert (row["request_body"], row["response_body"], row["body_bytes"]) == (None, None, 0)
 
 
+def test_bodies_that_were_cut_are_named() -> None:
+    recorder = Recorder(7)
+    rows = [
+        named(recorder.row(fetched(request_body=b"1234567", response_body=body))) for body in (b"1234567", b"12345678")
+    ]
+    assert [json.loads(row["detail"]).get("cut") for row in rows] == [None, ["response"]]
+
+
+def test_little_detail_is_a_short_text() -> None:
+    bare = Exchange(request_id="r", method="GET", path="/", started=1.0, started_at=2.0)
+    assert named(Recorder(1000).row(bare))["detail"] == "{}"
+
+
+def test_who_says_no_name_has_that_of_the_key() -> None:
+    assert named(Recorder(None).row(fetched(user="")))["user_name"] == "ann"
+
+
+def test_what_must_not_be_kept_is_removed_before_the_body_is_cut() -> None:
+    recorder = Recorder(12, Redactor(["bob@example.com"]))
+    row = recorder.row(
+        fetched(request_body=b"0123456789 bob@example.com, and more", response_body=b"mail bob@example.com")
+    )
+    (finished,) = recorder.finished([row])
+    done = named(finished)
+    assert (done["request_body"], done["response_body"]) == (b"0123456789 [", b"mail [redact")
+    assert done["body_bytes"] == 24
+    assert {name: value for name, value in done.items() if "body" not in name} == {
+        name: value for name, value in named(row).items() if "body" not in name
+    }
+
+
+def test_without_patterns_rows_stay_the_same_objects() -> None:
+    rows = [Recorder(1000).row(FETCHED)]
+    assert Recorder(1000, Redactor([])).finished(rows) is rows
+
+
+def test_hits_of_one_answer_are_searched_once() -> None:
+    searches: list[bytes] = []
+
+    class Counting(Redactor):
+        def redacted(self, body: bytes) -> bytes:
+            searches.append(body)
+            return super().redacted(body)
+
+    recorder = Recorder(1000, Counting(["x"]))
+    rows = list(recorder.rows_like(FETCHED, [Hit(str(number), 1.0, 0.5) for number in range(5)]))
+    assert len(recorder.finished(rows)) == 5
+    assert searches == [b"request", b"response"]
+
+
 def test_many_hits_are_what_they_are_one_by_one() -> None:
     recorder = Recorder(1000)
     hits = [Hit("a", 100.0, 0.5), Hit("b", 200.0, 0.25)]
@@ -78,10 +135,20 @@ def test_many_hits_are_what_they_are_one_by_one() -> None:
 @settings(max_examples=100, deadline=None)
 def test_text_is_what_every_database_takes(text: str) -> None:
     everywhere = fetched(
-        request_id=text, user=text, session=text, caller=Caller(text), path=text, model=text, upstream=text, error=text
+        request_id=text,
+        user=text or "u",
+        session=text,
+        caller=Caller(text),
+        path=text,
+        model=text,
+        upstream=text,
+        error=text,
+        namespace=text,
+        identity=text,
     )
     row = named(Recorder(1000).row(everywhere))
-    for name in ("request_id", "user_name", "session", "caller", "path", "model", "upstream", "error"):
+    json.loads(row["detail"])
+    for name in ("request_id", "session", "caller", "path", "model", "upstream", "error", "namespace"):
         assert "\0" not in row[name]
         assert len(row[name].encode("utf-8")) <= LONGEST_TEXT * 4
         assert row[name] == text or not text.isprintable() or len(text) > LONGEST_TEXT

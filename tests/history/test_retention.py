@@ -7,12 +7,18 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
+from llmproxy.history import deletion
 from llmproxy.history import retention as module
+from llmproxy.history.deletion import CHUNK
+from llmproxy.history.people import session_page, user_page
 from llmproxy.history.record import Recorder
-from llmproxy.history.retention import CHUNK, DAY, ROW_BYTES, Retention
+from llmproxy.history.retention import DAY, ROW_BYTES, TEXT_SHARE, Retention
+from llmproxy.history.summaries import Summaries
 from llmproxy.history.tables import history
+from llmproxy.history.texts import Texts
 from llmproxy.history.writer import Writer
 from tests.history.exchanges import fetched
+from tests.history.keeping import followed, found, write
 
 NOW = 1_800_000_000.0
 
@@ -25,15 +31,15 @@ class Watched(Database):
         self.begun = asyncio.Event()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
-        async with super().write() as connection:
+    async def write(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
+        async with super().write(durable=durable) as connection:
             self.begun.set()
             yield connection
 
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK_PAUSE", 0.0)
+    monkeypatch.setattr(deletion, "CHUNK_PAUSE", 0.0)
 
 
 def retention(database: Database, *, days: float = 30.0, max_bytes: int = 10**9) -> Retention:
@@ -112,6 +118,50 @@ async def test_an_emptied_table_is_noticed(database: Database) -> None:
     await fill(database, 10)
     await keeper.sweep()
     assert len(await ids(database)) == 10
+
+
+async def test_what_the_words_take_counts_as_well(database: Database) -> None:
+    await fill(database, 10)
+    within = round(10 * (300 * (1 + TEXT_SHARE) + ROW_BYTES))
+    for limit, left in ((within, 10), (within - 1, 0)):
+        await Retention(database, days=30.0, max_bytes=limit, searched=True, clock=lambda: NOW).sweep()
+        assert len(await ids(database)) == left
+
+
+async def test_rows_in_the_middle_that_others_deleted_are_added_up_no_longer(database: Database) -> None:
+    keeper = retention(database, max_bytes=20 * (300 + ROW_BYTES))
+    await fill(database, 20)
+    await keeper.sweep()
+    async with database.write() as connection:
+        await connection.execute(delete(history).where(history.c.id.between(5, 14)))
+    keeper.measure_anew()
+    await fill(database, 10)
+    await keeper.sweep()
+    assert len(await ids(database)) == 20
+
+
+async def test_words_go_with_their_rows(database: Database) -> None:
+    await fill(database, 5, created_at=NOW - 2 * DAY, body=b'{"prompt": "old words"}')
+    await fill(database, 2, body=b'{"prompt": "new words"}')
+    await followed(Texts(database))
+    await retention(database, days=1.0).sweep()
+    assert await found(database, "words") == [7, 6]
+    assert await found(database, "old") == []
+
+
+async def test_sums_go_with_the_last_row_and_not_before(database: Database) -> None:
+    await write(
+        database, [fetched(user="gone", started_at=NOW - 2 * DAY), fetched(user="there", started_at=NOW - 2 * DAY)]
+    )
+    await write(database, [fetched(user="there", started_at=NOW)])
+    await followed(Summaries(database))
+    await retention(database, days=1.0).sweep()
+    assert [row["user"] for row in (await user_page(database, 10, None))["data"]] == ["there"]
+    assert [row["user"] for row in (await session_page(database, 10, None, None))["data"]] == ["there"]
+    async with database.write() as connection:
+        await connection.execute(delete(history))
+    await Retention(database, days=1.0, max_bytes=10**9, clock=lambda: NOW + 2 * DAY).sweep()
+    assert (await user_page(database, 10, None))["data"] == []
 
 
 async def test_a_fault_is_logged_once_and_the_next_sweep_goes_on(

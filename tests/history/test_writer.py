@@ -45,13 +45,13 @@ class Faulty(Database):
         self.failed = asyncio.Event()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
         self.attempts += 1
         if self._left > 0:
             self._left -= 1
             self.failed.set()
             raise self._error
-        async with super().write() as connection:
+        async with super().write(durable=durable) as connection:
             yield connection
 
 
@@ -63,10 +63,10 @@ class Stuck(Database):
         self.reached = asyncio.Event()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
         self.reached.set()
         await asyncio.Event().wait()
-        async with super().write() as connection:
+        async with super().write(durable=durable) as connection:
             yield connection
 
 
@@ -78,9 +78,9 @@ class Watched(Database):
         self.failed = asyncio.Event()
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
         try:
-            async with super().write() as connection:
+            async with super().write(durable=durable) as connection:
                 yield connection
         except Exception:
             self.failed.set()
@@ -114,6 +114,25 @@ async def test_a_row_comes_back_as_it_was(database: Database) -> None:
     async with database.read() as connection:
         row = (await connection.execute(select(*(history.c[name] for name in COLUMNS)))).one()
     assert tuple(row) == made
+
+
+async def test_each_transaction_is_told_after_it(database: Database) -> None:
+    counts: list[int] = []
+    writer = Writer(database, queue_rows=5_000, told=lambda: counts.append(writer.written))
+    add(writer, *numbered(GROUP + 5))
+    assert writer.is_busy()
+    writer.open()
+    await writer.close(30)
+    assert counts == [GROUP, GROUP + 5]
+    assert not writer.is_busy()
+
+
+async def test_what_is_written_is_what_finish_makes_of_it(database: Database) -> None:
+    writer = Writer(database, queue_rows=10, finish=lambda made: [("x", *row[1:]) for row in made])
+    add(writer, *rows("a", "b"))
+    writer.open()
+    await writer.close(30)
+    assert await written(database) == ["x", "x"]
 
 
 async def test_close_writes_what_waits_in_groups(database: Database) -> None:

@@ -1,0 +1,24 @@
+"""Where a page ended, as a text that callers give back without looking into it. Pure."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+
+import orjson
+
+from llmproxy.wire.errors import BadRequest
+
+
+def cursor(values: Sequence[object]) -> str:
+    """The text that stands for numbers and texts."""
+    return urlsafe_b64encode(orjson.dumps(list(values))).decode().rstrip("=")
+
+
+def values(text: str, kinds: Sequence[type]) -> list[object]:
+    """What ``cursor`` made the text of. Raises ``BadRequest`` for any other text, or another list than of ``kinds``."""
+    try:
+        found = orjson.loads(urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or [type(value) for value in found] != list(kinds):
+        raise BadRequest("'cursor' must be what an earlier page gave as 'next'.", param="cursor")
+    return found

@@ -1,0 +1,146 @@
+"""Follows the rows of history behind the writer: what is derived from them is made a little later, each row once."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from sqlalchemy import literal, select, true, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.database.engine import Database
+from llmproxy.database.faults import Fault, fault_of
+from llmproxy.history.tables import marks
+
+logger = logging.getLogger(__name__)
+
+#: seconds between the first new row and the work on it: more rows come, and are worked on at once
+GATHER_SECONDS = 1.0
+#: seconds until the next attempt after a fault
+PAUSE_SECONDS = 10.0
+#: seconds for a transaction to end that was cancelled
+CLOSE_SECONDS = 1.0
+#: rest after each piece of work, in times of what it took: alone, and while rows wait to be written
+REST, REST_BEHIND_WRITER = 0.5, 4.0
+
+
+class Step(Protocol):
+    """What is made of new rows."""
+
+    #: of its mark
+    name: str
+
+    async def advance(self) -> bool:
+        """Works on the next few rows. Returns whether more were there already. Raises what the database raises."""
+        ...
+
+
+class Follower:
+    """The task of one step. Nothing waits for it but who asks for what it makes; what it misses it makes up for."""
+
+    def __init__(self, step: Step, busy: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
+        """``busy`` says whether rows wait to be written. ``clock`` gives monotonic seconds."""
+        self._step = step
+        self._busy = busy
+        self._clock = clock
+        #: how often there were new rows; at the start some may be left of the time before
+        self._noted = 1
+        #: up to which of these times all rows are worked on
+        self._reached = 0
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        self._hurry = asyncio.Event()
+        self._advanced = asyncio.Condition()
+        self._fault: Fault | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"history {self._step.name}")
+
+    def wake(self) -> None:
+        """There are new rows."""
+        self._noted += 1
+        self._wanted.set()
+
+    async def settle(self, limit: float) -> bool:
+        """Whether all rows are worked on that are there now; waits for it ``limit`` seconds."""
+        noted = self._noted
+        if self._reached < noted:
+            self._hurry.set()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(limit), self._advanced:
+                    await self._advanced.wait_for(lambda: self._reached >= noted)
+        return self._reached >= noted
+
+    async def close(self) -> None:
+        """Safe to call twice. What is not done yet is done after the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
+            self._task = None
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            await self._rest(GATHER_SECONDS)
+            self._wanted.clear()
+            noted = self._noted
+            try:
+                await self._catch_up()
+            except Exception as error:  # noqa: BLE001 - any driver's any fault: the rows stay where they are
+                await self._failed(fault_of(error))
+            else:
+                self._fault = None
+                await self._reach(noted)
+
+    async def _catch_up(self) -> None:
+        more = True
+        while more:
+            started = self._clock()
+            more = await self._step.advance()
+            took = self._clock() - started
+            await self._rest(took * (REST_BEHIND_WRITER if self._busy() else REST))
+
+    async def _reach(self, noted: int) -> None:
+        async with self._advanced:
+            self._reached = noted
+            if not self._wanted.is_set():
+                self._hurry.clear()
+            self._advanced.notify_all()
+
+    async def _failed(self, fault: Fault) -> None:
+        if self._fault is None:
+            logger.warning("history: %s cannot be kept up to date (%s); silent until they can", self._step.name, fault)
+        self._fault = fault
+        self._wanted.set()
+        self._hurry.clear()
+        await self._rest(PAUSE_SECONDS)
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleeps, unless somebody waits."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+
+
+async def mark(database: Database, name: str) -> int:
+    """The highest id that the step of this name has seen."""
+    async with database.read() as connection:
+        seen = (await connection.execute(select(marks.c.seen).where(marks.c.name == name))).scalar()
+    if seen is not None:
+        return int(seen)
+    row: list[Any] = [literal(name), literal(0)]
+    async with database.write() as connection:
+        # the same from another process at this moment does no harm
+        made = database.dialect.accumulate(marks, ["name"], select(*row).where(true()), lambda there, _: there)
+        await connection.execute(made)
+    return 0
+
+
+async def move(connection: AsyncConnection, name: str, seen: int, to: int) -> bool:
+    """Whether the mark stood at ``seen``, and stands at ``to`` once this transaction is committed: of several
+    processes that work on the same rows, one goes on."""
+    moved = update(marks).where(marks.c.name == name, marks.c.seen == seen).values(seen=to)
+    return (await connection.execute(moved)).rowcount == 1

@@ -1,0 +1,139 @@
+"""Pages of exchanges. Each page costs a bounded amount of work, however many rows there are and whatever is asked.
+
+One of the filters has an index in the order of the pages: the rows are read along it, and the other filters look at
+each. Only so many are looked at for one page; where they do not fill it, the next page goes on behind them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, Subquery, literal, literal_column, select, tuple_
+
+from llmproxy.database.engine import Database
+from llmproxy.history.tables import HISTORY_TEXTS, history
+from llmproxy.history.wanted import Page, Place, Wanted
+
+#: rows looked at in one query, at first and at most: few where most rows are wanted, many where few are
+FIRST_STRIDE, LONGEST_STRIDE = 200, 5_000
+#: rows looked at for one page
+MOST_LOOKED_AT = 50_000
+#: the same for the texts that were found
+LONGEST_TEXTS, MOST_TEXTS = 1_000, 10_000
+
+#: columns whose name in the documents is another one
+NAMES = {"user_name": "user", "cache_key": "key"}
+#: too large for lists
+BODIES = ("request_body", "response_body")
+
+_SHOWN = [
+    column.label(NAMES.get(column.name, column.name))
+    for column in history.columns
+    if column.name not in {*BODIES, "detail"}
+]
+#: of a row, by their names in the documents
+COLUMNS = tuple(column.name for column in _SHOWN)
+_WITH_BODIES = [*_SHOWN, *(history.c[name] for name in BODIES)]
+
+Condition = ColumnElement[bool]
+Row = dict[str, Any]
+
+
+async def page(database: Database, wanted: Wanted, *, bodies: bool = False) -> Page:
+    """``bodies`` adds both, as bytes or None, under the columns' names. Raises what the database does."""
+    columns = _WITH_BODIES if bodies else _SHOWN
+    if wanted.text:
+        rows, place = await _searched(database, wanted, columns)
+    else:
+        rows, place = await _walked(database, wanted, columns)
+    if len(rows) > wanted.limit:
+        rows = rows[: wanted.limit]
+        place = Place(rows[-1]["created_at"], rows[-1]["id"])
+    return Page(rows, place)
+
+
+async def _walked(database: Database, wanted: Wanted, columns: Sequence[Any]) -> tuple[list[Row], Place | None]:
+    """Rows by time, one more than wanted if there are, and the place up to which rows were looked at."""
+    indexed, others = _split(wanted)
+    if not others:
+        along = _along(indexed, wanted.after).with_only_columns(*columns)
+        return await _rows(database, along.limit(wanted.limit + 1)), None
+    rows: list[Row] = []
+    place, looked_at, stride = wanted.after, 0, FIRST_STRIDE
+    while looked_at < MOST_LOOKED_AT:
+        along = _along(indexed, place)
+        ends = await _rows(database, along.offset(stride - 1).limit(1))
+        near = along.limit(stride).subquery()
+        rows += await _rows(database, _near(near, others, columns).limit(wanted.limit + 1 - len(rows)))
+        place = Place(ends[0]["created_at"], ends[0]["id"]) if ends else None
+        if place is None or len(rows) > wanted.limit:
+            break
+        looked_at, stride = looked_at + stride, min(4 * stride, LONGEST_STRIDE)
+    return rows, place
+
+
+async def _searched(database: Database, wanted: Wanted, columns: Sequence[Any]) -> tuple[list[Row], Place | None]:
+    """The same among the texts that hold the phrases: by id, as the index knows them."""
+    texts = database.dialect.texts_found(HISTORY_TEXTS, wanted.text)
+    id = texts.selected_columns.id
+    conditions = [condition for _, condition in _filters(wanted)]
+    rows: list[Row] = []
+    place, looked_at, stride = wanted.after, 0, FIRST_STRIDE
+    while looked_at < MOST_TEXTS:
+        behind = texts if place is None else texts.where(id < place.id)
+        found = [row["id"] for row in await _rows(database, behind.order_by(id.desc()).limit(stride))]
+        if found:
+            these = select(*columns).where(history.c.id.in_(found), *conditions).order_by(history.c.id.desc())
+            rows += await _rows(database, these.limit(wanted.limit + 1 - len(rows)))
+        place = Place(0.0, found[-1]) if len(found) == stride else None
+        if place is None or len(rows) > wanted.limit:
+            break
+        looked_at, stride = looked_at + stride, min(4 * stride, LONGEST_TEXTS)
+    return rows, place
+
+
+def _split(wanted: Wanted) -> tuple[list[Condition], list[Condition]]:
+    """The conditions that an index answers in the order of the pages, and the others."""
+    filters = _filters(wanted)
+    chosen = next((name for name in ("session", "user", "failed", "missed", "model") if name in dict(filters)), "")
+    indexed = [condition for name, condition in filters if name in (chosen, "time")]
+    return indexed, [condition for name, condition in filters if name not in (chosen, "time")]
+
+
+def _filters(wanted: Wanted) -> list[tuple[str, Condition]]:
+    """By the name of the index that can answer it. Where an index is partial, its own condition is said as well."""
+    row = history.c
+    found: list[tuple[str, Condition | None]] = [
+        ("session", None if wanted.session is None else row.session == wanted.session),
+        ("user", None if wanted.user is None else row.user_name == wanted.user),
+        ("model", None if wanted.model is None else row.model == wanted.model),
+        ("endpoint", None if wanted.endpoint is None else row.endpoint == wanted.endpoint),
+        ("time", None if wanted.since is None else row.created_at >= wanted.since),
+        ("time", None if wanted.until is None else row.created_at < wanted.until),
+    ]
+    if wanted.status is not None:
+        found.append(("failed" if wanted.status != 200 else "other", row.status == wanted.status))
+        found.append(("failed", row.status != literal_column("200") if wanted.status != 200 else None))
+    if wanted.cache is not None:
+        found.append(("missed" if wanted.cache != "hit" else "other", row.cache == wanted.cache))
+        found.append(("missed", row.cache != literal_column("'hit'") if wanted.cache != "hit" else None))
+    return [(name, condition) for name, condition in found if condition is not None]
+
+
+def _along(indexed: Sequence[Condition], place: Place | None) -> Select[Any]:
+    """Times and ids of the rows behind ``place``, newest first."""
+    order = history.c.created_at, history.c.id
+    along = select(*order).where(*indexed).order_by(*(column.desc() for column in order))
+    return along if place is None else along.where(tuple_(*order) < tuple_(*map(literal, place)))
+
+
+def _near(near: Subquery, others: Sequence[Condition], columns: Sequence[Any]) -> Select[Any]:
+    joined = near.join(history, history.c.id == near.c.id)
+    return select(*columns).select_from(joined).where(*others).order_by(near.c.created_at.desc(), near.c.id.desc())
+
+
+async def _rows(database: Database, statement: Select[Any]) -> list[Row]:
+    async with database.read() as connection:
+        return [
+            {str(name): value for name, value in row.items()}
+            for row in (await connection.execute(statement)).mappings()
+        ]

@@ -1,0 +1,109 @@
+"""Users and sessions summed up, so that nobody has to read their exchanges to tell how many there were."""
+
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Select, bindparam, case, delete, func, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.database.engine import Database
+from llmproxy.history.follower import mark, move
+from llmproxy.history.tables import history, sessions, users
+
+#: rows summed up in one transaction
+CHUNK = 2_000
+
+#: rows removed in one transaction
+FORGOTTEN = 300
+#: the columns that add up
+SUMMED = tuple(column.name for column in users.c if column.name not in ("user_name", "first_seen", "last_seen"))
+
+_HIT = ("hit", "stale")
+_SAVED = (*_HIT, "joined")
+_LOOKED_UP = (*_SAVED, "miss")
+
+
+class Summaries:
+    """The ``Step`` that adds new rows to the sums."""
+
+    name = "summaries"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        accumulate = database.dialect.accumulate
+        self._statements = [
+            accumulate(users, ["user_name"], _sums(history.c.user_name), _merged),
+            accumulate(
+                sessions,
+                ["session", "user_name"],
+                _sums(history.c.session, history.c.user_name).where(history.c.session != ""),
+                _merged,
+            ),
+        ]
+
+    async def advance(self) -> bool:
+        seen = await mark(self._database, self.name)
+        chunk = select(history.c.id).where(history.c.id > seen).order_by(history.c.id).limit(CHUNK).subquery()
+        async with self._database.read() as connection:
+            count, last = (await connection.execute(select(func.count(), func.max(chunk.c.id)))).one()
+        if count == 0:
+            return False
+        async with self._database.write() as connection:
+            if await move(connection, self.name, seen, last):
+                for statement in self._statements:
+                    await connection.execute(statement, {"seen": seen, "last": last})
+        return bool(count == CHUNK)
+
+
+def _sums(*keys: Column[Any]) -> Select[Any]:
+    """A row for each of ``keys`` among the exchanges past ``seen`` up to ``last``: the keys, then the totals."""
+    row = history.c
+    totals = (
+        func.min(row.created_at),
+        func.max(row.created_at),
+        func.count(),
+        _count(row.cache.in_(_LOOKED_UP)),
+        _count(row.cache.in_(_HIT)),
+        _count(or_(row.status >= 400, row.status == 0)),
+        func.coalesce(func.sum(row.prompt_tokens), 0),
+        func.coalesce(func.sum(row.completion_tokens), 0),
+        func.coalesce(func.sum(case((row.cache.in_(_SAVED), row.upstream_seconds), else_=0.0)), 0.0),
+    )
+    return select(*keys, *totals).where(row.id > bindparam("seen"), row.id <= bindparam("last")).group_by(*keys)
+
+
+def _count(condition: ColumnElement[bool]) -> ColumnElement[Any]:
+    return func.sum(case((condition, 1), else_=0))
+
+
+def _merged(there: Column[Any], new: ColumnElement[Any]) -> ColumnElement[Any]:
+    if there.name == "first_seen":
+        return case((new < there, new), else_=there)
+    if there.name == "last_seen":
+        return case((new > there, new), else_=there)
+    return there + new
+
+
+async def forget(database: Database, before: float) -> None:
+    """Removes the sums of whoever was last seen before that time, in small transactions."""
+    for table in (users, sessions):
+        key = tuple_(*table.primary_key.columns)
+        some = select(*table.primary_key.columns).where(table.c.last_seen < before).limit(FORGOTTEN)
+        while True:
+            async with database.write() as connection:
+                forgotten = (await connection.execute(delete(table).where(key.in_(some)))).rowcount
+            if forgotten < FORGOTTEN:
+                break
+
+
+async def erase(connection: AsyncConnection, user: str | None, session: str | None) -> None:
+    """Removes the sums of a user, of a session, or of one's part in the other, and takes them off the users' sums."""
+    wanted = [column == value for column, value in ((sessions.c.user_name, user), (sessions.c.session, session))
+              if value is not None]  # fmt: skip
+    if session is None:
+        await connection.execute(delete(users).where(users.c.user_name == user))
+    else:
+        for row in (await connection.execute(select(sessions).where(*wanted))).mappings().all():
+            less = {name: users.c[name] - row[name] for name in SUMMED}
+            await connection.execute(update(users).where(users.c.user_name == row["user_name"]).values(less))
+        await connection.execute(delete(users).where(users.c.requests <= 0))
+    await connection.execute(delete(sessions).where(*wanted))

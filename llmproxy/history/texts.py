@@ -1,0 +1,72 @@
+"""The full-text index of prompts and answers, brought up to date row by row."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import select
+
+from llmproxy.database.engine import Database
+from llmproxy.history.follower import mark, move
+from llmproxy.history.said import words_said
+from llmproxy.history.tables import HISTORY_TEXTS, history
+
+#: rows indexed in one transaction, and bytes of their bodies: the write lock is held for some 20 ms
+CHUNK = 500
+CHUNK_BYTES = 256 * 1024
+
+
+class Texts:
+    """The ``Step`` that indexes new rows."""
+
+    name = "texts"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def advance(self) -> bool:
+        seen = await mark(self._database, self.name)
+        last, more = await self._chunk(seen)
+        if last == seen:
+            return False
+        row = history.c
+        bodies = select(row.id, row.request_body, row.response_body)
+        async with self._database.read() as connection:
+            wanted = bodies.where(row.id > seen, row.id <= last, row.body_bytes > 0)
+            rows = (await connection.execute(wanted)).all()
+        texts = await asyncio.to_thread(_texts, rows, self._database.dialect.text_of) if rows else []
+        await self._add(seen, last, texts)
+        return more
+
+    async def _chunk(self, seen: int) -> tuple[int, bool]:
+        """The last row of the next chunk, ``seen`` where there is none; and whether there are more behind it."""
+        behind = select(history.c.id, history.c.body_bytes).where(history.c.id > seen).order_by(history.c.id)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(behind.limit(CHUNK))).all()
+        last, size = seen, 0
+        for id, body_bytes in rows:
+            size += body_bytes
+            if last != seen and size > CHUNK_BYTES:
+                return last, True
+            last = id
+        return last, len(rows) == CHUNK
+
+    async def _add(self, seen: int, last: int, texts: Sequence[tuple[int, str]]) -> None:
+        there = select(history.c.id).where(history.c.id.in_([id for id, _ in texts]))
+        async with self._database.write() as connection:
+            if not await move(connection, self.name, seen, last) or not texts:
+                return
+            # a row that is deleted at this moment must not leave its words behind
+            kept = set((await connection.execute(there.with_for_update(read=True, key_share=True))).scalars())
+            if kept:
+                added = self._database.dialect.texts_added(HISTORY_TEXTS)
+                await connection.exec_driver_sql(added, [text for text in texts if text[0] in kept])
+
+
+def _texts(rows: Sequence[Any], text_of: Callable[[Sequence[str]], str]) -> list[tuple[int, str]]:
+    # hits come by the thousand, and say the same
+    said: dict[tuple[bytes | None, bytes | None], str] = {}
+    for _, *bodies in rows:
+        if (pair := (bodies[0], bodies[1])) not in said:
+            said[pair] = text_of(words_said(*pair))
+    return [(id, text) for id, request, response in rows if (text := said[request, response])]

@@ -1,0 +1,36 @@
+"""Rows written at once, and what follows them brought up to date."""
+
+from collections.abc import Sequence
+
+from llmproxy.database.engine import Database
+from llmproxy.history.follower import Step
+from llmproxy.history.pages import page
+from llmproxy.history.record import Recorder
+from llmproxy.history.wanted import Wanted
+from llmproxy.history.writer import Writer
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.words import phrases_of
+
+
+async def write(database: Database, exchanges: Sequence[Exchange], recorder: Recorder | None = None) -> None:
+    """As rows, in this order."""
+    recorder = recorder or Recorder(100_000)
+    writer = Writer(database, queue_rows=len(exchanges), finish=recorder.finished)
+    writer.add(len(exchanges), map(recorder.row, exchanges))
+    writer.open()
+    await writer.close(60)
+    assert writer.written == len(exchanges)
+
+
+async def followed(step: Step) -> int:
+    """Until there is nothing more to be done; how often there was."""
+    times = 1
+    while await step.advance():
+        times += 1
+    return times
+
+
+async def found(database: Database, query: str) -> list[int]:
+    """The ids of the rows whose texts hold all phrases of the query, newest first."""
+    wanted = Wanted(limit=1000, text=tuple(map(tuple, phrases_of(query))))
+    return [row["id"] for row in (await page(database, wanted)).rows]

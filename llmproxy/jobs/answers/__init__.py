@@ -1,0 +1,1 @@
+"""Answers that can be asked for again by their ids."""

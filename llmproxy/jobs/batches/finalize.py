@@ -1,0 +1,112 @@
+"""A batch's last step: its results become files."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.jobs import reading, transitions
+from llmproxy.jobs.batches.detail import Detail
+from llmproxy.jobs.batches.input import numbered
+from llmproxy.jobs.batches.lines import read_line
+from llmproxy.jobs.batches.output import line_of, undone_line
+from llmproxy.jobs.batches.writing import Writing
+from llmproxy.jobs.files.cutting import LONGEST
+from llmproxy.jobs.files.document import File
+from llmproxy.jobs.files.store import put_row
+from llmproxy.jobs.job import Claimed, Job, PutOff, Result
+from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.states import ItemStatus, JobStatus
+from llmproxy.jobs.tables import files
+from llmproxy.proxy.listener import ClientLeft
+
+log = logging.getLogger(__name__)
+
+#: results in memory at a time: an answer may be large
+_PAGE = 50
+#: how long the files are kept where the batch does not say
+_KEPT_SECONDS = 30 * 86_400
+_PURPOSE = "batch_output"
+
+_UNDONE = {JobStatus.CANCELLED: ItemStatus.CANCELLED, JobStatus.EXPIRED: ItemStatus.EXPIRED}
+
+
+class Finalize:
+    """The handler. Done again after a crash, it writes the same files once more."""
+
+    def __init__(self, rooms: JobRooms) -> None:
+        self._rooms = rooms
+
+    async def __call__(self, claimed: Claimed, patience: Patience) -> Result | PutOff:
+        job = claimed.job
+        try:
+            async with AsyncExitStack() as stack:
+                output = Writing(job.id, "output", self._rooms.blobs, stack)
+                errors = Writing(job.id, "error", self._rooms.blobs, stack)
+                written, last = await self._write_results(job, output, errors, patience)
+                if written < job.total:
+                    await self._write_unread(job, last, errors, patience)
+        except ClientLeft:
+            # half of a file must not take the place of a whole one
+            return PutOff(1.0, counts=False)
+        return Result(ItemStatus.COMPLETED, also=self._closed(job, output, errors))
+
+    async def _write_results(self, job: Job, output: Writing, errors: Writing, patience: Patience) -> tuple[int, int]:
+        """Returns how many calls there are, and the position of the last one."""
+        written = last = 0
+        while page := await reading.calls(self._rooms.store, job.id, after=last, limit=_PAGE):
+            if patience.gone:
+                raise ClientLeft
+            good = [line_of(job.id, item) for item in page if item.status is ItemStatus.COMPLETED]
+            bad = [line_of(job.id, item) for item in page if item.status is not ItemStatus.COMPLETED]
+            await output.write(b"".join(good))
+            await errors.write(b"".join(bad))
+            written, last = written + len(page), page[-1].position
+        return written, last
+
+    async def _write_unread(self, job: Job, last: int, errors: Writing, patience: Patience) -> None:
+        """The requests behind the line ``last``: the batch was ended before they became calls."""
+        blob, status = Detail.of(job).blob, _UNDONE[JobStatus(job.ending)]
+
+        def undone(number: int, lines: list[bytes]) -> bytes:
+            return b"".join(
+                undone_line(job.id, at, read_line(line, job.path, LONGEST).custom_id, status)
+                for at, line in enumerate(lines, number)
+                if at > last and line.strip()
+            )
+
+        try:
+            async with aclosing(numbered(self._rooms.blobs, blob or "")) as pages:
+                async for number, lines in pages:
+                    if patience.gone:
+                        raise ClientLeft
+                    await errors.write(await asyncio.to_thread(undone, number, lines))
+        except FileNotFoundError:
+            log.error("the input file of %s is gone: requests that were not read from it are in no file", job.id)
+
+    def _closed(self, job: Job, output: Writing, errors: Writing) -> Callable[[AsyncConnection], Awaitable[None]]:
+        async def close(connection: AsyncConnection) -> None:
+            now = self._rooms.queue.clock()
+            locked = await transitions.lock(connection, job.id)
+            if locked is None or locked.status not in (JobStatus.FINALIZING, JobStatus.CANCELLING):
+                return
+            kept = Detail.of(locked).output_seconds or _KEPT_SECONDS
+            for file in (output, errors):
+                if file.bytes:
+                    await put_row(connection, _row(file, job.scope, now, now + kept))
+                else:
+                    # the batch was tried again, and this time there is nothing to say
+                    await connection.execute(delete(files).where(files.c.id == file.id))
+            detail = Detail.of(locked).changed(output_file_id=output.known_as, error_file_id=errors.known_as)
+            locked = await transitions.set_job(connection, locked, detail=detail)
+            await transitions.close(connection, locked, JobStatus(locked.ending), now)
+
+        return close
+
+
+def _row(file: Writing, scope: str, now: float, expires_at: float) -> File:
+    return File(file.id, scope, _PURPOSE, file.filename, file.bytes, file.sha256, now, expires_at)

@@ -1,0 +1,157 @@
+"""One request through the life of a request, without a socket: the whole answer, recorded and counted like any."""
+
+import time
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+from starlette.types import Message
+
+from llmproxy.jobs.job import Claimed, Failure, Headers, PutOff, Result, Tokens
+from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.retry import Backoff, Verdict, verdict
+from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.states import ItemStatus
+from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.deliver import deliver
+from llmproxy.proxy.life import live
+from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
+from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.understand import understand
+from llmproxy.upstream.headers import Peer
+from llmproxy.wire.canonical import parse
+from llmproxy.wire.endpoints import BY_PATH
+from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamError, UpstreamStatus
+from llmproxy.wire.exchange import Caller, Exchange
+from llmproxy.wire.vocabulary import Reason
+
+#: where a job's calls come from, as the model server is told
+LOCAL = Peer("127.0.0.1")
+
+#: what was sent with status 200, and is not an answer all the same
+_NO_ANSWERS = frozenset({Reason.ERROR, Reason.MALFORMED})
+
+_BACKOFF = Backoff()
+#: until somebody may be there again who was not
+_ABSENT_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A whole answer."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+async def answered(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listener) -> Answered:
+    """The whole answer to a request that asks for no stream. Raises ``ProxyError``, ``ClientLeft``."""
+    status, headers, pieces = 0, [], []
+
+    async def collect(message: Message) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], message["headers"]
+        else:
+            pieces.append(message.get("body", b""))
+
+    # nobody watches it come
+    asked = replace(asked, wishes=replace(asked.wishes, paced=False))
+    answer = await live(exchange, asked, rooms, listener)
+    try:
+        await deliver(answer, exchange, listener, collect, 0)
+    except BrokenOff as broken:
+        raise UpstreamBroke(str(broken)) from broken
+    return Answered(status, headers, b"".join(pieces))
+
+
+class Call:
+    """The handler of a job's calls."""
+
+    def __init__(self, rooms: JobRooms) -> None:
+        self._rooms = rooms
+
+    async def __call__(self, item: Claimed, patience: Patience) -> Result | PutOff:
+        exchange = exchange_for(item, self._rooms.ids.next())
+        try:
+            endpoint = BY_PATH[item.job.path]
+            asked = understand(
+                exchange, endpoint, item.body, item.job.path.encode(), item.job.headers, LOCAL, self._rooms.proxy
+            )
+            answer = await answered(exchange, asked, self._rooms.proxy, patience)
+            if exchange.stored in _NO_ANSWERS:
+                raise UpstreamBroke("The model server's answer is none: it holds an error, or nothing.")
+        except ProxyError as error:
+            exchange.status, exchange.error = error.http_status, error.message
+            return self.after(item, error, exchange)
+        except ClientLeft:
+            exchange.status, exchange.error = 499, "the job was cancelled"
+            return PutOff(0.0, counts=False)
+        finally:
+            exchange.finished = perf_counter()
+            self._rooms.count(exchange)
+        return Result(
+            ItemStatus.COMPLETED,
+            answer.status,
+            answer.body,
+            request_id=exchange.request_id,
+            cache=exchange.cache or "",
+            seconds=perf_counter() - exchange.started,
+            tokens=tokens_of(answer.body),
+        )
+
+    def after(self, item: Claimed, error: ProxyError, exchange: Exchange) -> Result | PutOff:
+        """What follows from a failed try."""
+        what = verdict(error)
+        if what is Verdict.WAIT:
+            return PutOff(max(_ABSENT_SECONDS, _BACKOFF.seconds(1, error)), counts=False)
+        if what is Verdict.AGAIN and item.attempts + 1 < self._rooms.proxy.settings.job_max_attempts:
+            return PutOff(_BACKOFF.seconds(item.attempts + 1, error))
+        return failed(error, exchange)
+
+
+def exchange_for(item: Claimed, request_id: str) -> Exchange:
+    """The notebook of one of a job's calls."""
+    job = item.job
+    return Exchange(
+        request_id,
+        "POST",
+        job.path,
+        perf_counter(),
+        time.time(),
+        caller=Caller(job.caller, job.scope),
+        session=job.session,
+        user=job.user_name,
+    )
+
+
+def failed(error: ProxyError, exchange: Exchange) -> Result:
+    """The result of an item whose last try failed with ``error``."""
+    has_answer = not isinstance(error, UpstreamError) or isinstance(error, UpstreamStatus)
+    return Result(
+        ItemStatus.FAILED,
+        error.http_status if has_answer else 0,
+        error.body(),
+        error=Failure(error.error_code or "error", error.message),
+        request_id=exchange.request_id,
+        cache=exchange.cache or "",
+        seconds=perf_counter() - exchange.started,
+    )
+
+
+def tokens_of(body: bytes) -> Tokens:
+    """The tokens an answer says it took, of chat, completions, embeddings or Responses."""
+    usage = parse(body).get("usage")
+    if not isinstance(usage, dict):
+        return Tokens()
+    prompt = _number(usage, "prompt_tokens") or _number(usage, "input_tokens")
+    completion = _number(usage, "completion_tokens") or _number(usage, "output_tokens")
+    taken = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    given = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+    return Tokens(prompt, completion, _number(taken, "cached_tokens"), _number(given, "reasoning_tokens"))
+
+
+def _number(holder: Any, name: str) -> int:
+    value = holder.get(name) if isinstance(holder, dict) else None
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,91 @@
+"""Tells those of this process who wait for work, or for a job to move. Other processes look for themselves."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+
+#: seconds for each who waits: one looks at once, each of a hundred once a second, however much happens
+_TURN_SECONDS = 0.01
+
+
+class Changes:
+    """Wakes waiters. They look at the database afterwards: a wake-up may be missed, or mean nothing."""
+
+    def __init__(self) -> None:
+        self._work = asyncio.Event()
+        self._jobs: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._cutters: list[Callable[[str], None]] = []
+        #: how many wait for jobs
+        self._waiting = 0
+        self._closed = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server stops: who tells a client of changes ends."""
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Wakes those who wait for jobs to move, for the last time."""
+        self._closed.set()
+        for job_id in list(self._jobs):
+            self.moved(job_id)
+
+    def work(self) -> None:
+        """There may be something to claim."""
+        self._work.set()
+
+    async def for_work(self, seconds: float) -> None:
+        """Until there may be work, or for so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._work.wait()
+        self._work.clear()
+
+    def moved(self, job_id: str) -> None:
+        """The job's state has changed."""
+        for future in self._jobs.pop(job_id, ()):
+            if not future.done():
+                future.set_result(None)
+
+    def on_cut(self, listener: Callable[[str], None]) -> None:
+        """``listener`` is called with the id of each job that was ended while calls of it may be in flight."""
+        self._cutters.append(listener)
+
+    def cut(self, job_id: str) -> None:
+        """The job was ended from outside."""
+        for listener in self._cutters:
+            listener(job_id)
+
+    async def of(self, job_id: str, seconds: float) -> None:
+        """Until the job has moved, or for so long. What moved before the call is not seen: look first, then wait.
+
+        The more there are who wait, the longer each of them does: their looks must not take the time of the work that
+        they look at.
+        """
+        if self.closed:
+            return
+        self._waiting += 1
+        try:
+            turn = self._waiting * _TURN_SECONDS
+            over = asyncio.get_running_loop().time() + turn
+            await self._moved(job_id, max(seconds, turn))
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(over):
+                    await self._closed.wait()
+        finally:
+            self._waiting -= 1
+
+    async def _moved(self, job_id: str, seconds: float) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._jobs[job_id].add(future)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await future
+        finally:
+            waiting = self._jobs.get(job_id)
+            if waiting is not None:
+                waiting.discard(future)
+                if not waiting:
+                    del self._jobs[job_id]

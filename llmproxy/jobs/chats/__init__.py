@@ -1,0 +1,1 @@
+"""Chat completions that can be asked for again."""

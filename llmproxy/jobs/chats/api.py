@@ -1,0 +1,102 @@
+"""What can be asked of chat completions that were stored: each caller sees those of their own scope."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import orjson
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.answers.labels import labels_of, written
+from llmproxy.jobs.chats.asked import asked_list, asked_page, unknown_after
+from llmproxy.jobs.chats.ids import ChatId
+from llmproxy.jobs.chats.shown import document_of, messages_of
+from llmproxy.jobs.rooms import exchange_of, rooms_of
+from llmproxy.proxy.body import read
+from llmproxy.proxy.endpoint import listening
+from llmproxy.wire.canonical import parse
+from llmproxy.wire.dialect import Document
+from llmproxy.wire.errors import BadRequest, NotFound
+
+#: sixteen labels, each character escaped, and then some
+_LONGEST_BODY = 256 * 1024
+
+
+async def listing(request: Request) -> Response:
+    """``GET /v1/chat/completions?model=&metadata[name]=&after=&limit=&order=``, oldest first unless told otherwise."""
+    wanted = asked_list(request.query_params, exchange_of(request).caller.scope)
+    answers, more = await rooms_of(request).answers.page(wanted)
+    return _page([document_of(answer) for answer in answers], more=more)
+
+
+async def retrieve(request: Request) -> Response:
+    """``GET /v1/chat/completions/{id}``."""
+    return _json(document_of(await _found(request)))
+
+
+class Update:
+    """``POST /v1/chat/completions/{id}``: other labels, in place of all those there are. An ASGI application."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        with listening(receive, exchange_of(connection)):
+            body = parse(await read(receive, scope["headers"], _LONGEST_BODY))
+            if "metadata" not in body:
+                message = "Missing required parameter: 'metadata'."
+                raise BadRequest(message, code="missing_required_parameter", param="metadata")
+            metadata = written(labels_of(body["metadata"]))
+            answer = await _found(connection)
+            await rooms_of(connection).answers.relabel(answer.id, metadata)
+            await _json(document_of(replace(answer, metadata=metadata)))(scope, receive, send)
+
+
+async def delete(request: Request) -> Response:
+    """``DELETE /v1/chat/completions/{id}``."""
+    answer = await _found(request)
+    await rooms_of(request).answers.delete(answer.id)
+    return _json({"object": "chat.completion.deleted", "id": answer.id, "deleted": True})
+
+
+async def messages(request: Request) -> Response:
+    """``GET /v1/chat/completions/{id}/messages?after=&limit=&order=``: the request's own, in their order."""
+    limit, newest_first = asked_page(request.query_params)
+    listed = messages_of(await _found(request))
+    if newest_first:
+        listed.reverse()
+    after = request.query_params.get("after")
+    if after is not None:
+        places = [place for place, message in enumerate(listed) if message["id"] == after]
+        if not places:
+            raise unknown_after()
+        listed = listed[places[0] + 1 :]
+    return _page(listed[:limit], more=len(listed) > limit)
+
+
+async def _found(connection: HTTPConnection) -> Answer:
+    """Raises ``NotFound`` for an id that is none of this caller's."""
+    id, scope = connection.path_params["id"], exchange_of(connection).caller.scope
+    answer = None
+    # what could be no id goes no further: not every database takes every text
+    if ChatId.read(id) is not None:
+        answer = await rooms_of(connection).answers.find(id, AnswerKind.CHAT, scope)
+    if answer is None:
+        raise NotFound(f"Chat completion with id '{id[:100]}' not found.")
+    return answer
+
+
+def _page(data: Sequence[Document], *, more: bool) -> Response:
+    return _json(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": more,
+        }
+    )
+
+
+def _json(document: Document) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")

@@ -1,0 +1,94 @@
+"""``POST /v1/chat/completions`` where answers are kept on demand: one with ``store: true`` gets an id of its own."""
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from starlette.types import Message, Receive, Scope, Send
+
+from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.answers.answers import Answers
+from llmproxy.jobs.answers.labels import labels_of, written
+from llmproxy.jobs.chats.ids import ChatId
+from llmproxy.jobs.rooms import JobRooms
+from llmproxy.proxy.answer import Whole
+from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.deliver import deliver
+from llmproxy.proxy.endpoint import ask, listening, remember
+from llmproxy.proxy.life import live
+from llmproxy.wire.canonical import canonical
+from llmproxy.wire.documents import peek
+from llmproxy.wire.echo import echo_of, echoing
+from llmproxy.wire.endpoints import Endpoint
+from llmproxy.wire.exchange import EXCHANGE, Exchange
+
+
+class ChatsEndpoint:
+    """The row ``chat`` of the table of endpoints, as an ASGI application. Mounted without anything in between."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        rooms: JobRooms = scope["state"]["jobs"]
+        exchange: Exchange = scope[EXCHANGE]
+        exchange.endpoint = self._endpoint.name
+        with listening(receive, exchange) as listener:
+            asked = await ask(self._endpoint, scope, receive)
+            keeping = None
+            if asked.draft.store:
+                keeping = Keeping(asked, exchange, rooms.answers)
+                asked, send = keeping.asked, keeping.around(send)
+            answer = await live(exchange, asked, rooms.proxy, listener)
+            if keeping is None and isinstance(answer, Whole):
+                remember(scope, exchange, asked, rooms.proxy)
+            await deliver(answer, exchange, listener, send, rooms.proxy.settings.ping_seconds)
+
+
+class Keeping:
+    """One answer on its way to become one that can be asked for again. ``asked`` is the request for it under its id.
+
+    Raises ``BadRequest`` for labels that are none.
+    """
+
+    def __init__(self, asked: Asked, exchange: Exchange, answers: Answers) -> None:
+        self._body = asked.body()
+        self._labels = labels_of(self._body.get("metadata"))
+        self._id = ChatId.new(exchange.started_at)
+        self._echo: dict[str, Any] = {**echo_of(self._body), "id": self._id.text}
+        self._exchange = exchange
+        self._answers = answers
+        self.asked = replace(asked, draft=replace(asked.draft, echo=self._echo))
+
+    def around(self, send: Send) -> Send:
+        """``send``, and the answer is kept before its last bytes: who has seen the end may ask for it at once."""
+
+        async def keeping(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self._keep()
+            await send(message)
+
+        return keeping
+
+    def _keep(self) -> None:
+        exchange, draft = self._exchange, self.asked.draft
+        # there is a body once the whole of it came
+        document = peek(exchange.response_body)
+        if document is None or self.asked.endpoint.dialect.flaw(document) is not None:
+            return
+        own = {"object": "chat.completion", "request_id": exchange.request_id}
+        messages = self._body.get("messages")
+        self._answers.keep(
+            Answer(
+                id=self._id.text,
+                kind=AnswerKind.CHAT,
+                scope=exchange.caller.scope,
+                model=draft.model,
+                created_at=self._id.time,
+                request=canonical(self._body, {"messages"}),
+                input=orjson.dumps(messages if isinstance(messages, list) else []),
+                document=orjson.dumps(echoing(document, self._echo) | own),
+                stream=draft.stream,
+                metadata=written(self._labels),
+            )
+        )

@@ -1,0 +1,35 @@
+"""The URLs of stored chat completions, with ``/v1`` and without."""
+
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
+
+from llmproxy.jobs.chats import api
+from llmproxy.jobs.chats.ids import PREFIX
+
+
+class _Ours(Route):
+    """Another method on the same path is the upstream's, and so is a ``POST`` to what is no id: llama.cpp counts tokens
+    at ``/v1/chat/completions/input_tokens``."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, found = super().matches(scope)
+        if match is not Match.FULL:
+            return Match.NONE, {}
+        if scope["method"] == "POST" and not found["path_params"]["id"].startswith(PREFIX):
+            return Match.NONE, {}
+        return match, found
+
+
+def routes() -> list[BaseRoute]:
+    """``POST`` on the bare path is ``endpoint.ChatsEndpoint``, which is mounted ahead of the router."""
+    return [
+        route
+        for prefix in ("/v1/chat/completions", "/chat/completions")
+        for route in (
+            _Ours(prefix, api.listing, methods=["GET"], name="chat-completions"),
+            _Ours(f"{prefix}/{{id}}", api.retrieve, methods=["GET"], name="chat-completion"),
+            _Ours(f"{prefix}/{{id}}", api.Update(), methods=["POST"], name="chat-completion-update"),
+            _Ours(f"{prefix}/{{id}}", api.delete, methods=["DELETE"], name="chat-completion-delete"),
+            _Ours(f"{prefix}/{{id}}/messages", api.messages, methods=["GET"], name="chat-completion-messages"),
+        )
+    ]

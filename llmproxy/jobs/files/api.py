@@ -1,0 +1,101 @@
+"""OpenAI's Files: each caller sees the files of their own scope."""
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmproxy.jobs.files import store
+from llmproxy.jobs.files.asked import asked_list
+from llmproxy.jobs.files.blocking import NAME
+from llmproxy.jobs.files.document import File, document
+from llmproxy.jobs.files.download import Download
+from llmproxy.jobs.files.store import Wanted
+from llmproxy.jobs.files.upload import upload
+from llmproxy.jobs.rooms import exchange_of, rooms_of
+from llmproxy.proxy.endpoint import listening
+from llmproxy.wire.errors import NotFound
+
+_LONGEST_SHOWN = 100
+
+
+class NoSuchFile(NotFound):
+    """In OpenAI's words, which have no code."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"No such File object: {id[:_LONGEST_SHOWN]}", param="id")
+        self.error_code = None
+
+
+class Create:
+    """``POST /v1/files`` as an ASGI application: a client that leaves in the middle of its file is no failure."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        with listening(receive, exchange_of(request)):
+            response = _json(document(await upload(request)))
+            await response(scope, receive, send)
+
+
+async def listing(request: Request) -> Response:
+    """``GET /v1/files?purpose=&after=&limit=&order=``."""
+    rooms, asked = rooms_of(request), asked_list(request.query_params)
+    found: list[File] = []
+    more = False
+    if asked.after is None or NAME.fullmatch(asked.after):
+        scope = exchange_of(request).caller.scope
+        wanted = Wanted(scope, asked.purpose, asked.after, asked.limit, asked.newest_first)
+        found, more = await store.page(rooms.store, wanted, rooms.queue.clock())
+    return _json(
+        {
+            "object": "list",
+            "data": [document(file) for file in found],
+            "first_id": found[0].id if found else None,
+            "last_id": found[-1].id if found else None,
+            "has_more": more,
+        }
+    )
+
+
+async def retrieve(request: Request) -> Response:
+    """``GET /v1/files/{id}``."""
+    return _json(document(await _file(request)))
+
+
+async def content(request: Request) -> Download:
+    """``GET /v1/files/{id}/content``."""
+    return Download(rooms_of(request).blobs, await _file(request))
+
+
+async def delete(request: Request) -> Response:
+    """``DELETE /v1/files/{id}``. A batch that has not read it yet still can."""
+    rooms, id = rooms_of(request), _id(request)
+    mine = store.of_caller(id, exchange_of(request).caller.scope, rooms.queue.clock())
+    deleted, needed = await store.remove(rooms.store, mine, 1)
+    if not deleted:
+        raise NoSuchFile(id)
+    if id not in needed:
+        await rooms.blobs.delete(id)
+    return _json({"id": id, "object": "file", "deleted": True})
+
+
+async def _file(request: Request) -> File:
+    rooms, id = rooms_of(request), _id(request)
+    file = await store.get(rooms.store, id, exchange_of(request).caller.scope, rooms.queue.clock())
+    if file is None:
+        raise NoSuchFile(id)
+    return file
+
+
+def _id(request: Request) -> str:
+    """Raises ``NoSuchFile`` for what can be no id: not every database takes every text."""
+    id: str = request.path_params["id"]
+    if not NAME.fullmatch(id):
+        raise NoSuchFile(id)
+    return id
+
+
+def _json(body: Any) -> Response:
+    return Response(orjson.dumps(body), media_type="application/json")

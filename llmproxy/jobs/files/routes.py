@@ -1,0 +1,18 @@
+"""The URLs of files, with ``/v1`` and without."""
+
+from starlette.routing import BaseRoute, Route
+
+from llmproxy.jobs.files import api
+
+
+def routes() -> list[BaseRoute]:
+    made: list[BaseRoute] = []
+    for base in ("/v1/files", "/files"):
+        made += [
+            Route(base, api.Create(), methods=["POST"], name="files-create"),
+            Route(base, api.listing, methods=["GET"], name="files-list"),
+            Route(base + "/{id}", api.retrieve, methods=["GET"], name="files-retrieve"),
+            Route(base + "/{id}", api.delete, methods=["DELETE"], name="files-delete"),
+            Route(base + "/{id}/content", api.content, methods=["GET"], name="files-content"),
+        ]
+    return made

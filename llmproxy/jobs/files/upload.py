@@ -1,0 +1,101 @@
+"""``POST /v1/files``: the body goes straight to the store of files, once and at constant memory."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from hashlib import sha256
+
+from starlette.requests import Request
+
+from llmproxy.jobs.blobs import Sink
+from llmproxy.jobs.files import store
+from llmproxy.jobs.files.asked import (
+    BATCH_BYTES,
+    HEAD,
+    check_begins_as_jsonl,
+    idempotency_key_of,
+    lifetime_of,
+    purpose_of,
+)
+from llmproxy.jobs.files.document import File, new_id
+from llmproxy.jobs.files.form import Form
+from llmproxy.jobs.rooms import exchange_of, rooms_of
+from llmproxy.proxy.body import decoded, decoder, received
+from llmproxy.wire.errors import BadRequest, TooLarge
+
+#: bytes of a form beside its file
+_MOST_BESIDE = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    size: int
+    sha256: str
+    head: bytes
+
+
+async def upload(request: Request) -> File:
+    """The new file; with an ``Idempotency-Key`` that is known already, the one that was uploaded with it first.
+
+    Raises ``BadRequest``, ``TooLarge``, ``TooSlow``, ``Unsupported``, ``Unavailable``, ``ClientLeft``: nothing is kept
+    then.
+    """
+    rooms = rooms_of(request)
+    key = idempotency_key_of(request.headers)
+    form = Form(request.headers.get("content-type", ""))
+    id = new_id()
+    async with rooms.blobs.create(id) as sink:
+        written = await _write(_body(request), form, sink, rooms.proxy.settings.file_max_bytes)
+        purpose = purpose_of(form.fields)
+        lifetime = lifetime_of(form.fields, purpose)
+        if purpose == "batch":
+            check_begins_as_jsonl(written.head)
+    now = rooms.queue.clock()
+    file = File(
+        id=id,
+        scope=exchange_of(request).caller.scope,
+        purpose=purpose,
+        filename=form.filename or "",
+        bytes=written.size,
+        sha256=written.sha256,
+        created_at=now,
+        expires_at=None if lifetime is None else now + lifetime,
+        idempotency_key=key,
+    )
+    # if this fails nobody knows whether the row is there; if it is not, the bytes are nobody's and will be swept
+    kept = await store.put(rooms.store, file)
+    if kept.id != id:
+        await rooms.blobs.delete(id)
+    return kept
+
+
+def _body(request: Request) -> AsyncIterator[bytes]:
+    chunks = received(request.receive)
+    decode = decoder(request.headers.raw)
+    return chunks if decode is None else decoded(chunks, decode)
+
+
+async def _write(body: AsyncIterator[bytes], form: Form, sink: Sink, most: int) -> _Written:
+    digest, head, total, size = sha256(), bytearray(), 0, 0
+    async for chunk in body:
+        total += len(chunk)
+        for piece in form.feed(chunk):
+            size += len(piece)
+            _check_size(size, most, form)
+            digest.update(piece)
+            head += piece[: HEAD - len(head)]
+            await sink.write(piece)
+        if total - size > _MOST_BESIDE:
+            raise TooLarge(f"The form takes more than {_MOST_BESIDE} bytes beside its file.")
+    form.end()
+    if form.filename is None:
+        raise BadRequest("'file' is a required property", param="file")
+    _check_size(size, most, form)
+    return _Written(size, digest.hexdigest(), bytes(head))
+
+
+def _check_size(size: int, most: int, form: Form) -> None:
+    if size > most:
+        raise TooLarge(f"The file is larger than {most} bytes (LLMPROXY_FILE_MAX_BYTES).", param="file")
+    # known from the beginning, or only at the end: the parts come in any order
+    if size > BATCH_BYTES and form.fields.get("purpose") == "batch":
+        raise TooLarge(f"The input file of a batch takes at most {BATCH_BYTES} bytes.", param="file")

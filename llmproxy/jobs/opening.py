@@ -1,0 +1,88 @@
+"""Opens the job queue on a database, with its workers, and closes it again."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from llmproxy.database.engine import Database
+from llmproxy.jobs import upkeep
+from llmproxy.jobs.answers.answers import Answers
+from llmproxy.jobs.batches.finalize import Finalize
+from llmproxy.jobs.batches.validate import Validate
+from llmproxy.jobs.call import Call
+from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.committing import Tried
+from llmproxy.jobs.files.opening import open_blobs
+from llmproxy.jobs.files.sweep import sweep
+from llmproxy.jobs.handler import Handlers
+from llmproxy.jobs.holding import Holding
+from llmproxy.jobs.queue import Queue
+from llmproxy.jobs.responses.run import Run
+from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.states import JobKind, Step
+from llmproxy.jobs.store import Store
+from llmproxy.jobs.webhooks.deliver import Deliver
+from llmproxy.jobs.worker import Workers
+from llmproxy.proxy.rooms import Rooms
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.ids import RequestIds
+
+#: seconds between two looks at jobs whose time is up, and at workers that died
+_WATCH_SECONDS = 2.0
+#: seconds between two looks for what is old
+_FORGET_SECONDS = 60.0
+
+
+def handlers(rooms: JobRooms) -> Handlers:
+    """Who does the work of an item."""
+    call, deliver = Call(rooms), Deliver(rooms.proxy.settings)
+    return {
+        (JobKind.TASK, Step.CALL): call,
+        (JobKind.BATCH, Step.VALIDATE): Validate(rooms),
+        (JobKind.BATCH, Step.CALL): call,
+        (JobKind.BATCH, Step.FINALIZE): Finalize(rooms),
+        (JobKind.RESPONSE, Step.CALL): Run(rooms),
+        **{(kind, Step.DELIVER): deliver for kind in JobKind},
+    }
+
+
+@asynccontextmanager
+async def open_jobs(
+    database: Database,
+    proxy: Rooms,
+    ids: RequestIds,
+    count: Callable[[Exchange], None],
+    tried: Tried,
+    lost: Callable[[], None],
+) -> AsyncIterator[JobRooms]:
+    """The queue, and as many workers as the settings want in this process.
+
+    ``count`` takes each finished exchange, ``tried`` each try at an item; ``lost`` is told of each answer that cannot
+    be kept.
+    """
+    settings, changes = proxy.settings, Changes()
+    store = Store(database)
+    queue = Queue(store, changes)
+    answers = Answers(store, lost)
+    rooms = JobRooms(proxy, store, queue, changes, open_blobs(settings), answers, ids, count)
+    workers = Workers(queue, handlers(rooms), Holding(settings, proxy.upstreams), settings, tried)
+    heartbeat = upkeep.Heartbeat(queue, workers, settings.job_lease_seconds)
+    rounds = [
+        upkeep.Every("leases", heartbeat.seconds, heartbeat),
+        upkeep.Every("the dead", _WATCH_SECONDS, partial(upkeep.bury, queue)),
+        upkeep.Every("expiry", _WATCH_SECONDS, partial(upkeep.expire, queue)),
+        upkeep.Every(
+            "retention", _FORGET_SECONDS, partial(upkeep.forget, queue, settings.job_retention_days, [answers.forget])
+        ),
+        upkeep.Every("files", _FORGET_SECONDS, partial(sweep, store, rooms.blobs, queue.clock)),
+    ]
+    async with AsyncExitStack() as stack:
+        answers.open()
+        stack.push_async_callback(answers.close, settings.shutdown_seconds)
+        if settings.task_queue_workers:
+            workers.open()
+            stack.push_async_callback(workers.close)
+        for each in rounds:
+            each.open()
+            stack.push_async_callback(each.close)
+        yield rooms

@@ -1,0 +1,162 @@
+"""The durable queue: jobs come in, items are claimed under a lease, results count once.
+
+A lease is the worker's name and the number of the claim on the item's row. A result counts only while both are still
+there: whoever lost the lease, to the clock or to a cancellation, cannot overwrite what came after.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.jobs import claiming, finishing, leases, transitions
+from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.job import Claimed, Job, NewCall, NewJob, PutOff, Result
+from llmproxy.jobs.states import TRAITS, JobStatus
+from llmproxy.jobs.store import Store
+from llmproxy.jobs.tables import jobs
+
+Also = Callable[[AsyncConnection, Job], Awaitable[None]]
+
+
+class Queue:
+    """See the module. Every method raises ``Unavailable`` where the database cannot be used; ``clock`` gives Unix
+    seconds.
+
+    What a worker has done is on the disk when a method returns. What it holds need not be: a machine that loses its
+    power loses its workers with their leases.
+    """
+
+    def __init__(self, store: Store, changes: Changes, clock: Callable[[], float] = time.time) -> None:
+        self.store = store
+        self.changes = changes
+        self.clock = clock
+
+    async def submit(self, new: NewJob, calls: Sequence[NewCall], also: Also | None = None) -> Job:
+        """Accepts a job: it is on the disk when this returns. The same idempotency key gives the first one's job.
+
+        ``also`` is done in the transaction that accepts it, and not for a job that was there already.
+        Raises ``ValueError`` for a job that would never end: without calls, and without a step that finds them.
+        """
+        first = TRAITS[new.kind].first
+        if not calls and first is None:
+            raise ValueError(f"a {new.kind} without calls never ends")
+        now = self.clock()
+
+        async def work(connection: AsyncConnection) -> Job:
+            try:
+                async with connection.begin_nested():
+                    job = await transitions.put_job(connection, new, len(calls), now)
+            except IntegrityError:
+                if new.idempotency_key is None:
+                    raise
+                return await _known(connection, new)
+            await transitions.put_calls(connection, job, calls, now)
+            if first is not None:
+                await transitions.put_step(connection, job.id, first, b"", now)
+            if also is not None:
+                await also(connection, job)
+            return job
+
+        job = await self.store.write(work)
+        self.changes.work()
+        return job
+
+    async def waiting(self) -> bool:
+        """Whether anything could be claimed now. Cheap: it takes no lock."""
+        now = self.clock()
+        return await self.store.read(lambda connection: claiming.waits(connection, now))
+
+    async def claim(self, worker: str, limit: int, seconds: float, *, calls: bool = True) -> list[Claimed]:
+        """Up to ``limit`` items that wait, for ``seconds`` from now; without ``calls`` only the steps that are none.
+
+        A lease that ran out is given back on the way.
+        """
+        now = self.clock()
+        claimed, begun = await self.store.write(
+            lambda connection: claiming.claim(connection, worker, limit, now, now + seconds, calls=calls),
+            durable=False,
+        )
+        for job_id in begun:
+            self.changes.moved(job_id)
+        return claimed
+
+    async def renew(self, worker: str, seconds: float) -> dict[int, int]:
+        """Puts off the end of this worker's leases. Returns those it still has: item -> number of the claim."""
+        until = self.clock() + seconds
+        return await self.store.write(lambda connection: leases.renew(connection, worker, until), durable=False)
+
+    async def finish(self, worker: str, done: Sequence[tuple[Claimed, Result]]) -> set[int]:
+        """Makes results count. Returns the items whose results do: the leases of the others were lost."""
+        now = self.clock()
+        kept = await self.store.write(lambda connection: finishing.finish(connection, worker, done, now))
+        for job_id in kept:
+            self.changes.moved(job_id)
+        # the last step of a job may have been added
+        if kept:
+            self.changes.work()
+        return {id for ids in kept.values() for id in ids}
+
+    async def put_off(self, worker: str, claimed: Claimed, how: PutOff) -> None:
+        """Gives an item back, to be claimed again when its time has come."""
+        due, counted = self.clock() + how.seconds, int(how.counts)
+        await self.store.write(
+            lambda connection: leases.put_off(connection, worker, claimed, due, counted), durable=False
+        )
+
+    async def give_back(self, worker: str, item_id: int, claims: int) -> None:
+        """Gives up one lease, by the item's id and the number of the claim."""
+        await self.store.write(lambda connection: leases.give_back(connection, worker, item_id, claims), durable=False)
+        self.changes.work()
+
+    async def release(self, worker: str) -> int:
+        """Gives back every lease of a worker that ends, or is known to be dead. Returns how many there were."""
+        released = await self.store.write(lambda connection: leases.release(connection, worker), durable=False)
+        if released:
+            self.changes.work()
+        return released
+
+    async def workers(self) -> set[str]:
+        """The workers that hold leases."""
+        return await self.store.read(leases.holders)
+
+    async def begin(self, claimed: Claimed, worker: str, total: int, model: str) -> Job | None:
+        """The first step found ``total`` calls: they are added next. None if the lease was lost."""
+        now = self.clock()
+
+        async def work(connection: AsyncConnection) -> Job | None:
+            job = await transitions.lock(connection, claimed.job.id)
+            if job is None or not job.status.open or not await leases.holds(connection, worker, claimed):
+                return None
+            started = job.started_at if job.started_at is not None else now
+            return await transitions.set_job(
+                connection, job, status=JobStatus.RUNNING, started_at=started, total=total, model=model
+            )
+
+        job = await self.store.write(work)
+        self.changes.moved(claimed.job.id)
+        return job
+
+    async def add(self, claimed: Claimed, worker: str, calls: Sequence[NewCall]) -> bool:
+        """Adds calls to a job that ``begin`` began. False if the lease was lost: somebody else goes on with it."""
+        now = self.clock()
+
+        async def work(connection: AsyncConnection) -> bool:
+            job = await transitions.lock(connection, claimed.job.id)
+            if job is None or not job.status.open or not await leases.holds(connection, worker, claimed):
+                return False
+            await transitions.put_calls(connection, job, calls, now)
+            return True
+
+        added = await self.store.write(work)
+        self.changes.work()
+        return added
+
+
+async def _known(connection: AsyncConnection, new: NewJob) -> Job:
+    same = select(jobs).where(
+        jobs.c.kind == new.kind, jobs.c.scope == new.scope, jobs.c.idempotency_key == new.idempotency_key
+    )
+    return Job.read((await connection.execute(same)).mappings().one())

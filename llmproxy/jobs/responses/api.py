@@ -1,0 +1,126 @@
+"""What can be asked of a Response by its id: itself, its events, its input, its end."""
+
+import re
+from typing import Any
+
+import orjson
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmproxy.jobs import ending
+from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.responses.following import Following
+from llmproxy.jobs.responses.previous import is_id
+from llmproxy.jobs.responses.shown import document_of
+from llmproxy.jobs.rooms import exchange_of, rooms_of
+from llmproxy.proxy.endpoint import listening
+from llmproxy.wire.conversation import shown
+from llmproxy.wire.errors import BadRequest, NotFound
+
+_MOST_ITEMS = 100
+
+
+class Retrieve:
+    """``GET /v1/responses/{id}``, an ASGI application. ``include`` changes nothing: whatever there is, is shown."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        answer = await _found(connection)
+        if scope["method"] == "HEAD" or not _is_true(connection, "stream"):
+            await _json(document_of(answer))(scope, receive, send)
+            return
+        if not (answer.background and answer.stream):
+            lacking = "stream" if answer.background else "background"
+            raise BadRequest(
+                f"This response cannot be streamed because it was not created with {lacking}=true.", param="stream"
+            )
+        after = _number(connection, "starting_after", -1)
+        with listening(receive, exchange_of(connection)) as listener:
+            await Following(answer, after, rooms_of(connection), listener, send).run()
+
+
+async def cancel(request: Request) -> Response:
+    """``POST /v1/responses/{id}/cancel``; one that is cancelled already stays as it is."""
+    answer = await _found(request)
+    if not answer.background:
+        raise BadRequest("Cannot cancel a synchronous response.")
+    await ending.cancel(rooms_of(request).queue, answer.id)
+    answer = await _found(request)
+    document = document_of(answer)
+    if document["status"] != "cancelled":
+        raise BadRequest(f"Cannot cancel a {document['status']} response.")
+    return _json(document)
+
+
+async def delete(request: Request) -> Response:
+    """``DELETE /v1/responses/{id}``."""
+    answer = await _found(request)
+    rooms = rooms_of(request)
+    if answer.job is not None and not answer.job.over:
+        raise BadRequest("Cannot delete a response that is in progress: cancel it first.")
+    await rooms.answers.delete(answer.id)
+    if answer.job is not None:
+        await ending.remove(rooms.queue, answer.id)
+    return _json({"id": answer.id, "object": "response", "deleted": True})
+
+
+async def input_items(request: Request) -> Response:
+    """``GET /v1/responses/{id}/input_items``: the request's own items, newest first unless told otherwise."""
+    answer = await _found(request)
+    limit = _number(request, "limit", 20)
+    if not 1 <= limit <= _MOST_ITEMS:
+        raise BadRequest(f"'limit' must be a number from 1 to {_MOST_ITEMS}.", param="limit")
+    order = request.query_params.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise BadRequest("'order' must be 'asc' or 'desc'.", param="order")
+    items = shown(orjson.loads(answer.input), answer.id)
+    if order == "desc":
+        items.reverse()
+    after = request.query_params.get("after")
+    if after is not None:
+        places = [place for place, item in enumerate(items) if item["id"] == after]
+        # one that is not known ends the list
+        items = items[places[0] + 1 :] if places else []
+    page = items[:limit]
+    return _json(
+        {
+            "object": "list",
+            "data": page,
+            "first_id": page[0]["id"] if page else None,
+            "last_id": page[-1]["id"] if page else None,
+            "has_more": len(items) > limit,
+        }
+    )
+
+
+async def _found(connection: HTTPConnection) -> Answer:
+    """Raises ``NotFound`` for an id that is none of this caller's."""
+    id = connection.path_params["id"]
+    answer = None
+    if is_id(id):
+        scope = exchange_of(connection).caller.scope
+        answer = await rooms_of(connection).answers.find(id, AnswerKind.RESPONSE, scope)
+    if answer is None:
+        raise NotFound(f"Response with id '{id[:100]}' not found.")
+    return answer
+
+
+def _is_true(connection: HTTPConnection, name: str) -> bool:
+    text = connection.query_params.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise BadRequest(f"'{name}' must be true or false.", param=name)
+    return text in ("true", "1")
+
+
+def _number(connection: HTTPConnection, name: str, default: int) -> int:
+    text = connection.query_params.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise BadRequest(f"'{name}' must be a number that is not negative.", param=name)
+    return int(text)
+
+
+def _json(document: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")

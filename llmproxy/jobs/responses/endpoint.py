@@ -1,0 +1,141 @@
+"""``POST /v1/responses`` where Responses are kept: answered as ever, under an id of its own, or in the background."""
+
+import time
+from dataclasses import replace
+
+import orjson
+from starlette.requests import HTTPConnection
+from starlette.types import Message, Receive, Scope, Send
+
+from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.job import new_id
+from llmproxy.jobs.responses.accepting import accept
+from llmproxy.jobs.responses.following import Following
+from llmproxy.jobs.responses.previous import before
+from llmproxy.jobs.responses.shown import document_of
+from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
+from llmproxy.jobs.states import JobKind
+from llmproxy.proxy.answer import Whole
+from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.body import read
+from llmproxy.proxy.client import SocketListener
+from llmproxy.proxy.deliver import deliver
+from llmproxy.proxy.endpoint import listening, remember
+from llmproxy.proxy.headers import JSON, type_headers
+from llmproxy.proxy.life import live
+from llmproxy.proxy.target import peer_of, raw_target
+from llmproxy.proxy.understand import understand
+from llmproxy.wire.canonical import parse
+from llmproxy.wire.echo import echoing
+from llmproxy.wire.endpoints import Endpoint
+from llmproxy.wire.errors import TooLarge
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.responses_request import ResponsesRequest
+from llmproxy.wire.vocabulary import Reason
+
+#: of such an answer nothing could be shown again
+_UNUSABLE = frozenset({Reason.MALFORMED, Reason.INCOMPLETE})
+
+
+class ResponsesEndpoint:
+    """The row ``responses`` of the table of endpoints, as an ASGI application. Mounted without anything in between."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        rooms, exchange = rooms_of(connection), exchange_of(connection)
+        settings = rooms.proxy.settings
+        exchange.endpoint = self._endpoint.name
+        with listening(receive, exchange) as listener:
+            raw = await read(receive, scope["headers"], settings.max_body_bytes)
+            request = ResponsesRequest.read(parse(raw), store=settings.store_answers)
+            if request.plain:
+                asked = self._understood(scope, exchange, raw, rooms)
+                answer = await live(exchange, asked, rooms.proxy, listener)
+                if isinstance(answer, Whole):
+                    remember(scope, exchange, asked, rooms.proxy)
+                await deliver(answer, exchange, listener, send, settings.ping_seconds)
+                return
+            body = await _effective(request, raw, exchange, rooms)
+            if request.background:
+                accepted = await accept(rooms, exchange, request, body, scope["headers"])
+                await _tell(accepted, request, rooms, listener, send)
+                return
+            asked = self._understood(scope, exchange, body, rooms)
+            exchange.request_body = raw
+            await _foreground(request, asked, exchange, rooms, listener, send)
+
+    def _understood(self, scope: Scope, exchange: Exchange, body: bytes, rooms: JobRooms) -> Asked:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        return understand(exchange, self._endpoint, body, raw_target(scope), headers, peer_of(scope), rooms.proxy)
+
+
+async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, rooms: JobRooms) -> bytes:
+    """The body for the model server, the conversation so far in it."""
+    items = []
+    if request.previous_id is not None:
+        items = await before(rooms.answers, request.previous_id, exchange.caller.scope)
+    body = request.effective(raw, items)
+    limit = rooms.proxy.settings.max_body_bytes
+    if len(body) > limit:
+        raise TooLarge(f"With the conversation before it, the request is larger than {limit} bytes.")
+    return body
+
+
+async def _tell(
+    answer: Answer, request: ResponsesRequest, rooms: JobRooms, listener: SocketListener, send: Send
+) -> None:
+    """The first word about a Response of the background: as it stands, or as the stream of what happens to it."""
+    if request.stream and answer.stream:
+        await Following(answer, -1, rooms, listener, send).run()
+        return
+    body = orjson.dumps(document_of(answer))
+    headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _foreground(
+    request: ResponsesRequest, asked: Asked, exchange: Exchange, rooms: JobRooms, listener: SocketListener, send: Send
+) -> None:
+    own: dict[str, object] = {"previous_response_id": request.previous_id}
+    if request.store:
+        own |= {"id": new_id(JobKind.RESPONSE), "store": True, "background": False}
+    asked = replace(asked, draft=replace(asked.draft, echo={**(asked.draft.echo or {}), **own}))
+    answer = await live(exchange, asked, rooms.proxy, listener)
+
+    async def keeping(message: Message) -> None:
+        # before its last bytes are sent: who has seen the end may ask for it at once
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            _keep(request, asked, exchange, rooms)
+        await send(message)
+
+    await deliver(answer, exchange, listener, keeping if request.store else send, rooms.proxy.settings.ping_seconds)
+
+
+def _keep(request: ResponsesRequest, asked: Asked, exchange: Exchange, rooms: JobRooms) -> None:
+    """Makes a finished answer one that can be asked for again."""
+    if exchange.error or exchange.stored in _UNUSABLE:
+        return
+    if not exchange.response_body:
+        # it went out piece by piece: it is too large to be held as a whole
+        rooms.answers.lose()
+        return
+    echo = asked.draft.echo or {}
+    document = echoing(orjson.loads(exchange.response_body), echo)
+    rooms.answers.keep(
+        Answer(
+            id=document["id"],
+            kind=AnswerKind.RESPONSE,
+            scope=exchange.caller.scope,
+            model=asked.draft.model,
+            created_at=time.time(),
+            request=request.beside_input(),
+            input=request.input_json(),
+            document=orjson.dumps(document),
+            stream=request.stream,
+            previous_id=request.previous_id or "",
+        )
+    )

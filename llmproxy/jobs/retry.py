@@ -1,0 +1,70 @@
+"""Whether a call that failed is tried again, and when. Pure."""
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llmproxy.wire.errors import ProxyError, UpstreamError, UpstreamRefused, UpstreamStatus
+
+#: statuses after which the same request may succeed; the SDKs' own list
+_PASSING = frozenset({408, 409, 429})
+
+FIRST_SECONDS = 0.5
+LONGEST_SECONDS = 60.0
+
+
+class Verdict(StrEnum):
+    #: the answer, or an error that would come again
+    END = "end"
+    #: another attempt, if there is one left
+    AGAIN = "again"
+    #: nobody was there: not an attempt at all
+    WAIT = "wait"
+
+
+def verdict(error: ProxyError) -> Verdict:
+    """What follows from a call's failure."""
+    if isinstance(error, UpstreamRefused) or _is_loading(error):
+        return Verdict.WAIT
+    told = next((value for name, value in error.headers if name == b"x-should-retry"), b"")
+    if told == b"false":
+        return Verdict.END
+    if isinstance(error, UpstreamError) and (error.http_status >= 500 or error.http_status in _PASSING):
+        return Verdict.AGAIN
+    # our own 500 may be a defect, and a defect may be an accident of the moment
+    return Verdict.AGAIN if error.http_status in (500, 503) else Verdict.END
+
+
+def _is_loading(error: ProxyError) -> bool:
+    """llama.cpp while it loads a model: it is not there yet."""
+    return (
+        isinstance(error, UpstreamStatus)
+        and error.http_status == 503
+        and error.document()["error"].get("type") == "unavailable_error"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential, with full jitter on the upper half; ``first`` and ``longest`` in seconds."""
+
+    first: float = FIRST_SECONDS
+    longest: float = LONGEST_SECONDS
+
+    def seconds(self, failures: int, error: ProxyError | None = None) -> float:
+        """The pause after the so-many'th failure, at least what the upstream asked for with ``retry-after``."""
+        # the exponent is bounded before it is used: 2.0**1100 is no number
+        pause = min(self.longest, self.first * 2.0 ** min(max(failures, 1) - 1, 30))
+        pause *= 0.5 + random.random() / 2
+        return max(pause, asked_seconds(error)) if error is not None else pause
+
+
+def asked_seconds(error: ProxyError) -> float:
+    """``retry-after-ms`` or ``retry-after`` of an error in seconds, 0 where it has none. Bounded by ``upstream``."""
+    given = dict(error.headers)
+    for name, unit in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
+        try:
+            return float(given[name]) * unit
+        except (KeyError, ValueError):
+            continue
+    return 0.0

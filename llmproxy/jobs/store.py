@@ -1,0 +1,84 @@
+"""The room's way to the database: durable transactions, tried again where others were in the way, faults translated."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sqlalchemy.exc import StatementError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.database.engine import Database
+from llmproxy.database.faults import Fault, fault_of
+from llmproxy.wire.errors import BadRequest, ProxyError, Unavailable
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+_TRIES = 4
+#: what no database raises
+_DEFECTS = (LookupError, AttributeError, TypeError, AssertionError)
+_RETRY = ((b"retry-after", b"2"),)
+
+
+class Store:
+    """Runs pieces of work on the database. Every method raises ``Unavailable`` where the database cannot be used, and
+    ``BadRequest`` for a text that it cannot keep."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+        """``work`` in a transaction, maybe more than once: the last one counts.
+
+        ``durable`` ones are on the disk when this returns; of the others the last few are undone by a loss of power.
+        A ``ProxyError`` of the work undoes it and is passed on.
+        """
+        for last in (*(False,) * (_TRIES - 1), True):
+            try:
+                async with self._database.write(durable=durable) as connection:
+                    return await work(connection)
+            except ProxyError:
+                raise
+            except Exception as error:
+                # deadlocks and serialisation failures are the database's way of asking for another try
+                if last or fault_of(error) is not Fault.LOCKED:
+                    raise _translated(error) from error
+        raise AssertionError("the last try returns or raises")
+
+    async def read(self, work: Work[T]) -> T:
+        """``work`` on a connection that only reads."""
+        try:
+            async with self._database.read() as connection:
+                return await work(connection)
+        except ProxyError:
+            raise
+        except Exception as error:
+            raise _translated(error) from error
+
+
+def _translated(error: Exception) -> ProxyError:
+    fault = fault_of(error)
+    if isinstance(error, _DEFECTS):
+        log.error("a piece of work on the jobs is wrong", exc_info=error)
+    if fault is Fault.REFUSED:
+        if _is_of_text(error):
+            return BadRequest("The request holds a text with NUL or half a surrogate pair, which cannot be kept.")
+        # a defect: the statement tells where. Its values are the callers' own, and stay out of the log
+        statement = error.statement if isinstance(error, StatementError) else None
+        log.error("the database refused a statement of the jobs: %s: %s", type(_first(error)).__name__, statement)
+    return Unavailable(f"The database of the jobs cannot be used now ({fault}).", headers=_RETRY)
+
+
+def _is_of_text(error: Exception) -> bool:
+    """Whether a text was refused for its characters: by the driver, or by PostgreSQL, which takes no NUL."""
+    first = _first(error)
+    return isinstance(first, UnicodeEncodeError) or getattr(first, "sqlstate", None) == "22021"
+
+
+def _first(error: BaseException) -> BaseException:
+    """What the others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,0 +1,1 @@
+"""Tasks: this project's own API."""

@@ -1,0 +1,100 @@
+"""Tasks as their callers see them: the list, one with its results, and the end of one."""
+
+import re
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+
+from llmproxy.jobs import ending, reading
+from llmproxy.jobs.job import Job
+from llmproxy.jobs.reading import Wanted
+from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
+from llmproxy.jobs.states import JobKind, JobStatus
+from llmproxy.jobs.tasks import shown
+from llmproxy.jobs.tasks.order import LONGEST_NAME
+from llmproxy.wire.errors import BadRequest, Conflict, NotFound
+
+#: those that a task can have
+STATUSES = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+_MOST_TASKS, _USUAL_TASKS = 100, 20
+_MOST_RESULTS, _USUAL_RESULTS = 1000, 100
+_ID = re.compile("task_[0-9a-f]{32}")
+
+
+async def tasks(request: Request) -> Response:
+    """``GET /api/tasks?status=&user_id=&limit=&cursor=``, newest first; ``next`` is the next page's cursor."""
+    query, status = request.query_params, request.query_params.get("status")
+    if status is not None and status not in STATUSES:
+        raise BadRequest(f"'status' must be one of {', '.join(STATUSES)}.", param="status")
+    user, cursor = query.get("user_id"), query.get("cursor")
+    if user is not None and (len(user) > LONGEST_NAME or not user.isprintable()):
+        raise BadRequest(f"'user_id' has up to {LONGEST_NAME} printable characters.", param="user_id")
+    if cursor is not None and not _ID.fullmatch(cursor):
+        raise BadRequest("'cursor' must be the 'next' of the page before.", param="cursor")
+    wanted = Wanted(
+        kind=JobKind.TASK,
+        scope=exchange_of(request).caller.scope,
+        status=JobStatus(status) if status is not None else None,
+        user=user,
+        after=cursor,
+        limit=_number(request, "limit", _USUAL_TASKS, 1, _MOST_TASKS),
+    )
+    page, more = await reading.page(rooms_of(request).store, wanted)
+    data = [shown.task(job) for job in page]
+    return shown.rendered({"object": "list", "data": data, "next": page[-1].id if more else None})
+
+
+async def task(request: Request) -> Response:
+    """``GET /api/tasks/{id}?limit=&cursor=``: with results in the order of the prompts; ``next`` is the next page's
+    cursor, the index of the last one."""
+    limit = _number(request, "limit", _USUAL_RESULTS, 1, _MOST_RESULTS)
+    after = _number(request, "cursor", -1, 0, 10**9)
+    return await _whole(await found(request), rooms_of(request), after, limit)
+
+
+async def cancel(request: Request) -> Response:
+    """``DELETE /api/tasks/{id}``: ends it, calls in flight included; once more does no harm. Raises ``Conflict``."""
+    rooms, known = rooms_of(request), await found(request)
+    job, done = await ending.cancel(rooms.queue, known.id)
+    if job is None:
+        raise _unknown(known.id)
+    if not done and job.status is not JobStatus.CANCELLED:
+        raise Conflict(f"Task {job.id} is {job.status}: it cannot be cancelled any more.")
+    return await _whole(job, rooms, -1, _USUAL_RESULTS)
+
+
+async def found(connection: HTTPConnection) -> Job:
+    """The task that the path names. Raises ``NotFound``, also for one of another caller's scope."""
+    id, scope = connection.path_params["id"], exchange_of(connection).caller.scope
+    job = await reading.job(rooms_of(connection).store, id, JobKind.TASK, scope) if _ID.fullmatch(id) else None
+    if job is None:
+        raise _unknown(id)
+    return job
+
+
+async def _whole(job: Job, rooms: JobRooms, after: int, limit: int) -> Response:
+    items = await reading.calls(rooms.store, job.id, after=after, limit=limit)
+    results = [shown.result(item) for item in items]
+    document = {
+        **shown.task(job),
+        "attempts": await reading.attempts(rooms.store, job.id),
+        "results": results,
+        "next": items[-1].position if items and items[-1].position + 1 < job.total else None,
+    }
+    if job.detail.get("single"):
+        document["result"] = results[0] if results else None
+    return shown.rendered(document)
+
+
+def _unknown(id: str) -> NotFound:
+    return NotFound(f"No task found with id '{id[:100]}'.")
+
+
+def _number(request: Request, name: str, usual: int, least: int, most: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return usual
+    if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
+        raise BadRequest(f"'{name}' must be a number from {least} to {most}.", param=name)
+    return int(text)

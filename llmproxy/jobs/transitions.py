@@ -1,0 +1,175 @@
+"""The moves that jobs and items make, as statements on a connection whose transaction the queue holds.
+
+Whoever changes a job locks its row first, then what changes of its items; several are locked in the order of their ids.
+So two who change the same job take turns, and never wait for each other crosswise.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.jobs.job import Failure, Job, NewCall, NewJob, new_id, write_headers
+from llmproxy.jobs.leases import in_turn
+from llmproxy.jobs.states import STEP_PRIORITY, TRAITS, ItemStatus, JobStatus, Step, outcome
+from llmproxy.jobs.tables import items, jobs, requests
+
+T = TypeVar("T")
+#: columns of a job's row, or members of its detail
+Values = Mapping[str, Any]
+NOTHING: Values = MappingProxyType({})
+
+#: as values, so that the job's own index is used: those of the queue hold the items of all others too
+_OPEN = items.c.status.in_([ItemStatus.WAITING, ItemStatus.RUNNING])
+
+#: rows whose values are put together without a pause for others
+_PAGE = 500
+
+
+async def lock(connection: AsyncConnection, job_id: str) -> Job | None:
+    """The job as it is now; it stays so until the transaction ends."""
+    row = (await connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update())).mappings().first()
+    return None if row is None else Job.read(row)
+
+
+async def lock_all(connection: AsyncConnection, job_ids: set[str]) -> dict[str, Job]:
+    """``lock`` of several, one after the other in the order of their ids."""
+    rows = await connection.execute(_LOCK_ALL, {"ids": rounded(sorted(job_ids))})
+    return {row["id"]: Job.read(row) for row in rows.mappings()}
+
+
+_LOCK_ALL = select(jobs).where(jobs.c.id.in_(bindparam("ids", expanding=True))).order_by(jobs.c.id).with_for_update()
+
+
+def rounded(ids: list[T]) -> list[T]:
+    """Filled up with the last one to a power of two: a statement with each number of ids would be prepared anew."""
+    return ids + ids[-1:] * ((1 << (len(ids) - 1).bit_length()) - len(ids)) if ids else ids
+
+
+async def put_job(connection: AsyncConnection, new: NewJob, total: int, now: float) -> Job:
+    """Raises ``IntegrityError`` where the idempotency key is known already."""
+    row: dict[str, Any] = {
+        "id": new.id or new_id(new.kind),
+        "kind": new.kind,
+        "status": JobStatus.PENDING,
+        "scope": new.scope,
+        "caller": new.caller,
+        "user_name": new.user,
+        "session": new.session,
+        "path": new.path,
+        "model": new.model,
+        "created_at": now,
+        "expires_at": new.expires_at,
+        "total": total,
+        "headers": write_headers(new.headers),
+        "detail": json.dumps(dict(new.detail)),
+        "webhook_url": new.webhook_url,
+        "idempotency_key": new.idempotency_key,
+    }
+    return Job.read((await connection.execute(insert(jobs).values(**row).returning(jobs))).mappings().one())
+
+
+async def put_calls(connection: AsyncConnection, job: Job, calls: Sequence[NewCall], now: float) -> None:
+    """Adds calls that wait to be made."""
+    await _put(connection, job.id, Step.CALL, TRAITS[job.kind].priority, calls, now)
+
+
+async def put_step(connection: AsyncConnection, job_id: str, step: Step, body: bytes, now: float) -> None:
+    """Adds a step that is not a call; a job has one of each sort at most."""
+    await _put(connection, job_id, step, STEP_PRIORITY, [NewCall(0, body)], now)
+
+
+_ITEM = insert(items)
+_REQUEST = insert(requests).from_select(
+    ["item_id", "body"],
+    select(items.c.id, bindparam("given", type_=requests.c.body.type)).where(
+        items.c.job_id == bindparam("job"),
+        items.c.step == bindparam("does"),
+        items.c.position == bindparam("at"),
+    ),
+)
+
+
+async def _put(
+    connection: AsyncConnection, job_id: str, step: Step, priority: int, calls: Sequence[NewCall], now: float
+) -> None:
+    same = {"job_id": job_id, "step": step, "status": ItemStatus.WAITING, "priority": priority, "due_at": now}
+    for start in range(0, len(calls), _PAGE):
+        page = calls[start : start + _PAGE]
+        # by the driver's own loops: a quarter of the time of one long INSERT that returns the ids
+        await connection.execute(_ITEM, [{**same, "position": call.position, "label": call.label} for call in page])
+        await connection.execute(
+            _REQUEST, [{"given": call.body, "job": job_id, "does": step, "at": call.position} for call in page]
+        )
+
+
+async def set_job(connection: AsyncConnection, job: Job, **values: Any) -> Job:
+    """Changes columns of a locked job. Returns it as it is then."""
+    changed = update(jobs).where(jobs.c.id == job.id).values(**values).returning(jobs)
+    return Job.read((await connection.execute(changed)).mappings().one())
+
+
+async def settle(connection: AsyncConnection, job: Job, now: float, changed: Values = NOTHING) -> Job:
+    """Moves a locked job on once all its calls have ended: to its last step, or to its end.
+
+    ``changed``, here and below, are columns that are written with it; ``job`` may show them already.
+    """
+    if job.status.open and job.ended >= job.total:
+        return await end(connection, job, outcome(job.completed, job.cancelled, job.expired), now, changed)
+    return await set_job(connection, job, **changed) if changed else job
+
+
+async def end(connection: AsyncConnection, job: Job, status: JobStatus, now: float, changed: Values = NOTHING) -> Job:
+    """Ends a locked job whose calls have all ended, by its last step where its kind has one and it ever began."""
+    last = TRAITS[job.kind].last
+    if last is None or job.status is JobStatus.PENDING:
+        return await close(connection, job, status, now, changed=changed)
+    if status is JobStatus.FAILED:
+        # a batch of which every line failed is completed: its error file says so
+        status = JobStatus.COMPLETED
+    await put_step(connection, job.id, last, b"", now)
+    moved: dict[str, Any] = {"status": JobStatus.FINALIZING, "finalizing_at": now}
+    if status is JobStatus.CANCELLED:
+        moved = {"status": JobStatus.CANCELLING, "cancelling_at": now}
+    return await set_job(connection, job, **{**changed, **moved, "ending": status})
+
+
+async def close(
+    connection: AsyncConnection,
+    job: Job,
+    status: JobStatus,
+    now: float,
+    error: Failure | None = None,
+    changed: Values = NOTHING,
+) -> Job:
+    """The last move of a locked job: its final status, and word of it to a webhook."""
+    if job.webhook_url:
+        event = {"type": f"{job.kind}.{status}", "created_at": int(now), "data": {"id": job.id}}
+        await put_step(connection, job.id, Step.DELIVER, json.dumps(event).encode(), now)
+    moved: dict[str, Any] = {"status": status, "ending": "", "finished_at": now}
+    moved["error"] = error.json() if error is not None else ""
+    if status is JobStatus.CANCELLED and job.cancelling_at is None:
+        moved["cancelling_at"] = now
+    return await set_job(connection, job, **{**changed, **moved})
+
+
+async def cut(connection: AsyncConnection, job: Job, status: ItemStatus, now: float) -> dict[str, Any]:
+    """Ends every item of a locked job that is not over, in flight or not. Returns the columns that change with it."""
+    gone = {"status": status, "worker": None, "leased_until": None, "finished_at": now}
+    # the first step too: what it has not added by now it must not add any more, and counts as if it had been
+    await connection.execute(update(items).where(in_turn(items.c.job_id == job.id, _OPEN)).values(**gone))
+    return {str(status.value): job.total - job.completed - job.failed}
+
+
+async def fail(connection: AsyncConnection, job_id: str, error: Failure, now: float, detail: Values = NOTHING) -> None:
+    """Ends a job that cannot be worked on, unless it is over. ``detail`` is added to what its face knows of it."""
+    job = await lock(connection, job_id)
+    if job is None or job.status.over:
+        return
+    changed: dict[str, Any] = {"detail": json.dumps({**job.detail, **detail})}
+    if job.status.open:
+        changed |= await cut(connection, job, ItemStatus.CANCELLED, now)
+    await close(connection, job, JobStatus.FAILED, now, error, changed)

@@ -1,0 +1,1 @@
+"""Word of a job's end, sent to a URL."""

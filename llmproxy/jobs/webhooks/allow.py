@@ -1,0 +1,77 @@
+"""Which URLs may be told of a job's end. Pure.
+
+A stranger's URL is fetched from inside the operator's network. So it is read by one narrow grammar, in which every
+parser sees the same host: no credentials, no backslashes, nothing but ASCII. The host is compared as text, and what
+is not on the operator's list is refused.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+from llmproxy.config.settings import Settings
+from llmproxy.wire.errors import BadRequest
+
+LONGEST_URL = 2048
+PARAM = "webhook_url"
+
+_HOST = r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?"
+_URL = re.compile(rf"(?P<scheme>[Hh][Tt][Tt][Pp][Ss]?)://{_HOST}(?:[/?][!-~]*)?")
+_ENTRY = re.compile(_HOST)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+#: name or address, and port
+Place = tuple[str, int]
+
+
+def told(asked: str, settings: Settings) -> str:
+    """The URL that is told of a new job's end, "" for none: the request's own, else the settings' one.
+
+    Raises ``BadRequest`` for one that a request must not name.
+    """
+    if not asked:
+        return settings.webhook_url
+    reason = refusal(asked, settings.webhook_hosts)
+    if reason:
+        raise BadRequest(f"'{PARAM}' {reason}.", param=PARAM)
+    return asked
+
+
+def refusal(url: str, hosts: Iterable[str]) -> str:
+    """Why a URL must not be told, "" if it may. Each of ``hosts`` is ``host:port``, or ``host`` for the usual port."""
+    parts = _URL.fullmatch(url)
+    if len(url) > LONGEST_URL or parts is None or "#" in url or "\\" in url:
+        return (
+            f"must be an http:// or https:// URL in ASCII, without credentials and fragment, "
+            f"of up to {LONGEST_URL} characters"
+        )
+    usual = _DEFAULT_PORTS[parts["scheme"].lower()]
+    place = _place(parts, usual)
+    if place is None:
+        return "names a host or port that cannot be"
+    if place in (_entry(host, usual) for host in hosts):
+        return ""
+    host, port = place
+    return f"names the host {host}:{port}, which is not one of those in LLMPROXY_WEBHOOK_HOSTS"
+
+
+def _entry(text: str, usual: int) -> Place | None:
+    """A host of the settings, None for one that is written so that it cannot be any."""
+    if text.count(":") > 1 and not text.startswith("["):
+        text = f"[{text}]"
+    parts = _ENTRY.fullmatch(text)
+    return None if parts is None else _place(parts, usual)
+
+
+def _place(parts: re.Match[str], usual: int) -> Place | None:
+    port = usual if parts["port"] is None else int(parts["port"])
+    host = parts["host"].lower()
+    if host.startswith("["):
+        try:
+            host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+        except ValueError:
+            return None
+    else:
+        # the root of the name system: with and without it the name is the same
+        host = host.removesuffix(".")
+    return (host, port) if host and 0 < port < 65536 else None

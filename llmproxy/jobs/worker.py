@@ -1,0 +1,218 @@
+"""The workers of one process: they claim items, have them done, and make the results count."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+
+from llmproxy.config.settings import Settings
+from llmproxy.jobs.committing import Committer, Tried, crashed, passes
+from llmproxy.jobs.handler import Handlers
+from llmproxy.jobs.holding import Holding
+from llmproxy.jobs.identity import this_worker
+from llmproxy.jobs.job import Claimed, PutOff, Result
+from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.queue import Queue
+from llmproxy.jobs.retry import Backoff
+from llmproxy.jobs.states import Step
+from llmproxy.wire.errors import ProxyError
+
+log = logging.getLogger(__name__)
+
+#: how long an idle worker waits before it looks whether another process left something to do
+_POLL_SECONDS = 0.5
+#: the same while calls are held back for interactive requests
+_HELD_SECONDS = 0.05
+#: items claimed ahead: so many as were done in this time
+_AHEAD_SECONDS = 0.25
+_MOST_AHEAD = 256
+#: how long a call may go on that the shutdown finds in work, and how long its end may take when it is cancelled
+_LAST_SECONDS = 1.0
+
+_BACKOFF = Backoff()
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One claim of an item in work. While it is on its way out, the same item may be here once more: claimed again."""
+
+    item: Claimed
+    patience: Patience
+    task: asyncio.Task[None] | None = None
+
+
+class Workers:
+    """Owns one task that claims, and one for each item in work.
+
+    ``allowed`` comes from ``Holding``. What is claimed ahead waits here under its lease, so that an upstream that
+    answers at once does not wait for the database.
+    """
+
+    def __init__(self, queue: Queue, handlers: Handlers, holding: Holding, settings: Settings, tried: Tried) -> None:
+        self.name = this_worker()
+        self._queue = queue
+        self._handlers = handlers
+        self._holding = holding
+        self._lease = settings.job_lease_seconds
+        self._most_attempts = settings.job_max_attempts
+        self._ready: deque[Claimed] = deque()
+        self._runs: set[_Run] = set()
+        self._tried = tried
+        self._committer = Committer(queue, self.name, tried)
+        self._pace = _Pace()
+        self._feeder: asyncio.Task[None] | None = None
+        #: whether the last look found nothing more to claim
+        self._dry = False
+
+    def open(self) -> None:
+        self._queue.changes.on_cut(self._cut)
+        self._committer.open()
+        self._feeder = asyncio.create_task(self._feed(), name="job workers")
+
+    async def close(self) -> None:
+        """Gives every lease back, within seconds. Safe to call twice."""
+        if self._feeder is None:
+            return
+        self._feeder.cancel()
+        await asyncio.wait({self._feeder})
+        self._feeder = None
+        self._ready.clear()
+        tasks = {run.task for run in self._runs if run.task is not None}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_LAST_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_LAST_SECONDS)
+        await self._committer.close()
+        with suppress(ProxyError):
+            await self._queue.release(self.name)
+
+    def held(self) -> dict[int, int]:
+        """The leases that this process knows of: item -> number of the claim."""
+        known = {item.id: item.claims for item in self._ready}
+        known |= {run.item.id: run.item.claims for run in self._runs if not run.patience.gone}
+        # a result that still waits is older than a claim of the same item
+        return self._committer.held() | known
+
+    def lost(self, item_ids: set[int]) -> None:
+        """These leases are not ours any more: others have the items, or they are over."""
+        self._ready = deque(item for item in self._ready if item.id not in item_ids)
+        for run in self._runs:
+            if run.item.id in item_ids:
+                run.patience.leave()
+
+    def _cut(self, job_id: str) -> None:
+        self.lost({item.id for item in self._ready if item.job.id == job_id})
+        self.lost({run.item.id for run in self._runs if run.item.job.id == job_id})
+
+    async def _feed(self) -> None:
+        failures = 0
+        while True:
+            self._start()
+            try:
+                claimed = await self._claim()
+            except ProxyError as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("jobs wait: %s", error.message)
+                await asyncio.sleep(_BACKOFF.seconds(failures))
+                continue
+            if failures:
+                log.warning("jobs go on")
+                failures = 0
+            if not claimed:
+                await self._queue.changes.for_work(_HELD_SECONDS if self._ready else _POLL_SECONDS)
+
+    async def _claim(self) -> bool:
+        """Whether anything was claimed."""
+        paused, ahead = self._holding.paused, self._pace.ahead()
+        wanted = self._room() + ahead - len(self._ready)
+        # half of what is claimed ahead is worked off before more is: a claim costs more than its items
+        if wanted <= 0 or len(self._ready) > ahead // 2 or self._committer.full:
+            return False
+        if self._dry and not await self._queue.waiting():
+            return False
+        claimed = await self._queue.claim(self.name, wanted, self._lease, calls=not paused)
+        self._dry = len(claimed) < wanted
+        self._ready.extend(claimed)
+        return bool(claimed)
+
+    def _room(self) -> int:
+        calls = sum(run.item.step is Step.CALL for run in self._runs)
+        return self._holding.allowed(calls) - len(self._runs)
+
+    def _start(self) -> None:
+        """Begins as many of the claimed items as may run now."""
+        while self._ready and self._room() > 0:
+            run = _Run(self._ready.popleft(), Patience())
+            self._runs.add(run)
+            run.task = asyncio.create_task(self._run(run), name=f"job item {run.item.id}")
+
+    async def _run(self, run: _Run) -> None:
+        item = run.item
+        try:
+            done = await self._handled(run)
+            if run.patience.gone:
+                # cut off: whatever came of it, the lease is gone
+                return
+            if isinstance(done, PutOff):
+                await self._put_off(run, done)
+            else:
+                self._committer.add(item, done)
+                self._pace.done()
+        finally:
+            self._runs.discard(run)
+            if self._feeder is not None:
+                self._start()
+            self._queue.changes.work()
+
+    async def _put_off(self, run: _Run, how: PutOff) -> None:
+        """For as long as it takes: else the item would wait for the end of its lease, and the try not be counted."""
+        item, failures = run.item, 0
+        while not run.patience.gone:
+            try:
+                await self._queue.put_off(self.name, item, how)
+            except ProxyError as error:
+                failures += 1
+                if failures == 1:
+                    log.warning("an item could not be put off: %s", error.message)
+                if not passes(error):
+                    return
+                await asyncio.sleep(_BACKOFF.seconds(failures))
+                continue
+            self._tried(item.job.kind, item.step, "again" if how.counts else "put-off")
+            self._dry = False
+            return
+
+    async def _handled(self, run: _Run) -> Result | PutOff:
+        item = run.item
+        try:
+            return await self._handlers[item.job.kind, item.step](item, run.patience)
+        except ProxyError as error:
+            return PutOff(_BACKOFF.seconds(item.attempts + 1, error), counts=False)
+        except Exception:  # a defect of ours must end the item with a reason: otherwise it would run for ever
+            log.exception("an item of job %s crashed", item.job.id)
+            if item.attempts + 1 < self._most_attempts:
+                return PutOff(_BACKOFF.seconds(item.attempts + 1))
+            return crashed("The proxy failed while it worked on this item.")
+
+
+class _Pace:
+    """How many items were done lately."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._times: deque[float] = deque(maxlen=_MOST_AHEAD)
+
+    def done(self) -> None:
+        self._times.append(self._clock())
+
+    def ahead(self) -> int:
+        """How many to claim beyond what can be started now."""
+        since = self._clock() - _AHEAD_SECONDS
+        while self._times and self._times[0] < since:
+            self._times.popleft()
+        return len(self._times)

@@ -1,0 +1,18 @@
+"""The official client in front of the program on the scripted upstream, and databases."""
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from tests.databases import database, database_url, postgres, sqlite, sqlite_file
+from tests.jobs.chats.asking import client_of
+from tests.server import Proxy
+
+__all__ = ["database", "database_url", "postgres", "sqlite", "sqlite_file"]
+
+
+@pytest.fixture
+def client(front: Proxy) -> Iterator[openai.OpenAI]:
+    with client_of(front) as made:
+        yield made

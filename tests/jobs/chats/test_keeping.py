@@ -1,0 +1,42 @@
+"""When an answer is kept: before its last bytes are sent, and not earlier."""
+
+from starlette.types import Message
+
+from llmproxy.database.engine import Database
+from llmproxy.jobs.answers.answer import AnswerKind
+from llmproxy.jobs.answers.answers import Answers
+from llmproxy.jobs.chats.endpoint import Keeping
+from llmproxy.jobs.store import Store
+from llmproxy.proxy.asked import Asked, Memo
+from llmproxy.upstream.headers import Peer
+from llmproxy.wire.directives import Directives
+from llmproxy.wire.endpoints import BY_PATH
+from llmproxy.wire.exchange import Exchange
+
+PATH = "/v1/chat/completions"
+REQUEST = b'{"model":"m","messages":[],"store":true,"metadata":{"a":"b"}}'
+ANSWER = b'{"id":"1","choices":[{"index":0,"message":{"content":"x"},"finish_reason":"stop"}]}'
+
+
+def ignore() -> None:
+    """Nothing is lost here."""
+
+
+async def test_who_sees_the_end_can_ask_for_it_at_once(sqlite: Database) -> None:
+    endpoint = BY_PATH[PATH]
+    draft = Memo().draft(endpoint, REQUEST)
+    asked = Asked(endpoint, draft, Directives(), REQUEST, PATH.encode(), [], "", Peer("127.0.0.1"))
+    exchange = Exchange("r", "POST", PATH, 0.0, 1_800_000_000.0, response_body=ANSWER)
+    answers = Answers(Store(sqlite), ignore, lambda: 1_800_000_000.0)
+    keeping = Keeping(asked, exchange, answers)
+    id = (keeping.asked.draft.echo or {})["id"]
+    found: list[bool] = []
+
+    async def send(message: Message) -> None:
+        found.append(await answers.find(id, AnswerKind.CHAT, "") is not None)
+
+    around = keeping.around(send)
+    await around({"type": "http.response.start", "status": 200, "headers": []})
+    await around({"type": "http.response.body", "body": b"half", "more_body": True})
+    await around({"type": "http.response.body", "body": b"rest"})
+    assert found == [False, False, True]

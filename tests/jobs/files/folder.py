@@ -1,0 +1,24 @@
+"""What a test's server keeps of files."""
+
+import time
+from pathlib import Path
+
+from tests.server import PATIENCE, Proxy
+
+
+def kept(proxy: Proxy) -> list[str]:
+    """Everything in the server's folder of files, half-written things included."""
+    folder = proxy.database.parent / "files"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def until_kept(proxy: Proxy, names: list[str]) -> None:
+    """Waits until the folder holds just these. Raises ``AssertionError`` if it does not come to that."""
+    deadline = time.monotonic() + PATIENCE
+    while kept(proxy) != sorted(names):
+        assert time.monotonic() < deadline, kept(proxy)
+        time.sleep(0.01)
+
+
+def blob(proxy: Proxy, id: str) -> Path:
+    return proxy.database.parent / "files" / id

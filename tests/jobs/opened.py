@@ -1,0 +1,64 @@
+"""The opened rooms in the test's own process, with job workers, and words for what is done to them."""
+
+import asyncio
+import io
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from llmproxy.app.opening import open_rooms
+from llmproxy.config.settings import Settings
+from llmproxy.jobs import reading
+from llmproxy.jobs.job import Item, Job, NewCall, NewJob
+from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.states import JobKind
+from llmproxy.observe.access import AccessLog
+from llmproxy.observe.lines import JsonForm
+from llmproxy.observe.outlet import Outlet
+
+PATH = "/v1/chat/completions"
+#: how long a test waits for what must come
+PATIENCE = 30.0
+
+
+@asynccontextmanager
+async def opened(*upstreams: str, folder: Path, **settings: Any) -> AsyncIterator[JobRooms]:
+    """The job queue of a program in front of ``upstreams``, with its database in ``folder``."""
+    wanted = Settings(upstream=upstreams, database_path=folder / "llmproxy.db", **settings)
+    log = AccessLog(JsonForm(), Outlet(io.StringIO(), lost=JsonForm().lost))
+    async with open_rooms(wanted, log) as state:
+        assert state.jobs is not None
+        yield state.jobs
+
+
+def chat(prompt: str, **more: Any) -> bytes:
+    """The body of a chat completion."""
+    return json.dumps({"model": "scripted", "messages": [{"role": "user", "content": prompt}], **more}).encode()
+
+
+async def submit(jobs: JobRooms, prompts: Sequence[str], **more: Any) -> Job:
+    """A task with a call for each prompt."""
+    calls = [NewCall(position, chat(prompt)) for position, prompt in enumerate(prompts)]
+    return await jobs.queue.submit(NewJob(JobKind.TASK, PATH, **more), calls)
+
+
+async def over(jobs: JobRooms, job_id: str) -> Job:
+    """The job once it is over."""
+    return await until(jobs, job_id, lambda job: job.status.over)
+
+
+async def until(jobs: JobRooms, job_id: str, holds: Callable[[Job], bool]) -> Job:
+    """The job as soon as ``holds`` is true of it. Raises ``TimeoutError`` if it does not come to that."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            job = await reading.job(jobs.store, job_id, scope=None)
+            assert job is not None
+            if holds(job):
+                return job
+            await jobs.changes.of(job_id, 0.2)
+
+
+async def calls(jobs: JobRooms, job_id: str) -> list[Item]:
+    return await reading.calls(jobs.store, job_id)

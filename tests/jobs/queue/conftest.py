@@ -1,0 +1,22 @@
+"""A queue on each kind of database, with a clock that the test turns."""
+
+import pytest
+
+from llmproxy.database.engine import Database
+from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.queue import Queue
+from llmproxy.jobs.store import Store
+from tests.databases import database, database_url, postgres, sqlite, sqlite_file
+from tests.jobs.queue.working import Clock
+
+__all__ = ["clock", "database", "database_url", "postgres", "queue", "sqlite", "sqlite_file"]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def queue(database: Database, clock: Clock) -> Queue:
+    return Queue(Store(database), Changes(), clock)

@@ -1,0 +1,115 @@
+"""Words for what is done to a queue, and what stands in it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Table, func, select
+
+from llmproxy.jobs import reading, transitions
+from llmproxy.jobs.job import Claimed, Failure, Item, Job, NewCall, NewJob, Result, Tokens
+from llmproxy.jobs.queue import Queue
+from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
+from llmproxy.jobs.store import Store
+from llmproxy.jobs.tables import items
+
+PATH = "/v1/chat/completions"
+#: what a lease lasts
+LEASE = 10.0
+BROKEN = Failure("broken", "It broke.")
+
+
+class Clock:
+    """Unix seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def some_calls(number: int) -> list[NewCall]:
+    return [NewCall(position, b'{"call": %d}' % position, f"label-{position}") for position in range(number)]
+
+
+def a_task(**more: Any) -> NewJob:
+    return NewJob(JobKind.TASK, PATH, **more)
+
+
+async def submit(queue: Queue, number: int = 3, **more: Any) -> Job:
+    """A task with so many calls."""
+    return await queue.submit(a_task(**more), some_calls(number))
+
+
+async def claim(queue: Queue, worker: str = "w", limit: int = 100, **more: Any) -> list[Claimed]:
+    return await queue.claim(worker, limit, LEASE, **more)
+
+
+def good(number: int = 0) -> Result:
+    """An answer that took a few tokens."""
+    return Result(
+        ItemStatus.COMPLETED,
+        200,
+        b"answer %d" % number,
+        request_id=f"r{number}",
+        cache="miss",
+        tokens=Tokens(3, 5, 2, 1),
+    )
+
+
+def bad() -> Result:
+    return Result(ItemStatus.FAILED, 502, b"{}", error=BROKEN)
+
+
+async def finish(queue: Queue, claimed: Sequence[Claimed], result: Result | None = None, worker: str = "w") -> set[int]:
+    """Gives each of them the result, a good one of its own where none is said."""
+    done = [(item, result if result is not None else good(item.position)) for item in claimed]
+    return await queue.finish(worker, done)
+
+
+def closing(queue: Queue, item: Claimed, result: Result) -> Result:
+    """The result of a last step, with the move that it makes for its job."""
+
+    async def also(connection: Any) -> None:
+        job = await transitions.lock(connection, item.job.id)
+        assert job is not None
+        await transitions.close(connection, job, JobStatus(job.ending), queue.clock())
+
+    return replace(result, also=also)
+
+
+async def batch(queue: Queue, number: int = 3, worker: str = "w", **more: Any) -> Job:
+    """A batch whose first step has found and added so many calls."""
+    made = await queue.submit(NewJob(JobKind.BATCH, PATH, **more), [])
+    [first] = [item for item in await claim(queue, worker, calls=False) if item.job.id == made.id]
+    assert first.step is Step.VALIDATE
+    assert await queue.begin(first, worker, number, "model") is not None
+    assert await queue.add(first, worker, some_calls(number))
+    await finish(queue, [first], worker=worker)
+    return await job_of(queue, made.id)
+
+
+async def job_of(queue: Queue, id: str) -> Job:
+    job = await reading.job(queue.store, id, scope=None)
+    assert job is not None
+    return job
+
+
+async def calls_of(queue: Queue, job: Job) -> list[Item]:
+    return await reading.calls(queue.store, job.id, limit=100_000)
+
+
+async def steps_of(store: Store, job: Job) -> dict[str, str]:
+    """The items of a job that are not calls: step -> status."""
+    query = select(items.c.step, items.c.status).where(items.c.job_id == job.id, items.c.step != Step.CALL)
+    rows = await store.read(lambda connection: connection.execute(query))
+    return {row.step: row.status for row in rows}
+
+
+async def count(store: Store, table: Table) -> int:
+    query = select(func.count()).select_from(table)
+    return int((await store.read(lambda connection: connection.execute(query))).scalar_one())

@@ -1,0 +1,99 @@
+"""Which failures are tried again, and after how long."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmproxy.jobs.retry import FIRST_SECONDS, LONGEST_SECONDS, Backoff, Verdict, asked_seconds, verdict
+from llmproxy.wire.errors import (
+    BadRequest,
+    Conflict,
+    InternalError,
+    NotFound,
+    OnlyIfCached,
+    ProxyError,
+    TooMany,
+    Unavailable,
+    UpstreamBroke,
+    UpstreamRefused,
+    UpstreamSlow,
+    UpstreamStatus,
+    envelope,
+)
+
+
+def answered(status: int, type: str = "server_error", **headers: str) -> UpstreamStatus:
+    """The model server's own error."""
+    given = tuple((name.replace("_", "-").encode(), value.encode()) for name, value in headers.items())
+    return UpstreamStatus(status, envelope("no", type), given)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        # nobody there, or not there yet
+        (UpstreamRefused("refused"), Verdict.WAIT),
+        (answered(503, "unavailable_error"), Verdict.WAIT),
+        # what may pass
+        (UpstreamBroke("broke"), Verdict.AGAIN),
+        (UpstreamSlow("slow"), Verdict.AGAIN),
+        (answered(408), Verdict.AGAIN),
+        (answered(409), Verdict.AGAIN),
+        (answered(429, "rate_limit_error"), Verdict.AGAIN),
+        (answered(500), Verdict.AGAIN),
+        (answered(503), Verdict.AGAIN),
+        (answered(529), Verdict.AGAIN),
+        (Unavailable("the database"), Verdict.AGAIN),
+        (InternalError("a defect"), Verdict.AGAIN),
+        # what would come again
+        (answered(400, "invalid_request_error"), Verdict.END),
+        (answered(404), Verdict.END),
+        (answered(422), Verdict.END),
+        (answered(500, x_should_retry="false"), Verdict.END),
+        (answered(501, x_should_retry="false"), Verdict.END),
+        (BadRequest("bad"), Verdict.END),
+        (NotFound("no such model"), Verdict.END),
+        (Conflict("not now"), Verdict.END),
+        (TooMany("ours"), Verdict.END),
+        (OnlyIfCached("not there"), Verdict.END),
+    ],
+    ids=lambda value: f"{type(value).__name__}-{value.http_status}" if isinstance(value, ProxyError) else str(value),
+)
+def test_what_follows_from_a_failure(error: ProxyError, expected: Verdict) -> None:
+    assert verdict(error) is expected
+
+
+@settings(max_examples=50)
+@given(st.integers(-5, 5_000))
+def test_a_pause_is_bounded_and_never_none(failures: int) -> None:
+    assert FIRST_SECONDS / 2 <= Backoff().seconds(failures) <= LONGEST_SECONDS
+
+
+def test_pauses_grow_to_the_longest() -> None:
+    """Each is between a half and the whole of the one that doubles from failure to failure."""
+    backoff = Backoff(first=1.0, longest=10.0)
+    for failures, most in ((0, 1.0), (1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 10.0), (50, 10.0)):
+        pauses = [backoff.seconds(failures) for _ in range(200)]
+        assert most / 2 <= min(pauses)
+        assert max(pauses) <= most
+        assert max(pauses) - min(pauses) > most / 10, "those who failed together do not come back together"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, 0.0),
+        ({"retry_after": "7"}, 7.0),
+        ({"retry_after_ms": "1500"}, 1.5),
+        ({"retry_after": "7", "retry_after_ms": "1500"}, 1.5),
+        ({"retry_after": "soon"}, 0.0),
+        ({"retry_after": "7", "retry_after_ms": "soon"}, 7.0),
+    ],
+)
+def test_what_the_model_server_asks_for(headers: dict[str, str], seconds: float) -> None:
+    assert asked_seconds(answered(429, **headers)) == seconds
+
+
+def test_a_pause_is_at_least_what_was_asked_for() -> None:
+    assert Backoff().seconds(1, answered(429, retry_after="90")) == 90.0
+    assert Backoff().seconds(1, answered(429, retry_after="0")) >= FIRST_SECONDS / 2

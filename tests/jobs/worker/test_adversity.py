@@ -1,0 +1,123 @@
+"""Items claimed again while an earlier claim is on its way out, results that are refused, a database that is away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.jobs import ending
+from llmproxy.jobs.committing import Committer
+from llmproxy.jobs.handler import Handler
+from llmproxy.jobs.holding import Holding
+from llmproxy.jobs.job import Claimed, PutOff, Result
+from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.queue import Queue
+from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
+from llmproxy.jobs.worker import Workers
+from llmproxy.wire.errors import Unavailable
+from tests.jobs.opened import PATIENCE, calls, opened, over, submit
+from tests.scripted import marker
+from tests.scripted_upstream import ScriptedUpstream
+
+
+def ignore(kind: str, step: str, what: str) -> None:
+    """For tests that count no tries."""
+
+
+@asynccontextmanager
+async def working(jobs: JobRooms, handler: Handler) -> AsyncIterator[Workers]:
+    """Workers of the test's own, which have calls done by ``handler``."""
+    settings = jobs.proxy.settings.model_copy(update={"task_queue_workers": 2})
+    handlers = {(JobKind.TASK, Step.CALL): handler}
+    workers = Workers(jobs.queue, handlers, Holding(settings, jobs.proxy.upstreams), settings, ignore)
+    workers.open()
+    try:
+        yield workers
+    finally:
+        await workers.close()
+
+
+async def test_the_end_of_a_lost_claim_does_not_touch_the_next_one(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    begun: asyncio.Queue[Claimed] = asyncio.Queue()
+    gates = {1: asyncio.Event(), 2: asyncio.Event()}
+
+    async def slow(item: Claimed, patience: Patience) -> Result | PutOff:
+        begun.put_nowait(item)
+        # whether it is still wanted or not
+        await gates[item.claims].wait()
+        return Result(ItemStatus.COMPLETED, 200, b"{}")
+
+    async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs, asyncio.timeout(PATIENCE):
+        job = await submit(jobs, [marker()])
+        async with working(jobs, slow) as workers:
+            first = await begun.get()
+            await ending.cancel(jobs.queue, job.id)
+            assert workers.held() == {}
+            await ending.retry(jobs.queue, job.id)
+            second = await begun.get()
+            assert (second.id, second.claims) == (first.id, 2)
+            gates[1].set()
+            # the first one has left when another item can be begun in its place
+            gates[1] = asyncio.Event()
+            await submit(jobs, [marker()])
+            await begun.get()
+            assert workers.held()[second.id] == 2
+            gates[2].set()
+            gates[1].set()
+            assert (await over(jobs, job.id)).completed == 1
+
+
+class Stumbling(Queue):
+    """Its database is away at the first time that an item is put off."""
+
+    away = True
+
+    async def put_off(self, worker: str, claimed: Claimed, how: PutOff) -> None:
+        if self.away:
+            self.away = False
+            raise Unavailable("The database is away.")
+        await super().put_off(worker, claimed, how)
+
+
+async def test_an_item_is_put_off_once_the_database_is_back(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    async def again(item: Claimed, patience: Patience) -> Result | PutOff:
+        return PutOff(0.0) if item.attempts == 0 else Result(ItemStatus.COMPLETED, 200, b"{}")
+
+    async with opened(upstream.url, folder=tmp_path, task_queue_workers=0, job_lease_seconds=1000) as jobs:
+        job = await submit(jobs, [marker()])
+        async with working(replace(jobs, queue=Stumbling(jobs.store, jobs.changes)), again):
+            job = await over(jobs, job.id)
+        (item,) = await calls(jobs, job.id)
+    assert (job.completed, item.attempts) == (1, 2)
+
+
+async def put_nothing(connection: AsyncConnection) -> None:
+    """For results with which nothing else is written."""
+
+
+@pytest.mark.parametrize("defect", [TypeError, KeyError])
+async def test_a_result_that_is_refused_fails_alone(
+    upstream: ScriptedUpstream, tmp_path: Path, defect: type[Exception]
+) -> None:
+    async def refuse(connection: AsyncConnection) -> None:
+        raise defect("a defect")
+
+    async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs, asyncio.timeout(PATIENCE):
+        job = await submit(jobs, [marker() for _ in range(5)])
+        items = await jobs.queue.claim("w", 5, 1000)
+        committer = Committer(jobs.queue, "w", ignore)
+        for place, item in enumerate(items):
+            also = refuse if place == 2 else put_nothing
+            committer.add(item, Result(ItemStatus.COMPLETED, 200, b"{}", also=also))
+        committer.open()
+        job = await over(jobs, job.id)
+        await committer.close()
+        done = await calls(jobs, job.id)
+    assert (job.status, job.completed, job.failed) == (JobStatus.COMPLETED, 4, 1)
+    assert done[2].error is not None
+    assert (done[2].status, done[2].status_code, done[2].error.code) == (ItemStatus.FAILED, 500, "internal_error")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from llmproxy.upstream.identities import Remembered
 from llmproxy.upstream.kinds import BY_NAME, GENERIC
@@ -12,6 +12,20 @@ _LONGEST_COOL_DOWN = 30.0
 
 #: the name under which the identity of every unlisted name is remembered
 _ANY = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How one upstream fares. ``latency`` is how many seconds its last reading took, None before the first."""
+
+    name: str
+    kind: str
+    up: bool
+    in_flight: int
+    latency: float | None
+    #: the last failure of a reading or a call, "" where there was none since start; Unix seconds
+    error: str
+    failed_at: float | None
 
 
 class Server:
@@ -33,6 +47,10 @@ class Server:
         self.lock = asyncio.Lock()
         self._refusals = 0
         self._cool_until = 0.0
+        #: how many seconds the last reading took
+        self.latency: float | None = None
+        self._error = ""
+        self._failed_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -73,6 +91,15 @@ class Server:
         if self.reading.default is not None:
             identities[_ANY] = self.reading.default
         return Remembered(self.name, self.target.kind.name, identities, time.time())
+
+    @property
+    def health(self) -> Health:
+        kind = self.target.kind.name
+        return Health(self.name, kind, self.up, self.in_flight, self.latency, self._error, self._failed_at)
+
+    def failed(self, message: str) -> None:
+        """Notes why a reading or a call failed."""
+        self._error, self._failed_at = message, time.time()
 
     def answered(self) -> bool:
         """Notes a success. True if it is the first after a failure."""

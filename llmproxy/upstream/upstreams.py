@@ -12,7 +12,7 @@ from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.identity import digest
 from llmproxy.upstream.kinds import GENERIC
 from llmproxy.upstream.send import Limits, send
-from llmproxy.upstream.server import Server
+from llmproxy.upstream.server import Health, Server
 from llmproxy.upstream.survey import Survey
 from llmproxy.upstream.target import Call, Document, Reply, Target
 from llmproxy.upstream.transport import AiohttpTransport
@@ -101,6 +101,15 @@ class Upstreams:
         """Whether each server answered when it was last asked, by name."""
         return {name: server.up for name, server in self._servers.items()}
 
+    def kind(self, name: str) -> str:
+        """The kind of the server with this name; "" for one that is not known."""
+        server = self._servers.get(name)
+        return server.target.kind.name if server is not None else ""
+
+    def health(self) -> list[Health]:
+        """How each server fares, by what is known without asking it."""
+        return [server.health for server in self._servers.values()]
+
     @property
     def in_flight(self) -> int:
         """Calls that are upstream now."""
@@ -111,6 +120,12 @@ class Upstreams:
         """How many calls the servers that are there work on at once, None where none of them tells."""
         told = [server.reading.slots for server in self._servers.values() if server.up and server.reading.slots]
         return sum(told) if told else None
+
+    @property
+    def first_model(self) -> str:
+        """The first model that a server lists, of those that answer if any does; "" where none is known."""
+        servers = sorted(self._servers.values(), key=lambda server: not server.up)
+        return next((str(model["id"]) for server in servers for model in server.reading.models), "")
 
     def ready(self) -> tuple[bool, str]:
         """Whether any server answers, and who or why not."""
@@ -161,8 +176,9 @@ class Upstreams:
         server.begun()
         try:
             reply = await send(self._transport, target, call, self._limits, server.ended)
-        except UpstreamRefused:
-            if server.refused(monotonic()):
+        except UpstreamError as error:
+            server.failed(error.message)
+            if isinstance(error, UpstreamRefused) and server.refused(monotonic()):
                 # from now on it is asked often, so that its return is noticed
                 self._wake.set()
             raise
@@ -244,9 +260,11 @@ class Upstreams:
             try:
                 kind, reading = await self._survey.read(server.target)
             except UpstreamError as error:
+                server.failed(error.message)
                 if server.silent():
                     log.warning("the model server at %s does not answer any more: %s", server.name, error)
                 return False
+            server.latency = monotonic() - read_at
             if server.learn(kind, reading, read_at):
                 self.epoch += 1
                 self._wake.set()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 
 from llmproxy.observe.collectors import Counter, Gauge, Histogram, Series
+from llmproxy.observe.genai import Generations
 
 #: seconds; from a hit inside the protocol to the prefill of a long prompt on a slow machine
 DURATIONS = (
@@ -20,6 +21,13 @@ class Catalogue:
             "llmproxy_requests_total",
             "Requests answered, by what the cache did for them and why.",
             ("endpoint", "model", "cache", "reason", "status"),
+        )
+    )
+    failed: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_requests_failed_total",
+            "Requests that the proxy or the upstream failed: a status from 500 on, or a stream that broke off.",
+            ("endpoint",),
         )
     )
     durations: Histogram = field(
@@ -101,13 +109,23 @@ class Catalogue:
             ("tier", "kind"),
         )
     )
+    limits: Gauge = field(
+        default_factory=lambda: Gauge("llmproxy_cache_limit_bytes", "Bytes that a tier may hold.", ("tier",))
+    )
     reclaimed: Counter = field(
         default_factory=lambda: Counter(
             "llmproxy_database_reclaimed_bytes_total", "Bytes given back to the file system by the cache's sweeps."
         )
     )
     database_bytes: Gauge = field(
-        default_factory=lambda: Gauge("llmproxy_database_bytes", "Bytes that the database takes.")
+        default_factory=lambda: Gauge("llmproxy_database_bytes", "Bytes that the database takes.", shared=True)
+    )
+    database_limit: Gauge = field(
+        default_factory=lambda: Gauge(
+            "llmproxy_database_limit_bytes",
+            "Bytes that cached answers and history may take together; jobs and files come on top.",
+            shared=True,
+        )
     )
     history_rows: Counter = field(
         default_factory=lambda: Counter("llmproxy_history_rows_total", "Rows of history written.")
@@ -116,6 +134,54 @@ class Catalogue:
         default_factory=lambda: Counter(
             "llmproxy_history_lost_total",
             "Rows of history that found no room to wait in, or could not be written.",
+        )
+    )
+    job_tries: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_job_tries_total",
+            "Tries at items of jobs, by what came of them: completed, failed, again (another attempt follows), "
+            "put-off (the model server or a receiver was not there; no attempt was lost), lost (the lease was).",
+            ("kind", "step", "outcome"),
+        )
+    )
+    job_items: Gauge = field(
+        default_factory=lambda: Gauge(
+            "llmproxy_job_items", "Items in the queue now, waiting and running.", ("status",), shared=True
+        )
+    )
+    job_age: Gauge = field(
+        default_factory=lambda: Gauge(
+            "llmproxy_job_oldest_item_seconds",
+            "How long the item has been due that has waited longest; 0 if none does.",
+            shared=True,
+        )
+    )
+    answers_lost: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_stored_answers_lost_total",
+            "Answers that were delivered, but could not be kept for those who ask for them by their id.",
+        )
+    )
+    performance_lost: Counter = field(
+        default_factory=lambda: Counter(
+            "llmproxy_performance_lost_total",
+            "Minutes of an endpoint and model that `/api/performance` will not know: the database did not take them.",
+        )
+    )
+    lag: Histogram = field(
+        default_factory=lambda: Histogram(
+            "llmproxy_event_loop_lag_seconds", "How late the event loop wakes those who sleep.", (), DURATIONS
+        )
+    )
+    threads: Gauge = field(default_factory=lambda: Gauge("llmproxy_process_threads", "Threads of the process."))
+    system_cpu: Gauge = field(
+        default_factory=lambda: Gauge(
+            "llmproxy_system_cpu_ratio", "Share of all processors' time that was spent, of the last seconds."
+        )
+    )
+    system_memory: Gauge = field(
+        default_factory=lambda: Gauge(
+            "llmproxy_system_memory_bytes", "Memory of the machine: all there is, and what is available.", ("state",)
         )
     )
     faults: Counter = field(
@@ -131,6 +197,9 @@ class Catalogue:
         )
     )
 
+    generations: Generations = field(default_factory=Generations)
+
     def all(self) -> list[Series]:
         """Every metric, in the order of declaration."""
-        return [getattr(self, declared.name) for declared in fields(self)]
+        declared: list[Series | Generations] = [getattr(self, each.name) for each in fields(self)]
+        return [series for each in declared for series in (each.all() if isinstance(each, Generations) else [each])]

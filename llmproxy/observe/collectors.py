@@ -25,6 +25,8 @@ class Series(Collector):
     """A named metric with one series for each combination of label values, in the order of ``labels``."""
 
     kind: str
+    #: whether every process that works on the same database shows the same value
+    shared = False
 
     def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
         self.name = name
@@ -70,8 +72,9 @@ class Gauge(Series):
 
     kind = "gauge"
 
-    def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
+    def __init__(self, name: str, help: str, labels: Labels = (), *, shared: bool = False) -> None:
         super().__init__(name, help, labels)
+        self.shared = shared
         self._values: dict[Labels, float] = {} if labels else {(): 0.0}
 
     def set(self, labels: Labels, value: float) -> None:

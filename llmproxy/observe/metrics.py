@@ -11,7 +11,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from llmproxy.observe.catalogue import DURATIONS, Catalogue
 from llmproxy.observe.collectors import Counter, tally
 from llmproxy.observe.names import NONE, Names
-from llmproxy.observe.shape import Answered, Observed, first_byte_seconds_of, seconds_of
+from llmproxy.observe.resources import Sample
+from llmproxy.observe.shape import Answered, Observed, failed, first_byte_seconds_of, seconds_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Metrics:
         self._models = Names(models)
         self._refreshes: dict[str, Refresh] = {}
         self._failing: set[str] = set()
+        #: an upstream's name -> its kind
+        self._kinds: Callable[[str], str] = lambda upstream: NONE
         for series in self.catalogue.all():
             self._registry.register(series)
         ProcessCollector(registry=self._registry)
@@ -58,6 +61,10 @@ class Metrics:
                 shown.overheads.observe((observed.endpoint,), overhead)
             for phase, spent in observed.phases.items():
                 shown.phases.observe((phase,), spent)
+            if failed(observed):
+                shown.failed.add((observed.endpoint,))
+            if observed.cache in FETCHED:
+                shown.generations.count(observed, self._kinds(observed.upstream))
             self._count_answers(observed, 1)
 
     def count_many(self, answered: Answered, durations: Sequence[float]) -> None:
@@ -69,6 +76,14 @@ class Metrics:
         shown.first_bytes.observe_all(by_cache, tallied)
         shown.overheads.observe_all((answered.endpoint,), tallied)
         self._count_answers(answered, len(durations))
+
+    def name_kinds(self, kinds: Callable[[str], str]) -> None:
+        """``kinds`` gives the kind of the upstream with this name, a word of a closed list."""
+        self._kinds = kinds
+
+    def loop_lagged(self, seconds: float) -> None:
+        """Counts how late the event loop woke somebody."""
+        self.catalogue.lag.observe((), seconds)
 
     def upstream_failed(self, kind: str) -> None:
         """Counts a failed call to an upstream. ``kind`` is one of a closed list of words."""
@@ -82,12 +97,43 @@ class Metrics:
         """Counts a failure of a sink or a refresh. ``part`` is its name."""
         self.catalogue.faults.add((part,))
 
+    def job_tried(self, kind: str, step: str, outcome: str) -> None:
+        """Counts a try at an item of a job. All three are words of closed lists."""
+        self.catalogue.job_tries.add((kind, step, outcome))
+
+    def answer_lost(self) -> None:
+        """Counts an answer that nobody can ask for by its id, although it should be there."""
+        self.catalogue.answers_lost.add(())
+
+    def show_queue(self, waiting: int, running: int, oldest_seconds: float) -> None:
+        """Takes over what the job queue holds now."""
+        self.catalogue.job_items.set(("waiting",), waiting)
+        self.catalogue.job_items.set(("running",), running)
+        self.catalogue.job_age.set((), oldest_seconds)
+
     def show_tier(self, tier: str, entries: int, bytes: int, evictions: Mapping[str, int]) -> None:
         """Takes over a tier's present size, and what left it since start, by reason."""
         self.catalogue.entries.set((tier,), entries)
         self.catalogue.bytes.set((tier,), bytes)
         for reason, count in evictions.items():
             self.catalogue.evictions.follow((tier, reason), count)
+
+    def show_limits(self, tiers: Mapping[str, int], database: int) -> None:
+        """Takes over how many bytes each tier, and the database, may hold."""
+        for tier, limit in tiers.items():
+            self.catalogue.limits.set((tier,), limit)
+        self.catalogue.database_limit.set((), database)
+
+    def show_resources(self, sample: Sample) -> None:
+        """Takes over what the process and the machine used last."""
+        self.catalogue.threads.set((), sample.threads)
+        self.catalogue.system_cpu.set((), sample.system_cpu)
+        self.catalogue.system_memory.set(("total",), sample.system_memory_bytes)
+        self.catalogue.system_memory.set(("available",), sample.system_memory_available_bytes)
+
+    def show_performance(self, lost: int) -> None:
+        """Takes over how much ``/api/performance`` has lost since start."""
+        self.catalogue.performance_lost.follow((), lost)
 
     def show_history(self, rows: int, lost: int) -> None:
         """Takes over how many rows of history were written and lost since start."""

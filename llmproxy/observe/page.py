@@ -11,7 +11,10 @@ HEAD = """\
 <!-- Rendered from llmproxy/observe/catalogue.py by `make docs`. -->
 
 `GET /metrics` in Prometheus's text format. Beside these there are the `process_*`
-metrics that every Prometheus client has.
+metrics that every Prometheus client has. Those named `gen_ai_*` are of calls to model servers, by the names of
+OpenTelemetry's conventions for generative AI: other gateways have them, too.
+
+[deploy](../deploy/README.md) has scrape configuration, alerts and dashboards.
 
 | metric | type | labels | meaning |
 |---|---|---|---|
@@ -26,20 +29,37 @@ LABELS = """
 | `model` | the model asked for; from the 101st distinct name on, and for names no upstream has answered to, `other` |
 | `cache` | `hit`, `miss`, `joined`, `bypass`, `stale`; `none` where the cache has no part |
 | `reason` | why: the words of `Cache-Status`; `none` where there is none |
-| `status` | the HTTP status of the answer |
+| `status` | the HTTP status of the answer; of items of jobs: `waiting` or `running` |
 | `phase` | a phase of the life of a request |
 | `tier` | a tier of the cache |
 | `upstream` | an upstream's base URL |
-| `kind` | what sort of fault it was |
+| `kind` | what sort of fault, or of job, it was |
+| `step`, `outcome` | which part of a job, and what came of the try |
+| `state` | of memory: `total` or `available` |
 | `type` | `prompt` or `completion` |
 | `part` | what failed: a receiver of finished requests, or a source of values |
 | `version`, `python` | of the program, and of what runs it |
+| `gen_ai_operation_name` | `chat`, `text_completion`, `embeddings` or `rerank` |
+| `gen_ai_provider_name` | the kind of the model server: `llama.cpp`, `ollama`, or `openai` for any other |
+| `gen_ai_request_model` | the model asked for; from the 21st distinct name on `other` |
+| `gen_ai_token_type` | `input` or `output` |
+| `error_type` | the HTTP status of a call that failed, `_OTHER` for a stream that broke off; absent on a success |
+
+No label holds what callers make up without bound: 10,000 invented names of models are 100 series and `other`.
 
 ## Buckets
 
-Histograms have these upper bounds, in seconds: """
+Histograms of `llmproxy_*` have these upper bounds, in seconds: """
 
 QUERIES = """
+
+## Several processes
+
+Every process has a `/metrics` of its own; scrape each, and Prometheus tells them apart by `instance`. Counters and
+histograms are of the process: add them up. Gauges are, too, but for those marked shared: these tell of the database,
+and every process that works on the same one says the same. Take their `max`, never their `sum`; so with
+`llmproxy_cache_entries` and `llmproxy_cache_bytes` of the tier `sql`, while each process has a tier `memory` to itself.
+`/api/performance` knows what all of them kept, of the others without the last minute.
 
 ## Questions
 
@@ -47,6 +67,10 @@ Hit rate:
 
     sum(rate(llmproxy_requests_total{cache=~"hit|stale"}[5m]))
       / sum(rate(llmproxy_requests_total{cache=~"hit|stale|miss|joined"}[5m]))
+
+Errors:
+
+    sum(rate(llmproxy_requests_failed_total[5m])) / sum(rate(llmproxy_requests_total[5m]))
 
 95th percentile of what the proxy itself adds to a chat:
 
@@ -66,7 +90,8 @@ def render() -> str:
 
 def _row(series: Series) -> str:
     labels = ", ".join(f"`{label}`" for label in series.labels)
-    return f"| `{series.name}` | {series.kind} | {labels} | {series.help} |\n"
+    kind = f"{series.kind}, shared" if series.shared else series.kind
+    return f"| `{series.name}` | {kind} | {labels} | {series.help} |\n"
 
 
 if __name__ == "__main__":

@@ -73,3 +73,8 @@ def seconds_of(observed: Observed) -> float:
 def first_byte_seconds_of(observed: Observed) -> float | None:
     """How long the first byte of the answer took, None where there was none."""
     return None if observed.first_byte is None else observed.first_byte - observed.started
+
+
+def failed(observed: Observed) -> bool:
+    """Whether the proxy or the upstream failed the request, be it in the middle of a stream whose status was 200."""
+    return observed.status >= 500 or (observed.status < 400 and observed.error != "")

@@ -13,10 +13,24 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_every_metric_follows_the_naming_rules() -> None:
     for series in Catalogue().all():
-        assert series.name.startswith("llmproxy_")
+        assert series.name.startswith(("llmproxy_", "gen_ai_"))
         assert series.name.endswith("_total") == (series.kind == "counter")
-        assert series.name.endswith("_seconds") == (series.kind == "histogram")
+        # the conventions' unit of tokens has no name in Prometheus
+        histogram_of_tokens = series.name == "gen_ai_client_token_usage"
+        assert series.name.endswith("_seconds") or series.kind != "histogram" or histogram_of_tokens
         assert f"`{series.name}`" in render()
+
+
+def test_what_all_processes_share_is_marked() -> None:
+    shared = {series.name for series in Catalogue().all() if series.shared}
+    assert shared == {
+        "llmproxy_database_bytes",
+        "llmproxy_database_limit_bytes",
+        "llmproxy_job_items",
+        "llmproxy_job_oldest_item_seconds",
+    }
+    assert "| `llmproxy_database_bytes` | gauge, shared |" in render()
+    assert "| `llmproxy_requests_in_flight` | gauge |" in render()
 
 
 def test_every_label_is_explained() -> None:

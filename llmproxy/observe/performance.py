@@ -1,0 +1,167 @@
+"""How requests fared, added up by minute and by what they asked for. What is added up here is kept elsewhere."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from llmproxy.observe.distribution import Distribution
+from llmproxy.observe.metrics import FETCHED
+from llmproxy.observe.names import NONE, Names
+from llmproxy.observe.shape import Answered, Observed, failed, first_byte_seconds_of, seconds_of
+
+MINUTE = 60
+
+#: cells that may wait to be kept, all minutes together
+MOST_CELLS = 10_000
+#: more in one answer are not believed
+MOST_TOKENS = 100_000_000
+
+
+class Series(NamedTuple):
+    """What one cell tells of. ``cache`` is a word of the cache's vocabulary."""
+
+    endpoint: str
+    model: str
+    cache: str
+
+
+@dataclass(slots=True)
+class Cell:
+    """Requests of one series in one span of time. The distributions are of those that were answered."""
+
+    requests: int = 0
+    #: of them, those that the proxy or the upstream failed
+    errors: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    #: what the upstream worked for the answers, or had worked for answers that were there already
+    upstream_seconds: float = 0.0
+    #: seconds to the last byte
+    durations: Distribution = field(default_factory=Distribution)
+    #: seconds to a stream's first event
+    first_tokens: Distribution = field(default_factory=Distribution)
+    #: tokens that the upstream gave in a second of its work
+    speeds: Distribution = field(default_factory=Distribution)
+
+    def merge(self, other: "Cell") -> None:
+        """Adds the requests of ``other``, which stays as it is."""
+        self.requests += other.requests
+        self.errors += other.errors
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+        self.upstream_seconds += other.upstream_seconds
+        self.durations.merge(other.durations)
+        self.first_tokens.merge(other.first_tokens)
+        self.speeds.merge(other.speeds)
+
+
+Cells = dict[Series, Cell]
+
+
+def merge(into: Cells, cells: Mapping[Series, Cell]) -> None:
+    """Adds ``cells``, which stay as they are."""
+    for series, cell in cells.items():
+        into.setdefault(series, Cell()).merge(cell)
+
+
+class Performance:
+    """Adds up the requests that the cache had to do with, until somebody takes the minutes that are over.
+
+    ``models`` bounds the distinct names of models; ``clock`` gives Unix seconds. Belongs to one event loop.
+    """
+
+    def __init__(self, *, models: int = 100, clock: Callable[[], float] = time.time) -> None:
+        self._names = Names(models)
+        self._clock = clock
+        #: a minute's first second -> what happened in it
+        self._minutes: dict[int, Cells] = {}
+        #: cells that found no room to wait in, or were refused, since start
+        self.lost = 0
+
+    def add(self, batch: Sequence[Observed]) -> None:
+        """Counts finished requests: a sink of the ledger."""
+        for observed in batch:
+            if observed.cache is None:
+                continue
+            cell = self._cell(observed)
+            cell.requests += 1
+            if failed(observed):
+                cell.errors += 1
+            elif observed.status < 400:
+                _add_answer(cell, observed)
+
+    def add_many(self, answered: Answered, durations: Sequence[float], *, stream: bool) -> None:
+        """Counts hits of one answer that were each sent in one piece, after these seconds."""
+        cell = self._cell(answered)
+        cell.requests += len(durations)
+        cell.durations.add_all(durations)
+        if stream:
+            cell.first_tokens.add_all(durations)
+        _add_work(cell, answered, len(durations))
+
+    def take(self, *, current: bool = False) -> dict[int, Cells]:
+        """The minutes that are over, which are no longer here then; with ``current`` the one that is not, too."""
+        now = self._minute()
+        taken = {start: cells for start, cells in self._minutes.items() if current or start != now}
+        for start in taken:
+            del self._minutes[start]
+        return taken
+
+    def give_back(self, minutes: Mapping[int, Cells]) -> None:
+        """Takes in what was taken and could not be kept. Of too much the oldest is lost."""
+        for start, cells in minutes.items():
+            merge(self._minutes.setdefault(start, {}), cells)
+        waiting = sum(map(len, self._minutes.values()))
+        for start in sorted(self._minutes):
+            if waiting <= MOST_CELLS:
+                return
+            waiting -= len(self._minutes[start])
+            self.lose({start: self._minutes.pop(start)})
+
+    def lose(self, minutes: Mapping[int, Cells]) -> None:
+        """Notes that what was taken will not be kept."""
+        self.lost += sum(map(len, minutes.values()))
+
+    def since(self, start: float) -> Cells:
+        """A copy of what is here of the minutes that began at ``start`` or later."""
+        found: Cells = {}
+        for minute, cells in self._minutes.items():
+            if minute >= start:
+                merge(found, cells)
+        return found
+
+    def _cell(self, answered: Answered) -> Cell:
+        model = self._names.label(answered.model, proven=answered.status < 400)
+        cells = self._minutes.setdefault(self._minute(), {})
+        series = Series(answered.endpoint, model, answered.cache or NONE)
+        cell = cells.get(series)
+        if cell is None:
+            # the plain word, because an enumeration's member would travel on as one
+            cell = cells[series._replace(cache=str(series.cache))] = Cell()
+        return cell
+
+    def _minute(self) -> int:
+        return int(self._clock() // MINUTE) * MINUTE
+
+
+def _add_answer(cell: Cell, observed: Observed) -> None:
+    cell.durations.add(seconds_of(observed))
+    first_byte = first_byte_seconds_of(observed)
+    if observed.stream and first_byte is not None:
+        cell.first_tokens.add(first_byte)
+    _add_work(cell, observed, 1)
+    tokens, seconds = _plausible(observed.usage.completion_tokens), observed.upstream_seconds
+    if observed.cache in FETCHED and tokens and seconds:
+        cell.speeds.add(tokens / seconds)
+
+
+def _add_work(cell: Cell, answered: Answered, count: int) -> None:
+    cell.prompt_tokens += count * _plausible(answered.usage.prompt_tokens)
+    cell.completion_tokens += count * _plausible(answered.usage.completion_tokens)
+    cell.upstream_seconds += count * (answered.upstream_seconds or 0.0)
+
+
+def _plausible(tokens: int | None) -> int:
+    """An upstream may claim any number; a sum must fit into a database."""
+    return max(0, min(tokens or 0, MOST_TOKENS))

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flush import FlushLog
 from llmproxy.cache.health import Health, OnFault
+from llmproxy.cache.listing import Listing
 from llmproxy.cache.memory import MemoryTier
 from llmproxy.cache.periodic import Periodic
 from llmproxy.cache.selection import before, key_range, matches
@@ -66,6 +67,8 @@ class Cache:
         self.memory = memory
         self.back = back
         self.sweep: Sweep | None = None
+        #: None where nothing is kept in a database
+        self.listing: Listing | None = None
         self._log = log
         self._clock = clock
         self._on_fault = on_fault
@@ -146,6 +149,8 @@ class Cache:
         front = [entry for entry in front if entry.key not in held]
         behind = await self._asked(self.back.flush(selector, dry_run=dry_run), Flushed(failed=(self.back.name,)))
         self._epoch += not dry_run
+        if self.listing is not None:
+            self.listing.forget()
         size = behind.bytes + sum(entry.size for entry in front)
         return Flushed(behind.entries + len(front), size, untold or behind.failed)
 
@@ -260,4 +265,5 @@ async def open_cache(
             )
             await stack.enter_async_context(Periodic("sweeping", settings.cache_sweep_seconds, sweep, on_fault))
             cache.sweep = sweep
+            cache.listing = Listing(database, back.drained, clock)
         yield cache

@@ -1,0 +1,204 @@
+"""The SQL tier's entries for people: a page at a time without their bodies, and what they add up to."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, select, tuple_
+
+from llmproxy.cache.statements import chosen
+from llmproxy.cache.tables import entries
+from llmproxy.cache.tier import Selector
+from llmproxy.database.engine import Database
+
+#: seconds that a question may take, and that what waits to be written is waited for
+_PATIENCE, _SETTLE = 10.0, 1.0
+#: seconds for which sums are remembered: adding up reads the whole table
+_REMEMBERED = 5.0
+#: kinds of entries that are told apart in one sum, and names that are told of one property
+_MOST_KINDS, _MOST_NAMES = 20_000, 100
+
+#: upper bounds of the classes of size (bytes) and of age (seconds); the last class has none
+SIZES = (1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
+AGES = (60, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
+
+Order = Literal["newest", "largest"]
+
+
+class Place(NamedTuple):
+    """Where a page ended. ``size`` counts only in the order by size."""
+
+    id: int
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """``newest`` is the last to be stored for the first time."""
+
+    selector: Selector
+    limit: int
+    order: Order = "newest"
+    after: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One entry without its body. Times are Unix seconds; ``bytes`` are those of the row's body."""
+
+    key: str
+    endpoint: str
+    model: str
+    namespace: str
+    tags: list[str]
+    created: float
+    expires: float
+    used: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """``below`` is the upper bound of a class, None for the last one; ``name`` what the entries share otherwise."""
+
+    entries: int
+    bytes: int
+    name: str | None = None
+    below: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What the tier holds, added up by each property, the largest first; classes in their order.
+
+    An entry with several tags counts for each. ``complete`` is false where there were too many kinds to tell.
+    """
+
+    models: list[Sum]
+    namespaces: list[Sum]
+    endpoints: list[Sum]
+    tags: list[Sum]
+    sizes: list[Sum]
+    ages: list[Sum]
+    complete: bool
+
+
+class Listing:
+    """``drained`` waits until what was stored is written."""
+
+    def __init__(self, database: Database, drained: Callable[[], Awaitable[None]], clock: Callable[[], float]):
+        self._database = database
+        self._drained = drained
+        self._clock = clock
+        self._adding = asyncio.Lock()
+        self._sums: Sums | None = None
+        self._until = 0.0
+
+    async def page(self, wanted: Wanted) -> tuple[list[Listed], Place | None]:
+        """A page, and where the next one begins if there is one. Raises what the database raises, ``TimeoutError``."""
+        await self._settle()
+        statement = _page(wanted, chosen(wanted.selector, self._database.dialect))
+        rows = await self._rows(statement)
+        shown = rows[: wanted.limit]
+        more = Place(shown[-1].id, shown[-1].size) if len(rows) > wanted.limit else None
+        return [_listed(row) for row in shown], more
+
+    async def sums(self) -> Sums:
+        """Figures of a moment ago. Raises what the database raises, ``TimeoutError``."""
+        async with self._adding:
+            if self._sums is None or time.monotonic() >= self._until:
+                await self._settle()
+                self._sums = _added(await self._rows(_kinds(self._clock())))
+                self._until = time.monotonic() + _REMEMBERED
+            return self._sums
+
+    def forget(self) -> None:
+        """The next sums are new ones."""
+        self._until = 0.0
+
+    async def _settle(self) -> None:
+        try:
+            async with asyncio.timeout(_SETTLE):
+                await self._drained()
+        except TimeoutError:
+            pass  # what is not written yet is not shown yet
+
+    async def _rows(self, statement: Select[Any]) -> Sequence[Any]:
+        async with asyncio.timeout(_PATIENCE), self._database.read() as connection:
+            rows: Sequence[Any] = (await connection.execute(statement)).all()
+            return rows
+
+
+def _page(wanted: Wanted, where: ColumnElement[bool]) -> Select[Any]:
+    row = entries.c
+    columns = [column for column in entries.columns if column.name not in ("body", "digest", "scope", "format")]
+    # by number the rows come in the order of the table; by size all that are meant are looked at
+    order = (row.id,) if wanted.order == "newest" else (row.size, row.id)
+    found = select(*columns).where(where).order_by(*(column.desc() for column in order)).limit(wanted.limit + 1)
+    if wanted.after is None:
+        return found
+    place = (wanted.after.id,) if wanted.order == "newest" else (wanted.after.size, wanted.after.id)
+    return found.where(tuple_(*order) < tuple_(*map(literal, place)))
+
+
+def _listed(row: Any) -> Listed:
+    return Listed(
+        row.key.hex(),
+        row.operation,
+        row.model,
+        row.namespace,
+        _tags(row.tags),
+        row.created_at,
+        row.expires_at,
+        row.used_at,
+        row.size,
+    )
+
+
+def _kinds(now: float) -> Select[Any]:
+    """Rows (model, namespace, operation, tags, number of the size's class, of the age's, entries, bytes)."""
+    row = entries.c
+    sizes = case(*((row.size < literal_column(str(bound)), n) for n, bound in enumerate(SIZES)), else_=len(SIZES))
+    ages = case(*((row.created_at > now - bound, n) for n, bound in enumerate(AGES)), else_=len(AGES))
+    each = select(row.model, row.namespace, row.operation, row.tags, row.size, sizes.label("s"), ages.label("a"))
+    told = each.subquery()
+    keys = (told.c.model, told.c.namespace, told.c.operation, told.c.tags, told.c.s, told.c.a)
+    number = func.count().label("number")
+    grouped = select(*keys, number, func.sum(told.c.size).label("bytes")).group_by(*keys)
+    return grouped.order_by(number.desc()).limit(_MOST_KINDS)
+
+
+def _added(kinds: Sequence[Any]) -> Sums:
+    def by(names: Callable[[Any], Iterable[str]]) -> list[Sum]:
+        found: dict[str, Sum] = {}
+        for kind in kinds:
+            for name in names(kind):
+                found[name] = _and(found.get(name, Sum(0, 0, name)), kind)
+        return sorted(found.values(), key=lambda each: (-each.entries, each.name))[:_MOST_NAMES]
+
+    def classes(bounds: Sequence[int], number: Callable[[Any], int]) -> list[Sum]:
+        found = [Sum(0, 0, below=bound) for bound in (*bounds, None)]
+        for kind in kinds:
+            found[number(kind)] = _and(found[number(kind)], kind)
+        return found
+
+    return Sums(
+        models=by(lambda kind: (kind.model,)),
+        namespaces=by(lambda kind: (kind.namespace,)),
+        endpoints=by(lambda kind: (kind.operation,)),
+        tags=by(lambda kind: _tags(kind.tags)),
+        sizes=classes(SIZES, lambda kind: int(kind.s)),
+        ages=classes(AGES, lambda kind: int(kind.a)),
+        complete=len(kinds) < _MOST_KINDS,
+    )
+
+
+def _and(sum: Sum, kind: Any) -> Sum:
+    return replace(sum, entries=sum.entries + kind.number, bytes=sum.bytes + int(kind.bytes))
+
+
+def _tags(text: str) -> list[str]:
+    """The inverse of ``codec.tag_text``."""
+    return [tag for tag in text.split("\n") if tag]

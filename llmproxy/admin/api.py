@@ -1,6 +1,5 @@
-"""The operator's API: flush, one entry, what the cache did, what happened."""
+"""The operator's API to the cache: flush, one entry, what it did."""
 
-import re
 from typing import Any
 
 import orjson
@@ -14,7 +13,6 @@ from llmproxy.wire.canonical import parse
 from llmproxy.wire.errors import BadRequest, NotFound, TooLarge, Unavailable
 
 _LONGEST_BODY = 64 * 1024
-_MOST_ROWS = 1000
 
 
 async def flush(request: Request) -> Response:
@@ -66,17 +64,6 @@ async def cache_stats(request: Request) -> Response:
         "oldest": min(oldest, default=None),
     }
     return _json(document)
-
-
-async def history(request: Request) -> Response:
-    """``GET /api/history?limit=``, newest first."""
-    text = request.query_params.get("limit", "50")
-    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST_ROWS:
-        raise BadRequest(f"'limit' must be a number from 1 to {_MOST_ROWS}.", param="limit")
-    state = state_of(request)
-    state.settle()
-    rows = await state.history.latest(int(text))
-    return _json({"object": "list", "data": rows})
 
 
 async def _small(request: Request) -> bytes:

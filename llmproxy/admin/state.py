@@ -1,6 +1,6 @@
 """What the operator's API reads of the running proxy."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,7 +8,10 @@ from starlette.requests import HTTPConnection
 
 from llmproxy.cache.tiers import Cache
 from llmproxy.history.history import History
+from llmproxy.history.rollups import Rollups
+from llmproxy.observe.lag import Lag
 from llmproxy.observe.rates import Rates
+from llmproxy.observe.resources import Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,8 @@ class AdminState:
     """What requests to the operator's API read and move.
 
     ``settle`` counts what still waits to be counted, so that what is read is what happened. ``part`` keeps later
-    callers from joining upstream calls that are under way.
+    callers from joining upstream calls that are under way. ``database_size`` gives bytes; it raises what the
+    database raises.
     """
 
     cache: Cache
@@ -24,6 +28,10 @@ class AdminState:
     history: History
     settle: Callable[[], None]
     part: Callable[[], None]
+    rollups: Rollups
+    resources: Resources
+    lag: Lag
+    database_size: Callable[[], Awaitable[int]]
 
 
 def state_of(connection: HTTPConnection) -> AdminState:

@@ -7,7 +7,20 @@ from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 
 
-@pytest.mark.parametrize("target", ["/api/history", "/api/cache/stats", "/admin/cache/entries/0"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/api/history",
+        "/api/history/some-id",
+        "/api/history/some-id/explain",
+        "/api/sessions",
+        "/api/sessions/s",
+        "/api/users",
+        "/api/users/ann",
+        "/api/cache/stats",
+        "/admin/cache/entries/0",
+    ],
+)
 def test_callers_with_keys_are_no_operators(upstream: ScriptedUpstream, proxy: MakeProxy, target: str) -> None:
     made = proxy(upstream.url, api_keys="ann:one,bob:two")
     with made.line() as line:
@@ -20,6 +33,9 @@ def test_callers_with_keys_are_no_operators(upstream: ScriptedUpstream, proxy: M
         "/api/historyX",
         "/api/history/",
         "/api/history/../../v1/chat/completions",
+        "/api/sessions/../../v1/chat/completions",
+        "/api/usersX",
+        "/api/users/",
         "/api/cache/",
         "/api/cache/../../v1/chat/completions",
         "/v1/models",

@@ -1,0 +1,123 @@
+"""What happened: exchanges as a list, as an export, one by one, and why each was a hit or not; and erasing them."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from llmproxy.admin.answers import given, json_answer, moment, number, word
+from llmproxy.admin.export import FORMATS
+from llmproxy.admin.state import state_of
+from llmproxy.history import one
+from llmproxy.history.reader import Reader
+from llmproxy.history.wanted import Place, Wanted
+from llmproxy.wire.endpoints import ENDPOINTS
+from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.vocabulary import CacheStatus
+from llmproxy.wire.words import phrases_of
+
+_MOST_ROWS = 1_000
+#: rows of a page, unless the request says otherwise
+_ROWS = 50
+#: words of a text that is searched for: each of them is looked up
+_MOST_WORDS = 32
+
+_FILTERS = ("user_id", "session_id", "model", "endpoint", "cache", "status", "since", "until", "q")
+_PARAMETERS = ("limit", "cursor", *_FILTERS, "format", "bodies")
+_ERASED = ("user_id", "session_id")
+_ENDPOINTS = (*(row.name for row in ENDPOINTS), "other")
+
+
+async def history(request: Request) -> Response:
+    """``GET /api/history``: a page of exchanges, newest first, or all of them as a file with ``format``."""
+    found = given(request, _PARAMETERS)
+    reader = _reader(request)
+    wanted = _wanted(found)
+    format = word(found, "format", ("json", *FORMATS)) or "json"
+    bodies = word(found, "bodies", ("true", "false")) == "true"
+    if format != "json":
+        return await _export(reader, wanted, format, bodies, int(found["limit"]) if "limit" in found else None)
+    if bodies:
+        raise BadRequest("'bodies' goes with format=jsonl or csv; lists have none.", param="bodies")
+    page = await reader.page(wanted)
+    document: dict[str, Any] = {"object": "list", "data": page.rows, "next": page.next.text() if page.next else None}
+    if wanted.text:
+        # rows that came a moment ago may not be indexed yet
+        document["complete"] = await reader.indexed(wanted)
+    return json_answer(document)
+
+
+async def exchange(request: Request) -> Response:
+    """``GET /api/history/{request_id}``: all that is known of one exchange, with both bodies."""
+    given(request, ())
+    return json_answer(one.shown(await _reader(request).record(request.path_params["request_id"])))
+
+
+async def explain(request: Request) -> Response:
+    """``GET /api/history/{request_id}/explain``: why it was a hit or not."""
+    given(request, ())
+    return json_answer(await _reader(request).explain(request.path_params["request_id"]))
+
+
+async def erase(request: Request) -> Response:
+    """``DELETE /api/history?user_id=&session_id=``: one of them, or both for a user's part of a session."""
+    found = given(request, _ERASED)
+    if not found:
+        raise BadRequest("Say whose exchanges to erase: 'user_id', 'session_id', or both.")
+    deleted = await _reader(request).erase(found.get("user_id"), found.get("session_id"))
+    return json_answer({"deleted": deleted})
+
+
+async def history_or_erase(request: Request) -> Response:
+    """``/api/history`` by its method."""
+    return await (erase if request.method == "DELETE" else history)(request)
+
+
+def _reader(request: Request) -> Reader:
+    """Whatever happened so far is on its way to it. Raises ``NotFound`` where no history is kept."""
+    state = state_of(request)
+    state.settle()
+    return state.history.reader
+
+
+def _wanted(found: dict[str, str]) -> Wanted:
+    """Raises ``BadRequest``."""
+    phrases = phrases_of(found.get("q", ""))
+    if "q" in found and not 0 < sum(map(len, phrases)) <= _MOST_WORDS:
+        raise BadRequest(f"'q' must hold 1 to {_MOST_WORDS} words.", param="q")
+    return Wanted(
+        limit=number(found, "limit", _ROWS, 1, _MOST_ROWS if found.get("format", "json") == "json" else 10**9 - 1),
+        user=found.get("user_id"),
+        session=found.get("session_id"),
+        model=found.get("model"),
+        endpoint=word(found, "endpoint", _ENDPOINTS),
+        cache=word(found, "cache", tuple(CacheStatus)),
+        status=number(found, "status", 0, 0, 599) if "status" in found else None,
+        since=moment(found, "since"),
+        until=moment(found, "until"),
+        text=tuple(map(tuple, phrases)),
+        after=Place.read(found["cursor"]) if "cursor" in found else None,
+    )
+
+
+async def _export(reader: Reader, wanted: Wanted, format: str, bodies: bool, limit: int | None) -> Response:
+    made = FORMATS[format]
+    pages = reader.export(wanted, bodies=bodies, limit=limit)
+    # a database that fails at once is an error with a status of its own
+    first = await anext(pages)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield made.head(bodies) + made.rows(map(_exported, first), bodies)
+        async for rows in pages:
+            yield made.rows(map(_exported, rows), bodies)
+
+    headers = {"content-disposition": f'attachment; filename="history.{format}"'}
+    return StreamingResponse(pieces(), media_type=made.media_type, headers=headers)
+
+
+def _exported(row: dict[str, Any]) -> dict[str, Any]:
+    if "request_body" not in row:
+        return row
+    rest = {name: value for name, value in row.items() if name not in ("request_body", "response_body")}
+    return {**rest, **{name: one.body_of(row[f"{name}_body"]) for name in ("request", "response")}}

@@ -1,0 +1,159 @@
+"""The operator's view of the job queue: jobs of every caller, how to stop one, and how to have it tried again."""
+
+import re
+from typing import Any, TypeVar
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from llmproxy.jobs import ending, reading
+from llmproxy.jobs.job import Item, Job
+from llmproxy.jobs.reading import Wanted
+from llmproxy.jobs.rooms import rooms_of
+from llmproxy.jobs.states import JobKind, JobStatus
+from llmproxy.wire.errors import BadRequest, Conflict, NotFound
+
+_MOST_JOBS = 100
+_MOST_ERRORS = 1000
+#: of an id: longer ones are nobody's, and are not said back whole
+_LONGEST_ID = 100
+
+Word = TypeVar("Word", JobKind, JobStatus)
+
+
+def routes() -> list[BaseRoute]:
+    """Below ``/admin``, where there are jobs."""
+    return [
+        Route("/jobs", jobs, methods=["GET"], name="admin-jobs"),
+        Route("/jobs/{id}", job, methods=["GET"], name="admin-job"),
+        Route("/jobs/{id}/cancel", cancel, methods=["POST"], name="admin-job-cancel"),
+        Route("/jobs/{id}/retry", retry, methods=["POST"], name="admin-job-retry"),
+    ]
+
+
+def routes_switched_off() -> list[BaseRoute]:
+    """The same URLs where there are no jobs."""
+    paths = ("/jobs", "/jobs/{id:path}")
+    return [Route(path, switched_off, methods=["GET", "POST"], name="admin-jobs") for path in paths]
+
+
+async def jobs(request: Request) -> Response:
+    """``GET /admin/jobs?kind=&status=&limit=&cursor=``, newest first; ``next`` is the next page's cursor."""
+    wanted = Wanted(
+        kind=_word(request, "kind", JobKind),
+        scope=None,
+        status=_word(request, "status", JobStatus),
+        after=request.query_params.get("cursor"),
+        limit=_number(request, "limit", 20, 1, _MOST_JOBS),
+    )
+    page, more = await reading.page(rooms_of(request).store, wanted)
+    return _json({"object": "list", "data": [_shown(each) for each in page], "next": page[-1].id if more else None})
+
+
+async def job(request: Request) -> Response:
+    """``GET /admin/jobs/{id}?errors=``: with the attempts at its calls so far and its first ``errors`` failed calls."""
+    most = _number(request, "errors", 20, 0, _MOST_ERRORS)
+    store = rooms_of(request).store
+    found = _there(await reading.job(store, _id(request), scope=None), request)
+    attempts = await reading.attempts(store, found.id)
+    failed = await reading.failed(store, found.id, limit=most)
+    return _json({**_shown(found), "attempts": attempts, "errors": [_error(item) for item in failed]})
+
+
+async def cancel(request: Request) -> Response:
+    """``POST /admin/jobs/{id}/cancel``. Raises ``Conflict`` for a job that ended otherwise; once more does no harm."""
+    found, done = await ending.cancel(rooms_of(request).queue, _id(request))
+    found = _there(found, request)
+    if not done and found.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
+        raise Conflict(f"Job {found.id} is {found.status}: it cannot be cancelled any more.")
+    return _json(_shown(found))
+
+
+async def retry(request: Request) -> Response:
+    """``POST /admin/jobs/{id}/retry``. Raises ``Conflict`` for a job that is not over, or has nothing to be retried."""
+    found = await ending.retry(rooms_of(request).queue, _id(request))
+    return _json(_shown(_there(found, request)))
+
+
+async def switched_off(request: Request) -> Response:
+    """Raises ``NotFound``."""
+    raise NotFound("Jobs are switched off; LLMPROXY_JOBS=true switches them on.")
+
+
+def _id(request: Request) -> str:
+    return str(request.path_params["id"])
+
+
+def _there(found: Job | None, request: Request) -> Job:
+    if found is None:
+        raise NotFound(f"No job has the id {_id(request)[:_LONGEST_ID]!r}.", param="id")
+    return found
+
+
+def _word(request: Request, name: str, words: type[Word]) -> Word | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        return words(text)
+    except ValueError as error:
+        raise BadRequest(f"'{name}' must be one of {', '.join(words)}.", param=name) from error
+
+
+def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not re.fullmatch("[0-9]{1,4}", text) or not least <= int(text) <= most:
+        raise BadRequest(f"'{name}' must be a number from {least} to {most}.", param=name)
+    return int(text)
+
+
+def _shown(job: Job) -> dict[str, Any]:
+    """What the operator sees of a job. Neither headers nor the webhook's URL: they may carry secrets."""
+    return {
+        "id": job.id,
+        "kind": job.kind,
+        "status": job.status,
+        "path": job.path,
+        "model": job.model,
+        "caller": job.caller,
+        "user": job.user_name,
+        "session": job.session,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "expires_at": job.expires_at,
+        "progress": {
+            "total": job.total,
+            "completed": job.completed,
+            "failed": job.failed,
+            "cancelled": job.cancelled,
+            "expired": job.expired,
+            "percent": round(100 * job.ended / job.total, 1) if job.total else 0.0,
+        },
+        "hits": job.hits,
+        "tokens": {
+            "prompt": job.prompt_tokens,
+            "completion": job.completion_tokens,
+            "cached": job.cached_tokens,
+            "reasoning": job.reasoning_tokens,
+        },
+        "error": None if job.error is None else {"code": job.error.code, "message": job.error.message},
+    }
+
+
+def _error(item: Item) -> dict[str, Any]:
+    return {
+        "position": item.position,
+        "label": item.label,
+        "status_code": item.status_code,
+        "attempts": item.attempts,
+        "code": item.error.code if item.error else "",
+        "message": item.error.message if item.error else "",
+        "request_id": item.request_id,
+    }
+
+
+def _json(document: Any) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")

@@ -1,0 +1,75 @@
+"""``GET /api/performance``: how requests fared in a window of time, and what the program uses now."""
+
+import asyncio
+import time
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llmproxy.admin.state import AdminState, state_of
+from llmproxy.jobs import reading
+from llmproxy.jobs.rooms import JobRooms
+from llmproxy.observe.report import report
+from llmproxy.wire.errors import BadRequest
+
+#: window -> its seconds, and the seconds of the spans it is made of
+WINDOWS = {"5m": (300, 60), "1h": (3600, 60), "24h": (86_400, 3600), "7d": (7 * 86_400, 3600)}
+
+#: seconds that one part may take to tell
+_PART_SECONDS = 3.0
+
+
+async def performance(request: Request) -> Response:
+    """``GET /api/performance?window=5m|1h|24h|7d``.
+
+    A window ends now and begins with a whole minute or hour, so it is up to one of them shorter than its name says.
+    ``complete`` is false where the database did not answer and only this process's last minutes are known.
+    """
+    state = state_of(request)
+    window = request.query_params.get("window", "1h")
+    if window not in WINDOWS:
+        raise BadRequest(f"'window' must be one of {', '.join(WINDOWS)}.", param="window")
+    state.settle()
+    until = time.time()
+    start = _start(until, *WINDOWS[window])
+    cells, complete = await state.rollups.since(start)
+    figures = await asyncio.to_thread(report, cells, start, until)
+    jobs: JobRooms | None = request.scope["state"]["jobs"]
+    now = {"resources": _resources(state), "queue": await _queue(jobs), "database": await _database(state)}
+    document = {"window": window, "complete": complete, **figures, "now": now}
+    return Response(orjson.dumps(document), media_type="application/json")
+
+
+def _start(until: float, seconds: int, span: int) -> int:
+    """The first second of the first whole span of the window."""
+    return -int((seconds - until) // span) * span
+
+
+def _resources(state: AdminState) -> dict[str, Any]:
+    lag = {"mean_seconds": state.lag.mean, "max_seconds": state.lag.highest}
+    sample = state.resources.latest
+    return {**(asdict(sample) if sample is not None else {}), "event_loop_lag": lag}
+
+
+async def _queue(jobs: JobRooms | None) -> dict[str, Any] | None:
+    """None where there are no jobs, or nobody can tell."""
+    if jobs is None:
+        return None
+    try:
+        async with asyncio.timeout(_PART_SECONDS):
+            backlog = await reading.backlog(jobs.store)
+    except Exception:  # noqa: BLE001 - whatever the driver raises: the other figures are told
+        return None
+    age = 0.0 if backlog.oldest is None else max(0.0, jobs.queue.clock() - backlog.oldest)
+    return {"waiting": backlog.waiting, "running": backlog.running, "oldest_seconds": age}
+
+
+async def _database(state: AdminState) -> dict[str, Any] | None:
+    try:
+        async with asyncio.timeout(_PART_SECONDS):
+            return {"bytes": await state.database_size()}
+    except Exception:  # noqa: BLE001 - as above
+        return None

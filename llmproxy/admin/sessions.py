@@ -1,0 +1,41 @@
+"""Who used the proxy: users and sessions, with what they add up to."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llmproxy.admin.answers import given, json_answer, number
+from llmproxy.admin.state import state_of
+from llmproxy.history.reader import Reader
+
+_MOST = 1_000
+
+
+async def sessions(request: Request) -> Response:
+    """``GET /api/sessions?limit=&cursor=&user_id=``, the last to be seen first."""
+    found = given(request, ("limit", "cursor", "user_id"))
+    limit = number(found, "limit", 50, 1, _MOST)
+    return json_answer(await _reader(request).sessions(limit, found.get("cursor"), found.get("user_id")))
+
+
+async def session(request: Request) -> Response:
+    """``GET /api/sessions/{id}``, with the users who named it."""
+    given(request, ())
+    return json_answer(await _reader(request).session(request.path_params["id"]))
+
+
+async def users(request: Request) -> Response:
+    """``GET /api/users?limit=&cursor=``, the last to be seen first; "" are those who are unknown."""
+    found = given(request, ("limit", "cursor"))
+    return json_answer(await _reader(request).users(number(found, "limit", 50, 1, _MOST), found.get("cursor")))
+
+
+async def user(request: Request) -> Response:
+    """``GET /api/users/{id}``, with the user's sessions."""
+    given(request, ())
+    return json_answer(await _reader(request).user(request.path_params["id"]))
+
+
+def _reader(request: Request) -> Reader:
+    state = state_of(request)
+    state.settle()
+    return state.history.reader

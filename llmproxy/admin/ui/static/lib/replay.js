@@ -1,0 +1,36 @@
+// Sending a recorded request once more, byte for byte: 1.0 and 1 are the same number and not the same request.
+
+import { caller, failure, operatorAnswer } from "./api.js";
+
+const MARK = '"request":{"body":';
+
+/** A record of the history: {record, body}, where body is the request's exact bytes, or null where they are not kept. */
+export async function recorded(id, signal) {
+  const answer = await operatorAnswer(`/api/history/${encodeURIComponent(id)}`, { signal });
+  const text = await answer.text();
+  const record = JSON.parse(text);
+  return { record, body: bodyIn(text, record.request) };
+}
+
+/** The same request again: {status, cache, requestId, seconds, detail}. Throws Failure where it fails. */
+export async function replayed(record, body, headers = {}) {
+  const sent = { "content-type": "application/json", ...headers };
+  if (record.namespace) sent["x-llmproxy-namespace"] = record.namespace;
+  const began = performance.now();
+  const answer = await caller(record.path, { method: record.method, body, headers: sent });
+  if (!answer.ok) throw await failure(answer);
+  await answer.arrayBuffer();
+  return {
+    cache: (answer.headers.get("x-cache") ?? "").toLowerCase(),
+    requestId: answer.headers.get("x-request-id") ?? "",
+    seconds: (performance.now() - began) / 1000,
+  };
+}
+
+function bodyIn(text, request) {
+  if (request.body === null || request.cut) return null;
+  if (typeof request.body === "string") return new TextEncoder().encode(request.body);
+  // inside of a string every quote is escaped: the first such place is the member itself
+  const rest = new TextEncoder().encode(text.slice(text.indexOf(MARK) + MARK.length));
+  return rest.subarray(0, request.bytes);
+}

@@ -1,0 +1,69 @@
+"""Who may see the page's data, and what it says when the proxy is away."""
+
+from playwright.sync_api import expect
+
+from tests.conftest import MakeProxy
+from tests.scripted import marker
+from tests.scripted_upstream import ScriptedUpstream
+from tests.ui.asking import chat
+from tests.ui.browsing import evaluated
+from tests.ui.conftest import MakeTab
+
+
+def test_the_token_is_asked_for_once(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url, admin_token="open sesame")
+    chat(server, marker(), model="scripted")
+    shown = tab(server, expected=("401",))
+    shown.open("requests")
+    dialog = shown.page.get_by_role("dialog", name="Admin token")
+    dialog.get_by_label("Token").fill("wrong")
+    dialog.get_by_role("button", name="Open").click()
+    expect(dialog).to_contain_text("not the right one")
+    shown.picture("token")
+    dialog.get_by_label("Token").fill("open sesame")
+    dialog.get_by_role("button", name="Open").click()
+    expect(shown.page.get_by_role("row", name="scripted")).to_be_visible()
+    expect(dialog).to_have_count(0)
+    shown.open("cache")
+    shown.see("1 entry on disk")
+    shown.page.reload()
+    shown.see("1 entry on disk")
+    assert evaluated(shown, "localStorage.length") == 0
+
+
+def test_with_keys_the_chat_asks_for_one(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url, admin_token="t", api_keys="me:mine")
+    shown = tab(server, expected=("401",))
+    shown.open("try")
+    shown.see("No API key provided")
+    shown.page.get_by_label("API key").fill("mine")
+    shown.page.get_by_label("API key").press("Tab")
+    expect(shown.page.get_by_label("Model")).not_to_have_value("")
+
+
+def test_a_proxy_that_is_away_is_told_of(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url)
+    chat(server, marker())
+    shown = tab(server, expected=("ERR_",))
+    shown.open()
+    expect(shown.page.get_by_role("row", name="scripted")).to_be_visible()
+    server.stop()
+    expect(shown.page.get_by_text("The proxy does not answer")).to_be_visible()
+    expect(shown.page.get_by_role("row", name="scripted")).to_be_visible()
+
+
+def test_a_view_that_is_none(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    shown = tab(proxy(upstream.url))
+    shown.open("nowhere")
+    shown.page.get_by_role("link", name="To the overview").click()
+    shown.heading("Overview")
+    shown.see("No requests in the last hour")
+    shown.picture("empty")
+
+
+def test_what_is_switched_off_says_so(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    shown = tab(proxy(upstream.url, jobs="false"), expected=("404",))
+    shown.open("jobs")
+    shown.see("LLMPROXY_JOBS=true switches them on")
+    shown.open()
+    shown.see("Jobs are switched off")

@@ -1,0 +1,97 @@
+"""Every view with real data of llama.cpp, in light, in dark, and on a telephone."""
+
+import json
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.llama import CHAT_MODEL, EMBEDDING_MODEL
+from tests.server import Proxy
+from tests.ui.asking import chat, get, post, request_id
+from tests.ui.conftest import MakeTab
+
+LOOKS: dict[str, dict[str, object]] = {
+    "light": {"color_scheme": "light"},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
+}
+QUESTIONS = ("Why is the sky blue?", "Name three rivers.")
+
+
+@pytest.fixture(scope="module")
+def seen(llama_front: Proxy) -> dict[str, str]:
+    """What there is to see: the ids of a hit, of an entry, and of a job."""
+    asked = []
+    for user in ("ada", "grace"):
+        labels = {"x-llmproxy-user": user, "x-llmproxy-session": "tour", "x-llmproxy-tags": "docs"}
+        asked += [chat(llama_front, text, model=CHAT_MODEL, max_tokens=4, headers=labels) for text in QUESTIONS]
+    for _ in range(2):
+        post(llama_front, "/v1/embeddings", {"model": EMBEDDING_MODEL, "input": ["a", "b"]})
+    batch = {"prompts": list(QUESTIONS), "model": CHAT_MODEL, "max_tokens": 4}
+    job = json.loads(post(llama_front, "/api/completions/batch", batch).body)["task_id"]
+    miss, hit = request_id(asked[0]), request_id(asked[2])
+    return {"miss": miss, "hit": hit, "job": job, "entry": get(llama_front, f"/api/history/{hit}")["key"]}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_view(llama_front: Proxy, seen: dict[str, str], tab: MakeTab, look: str) -> None:
+    views = {
+        "overview": ("", "Overview", CHAT_MODEL),
+        "requests": ("requests", "Requests", CHAT_MODEL),
+        "request": (f"requests/{seen['miss']}", "Request", QUESTIONS[0]),
+        "cache": ("cache", "Cache", CHAT_MODEL),
+        "entry": (f"cache/{seen['entry']}", "Entry", "docs"),
+        "jobs": ("jobs", "Jobs", "of 2"),
+        "job": (f"jobs/{seen['job']}", "Job", "of 2"),
+        "try": ("try", "Try it", "ask it again"),
+    }
+    shown = tab(llama_front, **LOOKS[look])
+    for name, (place, heading, text) in views.items():
+        shown.open(place)
+        shown.heading(heading)
+        shown.see(text)
+        expect(shown.page.get_by_role("navigation", name="Views").locator("[aria-current=page]")).to_have_count(1)
+        assert shown.fits(), (name, look)
+        shown.picture(f"{name}-{look}")
+
+
+def test_the_overview_tells_what_is_so(llama_front: Proxy, seen: dict[str, str], tab: MakeTab) -> None:
+    shown = tab(llama_front)
+    shown.open()
+    shown.see("Time saved")
+    expect(shown.page.get_by_role("row", name=CHAT_MODEL).first).to_be_visible()
+    expect(shown.page.get_by_role("img", name="hit: median")).to_be_visible()
+    expect(shown.page.get_by_role("img", name="miss: median")).to_be_visible()
+    expect(shown.page.get_by_role("region", name="Model servers").get_by_text("ok")).to_have_count(2)
+    shown.button("5 minutes").click()
+    expect(shown.button("5 minutes")).to_have_attribute("aria-pressed", "true")
+    expect(shown.page.get_by_role("row", name=CHAT_MODEL).first).to_be_visible()
+
+
+def test_a_miss_is_explained_by_what_differs(llama_front: Proxy, seen: dict[str, str], tab: MakeTab) -> None:
+    shown = tab(llama_front)
+    shown.open(f"requests/{seen['miss']}")
+    shown.see("No tier had an entry with this key.")
+    shown.see("Where the time went")
+    expect(shown.page.get_by_role("rowheader", name="tee")).to_be_visible()
+    shown.page.get_by_text("Bodies as they were").click()
+    expect(shown.page.get_by_label("request", exact=True)).to_contain_text('"max_tokens": 4')
+
+
+def test_a_chat_that_is_asked_twice(llama_front: Proxy, tab: MakeTab) -> None:
+    shown = tab(llama_front)
+    shown.open("try")
+    shown.page.get_by_label("Tokens at most").fill("5")
+    shown.page.get_by_label("Model").select_option(CHAT_MODEL)
+    shown.page.get_by_label("Your message").fill("Name a colour of the rainbow.")
+    shown.page.get_by_label("Your message").press("Enter")
+    talk = shown.page.get_by_role("list", name="Conversation")
+    expect(talk).to_contain_text("first token")
+    expect(talk.locator(".mark")).to_have_text("miss")
+    expect(talk).to_contain_text("→ 5 tokens")
+    answer = talk.locator(".from-assistant .text").inner_text()
+    assert answer.strip("…").strip()
+    shown.button("Ask again").click()
+    expect(talk.locator(".mark")).to_have_text("hit")
+    expect(talk.locator(".from-assistant .text")).to_have_text(answer, use_inner_text=True)
+    shown.picture("try-asked")

@@ -10,11 +10,14 @@ from llmproxy.history.record import Hit
 from llmproxy.observe.access import AccessLog
 from llmproxy.observe.ledger import Ledger
 from llmproxy.observe.metrics import Metrics
+from llmproxy.observe.performance import Performance
 from llmproxy.observe.rates import Rates
 from llmproxy.wire.exchange import Exchange
 
-#: asked every few seconds by orchestrators and Prometheus
-UNLOGGED = frozenset({"health", "ready", "metrics"})
+#: asked every few seconds by orchestrators, by Prometheus, and by an open page
+UNLOGGED = frozenset(
+    {"health", "ready", "metrics", "api-health", "performance", "cache-stats", "history", "admin-jobs", "admin-job"}
+)
 
 #: hits of one batch that each get a line of their own in the log; more are summed up
 MOST_LINES = 100
@@ -28,15 +31,24 @@ class Accounts:
     by their answer, and only what must be told apart is.
     """
 
-    def __init__(self, metrics: Metrics, rates: Rates, log: AccessLog, history: History) -> None:
+    def __init__(
+        self, metrics: Metrics, rates: Rates, performance: Performance, log: AccessLog, history: History
+    ) -> None:
         self._metrics = metrics
         self._rates = rates
+        self._performance = performance
         self._log = log
         self._history = history
         self._batch: Sequence[Finished] = ()
         self._split: tuple[list[Exchange], Hits] = ([], [])
         self.ledger: Ledger[Finished] = Ledger(
-            {"metrics": self._count, "rates": self._rate, "log": self._write, "history": self._record},
+            {
+                "metrics": self._count,
+                "rates": self._rate,
+                "performance": self._add_up,
+                "log": self._write,
+                "history": self._record,
+            },
             on_fault=metrics.observing_failed,
         )
 
@@ -65,6 +77,13 @@ class Accounts:
         self._rates.add(exchanges)
         for answer, group in hits:
             self._rates.add_many(answer.template, len(group))
+
+    def _add_up(self, batch: Sequence[Finished]) -> None:
+        exchanges, hits = self._parts(batch)
+        self._performance.add(exchanges)
+        for answer, group in hits:
+            template = answer.template
+            self._performance.add_many(template, [hit.seconds for hit in group], stream=template.stream)
 
     def _write(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._parts(batch)

@@ -3,13 +3,17 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from llmproxy import __version__
 from llmproxy.admin.state import AdminState
 from llmproxy.app.accounts import Accounts
 from llmproxy.app.state import AppState
+from llmproxy.app.watching import open_watch
 from llmproxy.cache.flight import Flights
 from llmproxy.cache.hot import HotTable
+from llmproxy.cache.memory import MemoryTier
+from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tiers import open_cache
 from llmproxy.capture.tee import Capture
 from llmproxy.config.settings import OnDisconnect, Settings
@@ -17,6 +21,10 @@ from llmproxy.database.engine import Database, open_database
 from llmproxy.database.faults import DatabaseUnusable, fault_of
 from llmproxy.history.history import history_for
 from llmproxy.ingress.access import InFlight
+from llmproxy.jobs import reading
+from llmproxy.jobs.files.opening import BlobsUnusable
+from llmproxy.jobs.opening import open_jobs
+from llmproxy.jobs.rooms import JobRooms
 from llmproxy.observe.access import AccessLog
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.rates import Rates
@@ -36,26 +44,37 @@ class CannotStart(Exception):
 
 @asynccontextmanager
 async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[AppState]:
-    """Database, cache, history, upstreams, flights; at the end whatever waits is written."""
+    """Database, cache, history, upstreams, flights, jobs; at the end whatever waits is written."""
     metrics, rates = Metrics(__version__), Rates()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(await _usable(settings.database))
-        cache = await stack.enter_async_context(open_cache(settings, database, metrics.store_failed))
+        watch = await stack.enter_async_context(open_watch(database, metrics, settings.shutdown_seconds))
+        cache = await stack.enter_async_context(open_cache(settings, database, watch.store_failed))
         history = history_for(settings, database)
         history.open()
         stack.push_async_callback(history.close, settings.shutdown_seconds)
-        accounts = Accounts(metrics, rates, access, history)
+        accounts = Accounts(metrics, rates, watch.performance, access, history)
         stack.callback(accounts.ledger.close)
         upstreams = Upstreams(settings, IdentityStore(database))
         stack.push_async_callback(upstreams.close)
         await upstreams.open()
+        metrics.name_kinds(upstreams.kind)
         grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
         flights: Flights[Capture[Outcome]] = Flights(grace)
         stack.push_async_callback(flights.close, settings.shutdown_seconds)
         hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, lambda: upstreams.epoch)
         rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, metrics.upstream_failed)
-        admin = AdminState(cache, rates, history, accounts.ledger.drain, flights.part)
-        state = AppState(settings, rooms, admin, metrics, accounts, database, InFlight(), RequestIds())
+        watched = (watch.rollups, watch.resources, watch.lag, database.size)
+        admin = AdminState(cache, rates, history, accounts.ledger.drain, flights.part, *watched)
+        ids = RequestIds()
+        jobs = None
+        if settings.jobs:
+            counting = (accounts.ledger.add, metrics.job_tried, metrics.answer_lost)
+            try:
+                jobs = await stack.enter_async_context(open_jobs(database, rooms, ids, *counting))
+            except BlobsUnusable as error:
+                raise CannotStart(str(error)) from error
+        state = AppState(settings, rooms, jobs, admin, metrics, accounts, database, InFlight(), ids, watch)
         _show(state)
         yield state
 
@@ -91,9 +110,25 @@ def _show(state: AppState) -> None:
         metrics.show_history(history.written, history.lost)
         metrics.show_in_flight(state.in_flight.by_endpoint())
         metrics.show_upstreams(rooms.upstreams.up())
+        state.watch.show()
 
     async def database() -> None:
         metrics.show_database(await state.database.size(), rooms.cache.reclaimed)
 
     for part, refresh in (("ledger", settle), ("tiers", tiers), ("database", database), ("others", others)):
         metrics.on_scrape(part, refresh)
+    metrics.show_limits(*_limits(state.settings))
+    if state.jobs is not None:
+        metrics.on_scrape("jobs", partial(_queue, metrics, state.jobs))
+
+
+def _limits(settings: Settings) -> tuple[dict[str, int], int]:
+    """Bytes that each tier may hold, and that the answers and the history in the database may take together."""
+    tiers = {MemoryTier.name: settings.cache_max_bytes, SqlTier.name: settings.cache_disk_bytes}
+    return tiers, settings.cache_disk_bytes + (settings.history_bytes if settings.history else 0)
+
+
+async def _queue(metrics: Metrics, jobs: JobRooms) -> None:
+    backlog = await reading.backlog(jobs.store)
+    age = 0.0 if backlog.oldest is None else max(0.0, jobs.queue.clock() - backlog.oldest)
+    metrics.show_queue(backlog.waiting, backlog.running, age)

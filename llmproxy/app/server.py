@@ -17,10 +17,10 @@ import uvloop
 from llmproxy import __version__
 from llmproxy.app.factory import create_app
 from llmproxy.app.opening import CannotStart, open_rooms
+from llmproxy.app.saying import NOTHING_FOUND, say
 from llmproxy.config.settings import LogLevel, Settings
 from llmproxy.ingress.hot import Hot, protocol_class
 from llmproxy.ingress.protocol import Protocol
-from llmproxy.observe.lines import Form, TextForm
 from llmproxy.observe.logs import configure, form_for
 
 #: longer than the clients' own, so that it is they who close an idle connection (httpx 5 s, Node 4 s)
@@ -43,12 +43,12 @@ async def _serve(settings: Settings) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     async with open_rooms(settings, log) as state:
         if not state.rooms.upstreams.targets:
-            raise CannotStart(_NOTHING_FOUND)
+            raise CannotStart(NOTHING_FOUND.format(verb="serve"))
         hot = Hot(state.rooms.hot, state.ids, state.accounts.ledger.add, cors=bool(settings.cors_origins))
         _settle_memory()
-        say = partial(_say, form=form_for(settings.log_format, sys.stderr))
-        server = _Server(_config(settings, create_app(state), hot), say)
-        say(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
+        tell = partial(say, form=form_for(settings.log_format, sys.stderr))
+        server = _Server(_config(settings, create_app(state), hot), tell, state.stop)
+        tell(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
         await server.serve([listener])
 
 
@@ -95,15 +95,20 @@ def _config(settings: Settings, app: Any, hot: Hot) -> uvicorn.Config:
 class _Server(uvicorn.Server):
     """uvicorn's, but for its signals: it would raise them again before the rooms could be closed."""
 
-    def __init__(self, config: uvicorn.Config, say: Callable[[str], None]) -> None:
+    def __init__(self, config: uvicorn.Config, say: Callable[[str], None], on_stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._say = say
+        self._on_stop = on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             self._say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stop()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -116,17 +121,3 @@ class _Server(uvicorn.Server):
         finally:
             for stop in stops:
                 loop.remove_signal_handler(stop)
-
-
-def _say(line: str, form: Form) -> None:
-    """For whoever started the program, whatever the log level."""
-    record = logging.makeLogRecord({"name": "llmproxy", "levelname": "INFO", "levelno": logging.INFO, "msg": line})
-    print(line if isinstance(form, TextForm) else form.record(record).rstrip(), file=sys.stderr, flush=True)  # noqa: T201
-
-
-_NOTHING_FOUND = """no model server was found on this machine. Start one, for example
-
-    llama-server -m model.gguf          (llama.cpp, port 8080)
-    ollama serve                        (Ollama, port 11434)
-
-or say where it is: llmproxy serve --upstream http://host:port"""

@@ -8,9 +8,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.admin.state import AdminState
 from llmproxy.app.accounts import Accounts
+from llmproxy.app.watching import Watch
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
 from llmproxy.ingress.access import InFlight
+from llmproxy.jobs.rooms import JobRooms
 from llmproxy.observe.metrics import Metrics
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.wire.ids import RequestIds
@@ -20,12 +22,20 @@ from llmproxy.wire.ids import RequestIds
 class AppState:
     settings: Settings
     rooms: Rooms
+    #: None where they are switched off
+    jobs: JobRooms | None
     admin: AdminState
     metrics: Metrics
     accounts: Accounts
     database: Database
     in_flight: InFlight
     ids: RequestIds
+    watch: Watch
+
+    def stop(self) -> None:
+        """The server stops: streams that tell of what goes on elsewhere end now, not when they are cut off."""
+        if self.jobs is not None:
+            self.jobs.changes.close()
 
 
 class WithState:
@@ -33,7 +43,7 @@ class WithState:
 
     def __init__(self, app: ASGIApp, state: AppState) -> None:
         self._app = app
-        self._entries = {"rooms": state.rooms, "admin": state.admin, "app": state}
+        self._entries = {"rooms": state.rooms, "jobs": state.jobs, "admin": state.admin, "app": state}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = self._entries

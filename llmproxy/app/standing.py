@@ -1,0 +1,125 @@
+"""``/api/health``: how each part of the program stands, from what is known of it and one question to the database."""
+
+import asyncio
+import time
+from enum import StrEnum
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llmproxy import __version__
+from llmproxy.app.state import AppState, state_of
+from llmproxy.database.faults import fault_of
+from llmproxy.jobs import reading
+from llmproxy.upstream.server import Health
+
+#: seconds that one part may take to tell
+_PART_SECONDS = 3.0
+#: an item of a job that has waited longer than this does not just wait for its turn
+_LONGEST_WAIT = 900.0
+
+
+class Standing(StrEnum):
+    """One part's state, and the word for all of them together."""
+
+    OK = "ok"
+    #: requests are answered, but something does not work
+    DEGRADED = "degraded"
+    #: what is not in the cache cannot be answered
+    DOWN = "down"
+    #: switched off by a setting
+    OFF = "off"
+
+
+async def standing(request: Request) -> Response:
+    """``GET /api/health``. 503 where the overall word is ``down``."""
+    state = state_of(request)
+    database, cache, queue = await asyncio.gather(_database(state), _cache(state), _queue(state))
+    upstreams = [_upstream(health) for health in state.rooms.upstreams.health()]
+    overall = _overall([database, queue, *cache.values()], upstreams)
+    document = {
+        "status": overall,
+        "version": __version__,
+        "database": database,
+        "cache": cache,
+        "queue": queue,
+        "upstreams": upstreams,
+    }
+    status = 503 if overall is Standing.DOWN else 200
+    return Response(orjson.dumps(document), status, media_type="application/json")
+
+
+def _overall(parts: list[dict[str, Any]], upstreams: list[dict[str, Any]]) -> Standing:
+    if all(upstream["state"] == Standing.DOWN for upstream in upstreams):
+        return Standing.DOWN
+    well = {Standing.OK, Standing.OFF}
+    return Standing.OK if all(part["state"] in well for part in (*parts, *upstreams)) else Standing.DEGRADED
+
+
+async def _database(state: AppState) -> dict[str, Any]:
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(_PART_SECONDS):
+            # a file that was replaced is still there for connections that had opened it
+            await state.database.verify()
+            size = await state.database.size()
+    except Exception as error:  # noqa: BLE001 - whatever the driver raises: it is told, in our words
+        return _part(Standing.DOWN, error=fault_of(error), kind=state.database.dialect.name)
+    latency = time.perf_counter() - began
+    return _part(Standing.OK, kind=state.database.dialect.name, latency_seconds=latency, bytes=size)
+
+
+async def _cache(state: AppState) -> dict[str, dict[str, Any]]:
+    """By tier. A tier whose database does not answer says so within its own time limits."""
+    tiers: dict[str, dict[str, Any]] = {}
+    for name, stats in (await state.rooms.cache.stats()).items():
+        fault = state.watch.faults.last(name)
+        tiers[name] = _part(
+            Standing.DEGRADED if state.watch.faults.failing(name) else Standing.OK,
+            error=fault.kind if fault else None,
+            failed_at=fault.at if fault else None,
+            entries=stats.entries,
+            bytes=stats.bytes,
+        )
+    return tiers
+
+
+async def _queue(state: AppState) -> dict[str, Any]:
+    if state.jobs is None:
+        return _part(Standing.OFF)
+    began = time.perf_counter()
+    try:
+        async with asyncio.timeout(_PART_SECONDS):
+            backlog = await reading.backlog(state.jobs.store)
+    except Exception as error:  # noqa: BLE001 - as above
+        return _part(Standing.DEGRADED, error=fault_of(error))
+    latency = time.perf_counter() - began
+    age = 0.0 if backlog.oldest is None else max(0.0, state.jobs.queue.clock() - backlog.oldest)
+    return _part(
+        Standing.DEGRADED if age > _LONGEST_WAIT else Standing.OK,
+        latency_seconds=latency,
+        waiting=backlog.waiting,
+        running=backlog.running,
+        oldest_seconds=age,
+    )
+
+
+def _upstream(health: Health) -> dict[str, Any]:
+    return {
+        "name": health.name,
+        **_part(
+            Standing.OK if health.up else Standing.DOWN,
+            error=health.error or None,
+            failed_at=health.failed_at,
+            kind=health.kind,
+            latency_seconds=health.latency,
+            in_flight=health.in_flight,
+        ),
+    }
+
+
+def _part(state: Standing, *, error: str | None = None, **known: Any) -> dict[str, Any]:
+    """``last_error`` is what failed last, even where it works again since."""
+    return {"state": state, "last_error": error, **known}

@@ -1,0 +1,52 @@
+"""What watches the running program: how requests fare, what is used, how late the loop is, what failed last."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from llmproxy.database.engine import Database
+from llmproxy.history.rollups import Rollups
+from llmproxy.observe.faults import Faults
+from llmproxy.observe.lag import Lag
+from llmproxy.observe.metrics import Metrics
+from llmproxy.observe.performance import Performance
+from llmproxy.observe.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    metrics: Metrics
+    performance: Performance
+    rollups: Rollups
+    resources: Resources
+    lag: Lag
+    #: of cache tiers
+    faults: Faults
+
+    def store_failed(self, tier: str, kind: str) -> None:
+        """Counts and remembers a fault of a cache tier. ``kind`` is one of a closed list of words."""
+        self.metrics.store_failed(tier, kind)
+        self.faults.note(tier, kind)
+
+    def show(self) -> None:
+        """Hands what is known now to the metrics."""
+        self.metrics.show_performance(self.performance.lost)
+        if self.resources.latest is not None:
+            self.metrics.show_resources(self.resources.latest)
+
+
+@asynccontextmanager
+async def open_watch(database: Database, metrics: Metrics, limit: float) -> AsyncIterator[Watch]:
+    """At the end what waits is written, within ``limit`` seconds; close the database after it."""
+    performance = Performance()
+    rollups = Rollups(database, performance, on_fault=partial(metrics.observing_failed, "performance"))
+    watch = Watch(metrics, performance, rollups, Resources(), Lag(metrics.loop_lagged), Faults())
+    async with AsyncExitStack() as stack:
+        rollups.open()
+        stack.push_async_callback(rollups.close, limit)
+        watch.resources.open()
+        stack.push_async_callback(watch.resources.close)
+        watch.lag.open()
+        stack.push_async_callback(watch.lag.close)
+        yield watch

@@ -1,0 +1,59 @@
+"""The job workers of a database as a program of their own, without a listener."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import uvloop
+
+from llmproxy import __version__
+from llmproxy.app.opening import CannotStart, open_rooms
+from llmproxy.app.saying import NOTHING_FOUND, say
+from llmproxy.config.describe import without_credentials
+from llmproxy.config.settings import Settings
+from llmproxy.observe.logs import configure, form_for
+
+
+def run(settings: Settings) -> None:
+    """Works until SIGINT or SIGTERM, then gives back what it has begun. Raises ``CannotStart``."""
+    if not settings.jobs:
+        raise CannotStart("jobs are switched off: LLMPROXY_JOBS=true switches them on")
+    if not settings.task_queue_workers:
+        raise CannotStart("TASK_QUEUE_WORKERS is 0 here: say how many with llmproxy worker --workers N")
+    uvloop.run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    log = configure(settings.log_level, settings.log_format, sys.stderr)
+    tell = partial(say, form=form_for(settings.log_format, sys.stderr))
+    with _stopped() as stopped:
+        async with open_rooms(settings, log) as state:
+            if not state.rooms.upstreams.targets:
+                raise CannotStart(NOTHING_FOUND.format(verb="worker"))
+            tell(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
+            place = settings.sqlite_file or without_credentials(settings.database)
+            tell(f"working on the jobs of {place}, {settings.task_queue_workers} calls at once")
+            await stopped.wait()
+
+
+@contextmanager
+def _stopped() -> Iterator[asyncio.Event]:
+    """Set by the first signal to stop; the second one ends the program at once."""
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    stops = (signal.SIGINT, signal.SIGTERM)
+
+    def stop() -> None:
+        stopped.set()
+        for each in stops:
+            loop.remove_signal_handler(each)
+
+    for each in stops:
+        loop.add_signal_handler(each, stop)
+    try:
+        yield stopped
+    finally:
+        for each in stops:
+            loop.remove_signal_handler(each)

@@ -25,13 +25,18 @@ class Verb:
 
 VERBS = (
     Verb("serve", "llmproxy.cli.serve", "Start the proxy."),
+    Verb("worker", "llmproxy.cli.worker", "Work on background jobs, without serving."),
+    Verb("batch", "llmproxy.cli.batch", "Have a file of requests answered as a batch."),
+    Verb("jobs", "llmproxy.cli.jobs", "Look after the background jobs of a running proxy."),
     Verb(
         "demo",
         "llmproxy.cli.demo.verb",
         "Show what the proxy does, with a small real model.",
     ),
+    Verb("bench", "llmproxy.cli.bench.verb", "Measure a running proxy and the model behind it."),
     Verb("config", "llmproxy.cli.config", "Print the effective settings with the source of each."),
     Verb("db", "llmproxy.cli.db", "Look after the database's schema."),
+    Verb("explain", "llmproxy.cli.explain", "Say why a request was answered from the cache, or why not."),
     Verb("cache", "llmproxy.cli.cache", "Look into the cache of a running proxy, and empty it."),
 )
 

@@ -6,18 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from llmproxy.cli.client import Client, address
+from llmproxy.cli.client import operator
 from llmproxy.cli.failure import Failure
+from llmproxy.cli.options import JsonFlag, UrlFlag
 from llmproxy.cli.stats import lines
-from llmproxy.config.load import load
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-
-UrlFlag = Annotated[str | None, typer.Option("--url", metavar="URL", help="The running proxy [http://127.0.0.1:4141].")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
 @app.callback()
@@ -31,7 +28,7 @@ def cache() -> None:
 @app.command()
 def stats(url: UrlFlag = None, as_json: JsonFlag = False) -> None:
     """Print what the cache holds and what it saved."""
-    document = _client(url).stats()
+    document = operator(url).stats()
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
@@ -47,7 +44,7 @@ def show(
     url: UrlFlag = None,
 ) -> None:
     """Print one entry as JSON."""
-    typer.echo(json.dumps(_client(url).entry(key), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(operator(url).entry(key), indent=2, ensure_ascii=False))
 
 
 @app.command()
@@ -88,7 +85,7 @@ def flush(
         raise typer.BadParameter("say which entries: one or more selectors, or --all alone")
     if every:
         selector = {"all": True}
-    client = _client(url)
+    client = operator(url)
     if every and not yes and not dry_run:
         found = client.flush({**selector, "dry_run": True})
         typer.confirm(f"Remove {_count(found)}?", abort=True, err=True)
@@ -106,12 +103,6 @@ def seconds(age: str) -> float:
 
 def _given(**selector: object) -> dict[str, object]:
     return {name: value for name, value in selector.items() if value is not None}
-
-
-def _client(url: str | None) -> Client:
-    settings = load({}).settings
-    token = settings.admin_token.get_secret_value() if settings.admin_token else None
-    return Client(url or address(settings), token)
 
 
 def _count(answer: dict[str, Any]) -> str:

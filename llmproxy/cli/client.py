@@ -1,12 +1,14 @@
 """Calls to the running proxy's own API."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from llmproxy.cli.failure import Failure
+from llmproxy.config.load import load
 from llmproxy.config.settings import Settings
 
 Json = dict[str, Any]
@@ -14,10 +16,30 @@ Json = dict[str, Any]
 _TIMEOUT = 30.0
 
 
+class Unreachable(Failure):
+    """Nobody answered, or the answer broke off."""
+
+
+class Refused(Failure):
+    """The proxy answered with an error; ``status`` is the answer's."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def address(settings: Settings) -> str:
     """The URL at which a proxy with these settings is reached from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def operator(url: str | None) -> "Client":
+    """The proxy at ``url``, else the one of this folder's settings, with the operator's rights. Raises
+    ``ConfigError``."""
+    settings = load({}).settings
+    token = settings.admin_token.get_secret_value() if settings.admin_token else None
+    return Client(url or address(settings), token)
 
 
 class Client:
@@ -40,26 +62,52 @@ class Client:
         """``{"flushed": entries, "bytes": bytes}``."""
         return self._call("POST", "/admin/cache/flush", dict(selector))
 
+    def explain(self, request_id: str) -> Json:
+        """Why a request was a hit or not."""
+        return self._call("GET", f"/api/history/{quote(request_id, safe='')}/explain")
+
+    def jobs(self, wanted: Mapping[str, str]) -> Json:
+        """A page of the jobs: ``{"data": [...], "next": cursor}``."""
+        return self._call("GET", f"/admin/jobs?{httpx.QueryParams(wanted)}")
+
+    def job(self, id: str, errors: int) -> Json:
+        """A job with its first ``errors`` failed calls."""
+        return self._call("GET", f"/admin/jobs/{quote(id, safe='')}?errors={errors}")
+
+    def cancel_job(self, id: str) -> Json:
+        return self._call("POST", f"/admin/jobs/{quote(id, safe='')}/cancel")
+
+    def retry_job(self, id: str) -> Json:
+        return self._call("POST", f"/admin/jobs/{quote(id, safe='')}/retry")
+
     def _call(self, method: str, path: str, body: Json | None = None) -> Json:
-        try:
-            # the proxy is on this machine or named in full: a system-wide HTTP proxy has no say
-            with httpx.Client(trust_env=False, timeout=_TIMEOUT) as http:
-                response = http.request(method, self._url + path, headers=self._headers, json=body)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = str(error) or type(error).__name__
-            raise Failure(f"no answer from {self._url} ({reason}): is `llmproxy serve` running there?") from error
-        return _document(response)
+        # the proxy is on this machine or named in full: a system-wide HTTP proxy has no say
+        with reaching(self._url), httpx.Client(trust_env=False, timeout=_TIMEOUT) as http:
+            response = http.request(method, self._url + path, headers=self._headers, json=body)
+        return document(response)
 
 
-def _document(response: httpx.Response) -> Json:
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Raises ``Unreachable`` for whatever keeps the proxy at ``url`` from answering."""
     try:
-        document = response.json()
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = str(error) or type(error).__name__
+        raise Unreachable(f"no answer from {url} ({reason}): is `llmproxy serve` running there?") from error
+
+
+def document(response: httpx.Response) -> Json:
+    """The JSON object of an answer that was read. Raises ``Refused`` for an error, ``Failure`` for something else."""
+    try:
+        found = response.json()
     except ValueError:
-        document = None
-    if not isinstance(document, dict):
+        found = None
+    if not isinstance(found, dict):
         raise Failure(f"{response.url} answered {response.status_code}, but not as llmproxy would")
     if response.is_error:
-        error = document.get("error")
-        message = error.get("message") if isinstance(error, dict) else document.get("detail")
-        raise Failure(f"{response.url} answered {response.status_code}: {message or 'no reason given'}")
-    return document
+        error = found.get("error")
+        message = error.get("message") if isinstance(error, dict) else found.get("detail")
+        message = f"{response.url} answered {response.status_code}: {message or 'no reason given'}"
+        raise Refused(message, response.status_code)
+    return found

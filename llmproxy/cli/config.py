@@ -1,5 +1,7 @@
 """``llmproxy config``."""
 
+import json
+
 import typer
 
 from llmproxy.cli.options import (
@@ -44,6 +46,17 @@ def lines(loaded: Loaded) -> list[str]:
         elif name == "database_path" and loaded.settings.database_url is not None:
             left.append(f"# {name} is not used")
         else:
-            left.append(f"{name} = {shown(name, value)}")
+            left.append(f"{name} = {_table(value) if isinstance(value, dict) else shown(name, value)}")
     width = min(max(map(len, left)), 60)
     return [f"{text:<{width}}  # {source}" for text, source in zip(left, loaded.sources.values(), strict=True)]
+
+
+def _table(texts: dict[str, str]) -> str:
+    """TOML's inline table."""
+    pairs = (f"{_string(name)} = {_string(text)}" for name, text in texts.items())
+    return "{ " + ", ".join(pairs) + " }"
+
+
+def _string(text: str) -> str:
+    """TOML's, which is JSON's but for one character that has to be escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

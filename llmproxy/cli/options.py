@@ -32,6 +32,8 @@ LogFormatFlag = Annotated[
     str | None,
     typer.Option("--log-format", metavar="FORMAT", help="text, json, or auto: text on a terminal, else json."),
 ]
+UrlFlag = Annotated[str | None, typer.Option("--url", metavar="URL", help="The running proxy [http://127.0.0.1:4141].")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 
 def load_with(
@@ -41,6 +43,7 @@ def load_with(
     database: str | None = None,
     log_level: str | None = None,
     log_format: str | None = None,
+    workers: str | None = None,
 ) -> Loaded:
     """The settings with these flags on top. Raises ``ConfigError``."""
     database_setting = "database_url" if database and "://" in database else "database_path"
@@ -52,5 +55,6 @@ def load_with(
             database_setting: database,
             "log_level": log_level,
             "log_format": log_format,
+            "task_queue_workers": workers,
         }
     )

@@ -34,6 +34,6 @@ def _sections(name: str, command: Any) -> Iterator[str]:
 
 def _row(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        return f"| `{parameter.name.upper()}` | {parameter.help} |"
+        return f"| `{parameter.metavar}` | {parameter.help} |"
     flags = ", ".join(parameter.opts) + (f" {parameter.metavar}" if parameter.metavar else "")
     return f"| `{flags}` | {parameter.help} |"

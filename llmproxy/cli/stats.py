@@ -4,23 +4,22 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from llmproxy.cli.columns import NOTHING, aligned, duration
 from llmproxy.cli.failure import Failure
 
 #: name in the document -> as it is shown
 _WINDOWS = {"since_start": "since start", "last_5_minutes": "last 5 minutes", "last_60_minutes": "last 60 minutes"}
 _COUNTS = {"hits": "hits", "misses": "misses", "joins": "joined", "stale": "stale", "bypasses": "bypassed"}
 
-_NOTHING = "–"
-
 
 def lines(document: dict[str, Any]) -> Iterator[str]:
     """What became of the requests, what that saved, and the tiers. Raises ``Failure`` for another kind of document."""
     try:
-        yield from _aligned(_requests(document))
+        yield from aligned(_requests(document))
         yield ""
         yield _saved(document["saved"])
         yield ""
-        yield from _aligned(_tiers(document["tiers"]))
+        yield from aligned(_tiers(document["tiers"]))
         yield from _beside_the_tiers(document)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Failure("the proxy's answer is not understood; is it of this version? --json prints it") from error
@@ -34,13 +33,13 @@ def _requests(document: dict[str, Any]) -> Iterator[list[str]]:
         yield [
             shown,
             *(f"{window[count]:,}" for count in _COUNTS),
-            _NOTHING if rate is None else f"{rate:.1%}",
+            NOTHING if rate is None else f"{rate:.1%}",
         ]
 
 
 def _saved(saved: dict[str, Any]) -> str:
     return (
-        f"saved: {_duration(saved['upstream_seconds'])} of generation, {saved['prompt_tokens']:,} prompt tokens, "
+        f"saved: {duration(saved['upstream_seconds'])} of generation, {saved['prompt_tokens']:,} prompt tokens, "
         f"{saved['completion_tokens']:,} completion tokens"
     )
 
@@ -55,7 +54,7 @@ def _tiers(tiers: dict[str, Any]) -> Iterator[list[str]]:
             f"{tier['bytes'] / 1e6:,.2f}",
             f"{tier['hits']:,}",
             f"{sum(tier['evictions'].values()):,}",
-            _NOTHING if oldest is None else f"{datetime.fromtimestamp(oldest, UTC):%Y-%m-%d %H:%M} UTC",
+            NOTHING if oldest is None else f"{datetime.fromtimestamp(oldest, UTC):%Y-%m-%d %H:%M} UTC",
         ]
 
 
@@ -64,19 +63,3 @@ def _beside_the_tiers(document: dict[str, Any]) -> Iterator[str]:
     hits = document["since_start"]["hits"] - sum(tier["hits"] for tier in document["tiers"].values())
     if hits > 0:
         yield f"embeddings: {hits:,} more {'hit' if hits == 1 else 'hits'}, each from entries of any tier"
-
-
-def _aligned(rows: Iterator[list[str]]) -> Iterator[str]:
-    """The first column to the left, numbers to the right."""
-    table = list(rows)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for first, *rest in table:
-        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
-        yield "  ".join([f"{first:<{widths[0]}}", *cells])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"

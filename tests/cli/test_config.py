@@ -1,11 +1,12 @@
 """``llmproxy config``: effective settings, sources, hidden secrets, in a form that can be used again."""
 
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from llmproxy.config.settings import Settings
+from llmproxy.config.settings import INSTRUCTIONS, Settings
 from tests.cli.program import Program
 
 
@@ -28,6 +29,13 @@ def test_the_output_is_a_settings_file(llmproxy: Program) -> None:
     Path("llmproxy.toml").write_text(printed)
     again = llmproxy("config").out
     assert tomllib.loads(again) == tomllib.loads(printed)
+
+
+def test_tables_of_texts_come_back_as_they_were(llmproxy: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    strange = {"a name": 'quotes " \\ and\nlines \x7f \x1b 😀'}
+    monkeypatch.setenv("LLMPROXY_INSTRUCTIONS", json.dumps(strange))
+    printed = tomllib.loads(llmproxy("config").out)["instructions"]
+    assert printed == {**INSTRUCTIONS, **strange}
 
 
 def test_the_database_in_use_is_the_one_printed(llmproxy: Program, monkeypatch: pytest.MonkeyPatch) -> None:

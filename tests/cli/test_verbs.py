@@ -30,7 +30,10 @@ def test_a_verbs_own_help_opens_with_the_tables_summary(llmproxy: Program, verb:
     assert load(row).help.splitlines()[0] == row.summary
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["cache", "flush", "-h"], ["db", "upgrade", "-h"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["cache", "flush", "-h"], ["db", "upgrade", "-h"], ["batch", "run", "-h"], ["jobs", "list", "-h"]],
+)
 def test_help_fits_a_terminal(llmproxy: Program, arguments: list[str]) -> None:
     outcome = llmproxy(*arguments)
     assert outcome.code == 0
@@ -130,7 +133,7 @@ def test_a_bad_setting_is_one_line_and_2(llmproxy: Program, monkeypatch: pytest.
         ("llmproxy.cli", {"starlette", "uvicorn", "sqlalchemy", "httpx", "rich", "openai", "alembic"}),
         (
             "llmproxy.cli.serve",
-            {"alembic", "openai", "xllamacpp", "llmproxy.cli.cache", "llmproxy.cli.demo"},
+            {"alembic", "openai", "xllamacpp", "llmproxy.cli.cache", "llmproxy.cli.batch", "llmproxy.cli.demo"},
         ),
     ],
 )

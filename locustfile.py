@@ -1,0 +1,236 @@
+"""Load for a running proxy: ``make load HOST=http://127.0.0.1:4141``, or ``locust`` for its page. See docs/load.md."""
+
+import json
+import logging
+import random
+import sys
+import time
+from typing import Any
+
+import locust.stats
+from locust import FastHttpUser, LoadTestShape, between, events, tag, task
+from locust.argument_parser import LocustArgumentParser
+from locust.contrib.fasthttp import FAILURE_EXCEPTIONS, FastResponse
+from locust.env import Environment
+from locust.exception import StopTest
+from locust.runners import WorkerRunner
+
+from llmproxy.cli.bench.asker import MAX_TOKENS
+from llmproxy.cli.bench.offer import Offer
+from llmproxy.cli.bench.questions import Popular, chat, question
+from llmproxy.cli.failure import Failure
+from llmproxy.jobs.states import JobStatus
+from tests.load.judge import FIRST_TOKEN, HOT_SET, LIMITS, LONG_TAIL, TASK, Judge
+
+#: numbers of questions from here on: the hot set's, the long tail's, those of streams, and those asked but once
+HOT, TAIL, STREAMED, ONCE = 0, 10_000, 20_000, 1_000_000
+PROMPTS_OF_A_BATCH, TEXTS_OF_AN_EMBEDDING = 8, 4
+#: between two looks at a task, in seconds
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+#: share of the run's time that is over -> share of the users from then on
+STEPS = ((0.0, 0.25), (0.2, 0.5), (0.4, 1.0), (0.8, 0.25))
+
+
+def _two_digits(milliseconds: float) -> float:
+    return float(f"{milliseconds:.2g}")
+
+
+# locust has every logger say all it does
+logging.getLogger("httpx").setLevel(logging.WARNING)
+# locust keeps whole milliseconds otherwise, and a hit takes about one
+locust.stats.bucket_response_time = _two_digits  # type: ignore[assignment]
+
+
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]  # locust's own, here and below
+def _options(parser: LocustArgumentParser) -> None:
+    parser.set_defaults(num_users=10, spawn_rate=10, run_time="1m")
+    add = parser.add_argument
+    add("--model", env_var="LOAD_MODEL", help="model to ask [the first that answers]")
+    add("--api-key", env_var="OPENAI_API_KEY", is_secret=True, help="key of the proxy, where it asks for one")
+    add("--hot", type=int, default=20, env_var="LOAD_HOT", help="questions in the hot set [20]")
+    add("--tail", type=int, default=1000, env_var="LOAD_TAIL", help="questions in the long tail [1000]")
+    for limit in LIMITS:
+        variable = "LOAD_" + limit.option.upper().replace("-", "_")
+        add(f"--{limit.option}", type=float, default=limit.default, env_var=variable, help=limit.help)
+
+
+class Caller(FastHttpUser):
+    """One of those who ask. The number of a task is how often it is done, beside the others."""
+
+    host = "http://127.0.0.1:4141"
+    wait_time = between(0.05, 0.15)
+    network_timeout = 300.0
+
+    def on_start(self) -> None:
+        options = self.environment.parsed_options
+        assert options is not None, "locust was started as a program"
+        self._offer, self._headers = Offer(**options.offer), options.headers
+        self._hot, self._tail = (Popular(count, random.Random()) for count in (options.hot, options.tail))
+        self.tasks = [each for each in self.tasks if each not in _left_out(self._offer)]
+        if not self.tasks:
+            raise StopTest("this proxy offers nothing of what --tags leaves")
+
+    @tag("single")
+    @task(2)
+    def single(self) -> None:
+        """A question that nobody asked before."""
+        self._ask("single", "/v1/chat/completions", self._question(_once()))
+
+    @tag("hot")
+    @task(8)
+    def hot_set(self) -> None:
+        """One of few questions."""
+        self._ask(HOT_SET, "/v1/chat/completions", self._question(HOT + self._hot.pick()))
+
+    @tag("tail")
+    @task(4)
+    def long_tail(self) -> None:
+        """One of many questions, most of them seldom."""
+        self._ask(LONG_TAIL, "/v1/chat/completions", self._question(TAIL + self._tail.pick()))
+
+    @tag("stream")
+    @task(3)
+    def stream(self) -> None:
+        """One of many, as a stream. The time to its first token is a metric of its own."""
+        body = self._question(STREAMED + self._tail.pick(), stream=True)
+        # compressed frames could not be told apart
+        headers = self._headers | {"accept-encoding": "identity"}
+        began, first, ended = time.perf_counter(), None, False
+        with self.client.post(
+            "/v1/chat/completions", json=body, headers=headers, name="stream", stream=True, catch_response=True
+        ) as answer:
+            name = answer.request_meta["name"] = _name("stream", answer)
+            if answer.status_code != 200:
+                return
+            try:
+                for line in iter(lambda: answer.stream.readline(b"\n"), b""):
+                    if first is None and _says(line):
+                        first = time.perf_counter() - began
+                    ended = ended or line.startswith(b"data: [DONE]")
+            except FAILURE_EXCEPTIONS as error:
+                answer.failure(error)
+            else:
+                if not ended:
+                    answer.failure("the stream broke off")
+            answer.request_meta["response_time"] = (time.perf_counter() - began) * 1e3
+        if first is not None:
+            self._note(FIRST_TOKEN, name, first)
+
+    @tag("background")
+    @task(1)
+    def background(self) -> None:
+        """A question for later, and looks at it until it is answered."""
+        self._order("background", "/api/completions", {"prompt": question(_once()), "background": True})
+
+    @tag("batch")
+    @task(1)
+    def batch(self) -> None:
+        """Several of them."""
+        prompts = [question(_once()) for _ in range(PROMPTS_OF_A_BATCH)]
+        self._order("batch", "/api/completions/batch", {"prompts": prompts})
+
+    @tag("embeddings")
+    @task(2)
+    def embeddings(self) -> None:
+        """Some of few texts: known ones are not sent to the model again."""
+        texts = [question(HOT + self._hot.pick()) for _ in range(TEXTS_OF_AN_EMBEDDING)]
+        self._ask("embeddings", "/v1/embeddings", {"model": self._offer.embedding, "input": texts})
+
+    def _question(self, number: int, **more: Any) -> dict[str, Any]:
+        return chat(self._offer.model, number, MAX_TOKENS, **more)
+
+    def _order(self, name: str, path: str, wanted: dict[str, Any]) -> None:
+        options = {"model": self._offer.model, "max_tokens": MAX_TOKENS, "temperature": 0}
+        accepted, pause = self._ask(name, path, options | wanted, "accepted"), FIRST_PAUSE
+        while accepted:
+            shown = self._ask("task", f"/api/tasks/{accepted['task_id']}?limit=1")
+            if not shown:
+                return
+            status = JobStatus(shown["status"])
+            if status.over:
+                flaw = None if status is JobStatus.COMPLETED else Failure(f"the task is {status}")
+                self._note(TASK, f"{name}: finished", shown["finished_at"] - shown["created_at"], flaw)
+                return
+            time.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _ask(self, name: str, path: str, body: dict[str, Any] | None = None, word: str = "") -> dict[str, Any]:
+        """The document of an answer; empty where it is an error, which is counted. A body is posted."""
+        method = "GET" if body is None else "POST"
+        with self.client.request(
+            method, path, json=body, headers=self._headers, name=name, catch_response=True
+        ) as answer:
+            answer.request_meta["name"] = f"{name}: {word}" if word else _name(name, answer)
+            if not 200 <= answer.status_code < 300:
+                return {}
+            try:
+                document: dict[str, Any] = answer.json()
+            except ValueError:
+                answer.failure("the answer is not JSON")
+            else:
+                return document
+        return {}
+
+    def _note(self, method: str, name: str, seconds: float, exception: Exception | None = None) -> None:
+        self.environment.events.request.fire(
+            request_type=method,
+            name=name,
+            response_time=seconds * 1e3,
+            response_length=0,
+            exception=exception,
+            context={},
+        )
+
+
+class Mixed(LoadTestShape):
+    """A few users at first, all of them for a while, and few again. Reads ``--users`` and ``--run-time``."""
+
+    use_common_options = True
+
+    def tick(self) -> tuple[int, float] | None:
+        assert self.runner is not None, "locust sets it"
+        options = self.runner.environment.parsed_options
+        assert options is not None, "locust was started as a program"
+        over = self.get_run_time() / options.run_time  # type: ignore[no-untyped-call]
+        if over >= 1:
+            return None
+        users = max(1, round(options.num_users * [share for since, share in STEPS if over >= since][-1]))
+        return users, max(options.spawn_rate, users)
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]
+def _judged(environment: Environment, **_: object) -> None:
+    """One process judges, for locust's workers, too, where there are any."""
+    if not isinstance(environment.runner, WorkerRunner):
+        assert Caller.host is not None, "it has one"
+        judge = Judge(environment, Caller.host)
+        if environment.parsed_options is not None and environment.parsed_options.headless:
+            try:
+                judge.look()
+            except Failure as error:
+                sys.exit(f"locust: {error}")
+
+
+def _name(name: str, answer: FastResponse) -> str:
+    """Hits and misses are kept apart by their names."""
+    cache = answer.headers.get("x-cache") if answer.headers is not None else None
+    return f"{name}: {str(cache).lower()}" if cache else name
+
+
+def _says(line: bytes) -> bool:
+    """Whether a line of a stream holds the first of what the model says: more than its role."""
+    try:
+        choices = json.loads(line.removeprefix(b"data: "))["choices"]
+        return any(value for name, value in choices[0]["delta"].items() if name != "role")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
+
+
+def _once() -> int:
+    return ONCE + random.randrange(10**9)
+
+
+def _left_out(offer: Offer) -> list[object]:
+    """The tasks that this proxy is not asked to do."""
+    jobs = [] if offer.jobs else [Caller.background, Caller.batch]
+    return [*jobs, *([] if offer.embedding else [Caller.embeddings])]

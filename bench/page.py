@@ -60,7 +60,27 @@ def _alone(figures: dict) -> str:
         what = f"hit in the SQL tier, 1 connection, 1,000 rows and {table['rows']:,} rows ({number(table['bytes'] / 1e6)} MB)"
         value = f"p50 {number(table['small'])} us and {number(table['large'])} us; CPU {number(table['cpu'])} us"
         rows.append([what, value])
+    rows += _of_jobs(figures["jobs"]) if "jobs" in figures else []
     return markdown(["what", "measured"], rows).replace("---:", "---")
+
+
+def _of_jobs(jobs: dict) -> list[list[str]]:
+    rate, accepting, large, beside = (jobs[name] for name in ("rate", "accepting", "memory", "beside"))
+    alone, with_batch = beside["alone"], beside["beside"]
+    return [
+        [f"a batch of {rate['items']:,} lines, each a miss that is answered at once", f"{rate['rate']:,.0f} items/s"],
+        ["accepting a background task, on the disk", f"p50 {accepting['p50']:.1f} ms, P95 {accepting['p95']:.1f} ms"],
+        [
+            f"a batch of {large['lines']:,} lines",
+            f"read and checked in {large['validated']:.1f} s, done in {large['seconds']:.0f} s; memory "
+            f"{large['idle']:.0f} MB before, {large['most']:.0f} MB at most; /health meanwhile p99 {large['p99']:.0f} ms, "
+            f"at most {large['stall']:.0f} ms",
+        ],
+        [
+            "an interactive request of 200 ms, four slots: alone, and beside a batch of 1,000 rows",
+            f"p50 {alone['p50']:.0f} and {with_batch['p50']:.0f} ms, P95 {alone['p95']:.0f} and {with_batch['p95']:.0f} ms",
+        ],
+    ]
 
 
 def write(path: Path, text: str) -> None:

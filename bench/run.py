@@ -14,6 +14,7 @@ import urllib.request
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import jobs
 import own
 import page
 from compare import MODES, Plan, Results, compare, tables
@@ -70,6 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="of each measurement")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the large database; 0 leaves it out")
+    parser.add_argument("--lines", type=int, default=50_000, help="of the large batch; 0 leaves background jobs out")
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--no-litellm", action="store_true")
     parser.add_argument("--no-compare", action="store_true", help="only what is measured of llmproxy alone")
@@ -111,7 +113,24 @@ def measure(servers: Servers, given: argparse.Namespace, without: str) -> tuple[
     figures["start"] = {name: own.starts(servers, start, _STARTS[name]) for name, start in again.items()}
     if given.rows:
         figures["rows"] = own.sql_hits(servers, upstream, given.rows, given.rounds, given.seconds)
+    if given.lines:
+        figures["jobs"] = background(servers, upstream, given.lines)
     return plan, results, figures, notes
+
+
+def background(servers: Servers, upstream: Child, lines: int) -> dict:
+    """What is measured of background jobs."""
+    figures = {
+        "rate": jobs.rate(servers, upstream, fresh("rate.db"), 5_000),
+        "accepting": jobs.accepting(servers, upstream, fresh("accepting.db"), 200),
+        "memory": jobs.memory(servers, upstream, fresh("memory.db"), lines),
+    }
+    paced = servers.paced("paced")
+    figures["beside"] = jobs.beside(servers, paced, fresh("beside.db"), 1_000, 40)
+    for path in RUN.glob("memory.*"):
+        if path.is_file():
+            path.unlink()
+    return figures
 
 
 def fresh(name: str) -> Path:

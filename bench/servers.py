@@ -166,6 +166,13 @@ class Servers:
         child.ready()
         return child
 
+    def paced(self, name: str) -> Child:
+        """A model server with four slots, each answer of which takes its time."""
+        port = free_port()
+        child = self.start(name, [sys.executable, HERE / "slots.py", port], self.cores.load, port)
+        child.ready("/props")
+        return child
+
     def nginx(self, upstream: Child) -> Child:
         port = free_port()
         folder = self.folder / "nginx"

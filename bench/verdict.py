@@ -40,6 +40,7 @@ class Verdict:
             *self._misses(),
             *self._relayed(),
             *self._others(),
+            *self._jobs(),
         ]
 
     def _value(self, target: str, mode: str, connections: int, what: str) -> float | None:
@@ -98,6 +99,17 @@ class Verdict:
         yield at_most(9, "start to the first 200, s", 1.0, start.get("seconds"), 2)
         yield at_most(9, "idle memory (resident), MB", 90, start.get("memory"))
         yield at_most(10, "memory for an entry over its bytes, B", 500, self._own.get("entry"))
+
+    def _jobs(self) -> Iterator[Check]:
+        jobs = self._own.get("jobs", {})
+        large, beside = jobs.get("memory", {}), jobs.get("beside", {})
+        yield at_least(11, "queue, instant upstream, items/s", 1000, jobs.get("rate", {}).get("rate"))
+        yield at_most(11, "accepting a background task p50, ms", 5, jobs.get("accepting", {}).get("p50"), 1)
+        added = large["most"] - large["idle"] if large else None
+        yield at_most(12, f"batch of {large.get('lines', 0):,} lines, memory over idle, MB", 150, added)
+        yield at_most(12, "the same, longest wait of a request to /health, ms", 50, large.get("stall"))
+        ratio = beside["beside"]["p95"] / beside["alone"]["p95"] if beside else None
+        yield at_most(12, "interactive P95 beside a batch x alone, four slots", 1.5, ratio, 2)
 
 
 def at_least(target: int, what: str, bound: float, value: float | None, digits: int = 0) -> Check:

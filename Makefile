@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+HOST ?= http://127.0.0.1:4141
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
@@ -10,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check bench load docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,14 +26,20 @@ check: $(VENV)/dev.stamp ## lint, format, types, imports, rendered pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy -p deploy.grafana
 	$(BIN)/lint-imports
 	$(BIN)/python docs/render.py --check
+	$(BIN)/python -m deploy.grafana.build --check
 
 bench: $(VENV)/dev.stamp ## measure against other proxies; needs gcc, nginx and wrk
 	$(BIN)/python bench/run.py $(ARGS)
 
+load: $(VENV)/dev.stamp ## put load on the running proxy at HOST; ARGS goes to locust
+	$(BIN)/locust --headless --only-summary -H $(HOST) $(ARGS)
+
 docs: $(VENV)/dev.stamp ## write the pages that are made from the program
 	$(BIN)/python docs/render.py
+	$(BIN)/python -m deploy.grafana.build
 
 clean: ## remove what was built, the environment included; data/ stays
 	rm -rf $(VENV) build dist *.egg-info .coverage htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache \
@@ -54,5 +61,5 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 # --group is new in pip 25.1
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[demo,postgres]' --group dev --group test
+	$(BIN)/python -m pip install --quiet --editable '.[demo,postgres,files,load]' --group dev --group test
 	@touch $@

@@ -99,7 +99,8 @@ COMPLETIONS = Endpoint(
 RESPONSES = Endpoint(
     "responses",
     "/v1/responses",
-    lambda prompt: {"input": prompt},
+    # one that is stored has an id of its own each time
+    lambda prompt: {"input": prompt, "store": False},
     lambda answer: str(answer["output"][0]["content"][0]["text"]),
     lambda frame: str(frame["delta"]) if frame["type"] == "response.output_text.delta" else "",
 )

@@ -134,7 +134,7 @@ def test_too_large_without_a_content_length_is_a_413(proxy: MakeProxy, upstream:
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])
 @pytest.mark.parametrize("path", ["/metrics", "/health", "/api/history", "/admin/cache/flush"])
 def test_a_wrong_method_on_a_path_of_ours_is_a_405(line: Line, method: str, path: str) -> None:
-    if method == "GET" and path != "/admin/cache/flush":
+    if (method == "GET" and path != "/admin/cache/flush") or (method, path) == ("DELETE", "/api/history"):
         return
     heard = line.ask(method, path)
     assert heard.status == 405

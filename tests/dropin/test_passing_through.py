@@ -56,8 +56,8 @@ def test_head_has_the_length_of_the_body_and_no_body(line: Line) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "/v1/files?include%5B%5D=a&include%5B%5D=b",
-        "/v1/files?include[]=a&include[]=b&metadata%5Bk%5D=v",
+        "/v1/uploads?include%5B%5D=a&include%5B%5D=b",
+        "/v1/uploads?include[]=a&include[]=b&metadata%5Bk%5D=v",
         "/v1/other?beta=true",
         "/v1/other?q=a+b%20c&empty=&bare&&x=%F0%9F%99%82",
         "/v1/org%2Fmod:el%20name/things",
@@ -207,7 +207,7 @@ def test_a_200_mb_upload_costs_no_memory(proxy: MakeProxy, upstream: ScriptedUps
     block = bytes(range(256)) * 4096
     count = 200
     with own.line() as line:
-        line.ask("GET", "/v1/files")
+        line.ask("GET", "/v1/uploads")
         before = most = own.resident
         line.send(
             f"POST /v1/uploads HTTP/1.1\r\nhost: 127.0.0.1:{own.port}\r\nconnection: close\r\n"

@@ -20,7 +20,7 @@ demo: $(VENV)/demo.stamp ## a real small model, the proxy and a tour; ARGS=--onc
 	@$(BIN)/llmproxy demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## all tests with coverage by branch; ARGS goes to pytest
-	$(BIN)/python -m pytest --cov $(ARGS)
+	$(BIN)/python -m pytest --cov --numprocesses 3 --dist loadfile $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, format, types, imports, rendered pages
 	$(BIN)/ruff check .

@@ -22,8 +22,10 @@ GATHER_SECONDS = 1.0
 PAUSE_SECONDS = 10.0
 #: seconds for a transaction to end that was cancelled
 CLOSE_SECONDS = 1.0
-#: rest after each piece of work, in times of what it took: alone, and while rows wait to be written
-REST, REST_BEHIND_WRITER = 0.5, 4.0
+#: rest after each piece of work, in times of what it took
+REST = 0.5
+#: seconds of rest while more rows come than can be written: the machine is left to the requests
+REST_BEHIND_WRITER = 1.0
 
 
 class Step(Protocol):
@@ -101,7 +103,7 @@ class Follower:
             started = self._clock()
             more = await self._step.advance()
             took = self._clock() - started
-            await self._rest(took * (REST_BEHIND_WRITER if self._busy() else REST))
+            await self._rest(REST_BEHIND_WRITER if self._busy() else took * REST)
 
     async def _reach(self, noted: int) -> None:
         async with self._advanced:

@@ -13,7 +13,9 @@ class Changes:
     """Wakes waiters. They look at the database afterwards: a wake-up may be missed, or mean nothing."""
 
     def __init__(self) -> None:
-        self._work = asyncio.Event()
+        #: the next word of work, and how often there was one
+        self._word = asyncio.Event()
+        self._words = 0
         self._jobs: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
         self._cutters: list[Callable[[str], None]] = []
         #: how many wait for jobs
@@ -33,14 +35,17 @@ class Changes:
 
     def work(self) -> None:
         """There may be something to claim."""
-        self._work.set()
+        self._words += 1
+        word, self._word = self._word, asyncio.Event()
+        word.set()
 
-    async def for_work(self, seconds: float) -> None:
-        """Until there may be work, or for so long."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._work.wait()
-        self._work.clear()
+    async def for_work(self, known: int, seconds: float) -> int:
+        """Until there was word of work more than ``known`` times, or for so long. Returns how often there was."""
+        if self._words == known:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._word.wait()
+        return self._words
 
     def moved(self, job_id: str) -> None:
         """The job's state has changed."""

@@ -7,31 +7,32 @@ which everybody else does the other way round.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Double, Integer, RowMapping, bindparam, func, select, update
+from sqlalchemy import Double, Integer, RowMapping, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from llmproxy.jobs import leases
 from llmproxy.jobs.job import Claimed, Job
 from llmproxy.jobs.leases import RUNNING, WAITING
-from llmproxy.jobs.states import STEP_PRIORITY, ItemStatus, JobStatus, Step
+from llmproxy.jobs.states import ItemStatus, JobStatus, Lane, Step
 from llmproxy.jobs.tables import items, jobs, requests
 
 _NOW = bindparam("now", type_=Double)
 _BY = bindparam("by", type_=items.c.worker.type)
 _UNTIL = bindparam("until", type_=Double)
 
-_DUE = (WAITING, items.c.due_at <= _NOW)
-#: the priority is in the index, the step is not
-_NO_CALL = (items.c.priority == STEP_PRIORITY, items.c.step != Step.CALL)
+_LOWEST = bindparam("lowest", type_=Integer)
+_HIGHEST = bindparam("highest", type_=Integer)
+
+_DUE = (WAITING, items.c.due_at <= _NOW, items.c.priority.between(_LOWEST, _HIGHEST))
 #: the items of one claim: no other of this worker ends at the very same time
 _TAKEN = (RUNNING, items.c.worker == _BY, items.c.leased_until == _UNTIL)
 
 
-def _take(*which: ColumnElement[bool]) -> ReturningUpdate[Any]:
+def _take() -> ReturningUpdate[Any]:
     due = (
         select(items.c.id)
-        .where(*_DUE, *which)
+        .where(*_DUE)
         .order_by(items.c.priority, items.c.id)
         .limit(bindparam("most", type_=Integer))
         .with_for_update(skip_locked=True)
@@ -53,7 +54,6 @@ def _take(*which: ColumnElement[bool]) -> ReturningUpdate[Any]:
 
 
 _TAKE = _take()
-_TAKE_STEPS = _take(*_NO_CALL)
 _OWNERS = select(jobs).where(jobs.c.id.in_(select(items.c.job_id).where(*_TAKEN)))
 _STARTED = (
     select(jobs.c.id)
@@ -72,22 +72,27 @@ _WAITS = select(items.c.id).where(*_DUE).limit(1)
 _LAPSED = select(items.c.id).where(RUNNING, items.c.leased_until < _NOW).limit(1)
 
 
-async def waits(connection: AsyncConnection, now: float) -> bool:
+async def waits(connection: AsyncConnection, now: float, lane: Lane) -> bool:
     """Whether anything could be claimed."""
-    for query in (_WAITS, _LAPSED):
-        if (await connection.execute(query, {"now": now})).first() is not None:
+    for query, values in ((_WAITS, {"now": now, **_bounds(lane)}), (_LAPSED, {"now": now})):
+        if (await connection.execute(query, values)).first() is not None:
             return True
     return False
 
 
+def _bounds(lane: Lane) -> dict[str, int]:
+    lowest, highest = lane.value
+    return {"lowest": lowest, "highest": highest}
+
+
 async def claim(
-    connection: AsyncConnection, worker: str, limit: int, now: float, until: float, *, calls: bool
+    connection: AsyncConnection, worker: str, limit: int, now: float, until: float, lane: Lane
 ) -> tuple[list[Claimed], set[str]]:
     """What is taken, in the order of the queue; and the jobs of which these are the first calls."""
     await leases.lapse(connection, now)
     lease = {"by": worker, "until": until}
-    take = _TAKE if calls else _TAKE_STEPS
-    taken = (await connection.execute(take, {**lease, "now": now, "most": limit})).mappings().all()
+    wanted = {**lease, **_bounds(lane), "now": now, "most": limit}
+    taken = (await connection.execute(_TAKE, wanted)).mappings().all()
     if not taken:
         return [], set()
     owners = {row["id"]: Job.read(row) for row in (await connection.execute(_OWNERS, lease)).mappings()}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.upstreams import Upstreams
@@ -10,8 +11,31 @@ from llmproxy.upstream.upstreams import Upstreams
 _RECENT_SECONDS = 10.0
 
 
+class Capacity(Protocol):
+    """How much may be in work at once."""
+
+    @property
+    def paused(self) -> bool: ...
+
+    def allowed(self, running: int) -> int:
+        """How many items may be in work, of which ``running`` are."""
+        ...
+
+
+class Always:
+    """A ``Capacity`` that does not change."""
+
+    paused = False
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def allowed(self, running: int) -> int:
+        return self._most
+
+
 class Holding:
-    """Reads the upstreams' state at each question. ``clock`` is monotonic, in seconds."""
+    """The ``Capacity`` for calls. Reads the upstreams' state at each question. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, settings: Settings, upstreams: Upstreams, clock: Callable[[], float] = monotonic) -> None:
         self._workers = settings.task_queue_workers

@@ -15,11 +15,11 @@ from llmproxy.jobs.committing import Tried
 from llmproxy.jobs.files.opening import open_blobs
 from llmproxy.jobs.files.sweep import sweep
 from llmproxy.jobs.handler import Handlers
-from llmproxy.jobs.holding import Holding
+from llmproxy.jobs.holding import Always, Holding
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.responses.run import Run
 from llmproxy.jobs.rooms import JobRooms
-from llmproxy.jobs.states import JobKind, Step
+from llmproxy.jobs.states import JobKind, Lane, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.webhooks.deliver import Deliver
 from llmproxy.jobs.worker import Workers
@@ -29,6 +29,8 @@ from llmproxy.wire.ids import RequestIds
 
 #: seconds between two looks at jobs whose time is up, and at workers that died
 _WATCH_SECONDS = 2.0
+#: webhooks told at the same time: a receiver that is silent holds up no calls, and few others
+_MESSAGES_AT_ONCE = 8
 #: seconds between two looks for what is old
 _FORGET_SECONDS = 60.0
 
@@ -65,10 +67,14 @@ async def open_jobs(
     queue = Queue(store, changes)
     answers = Answers(store, lost)
     rooms = JobRooms(proxy, store, queue, changes, open_blobs(settings), answers, ids, count)
-    workers = Workers(queue, handlers(rooms), Holding(settings, proxy.upstreams), settings, tried)
-    heartbeat = upkeep.Heartbeat(queue, workers, settings.job_lease_seconds)
+    does = handlers(rooms)
+    workers = [
+        Workers(queue, does, Lane.WORK, Holding(settings, proxy.upstreams), settings, tried),
+        Workers(queue, does, Lane.MESSAGES, Always(_MESSAGES_AT_ONCE), settings, tried),
+    ]
+    beats = [upkeep.Heartbeat(queue, each, settings.job_lease_seconds) for each in workers]
     rounds = [
-        upkeep.Every("leases", heartbeat.seconds, heartbeat),
+        *(upkeep.Every("leases", beat.seconds, beat) for beat in beats),
         upkeep.Every("the dead", _WATCH_SECONDS, partial(upkeep.bury, queue)),
         upkeep.Every("expiry", _WATCH_SECONDS, partial(upkeep.expire, queue)),
         upkeep.Every(
@@ -79,9 +85,9 @@ async def open_jobs(
     async with AsyncExitStack() as stack:
         answers.open()
         stack.push_async_callback(answers.close, settings.shutdown_seconds)
-        if settings.task_queue_workers:
-            workers.open()
-            stack.push_async_callback(workers.close)
+        for worker in workers if settings.task_queue_workers else ():
+            worker.open()
+            stack.push_async_callback(worker.close)
         for each in rounds:
             each.open()
             stack.push_async_callback(each.close)

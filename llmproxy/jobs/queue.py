@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.jobs import claiming, finishing, leases, transitions
 from llmproxy.jobs.changes import Changes
 from llmproxy.jobs.job import Claimed, Job, NewCall, NewJob, PutOff, Result
-from llmproxy.jobs.states import TRAITS, JobStatus
+from llmproxy.jobs.states import TRAITS, JobStatus, Lane
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import jobs
 
@@ -64,19 +64,19 @@ class Queue:
         self.changes.work()
         return job
 
-    async def waiting(self) -> bool:
+    async def waiting(self, lane: Lane = Lane.ALL) -> bool:
         """Whether anything could be claimed now. Cheap: it takes no lock."""
         now = self.clock()
-        return await self.store.read(lambda connection: claiming.waits(connection, now))
+        return await self.store.read(lambda connection: claiming.waits(connection, now, lane))
 
-    async def claim(self, worker: str, limit: int, seconds: float, *, calls: bool = True) -> list[Claimed]:
-        """Up to ``limit`` items that wait, for ``seconds`` from now; without ``calls`` only the steps that are none.
+    async def claim(self, worker: str, limit: int, seconds: float, lane: Lane = Lane.ALL) -> list[Claimed]:
+        """Up to ``limit`` items of a lane that wait, for ``seconds`` from now.
 
         A lease that ran out is given back on the way.
         """
         now = self.clock()
         claimed, begun = await self.store.write(
-            lambda connection: claiming.claim(connection, worker, limit, now, now + seconds, calls=calls),
+            lambda connection: claiming.claim(connection, worker, limit, now, now + seconds, lane),
             durable=False,
         )
         for job_id in begun:

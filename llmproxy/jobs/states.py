@@ -1,7 +1,7 @@
 """The states of jobs and items, and how a job ends. Pure."""
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 
 class JobKind(StrEnum):
@@ -86,8 +86,22 @@ TRAITS = {
     JobKind.RESPONSE: Traits("resp_", 0),
 }
 
-#: steps that are not calls go first: they are short, and somebody waits for them
-STEP_PRIORITY = 0
+#: of the steps that are no calls. Those of batches are short, and all the calls of one wait for them
+STEP_PRIORITIES = {Step.VALIDATE: -1, Step.FINALIZE: -1, Step.DELIVER: -2}
+
+
+BATCH_STEPS = frozenset({Step.VALIDATE, Step.FINALIZE})
+
+
+class Lane(Enum):
+    """Items that are claimed together, by their lowest and their highest priority: the index knows these."""
+
+    ALL = (-2, 2)
+    #: what may take long, and only a receiver waits for
+    MESSAGES = (-2, -2)
+    #: calls, and the steps of batches
+    WORK = (-1, 2)
+    STEPS = (-1, -1)
 
 
 def outcome(completed: int, cancelled: int, expired: int) -> JobStatus:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs.job import Failure, Job, NewCall, NewJob, new_id, write_headers
 from llmproxy.jobs.leases import in_turn
-from llmproxy.jobs.states import STEP_PRIORITY, TRAITS, ItemStatus, JobStatus, Step, outcome
+from llmproxy.jobs.states import STEP_PRIORITIES, TRAITS, ItemStatus, JobStatus, Step, outcome
 from llmproxy.jobs.tables import items, jobs, requests
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ async def put_calls(connection: AsyncConnection, job: Job, calls: Sequence[NewCa
 
 async def put_step(connection: AsyncConnection, job_id: str, step: Step, body: bytes, now: float) -> None:
     """Adds a step that is not a call; a job has one of each sort at most."""
-    await _put(connection, job_id, step, STEP_PRIORITY, [NewCall(0, body)], now)
+    await _put(connection, job_id, step, STEP_PRIORITIES[step], [NewCall(0, body)], now)
 
 
 _ITEM = insert(items)

@@ -11,13 +11,13 @@ from time import monotonic
 from llmproxy.config.settings import Settings
 from llmproxy.jobs.committing import Committer, Tried, crashed, passes
 from llmproxy.jobs.handler import Handlers
-from llmproxy.jobs.holding import Holding
+from llmproxy.jobs.holding import Capacity
 from llmproxy.jobs.identity import this_worker
 from llmproxy.jobs.job import Claimed, PutOff, Result
 from llmproxy.jobs.patience import Patience
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.retry import Backoff
-from llmproxy.jobs.states import Step
+from llmproxy.jobs.states import BATCH_STEPS, Lane
 from llmproxy.wire.errors import ProxyError
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ _HELD_SECONDS = 0.05
 #: items claimed ahead: so many as were done in this time
 _AHEAD_SECONDS = 0.25
 _MOST_AHEAD = 256
+#: steps of batches in work beside the calls
+_STEPS_AT_ONCE = 2
 #: how long a call may go on that the shutdown finds in work, and how long its end may take when it is cancelled
 _LAST_SECONDS = 1.0
 
@@ -45,17 +47,21 @@ class _Run:
 
 
 class Workers:
-    """Owns one task that claims, and one for each item in work.
+    """The workers of one lane. Owns one task that claims, and one for each item in work.
 
-    ``allowed`` comes from ``Holding``. What is claimed ahead waits here under its lease, so that an upstream that
-    answers at once does not wait for the database.
+    ``capacity`` is for the items of the lane, but for the steps of batches, which have a little room of their own. What
+    is claimed ahead waits here under its lease, so that an upstream that answers at once does not wait for the
+    database.
     """
 
-    def __init__(self, queue: Queue, handlers: Handlers, holding: Holding, settings: Settings, tried: Tried) -> None:
+    def __init__(
+        self, queue: Queue, handlers: Handlers, lane: Lane, capacity: Capacity, settings: Settings, tried: Tried
+    ) -> None:
         self.name = this_worker()
         self._queue = queue
         self._handlers = handlers
-        self._holding = holding
+        self._lane = lane
+        self._capacity = capacity
         self._lease = settings.job_lease_seconds
         self._most_attempts = settings.job_max_attempts
         self._ready: deque[Claimed] = deque()
@@ -64,8 +70,8 @@ class Workers:
         self._committer = Committer(queue, self.name, tried)
         self._pace = _Pace()
         self._feeder: asyncio.Task[None] | None = None
-        #: whether the last look found nothing more to claim
-        self._dry = False
+        #: the lane in which the last look found nothing more to claim
+        self._dry: Lane | None = None
 
     def open(self) -> None:
         self._queue.changes.on_cut(self._cut)
@@ -109,7 +115,7 @@ class Workers:
         self.lost({run.item.id for run in self._runs if run.item.job.id == job_id})
 
     async def _feed(self) -> None:
-        failures = 0
+        failures = words = 0
         while True:
             self._start()
             try:
@@ -124,29 +130,39 @@ class Workers:
                 log.warning("jobs go on")
                 failures = 0
             if not claimed:
-                await self._queue.changes.for_work(_HELD_SECONDS if self._ready else _POLL_SECONDS)
+                seconds = _HELD_SECONDS if self._ready else _POLL_SECONDS
+                words = await self._queue.changes.for_work(words, seconds)
 
     async def _claim(self) -> bool:
         """Whether anything was claimed."""
-        paused, ahead = self._holding.paused, self._pace.ahead()
+        lane, ahead = self._lane, self._pace.ahead()
         wanted = self._room() + ahead - len(self._ready)
+        if lane is Lane.WORK and (self._capacity.paused or (wanted <= 0 and not self._ready)):
+            # every call there may be is in work, or none may be: the steps of batches go on
+            lane, wanted = Lane.STEPS, self._room_for_steps()
         # half of what is claimed ahead is worked off before more is: a claim costs more than its items
         if wanted <= 0 or len(self._ready) > ahead // 2 or self._committer.full:
             return False
-        if self._dry and not await self._queue.waiting():
+        if self._dry is lane and not await self._queue.waiting(lane):
             return False
-        claimed = await self._queue.claim(self.name, wanted, self._lease, calls=not paused)
-        self._dry = len(claimed) < wanted
+        claimed = await self._queue.claim(self.name, wanted, self._lease, lane)
+        self._dry = lane if len(claimed) < wanted else None
         self._ready.extend(claimed)
         return bool(claimed)
 
     def _room(self) -> int:
-        calls = sum(run.item.step is Step.CALL for run in self._runs)
-        return self._holding.allowed(calls) - len(self._runs)
+        running = sum(run.item.step not in BATCH_STEPS for run in self._runs)
+        return self._capacity.allowed(running) - running
+
+    def _room_for_steps(self) -> int:
+        return _STEPS_AT_ONCE - sum(run.item.step in BATCH_STEPS for run in self._runs)
 
     def _start(self) -> None:
         """Begins as many of the claimed items as may run now."""
-        while self._ready and self._room() > 0:
+        while self._ready:
+            room = self._room_for_steps() if self._ready[0].step in BATCH_STEPS else self._room()
+            if room <= 0:
+                return
             run = _Run(self._ready.popleft(), Patience())
             self._runs.add(run)
             run.task = asyncio.create_task(self._run(run), name=f"job item {run.item.id}")
@@ -184,7 +200,7 @@ class Workers:
                 await asyncio.sleep(_BACKOFF.seconds(failures))
                 continue
             self._tried(item.job.kind, item.step, "again" if how.counts else "put-off")
-            self._dry = False
+            self._dry = None
             return
 
     async def _handled(self, run: _Run) -> Result | PutOff:

@@ -1,6 +1,7 @@
 """Who is woken by what."""
 
 import asyncio
+from typing import Any
 
 from llmproxy.jobs.changes import Changes
 
@@ -8,7 +9,7 @@ from llmproxy.jobs.changes import Changes
 LONG = 60.0
 
 
-async def begun(*tasks: asyncio.Task[None]) -> None:
+async def begun(*tasks: asyncio.Task[Any]) -> None:
     """Until each of the tasks waits for what it waits for."""
     for _ in range(3):
         await asyncio.sleep(0)
@@ -33,7 +34,7 @@ async def test_a_wait_ends_by_itself() -> None:
     changes = Changes()
     async with asyncio.timeout(5):
         await changes.of("a", 0.001)
-        await changes.for_work(0.001)
+        await changes.for_work(0, 0.001)
     # nothing is left of it
     changes.moved("a")
 
@@ -55,12 +56,12 @@ async def test_work_that_came_before_the_wait_is_not_missed() -> None:
     changes = Changes()
     changes.work()
     async with asyncio.timeout(5):
-        await changes.for_work(LONG)
-    waits = asyncio.create_task(changes.for_work(LONG))
-    await begun(waits)
+        known = await changes.for_work(0, LONG)
+    waits = [asyncio.create_task(changes.for_work(known, LONG)) for _ in range(2)]
+    await begun(*waits)
     changes.work()
     async with asyncio.timeout(5):
-        await waits
+        assert await asyncio.gather(*waits) == [known + 1] * 2
 
 
 async def test_those_who_do_the_work_hear_of_jobs_that_were_cut_off() -> None:

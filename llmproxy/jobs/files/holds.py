@@ -6,12 +6,15 @@ import json
 from sqlalchemy import literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs.states import STEP_PRIORITY, ItemStatus, Step
+from llmproxy.jobs.states import STEP_PRIORITIES, ItemStatus, Step
 from llmproxy.jobs.tables import items, jobs
 
 # the statuses stand in the statements' text, where the partial indexes need them; the priority picks the few steps
 # out of the many calls that wait
-_WAITING = (items.c.status == literal_column(f"'{ItemStatus.WAITING}'"), items.c.priority == STEP_PRIORITY)
+_WAITING = (
+    items.c.status == literal_column(f"'{ItemStatus.WAITING}'"),
+    items.c.priority == STEP_PRIORITIES[Step.VALIDATE],
+)
 _RUNNING = (items.c.status == literal_column(f"'{ItemStatus.RUNNING}'"),)
 
 #: of a batch's steps those that read its input file

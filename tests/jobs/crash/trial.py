@@ -41,7 +41,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """How a trial went. ``lost`` are calls that were upstream at a kill and had no result yet, for each kill."""
+    """How a trial went. ``lost`` are the calls that a kill cost: they went upstream and had no result yet."""
 
     calls: int = 0
     visits: int = 0
@@ -51,7 +51,7 @@ class Report:
     def __str__(self) -> str:
         return (
             f"{len(self.lost)} kills, {self.calls} calls, each with one result; {self.visits} requests upstream; "
-            f"in work at the kills: {self.lost}; {self.seconds:.0f} s"
+            f"lost by each kill: {self.lost}; {self.seconds:.0f} s"
         )
 
 
@@ -69,6 +69,8 @@ class Trial:
         self._report = Report()
         #: opened with each life
         self._gates: list[Gate] = []
+        #: requests upstream in the lives before
+        self._before = 0
         #: finished calls at the kills, with the number of requests upstream that each had had: it stays
         self._finished: dict[str, int] = {}
 
@@ -117,10 +119,9 @@ class Trial:
     def _kill(self, moment: int) -> None:
         """SIGKILL soon after the row before the moment came upstream, or in this life one behind it."""
         deadline = time.monotonic() + PATIENCE
-        before = len(self._upstream.visits(self._mark))
         while moment > 0 and not self._upstream.visits(self._accepted.rows[moment - 1]):
             # what the dead left behind is not always done before what comes next
-            late = {self._prompt_in(visit.body) for visit in self._upstream.visits(self._mark)[before:]}
+            late = {self._prompt_in(visit.body) for visit in self._upstream.visits(self._mark)[self._before :]}
             if late & set(self._accepted.rows[moment:]):
                 break
             assert time.monotonic() < deadline, "nothing goes on"
@@ -128,11 +129,11 @@ class Trial:
         # not to wait for anything: the moment is what is left to chance
         time.sleep(self._dice.uniform(0, _SOON_SECONDS))
         self._proxy.kill()
-        visits = self._visits()
-        ended = {self._prompt_of(row): row for row in self._rows(_ITEMS) if row["status"] == "completed"}
-        ended.pop("", None)
-        self._finished.update({prompt: visits[prompt] for prompt in ended if prompt not in self._finished})
-        self._report.lost.append(sum(number > 0 and prompt not in ended for prompt, number in visits.items()))
+        ended = {self._prompt_of(row) for row in self._rows(_ITEMS) if row["status"] == "completed"}
+        asked = [self._prompt_in(visit.body) for visit in self._upstream.visits(self._mark)]
+        self._report.lost.append(len(set(asked[self._before :]) - ended))
+        self._before = len(asked)
+        self._finished |= {prompt: asked.count(prompt) for prompt in ended - self._finished.keys() if prompt}
 
     def _check_answers(self) -> None:
         """Every promise is kept, and each answer was given to the very prompt that it is the answer to."""

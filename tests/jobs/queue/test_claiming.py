@@ -10,7 +10,7 @@ from llmproxy.jobs.changes import Changes
 from llmproxy.jobs.job import NewJob, PutOff
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.reading import Backlog
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
+from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
 from tests.jobs.queue.working import (
     LEASE,
@@ -33,7 +33,7 @@ async def test_what_comes_first_and_what_somebody_waits_for(queue: Queue) -> Non
     answer = await queue.submit(NewJob(JobKind.RESPONSE, PATH), some_calls(1))
     step = await queue.submit(NewJob(JobKind.BATCH, PATH), [])
     claimed = await claim(queue)
-    assert [item.job.id for item in claimed] == [answer.id, step.id, task.id, task.id, lines.id, lines.id]
+    assert [item.job.id for item in claimed] == [step.id, answer.id, task.id, task.id, lines.id, lines.id]
     assert [item.position for item in claimed] == [0, 0, 0, 1, 0, 1]
 
 
@@ -52,7 +52,7 @@ async def test_only_steps(queue: Queue) -> None:
     await submit(queue, 2)
     await queue.submit(NewJob(JobKind.RESPONSE, PATH), some_calls(1))
     await queue.submit(NewJob(JobKind.BATCH, PATH), [])
-    assert [item.step for item in await claim(queue, calls=False)] == [Step.VALIDATE]
+    assert [item.step for item in await claim(queue, lane=Lane.STEPS)] == [Step.VALIDATE]
     assert len(await claim(queue)) == 3
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.jobs import reading, transitions
 from llmproxy.jobs.job import NewJob, Result, Tokens
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
+from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.tables import jobs, results
 from llmproxy.wire.errors import Conflict
 from tests.jobs.queue.working import (
@@ -141,7 +141,7 @@ async def test_a_batch_ends_with_its_last_step(queue: Queue, clock: Clock) -> No
         Step.FINALIZE: ItemStatus.WAITING,
     }
     clock.passes(1)
-    [last] = await claim(queue, calls=False)
+    [last] = await claim(queue, lane=Lane.STEPS)
     await finish(queue, [last], closing(queue, last, good()))
     lines = await job_of(queue, lines.id)
     assert (lines.status, lines.ending, lines.finished_at) == (JobStatus.COMPLETED, "", clock.now)

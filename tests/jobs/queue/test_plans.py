@@ -11,7 +11,7 @@ from llmproxy.jobs.changes import Changes
 from llmproxy.jobs.job import PutOff
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.reading import Wanted
-from llmproxy.jobs.states import JobKind
+from llmproxy.jobs.states import JobKind, Lane
 from llmproxy.jobs.store import Store
 from tests.jobs.queue.working import LEASE, Clock, bad, batch, claim, finish, submit
 
@@ -64,7 +64,7 @@ async def everything(queue: Queue, clock: Clock) -> None:
     await ending.cancel(queue, job.id)
     clock.passes(2 * LEASE)
     await ending.expire(queue)
-    await claim(queue, calls=False)
+    await claim(queue, lane=Lane.STEPS)
     await ending.old(queue, clock.now, 5)
     await ending.remove(queue, job.id)
     await reading.page(queue.store, Wanted(kind=JobKind.BATCH, after=lines.id))

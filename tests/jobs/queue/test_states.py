@@ -23,7 +23,7 @@ from llmproxy.jobs import ending
 from llmproxy.jobs.changes import Changes
 from llmproxy.jobs.job import Claimed, NewJob, PutOff
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import TRAITS, ItemStatus, JobKind, JobStatus, Step
+from llmproxy.jobs.states import BATCH_STEPS, TRAITS, ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items, jobs, requests, results
 from llmproxy.wire.errors import Conflict
@@ -122,15 +122,15 @@ class QueueMachine(RuleBasedStateMachine):
 
     # what workers do
 
-    @rule(worker=WORKERS, limit=st.integers(1, 3), calls=st.booleans())
-    def claim(self, worker: str, limit: int, calls: bool) -> None:
-        self.claimed(worker, limit, calls=calls)
+    @rule(worker=WORKERS, limit=st.integers(1, 3), lane=st.sampled_from(Lane))
+    def claim(self, worker: str, limit: int, lane: Lane) -> None:
+        self.claimed(worker, limit, lane)
 
     @rule(worker=WORKERS, limit=st.integers(1, 6), rounds=st.integers(1, 3), failing=st.sets(st.integers(0, 5)))
     def work(self, worker: str, limit: int, rounds: int, failing: set[int]) -> None:
         """Claims, and does at once what there is to do."""
         for _ in range(rounds):
-            for number, item in enumerate(self.claimed(worker, limit, calls=True)):
+            for number, item in enumerate(self.claimed(worker, limit, Lane.ALL)):
                 if item.step is Step.VALIDATE:
                     self.find(worker, item, 3, 3)
                 self.end(worker, item, fails=number in failing and item.step is Step.CALL)
@@ -239,16 +239,17 @@ class QueueMachine(RuleBasedStateMachine):
             if status.get(id) != ItemStatus.RUNNING:
                 self.lose(id)
 
-    def claimed(self, worker: str, limit: int, *, calls: bool) -> Sequence[Claimed]:
+    def claimed(self, worker: str, limit: int, lane: Lane) -> Sequence[Claimed]:
         for row in self.rows(items):
             if (row["leased_until"] or self.clock.now) < self.clock.now:
                 self.lose(row["id"])
-        claimed = self.do(self.queue.claim(worker, limit, LEASE, calls=calls))
+        claimed = self.do(self.queue.claim(worker, limit, LEASE, lane))
         assert len(claimed) <= limit
         for item in claimed:
             assert item.id not in self.held, "two have it at once"
             assert item.id not in self.counted, "it runs though it is over"
-            assert calls or item.step is not Step.CALL
+            assert lane is not Lane.STEPS or item.step in BATCH_STEPS
+            assert lane is not Lane.MESSAGES or item.step is Step.DELIVER
             self.held[item.id] = (worker, item)
         return claimed
 

@@ -9,7 +9,7 @@ from sqlalchemy import Table, func, select
 from llmproxy.jobs import reading, transitions
 from llmproxy.jobs.job import Claimed, Failure, Item, Job, NewCall, NewJob, Result, Tokens
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
+from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items
 
@@ -85,7 +85,7 @@ def closing(queue: Queue, item: Claimed, result: Result) -> Result:
 async def batch(queue: Queue, number: int = 3, worker: str = "w", **more: Any) -> Job:
     """A batch whose first step has found and added so many calls."""
     made = await queue.submit(NewJob(JobKind.BATCH, PATH, **more), [])
-    [first] = [item for item in await claim(queue, worker, calls=False) if item.job.id == made.id]
+    [first] = [item for item in await claim(queue, worker, lane=Lane.STEPS) if item.job.id == made.id]
     assert first.step is Step.VALIDATE
     assert await queue.begin(first, worker, number, "model") is not None
     assert await queue.add(first, worker, some_calls(number))

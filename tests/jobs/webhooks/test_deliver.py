@@ -121,6 +121,17 @@ async def test_the_receiver_says_when(database: Database) -> None:
         ("²".encode("latin-1"), lambda seconds: seconds == 0),
         (b"", lambda seconds: seconds == 0),
     ],
+    ids=[
+        "seconds",
+        "far too many",
+        "a date to come",
+        "a date gone by",
+        "its other form",
+        "a word",
+        "less",
+        "no digit",
+        "nothing",
+    ],
 )
 def test_retry_after(value: bytes, holds: Callable[[float], bool]) -> None:
     assert holds(asked_seconds([(b"retry-after", value)]))

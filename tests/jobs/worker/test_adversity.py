@@ -17,7 +17,7 @@ from llmproxy.jobs.job import Claimed, PutOff, Result
 from llmproxy.jobs.patience import Patience
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.rooms import JobRooms
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
+from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.worker import Workers
 from llmproxy.wire.errors import Unavailable
 from tests.jobs.opened import PATIENCE, calls, opened, over, submit
@@ -34,7 +34,7 @@ async def working(jobs: JobRooms, handler: Handler) -> AsyncIterator[Workers]:
     """Workers of the test's own, which have calls done by ``handler``."""
     settings = jobs.proxy.settings.model_copy(update={"task_queue_workers": 2})
     handlers = {(JobKind.TASK, Step.CALL): handler}
-    workers = Workers(jobs.queue, handlers, Holding(settings, jobs.proxy.upstreams), settings, ignore)
+    workers = Workers(jobs.queue, handlers, Lane.ALL, Holding(settings, jobs.proxy.upstreams), settings, ignore)
     workers.open()
     try:
         yield workers

@@ -1,7 +1,6 @@
 """What is done now and then: leases of the dead come back, what is lost here is dropped, old things go."""
 
 import asyncio
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from llmproxy.jobs.holding import Holding
 from llmproxy.jobs.identity import is_dead, this_worker
 from llmproxy.jobs.job import Claimed, PutOff, Result
 from llmproxy.jobs.patience import Patience
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
+from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.worker import Workers
 from tests.jobs.opened import calls, opened, over, submit, until
 from tests.scripted import marker
@@ -37,7 +36,7 @@ def test_a_worker_is_dead_when_its_process_is() -> None:
     assert not is_dead(this_worker())
 
 
-@pytest.mark.parametrize("name", ["", "elsewhere", f"elsewhere:{os.getpid()}:1.0:ab", "a:b:c:d"])
+@pytest.mark.parametrize("name", ["", "elsewhere", "elsewhere:1:1.0:ab", "a:b:c:d"])
 def test_of_other_machines_nothing_is_known(name: str) -> None:
     assert not is_dead(name)
 
@@ -170,6 +169,7 @@ async def test_a_handler_that_crashes_ends_the_item_with_a_reason(upstream: Scri
         workers = Workers(
             jobs.queue,
             handlers,
+            Lane.ALL,
             Holding(settings, jobs.proxy.upstreams),
             settings,
             lambda *told: tried.append(told[-1]),

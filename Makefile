@@ -3,6 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# tests of one file stay together; more of them wait than work
+PROCESSES := --numprocesses 3 --dist loadfile
 HOST ?= http://127.0.0.1:4141
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -11,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench load docs clean
+.PHONY: help demo test coverage check soak bench load docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,7 +22,10 @@ demo: $(VENV)/demo.stamp ## a real small model, the proxy and a tour; ARGS=--onc
 	@$(BIN)/llmproxy demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## all tests with coverage by branch; ARGS goes to pytest
-	$(BIN)/python -m pytest --cov --numprocesses 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --cov $(PROCESSES) $(ARGS)
+
+coverage: $(VENV)/dev.stamp ## the same, and the programs that the tests start are followed too
+	$(BIN)/python -m pytest --cov --cov-config=tests/children.toml $(PROCESSES) $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, format, types, imports, rendered pages
 	$(BIN)/ruff check .
@@ -30,6 +35,11 @@ check: $(VENV)/dev.stamp ## lint, format, types, imports, rendered pages
 	$(BIN)/lint-imports
 	$(BIN)/python docs/render.py --check
 	$(BIN)/python -m deploy.grafana.build --check
+
+soak: $(VENV)/dev.stamp ## kill the server again and again, and share a queue among workers; minutes
+	$(BIN)/python -m tests.jobs.crash.trial --rows 500 --kills 25
+	$(BIN)/python -m tests.jobs.crash.sharing --items 5000
+	$(BIN)/python -m tests.jobs.crash.sharing --items 5000 --kill
 
 bench: $(VENV)/dev.stamp ## measure against other proxies; needs gcc, nginx and wrk
 	$(BIN)/python bench/run.py $(ARGS)

@@ -208,7 +208,7 @@ class Workers:
         try:
             return await self._handlers[item.job.kind, item.step](item, run.patience)
         except ProxyError as error:
-            return PutOff(_BACKOFF.seconds(item.attempts + 1, error), counts=False)
+            return PutOff(_BACKOFF.seconds(item.claims, error), counts=False)
         except Exception:  # a defect of ours must end the item with a reason: otherwise it would run for ever
             log.exception("an item of job %s crashed", item.job.id)
             if item.attempts + 1 < self._most_attempts:

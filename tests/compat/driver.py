@@ -76,10 +76,10 @@ def unknown_model(client: Any, prompt: str, headers: dict[str, str]) -> Any:
 
 def passed_through(client: Any, prompt: str, headers: dict[str, str]) -> Any:
     """Paths that the proxy does not know, a body-less POST and DELETE, and query arrays, as this client writes them."""
-    listed = client.get("/files", cast_to=object, options={"params": {"include": ["a", "b"]}})
-    cancelled = client.post("/batches/batch_1/cancel", cast_to=object)
-    deleted = client.delete("/files/file-1", cast_to=object)
-    uploaded = client.files.with_raw_response.create(file=("in.jsonl", b"{}\n"), purpose="batch")
+    listed = client.get("/uploads", cast_to=object, options={"params": {"include": ["a", "b"]}})
+    cancelled = client.post("/uploads/upload_1/cancel", cast_to=object)
+    deleted = client.delete("/uploads/upload_1", cast_to=object)
+    uploaded = client.audio.transcriptions.with_raw_response.create(file=("in.wav", b"{}\n"), model="scripted")
     return {
         "targets": [listed["target"], cancelled["target"], deleted["target"]],
         "methods": [listed["method"], cancelled["method"], deleted["method"]],

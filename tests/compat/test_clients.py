@@ -116,8 +116,8 @@ def test_models_are_read(report: Report) -> None:
 def test_other_calls_pass_through(report: Report) -> None:
     result = report.result("passed_through")
     assert result["methods"] == ["GET", "POST", "DELETE"]
-    assert result["targets"][0] == "/v1/files?include%5B%5D=a&include%5B%5D=b"
-    assert result["targets"][1:] == ["/v1/batches/batch_1/cancel", "/v1/files/file-1"]
+    assert result["targets"][0] == "/v1/uploads?include%5B%5D=a&include%5B%5D=b"
+    assert result["targets"][1:] == ["/v1/uploads/upload_1/cancel", "/v1/uploads/upload_1"]
     assert result["upload"] > 0
 
 

@@ -54,7 +54,7 @@ async def test_an_upstream_that_is_away_is_a_502_and_may_come_back(proxy: MakePr
                 outcome = await ask(http, CHAT, CHAT.request(prompt, stream=stream))
                 assert outcome.status == 502
                 assert refused(outcome)["code"] == "upstream_unreachable"
-            assert (await http.get("/v1/files")).status_code == 502
+            assert (await http.get("/v1/uploads")).status_code == 502
             assert (await http.get("/health")).status_code == 200
             assert (await http.get("/ready")).status_code == 503
             upstream.up()

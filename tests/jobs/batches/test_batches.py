@@ -184,7 +184,7 @@ def test_cancelling_keeps_what_is_done(proxy: MakeProxy, upstream: ScriptedUpstr
         lines = [request("done", word), *(request(f"r{n}", f"{n} {word} [script:gate={gate.name}]") for n in range(5))]
         batch = created(client, *lines)
         until(client, batch.id, lambda seen: seen.request_counts.completed == 1)  # type: ignore[union-attr]  # it has them
-        in_flight = upstream.journal.wait(word, 2)
+        in_flight = upstream.journal.wait(f"0 {word}")
         told = client.batches.cancel(batch.id)
         assert told.status in ("cancelling", "cancelled")
         over = ended(client, batch.id)

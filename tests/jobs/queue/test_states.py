@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import Table
 
-from llmproxy.database.engine import Database, open_database
+from llmproxy.database.engine import Database
 from llmproxy.jobs import ending
 from llmproxy.jobs.changes import Changes
 from llmproxy.jobs.job import Claimed, NewJob, PutOff
@@ -27,13 +27,11 @@ from llmproxy.jobs.states import BATCH_STEPS, TRAITS, ItemStatus, JobKind, JobSt
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items, jobs, requests, results
 from llmproxy.wire.errors import Conflict
-from tests.databases import sqlite_url
 from tests.jobs.queue.lawful import ENDED, Row, check_items, check_jobs
-from tests.jobs.queue.working import LEASE, PATH, Clock, bad, closing, good, some_calls
+from tests.jobs.queue.working import LEASE, PATH, Clock, bad, closing, good, made, opened, some_calls
 
 T = TypeVar("T")
 Held = tuple[str, Claimed]
-
 WORKERS = st.sampled_from(["a", "b"])
 #: one of those that there are
 WHICH = st.integers(0, 20)
@@ -43,7 +41,6 @@ class QueueMachine(RuleBasedStateMachine):
     """Jobs of every kind, two workers, one clock. ``empty`` is the file of a new database."""
 
     empty: Path
-
     ids = Bundle("ids")
 
     def __init__(self) -> None:
@@ -52,7 +49,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         file = Path(self.folder.name) / "x.db"
         shutil.copy(self.empty, file)
-        self.database: Database = self.do(_opened(file))
+        self.database: Database = self.do(opened(file))
         # past the program, and quicker
         self.looking = sqlite3.connect(file)
         self.looking.row_factory = sqlite3.Row
@@ -285,29 +282,18 @@ class QueueMachine(RuleBasedStateMachine):
         assert [self.rows(table) for table in (jobs, items, results, requests)] == before
 
 
-async def _opened(file: Path) -> Database:
-    database = open_database(sqlite_url(file))
-    await database.verify()
-    return database
-
-
 @pytest.fixture
 def empty(tmp_path: Path) -> Path:
     """A new database's file: making its tables for each example would cost more than all the rest."""
     file = tmp_path / "empty.db"
-    asyncio.run(_made(file))
+    asyncio.run(made(file))
     return file
-
-
-async def _made(file: Path) -> None:
-    async with open_database(sqlite_url(file)) as database:
-        await database.verify()
 
 
 def test_no_order_of_events_is_wrong(empty: Path) -> None:
     run_state_machine_as_test(
         type("Machine", (QueueMachine,), {"empty": empty}),
         settings=settings(
-            max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=25, stateful_step_count=35, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

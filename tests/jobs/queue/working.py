@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Table, func, select
 
+from llmproxy.database.engine import Database, open_database
 from llmproxy.jobs import reading, transitions
 from llmproxy.jobs.job import Claimed, Failure, Item, Job, NewCall, NewJob, Result, Tokens
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items
+from tests.databases import sqlite_url
 
 PATH = "/v1/chat/completions"
 #: what a lease lasts
@@ -113,3 +116,15 @@ async def steps_of(store: Store, job: Job) -> dict[str, str]:
 async def count(store: Store, table: Table) -> int:
     query = select(func.count()).select_from(table)
     return int((await store.read(lambda connection: connection.execute(query))).scalar_one())
+
+
+async def opened(file: Path) -> Database:
+    """The SQLite database in a file, with its schema."""
+    database = open_database(sqlite_url(file))
+    await database.verify()
+    return database
+
+
+async def made(file: Path) -> None:
+    """Makes the file of a new database."""
+    await (await opened(file)).close()

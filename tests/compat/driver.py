@@ -5,6 +5,7 @@ Reads ``{"url": ..., "jobs": [...]}`` from standard input. Needs nothing but the
 
 import json
 import sys
+import time
 from typing import Any
 
 import openai
@@ -87,6 +88,64 @@ def passed_through(client: Any, prompt: str, headers: dict[str, str]) -> Any:
     }
 
 
+def batch(client: Any, prompt: str, headers: dict[str, str]) -> Any:
+    """A file, a batch of it, its output, and all of them listed."""
+    body = {"model": "scripted", "messages": [{"role": "user", "content": prompt}]}
+    line = {"custom_id": "one", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    file = client.files.create(file=("in.jsonl", json.dumps(line).encode() + b"\n"), purpose="batch")
+    made = client.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h", metadata={"who": "compat"}
+    )
+    ends = time.monotonic() + 30
+    while (seen := client.batches.retrieve(made.id)).status not in ("completed", "failed"):
+        if time.monotonic() > ends:
+            raise TimeoutError(seen.status)
+        time.sleep(0.05)
+    answer = json.loads(client.files.content(seen.output_file_id).text)
+    return {
+        "made": made.status,
+        "status": seen.status,
+        "counts": [seen.request_counts.total, seen.request_counts.completed, seen.request_counts.failed],
+        "metadata": seen.metadata,
+        "text": answer["response"]["body"]["choices"][0]["message"]["content"],
+        "listed": made.id in [each.id for each in client.batches.list(limit=1)],
+        "files": {file.id, seen.output_file_id} <= {each.id for each in client.files.list(limit=1)},
+        "deleted": client.files.delete(file.id).deleted,
+    }
+
+
+def background(client: Any, prompt: str, headers: dict[str, str]) -> Any:
+    """A Response of the background, followed from its middle, continued, looked into and deleted."""
+    events = client.responses.create(model="scripted", input=prompt, background=True, stream=True)
+    known = [next(iter(events)) for _ in range(3)]
+    id, last = known[0].response.id, known[-1].sequence_number
+    rest = list(client.responses.retrieve(id, stream=True, starting_after=last))
+    done = client.responses.retrieve(id)
+    again = client.responses.create(model="scripted", input="and then?", previous_response_id=id)
+    items = [item.role for item in client.responses.input_items.list(id)]
+    client.responses.delete(id)
+    return {
+        "numbers": [event.sequence_number for event in (*known, *rest)],
+        "last": rest[-1].type,
+        "status": done.status,
+        "text": done.output_text,
+        "again": again.previous_response_id == id,
+        "items": items,
+    }
+
+
+def stored_chat(client: Any, prompt: str, headers: dict[str, str]) -> Any:
+    """A chat completion that is kept, found and deleted."""
+    said = [{"role": "user", "content": prompt}]
+    made = client.chat.completions.create(model="scripted", messages=said, store=True, metadata={"who": prompt[:64]})
+    found = client.chat.completions.retrieve(made.id)
+    listed = [each.id for each in client.chat.completions.list(metadata={"who": prompt[:64]})]
+    messages = [message.content for message in client.chat.completions.messages.list(made.id)]
+    gone = client.chat.completions.delete(made.id).deleted
+    same = found.choices[0].message.content == made.choices[0].message.content
+    return {"same": same, "listed": listed == [made.id], "messages": messages == [prompt], "deleted": gone}
+
+
 def wrong_method(client: Any, prompt: str, headers: dict[str, str]) -> Any:
     return client.delete(str(client.base_url).replace("/v1/", "/health"), cast_to=object)
 
@@ -105,6 +164,9 @@ CALLS = {
         models,
         unknown_model,
         passed_through,
+        batch,
+        background,
+        stored_chat,
         wrong_method,
     )
 }

@@ -41,6 +41,7 @@ def jobs() -> list[Job]:
     made = [Job(call, call, f"{marker()} [script:words=9]") for call in SUCCESSES]
     made += [Job(call, call) for call in ("models", "unknown_model", "passed_through", "wrong_method")]
     made.append(Job("embeddings", "embeddings", "first"))
+    made += [Job(call, call, f"{marker()} [script:words=9]") for call in ("batch", "background", "stored_chat")]
     for status in CLASSES:
         for call in ("chat_plain", "chat_stream"):
             made.append(Job(f"{call} {status}", call, f"{marker()} [script:status={status}]"))
@@ -119,6 +120,33 @@ def test_other_calls_pass_through(report: Report) -> None:
     assert result["targets"][0] == "/v1/uploads?include%5B%5D=a&include%5B%5D=b"
     assert result["targets"][1:] == ["/v1/uploads/upload_1/cancel", "/v1/uploads/upload_1"]
     assert result["upload"] > 0
+
+
+def test_files_and_batches(report: Report) -> None:
+    result = report.result("batch")
+    assert result.pop("text").startswith("answer-")
+    assert result == {
+        "made": "validating",
+        "status": "completed",
+        "counts": [1, 1, 0],
+        "metadata": {"who": "compat"},
+        "listed": True,
+        "files": True,
+        "deleted": True,
+    }
+
+
+def test_responses_of_the_background(report: Report) -> None:
+    result = report.result("background")
+    assert result.pop("text").startswith("answer-")
+    numbers = result.pop("numbers")
+    assert numbers == list(range(len(numbers)))
+    assert result == {"last": "response.completed", "status": "completed", "again": True, "items": ["user"]}
+
+
+def test_stored_chat_completions(report: Report) -> None:
+    result = report.result("stored_chat")
+    assert result == {"same": True, "listed": True, "messages": True, "deleted": True}
 
 
 @pytest.mark.parametrize("call", ["chat_plain", "chat_stream"])

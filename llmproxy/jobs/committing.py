@@ -9,6 +9,7 @@ from llmproxy.jobs.job import Claimed, Failure, Result
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.retry import Backoff
 from llmproxy.jobs.states import ItemStatus
+from llmproxy.jobs.store import DEFECTS
 from llmproxy.wire.errors import InternalError, ProxyError
 
 log = logging.getLogger(__name__)
@@ -24,9 +25,6 @@ _GATHER_SECONDS = 0.03
 _CLOSE_SECONDS = 3.0
 
 _BACKOFF = Backoff(longest=10.0)
-
-#: what no database raises
-_DEFECTS = (LookupError, AttributeError, TypeError, AssertionError)
 
 _UNKEPT = "The proxy could not keep the answer to this item."
 
@@ -142,4 +140,4 @@ def crashed(message: str) -> Result:
 def passes(error: ProxyError) -> bool:
     """Whether what the database did not take may be taken later."""
     cause = error.__cause__
-    return cause is None or (fault_of(cause).passes and not isinstance(cause, _DEFECTS))
+    return cause is None or (fault_of(cause).passes and not isinstance(cause, DEFECTS))

@@ -18,7 +18,7 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 
 _TRIES = 4
 #: what no database raises
-_DEFECTS = (LookupError, AttributeError, TypeError, AssertionError)
+DEFECTS = (LookupError, AttributeError, TypeError, AssertionError)
 _RETRY = ((b"retry-after", b"2"),)
 
 
@@ -60,7 +60,7 @@ class Store:
 
 def _translated(error: Exception) -> ProxyError:
     fault = fault_of(error)
-    if isinstance(error, _DEFECTS):
+    if isinstance(error, DEFECTS):
         log.error("a piece of work on the jobs is wrong", exc_info=error)
     if fault is Fault.REFUSED:
         if _is_of_text(error):

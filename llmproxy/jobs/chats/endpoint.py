@@ -21,6 +21,7 @@ from llmproxy.wire.documents import peek
 from llmproxy.wire.echo import echo_of, echoing
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.vocabulary import Reason
 
 
 class ChatsEndpoint:
@@ -74,6 +75,8 @@ class Keeping:
         exchange, draft = self._exchange, self.asked.draft
         # there is a body once the whole of it came
         document = peek(exchange.response_body)
+        if exchange.stored is Reason.TOO_LARGE and document is None:
+            self._answers.lose()
         if document is None or self.asked.endpoint.dialect.flaw(document) is not None:
             return
         own = {"object": "chat.completion", "request_id": exchange.request_id}

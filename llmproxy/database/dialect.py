@@ -80,8 +80,12 @@ class Dialect(Protocol):
         """A text as ``texts_added`` takes it. The words are letters and digits only, see ``wire.words``."""
         ...
 
-    def texts_found(self, name: str, phrases: Sequence[Phrase]) -> Select[Any]:
-        """The ids, labelled ``id``, of the texts that hold every one of the phrases, one at least: any order."""
+    def texts_found(
+        self, name: str, phrases: Sequence[Phrase], before: int | None, limit: int
+    ) -> Sequence[Select[Any]]:
+        """Queries for the ids of the texts that hold every one of the phrases, one at least: the highest ids, at most
+        ``limit``, below ``before`` if that is given. Where one gives fewer than ``limit``, the next one is to be asked.
+        """
         ...
 
     def texts_deleted(self, name: str, ids: Sequence[int]) -> Delete:

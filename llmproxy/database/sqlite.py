@@ -148,11 +148,17 @@ class Sqlite:
     def text_of(self, words: Phrase) -> str:
         return " ".join(words)
 
-    def texts_found(self, name: str, phrases: Sequence[Phrase]) -> Select[Any]:
+    def texts_found(
+        self, name: str, phrases: Sequence[Phrase], before: int | None, limit: int
+    ) -> Sequence[Select[Any]]:
         # a string in quotes is a phrase, and strings side by side must all be there
         wanted = " ".join(f'"{" ".join(phrase)}"' for phrase in phrases)
         id = literal_column("rowid", Integer).label("id")
-        return select(id).select_from(table_named(name)).where(literal_column(name).op("MATCH")(wanted))
+        found = select(id).select_from(table_named(name)).where(literal_column(name).op("MATCH")(wanted))
+        if before is not None:
+            found = found.where(id < before)
+        # the index is kept in this order
+        return [found.order_by(id.desc()).limit(limit)]
 
     def texts_deleted(self, name: str, ids: Sequence[int]) -> Delete:
         id: ColumnClause[int] = column("rowid", Integer)

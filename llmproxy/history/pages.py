@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Subquery, literal, literal_column, select, tuple_
 
+from llmproxy.database.dialect import Phrase
 from llmproxy.database.engine import Database
 from llmproxy.history.tables import HISTORY_TEXTS, history
 from llmproxy.history.wanted import Page, Place, Wanted
@@ -73,14 +74,11 @@ async def _walked(database: Database, wanted: Wanted, columns: Sequence[Any]) ->
 
 async def _searched(database: Database, wanted: Wanted, columns: Sequence[Any]) -> tuple[list[Row], Place | None]:
     """The same among the texts that hold the phrases: by id, as the index knows them."""
-    texts = database.dialect.texts_found(HISTORY_TEXTS, wanted.text)
-    id = texts.selected_columns.id
     conditions = [condition for _, condition in _filters(wanted)]
     rows: list[Row] = []
     place, looked_at, stride = wanted.after, 0, FIRST_STRIDE
     while looked_at < MOST_TEXTS:
-        behind = texts if place is None else texts.where(id < place.id)
-        found = [row["id"] for row in await _rows(database, behind.order_by(id.desc()).limit(stride))]
+        found = await _found(database, wanted.text, place, stride)
         if found:
             these = select(*columns).where(history.c.id.in_(found), *conditions).order_by(history.c.id.desc())
             rows += await _rows(database, these.limit(wanted.limit + 1 - len(rows)))
@@ -89,6 +87,16 @@ async def _searched(database: Database, wanted: Wanted, columns: Sequence[Any]) 
             break
         looked_at, stride = looked_at + stride, min(4 * stride, LONGEST_TEXTS)
     return rows, place
+
+
+async def _found(database: Database, text: Sequence[Phrase], place: Place | None, limit: int) -> list[int]:
+    """The ids of the texts behind the place, highest first."""
+    found: list[int] = []
+    for query in database.dialect.texts_found(HISTORY_TEXTS, text, None if place is None else place.id, limit):
+        found = [row["id"] for row in await _rows(database, query)]
+        if len(found) == limit:
+            break
+    return found
 
 
 def _split(wanted: Wanted) -> tuple[list[Condition], list[Condition]]:

@@ -97,8 +97,8 @@ async def forget(database: Database, before: float) -> None:
 
 async def erase(connection: AsyncConnection, user: str | None, session: str | None) -> None:
     """Removes the sums of a user, of a session, or of one's part in the other, and takes them off the users' sums."""
-    wanted = [column == value for column, value in ((sessions.c.user_name, user), (sessions.c.session, session))
-              if value is not None]  # fmt: skip
+    both = ((sessions.c.user_name, user), (sessions.c.session, session))
+    wanted = [column == value for column, value in both if value is not None]
     if session is None:
         await connection.execute(delete(users).where(users.c.user_name == user))
     else:

@@ -89,8 +89,8 @@ def test_the_decisive_characters_are_marked() -> None:
 
 def test_what_would_move_the_cursor_is_replaced() -> None:
     hostile = {**DOCUMENT, "model": "\x1b[2Jm", "because": ["\x1b[31mred"]}
-    hostile["differences"] = [{"path": "\x1bp", "kind": "text", "note": "", "spans": [
-        {"before": "\x1b", "ours": "\x07", "theirs": "\r", "after": "\u202e"}]}]  # fmt: skip
+    span = {"before": "\x1b", "ours": "\x07", "theirs": "\r", "after": "\u202e"}
+    hostile["differences"] = [{"path": "\x1bp", "kind": "text", "note": "", "spans": [span]}]
     assert not [each for line in lines(hostile) for each in line if not each.isprintable()]
 
 

@@ -55,8 +55,9 @@ def main() -> None:
     parser.add_argument("--embedding", action="store_true", help="serve embeddings instead of chat")
     arguments = parser.parse_args()
     server = xllamacpp.Server(parameters(arguments.alias, arguments.port, arguments.embedding))
-    print(server.listening_address, flush=True)
     with contextlib.suppress(KeyboardInterrupt):
+        # whoever reads the URL may press Ctrl-C before this line is over
+        print(server.listening_address, flush=True)
         sys.stdin.buffer.read()
 
 

@@ -88,7 +88,7 @@ def flush(
     client = operator(url)
     if every and not yes and not dry_run:
         found = client.flush({**selector, "dry_run": True})
-        typer.confirm(f"Remove {_count(found)}?", abort=True, err=True)
+        _confirm(f"Remove {_count(found)}?")
     done = client.flush({**selector, "dry_run": dry_run})
     typer.echo(f"{'would remove' if dry_run else 'removed'} {_count(done)}")
 
@@ -99,6 +99,18 @@ def seconds(age: str) -> float:
     if match is None:
         raise typer.BadParameter(f"{age!r} is no age; write it like 90s, 15m, 24h or 7d")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def _confirm(question: str) -> None:
+    """Raises ``typer.Abort`` for no, and where nobody can answer."""
+    try:
+        sure = typer.confirm(question, err=True)
+    except typer.Abort:
+        # the cursor is still behind the question
+        typer.echo(err=True)
+        raise
+    if not sure:
+        raise typer.Abort
 
 
 def _given(**selector: object) -> dict[str, object]:

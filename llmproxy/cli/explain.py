@@ -76,8 +76,9 @@ def _key(key: Json) -> Iterator[str]:
 def _nearest(document: Json) -> str:
     nearest = document["nearest"]
     earlier = duration(max(0.0, document["created_at"] - nearest["created_at"]))
+    compared = f"{document['compared']:,} earlier {'one' if document['compared'] == 1 else 'ones'}"
     return (
-        f"most like it, of {document['compared']:,} earlier ones: {printable(nearest['request_id'], 100)}, "
+        f"most like it, of {compared}: {printable(nearest['request_id'], 100)}, "
         f"{earlier} before, {nearest['similarity']:.1%} the same"
     )
 

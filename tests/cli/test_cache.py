@@ -166,6 +166,16 @@ def test_all_asks_first_and_goes_on_only_with_a_yes(
     assert api.asked[-1][2] == {"all": True, "dry_run": False}
 
 
+def test_where_nobody_can_answer_nothing_is_removed(
+    llmproxy: Program, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    outcome = llmproxy("cache", "flush", "--all", "--url", api.url)
+    assert outcome.code == 1
+    assert outcome.err.splitlines()[-1] == "llmproxy: stopped"
+    assert [body for _, _, body, _ in api.asked] == [{"all": True, "dry_run": True}]
+
+
 def test_a_yes_given_beforehand_is_not_asked_for(llmproxy: Program, api: Api) -> None:
     assert llmproxy("cache", "flush", "--all", "--yes", "--url", api.url).code == 0
     assert [body for _, _, body, _ in api.asked] == [{"all": True, "dry_run": False}]

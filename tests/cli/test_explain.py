@@ -87,6 +87,10 @@ def test_the_decisive_characters_are_marked() -> None:
     ]
 
 
+def test_a_single_earlier_request_is_one() -> None:
+    assert "most like it, of 1 earlier one: req-1, 60.0 s before, 98.5% the same" in lines({**DOCUMENT, "compared": 1})
+
+
 def test_what_would_move_the_cursor_is_replaced() -> None:
     hostile = {**DOCUMENT, "model": "\x1b[2Jm", "because": ["\x1b[31mred"]}
     span = {"before": "\x1b", "ours": "\x07", "theirs": "\r", "after": "\u202e"}

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 
 from locust.env import Environment
 from locust.exception import StopTest
+from locust.runners import WorkerRunner
 from locust.stats import RequestStats, StatsEntry
 
 from llmproxy.cli.bench.asker import apart
-from llmproxy.cli.bench.offer import look
+from llmproxy.cli.bench.offer import Offer, look
 from llmproxy.cli.bench.usage import Usage
 from llmproxy.cli.bench.words import order, time_of, usage_of
 from llmproxy.cli.columns import aligned
@@ -20,6 +21,8 @@ from tests.load.verdict import Limits, Seen, verdict
 
 #: the methods under which times are kept that are none of a request: to a stream's first token, to a task's end
 FIRST_TOKEN, TASK = "TTFT", "TASK"
+#: said of a task in the place of what the cache did
+ACCEPTED = "accepted"
 #: of the X-Cache of a request that looked into the cache
 HITS, LOOKED_UP = {"hit", "stale"}, {"hit", "stale", "miss", "joined"}
 #: names of tasks that ask one question for an answer at once: their hits and misses can be compared
@@ -48,27 +51,32 @@ LIMITS = (
 class Judge:
     """Looks at the proxy before a run and at its process during it; says at the end how the run was.
 
-    ``host`` is the proxy's URL where none is given.
+    ``host`` is the proxy's URL where none is given. ``check`` raises ``Failure`` where nothing of an offer is wanted.
     """
 
-    def __init__(self, environment: Environment, host: str) -> None:
+    def __init__(self, environment: Environment, host: str, check: Callable[[Environment, Offer], None]) -> None:
         assert environment.parsed_options is not None, "locust was started as a program"
         self._environment = environment
         self._options: Namespace = environment.parsed_options
         self._host = host
+        self._check = check
         self._usage: Usage | None = None
-        self._running = False
+        self._running = self._stopping = False
         self._lines: list[str] = []
-        for event in ("test_start", "test_stop", "quitting", "quit"):
+        for event in ("test_start", "test_stopping", "test_stop", "quitting", "quit"):
             getattr(environment.events, event).add_listener(getattr(self, event))
 
     def look(self) -> None:
         """Finds out what the proxy offers, and tells the callers by the options: locust's workers get these. Raises
         ``Failure``."""
+        if not self._options.run_time:
+            raise Failure("the run time must be longer than 0")
         where = (self._environment.host or self._host).rstrip("/").removesuffix("/v1")
         self._environment.host = where
         key = self._options.api_key or None
-        self._options.offer = asdict(look(where, key, self._options.model or None, embedding=True))
+        offer = look(where, key, self._options.model or None, embedding=True)
+        self._check(self._environment, offer)
+        self._options.offer = asdict(offer)
         self._options.headers = apart("load") | ({"authorization": f"Bearer {key}"} if key else {})
         self._usage = Usage(where)
 
@@ -78,17 +86,29 @@ class Judge:
             self._look_again()
         assert self._environment.runner is not None, "it is what starts"
         assert self._usage is not None, "the proxy was looked at"
-        self._running = True
+        self._running, self._stopping = True, False
+        self._environment.stop_timeout = self._options.stop_timeout
         self._environment.runner.greenlet.spawn(self._watch, self._usage)
 
     def _look_again(self) -> None:
         try:
             self.look()
         except Failure as error:
+            assert self._environment.runner is not None, "it is what starts"
+            # the page shows it
+            self._environment.runner.log_exception("local", str(error), "")
             raise StopTest(str(error)) from None
         if self._environment.shape_class is not None:
             # a model that was loaded first took none of the run's time
             self._environment.shape_class.reset_time()  # type: ignore[no-untyped-call]
+
+    def test_stopping(self, **_: object) -> None:
+        """Who stops a run before its time, or a second time, does not wait for answers."""
+        shape = self._environment.shape_class
+        early = shape is not None and shape.get_run_time() < self._options.run_time  # type: ignore[no-untyped-call]
+        if early or self._stopping:
+            self._environment.stop_timeout = 0.0
+        self._stopping = True
 
     def test_stop(self, **_: object) -> None:
         if self._usage is not None and self._running:
@@ -102,10 +122,13 @@ class Judge:
         seen = _seen(self._environment.stats)
         limits = Limits(*(vars(self._options)[each.option.replace("-", "_")] * each.unit for each in LIMITS))
         checks = list(verdict(seen, limits))
-        self._environment.process_exit_code = int(any(check.kept is False for check in checks))
+        assert self._environment.runner is not None, "it is what quits"
+        broken = sum(each["count"] for each in self._environment.runner.exceptions.values())
+        self._environment.process_exit_code = int(bool(broken) or any(check.kept is False for check in checks))
         self._lines = [
             *("", *aligned(_table(self._environment.stats), left=2), ""),
             f"the proxy used {usage_of(self._usage.used)}",
+            *([f"exceptions of the load test itself: {broken:,}"] if broken else []),
             *("", *aligned((check.row for check in checks), left=1)),
         ]
 
@@ -117,6 +140,18 @@ class Judge:
         while self._running and usage is self._usage:
             usage.read()
             time.sleep(1)
+
+
+def tell_when_stopped(environment: Environment, worker: WorkerRunner) -> None:
+    """Has one of several processes report to the one that judges as soon as its callers are stopped."""
+
+    def stopped(**_: object) -> None:
+        # some seconds later nobody listens any more
+        worker._send_stats()
+        # it would wait for so long again, with nobody left to stop
+        environment.stop_timeout = 0.0
+
+    environment.events.test_stop.add_listener(stopped)  # type: ignore[no-untyped-call]
 
 
 def _table(stats: RequestStats) -> Iterator[list[str]]:
@@ -140,6 +175,8 @@ def _seen(stats: RequestStats) -> Seen:
         return _sum(stats, lambda entry: entry.name in wanted and _is_question(entry))
 
     asked, hot, compared = _sum(stats, _is_question), of({HOT_SET}, LOOKED_UP), {HOT_SET, LONG_TAIL}
+    accepted = _sum(stats, lambda entry: entry.name.endswith(f": {ACCEPTED}"))
+    ended = _sum(stats, lambda entry: entry.method == TASK)
     hit, miss = _quantile(of(compared, HITS), 0.5), _quantile(of(compared, {"miss"}), 0.5)
     return Seen(
         p95=_quantile(asked, 0.95),
@@ -147,6 +184,7 @@ def _seen(stats: RequestStats) -> Seen:
         errors=_sum(stats, lambda entry: entry.method != FIRST_TOKEN).fail_ratio if asked.num_requests else None,
         hit_rate=of({HOT_SET}, HITS).num_requests / hot.num_requests if hot.num_requests else None,
         quicker=None if hit is None or not miss else 1 - hit / miss,
+        finished=ended.num_requests / accepted.num_requests if accepted.num_requests else None,
     )
 
 

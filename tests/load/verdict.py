@@ -22,12 +22,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Seen:
-    """The same as it was; None for what was not asked."""
+    """The same as it was, and the share of tasks that were finished; None for what was not asked."""
 
     p95: float | None
     errors: float | None
     hit_rate: float | None
     quicker: float | None
+    finished: float | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ def verdict(seen: Seen, limits: Limits) -> Iterator[Check]:
     yield Check("requests that failed", share_of(errors), f"at most {share_of(limits.errors)}", kept)
     yield _at_least("hit rate of the hot set", rate, limits.hit_rate)
     yield _at_least("hits quicker than misses by", quicker, limits.quicker)
+    # they may wait until the load is over: how many make it says little, but none means that nobody works on them
+    finished = seen.finished
+    yield Check("finished tasks", share_of(finished), "some", None if finished is None else finished > 0)
 
 
 def _at_least(what: str, share: float | None, limit: float) -> Check:

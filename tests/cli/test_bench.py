@@ -18,6 +18,7 @@ from llmproxy.cli.bench.usage import Usage, from_metrics, serving
 from llmproxy.cli.bench.words import time_of
 from tests.cli.program import Program
 from tests.conftest import MakeProxy
+from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
 
@@ -123,7 +124,8 @@ class Broken(httpx.AsyncBaseTransport):
         await asyncio.sleep(0)
         if not self._statuses:
             raise httpx.ConnectError("gone")
-        return httpx.Response(self._statuses.pop(0), json={"error": {"message": "too\nmany"}, "task_id": "t1"})
+        document = {"error": {"message": "too\nmany"}, "task_id": "t1"}
+        return httpx.Response(self._statuses.pop(0), json=document, headers={"x-cache": "JOINED"})
 
 
 async def stage(name: str, *statuses: int) -> Figures:
@@ -162,6 +164,33 @@ async def test_a_task_that_takes_too_long_is_cancelled(upstream: ScriptedUpstrea
         gate.open()
         assert (task.completed, task.error) == (0, f"{id} was not over after 0 s, and was cancelled")
         assert (await http.get(f"/api/tasks/{id}")).json()["status"] in ("cancelling", "cancelled")
+
+
+async def test_a_run_that_is_ended_leaves_no_task_behind(upstream: ScriptedUpstream, front: Proxy) -> None:
+    gate = upstream.gate()
+    async with httpx.AsyncClient(base_url=front.url, trust_env=False) as http:
+        prompt = {"prompt": f"[script:gate={gate.name}]", "background": True}
+        id = (await http.post("/api/completions", json=prompt)).json()["task_id"]
+        run = asyncio.create_task(Asker(http, Offer("scripted")).finished(id, patience=60))
+        await gate.arrived.reached()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        gate.open()
+        assert (await http.get(f"/api/tasks/{id}")).json()["status"] in ("cancelling", "cancelled")
+
+
+def test_a_model_that_fails_now_and_then_is_measured(front: Proxy) -> None:
+    model = f"[script:status=500 times=1] {marker()}"
+    assert look(front.url, None, model).model == model
+
+
+async def test_an_answer_that_failed_spared_nothing() -> None:
+    async with httpx.AsyncClient(transport=Broken(*[502] * 20), base_url="http://broken") as http:
+        run = Run(Asker(http, Offer("m")), lambda: None)
+        await measured(STAGES[-1], run, 3600)
+    assert run.repeats.asked > run.repeats.new
+    assert run.repeats.spared == 0
 
 
 def test_the_process_behind_a_port_is_found(front: Proxy) -> None:

@@ -20,6 +20,8 @@ from llmproxy.jobs.states import JobStatus
 MAX_TOKENS = 32
 
 _TIMEOUT = 300.0
+#: seconds that the cancelling of a task may take
+_CANCELLING = 5.0
 #: between two looks at a task, in seconds: soon at first
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.02, 0.5, 1.3
 #: of an error's message
@@ -59,16 +61,23 @@ class Asker:
         return timed, str(document.get("task_id", ""))
 
     async def finished(self, id: str, patience: float) -> Task:
-        """The task when it is over; after ``patience`` seconds it is cancelled."""
+        """The task when it is over; after ``patience`` seconds it is cancelled, and so it is where the caller is."""
         try:
             async with asyncio.timeout(patience):
                 return await self._over(id)
+        except asyncio.CancelledError:
+            # whoever ends a run does not want the model server to go on with it
+            await self._cancel(id)
+            raise
         except TimeoutError:
-            with suppress(httpx.HTTPError):
-                await self._http.delete(f"/api/tasks/{id}")
+            await self._cancel(id)
             return Task(patience, 0, f"{id} was not over after {patience:.0f} s, and was cancelled")
         except (httpx.HTTPError, LookupError, TypeError, ValueError) as error:
             return Task(0.0, 0, f"{id}: {_said(error)}")
+
+    async def _cancel(self, id: str) -> None:
+        with suppress(httpx.HTTPError):
+            await self._http.delete(f"/api/tasks/{id}", timeout=_CANCELLING)
 
     async def _over(self, id: str) -> Task:
         pause = _FIRST_PAUSE

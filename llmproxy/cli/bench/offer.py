@@ -13,6 +13,8 @@ from llmproxy.cli.failure import Failure
 _TIMEOUT = 300.0
 #: of a list of models, so many are tried
 _MOST_TRIED = 8
+#: so often, because one that fails now and then is worth measuring
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def _names(models: Json) -> list[str]:
 def _answering(http: httpx.Client, names: Iterable[str]) -> str:
     """The first that chats. Raises ``Failure`` with what the last one said."""
     refused: Refused | None = None
-    for name in list(names)[:_MOST_TRIED]:
+    for name in list(names)[:_MOST_TRIED] * _TRIES:
         try:
             _try(http, "/v1/chat/completions", chat(name, 0, 1))
         except Refused as error:

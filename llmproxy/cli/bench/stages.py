@@ -127,7 +127,7 @@ async def _popular(run: Run, figures: Figures, seconds: float) -> None:
             run.add(figures, answer)
             run.repeats.asked += 1
             run.repeats.new += not again
-            run.repeats.spared += again and answer.cache in ("hit", "joined")
+            run.repeats.spared += again and not answer.error and answer.cache in ("hit", "joined")
             if figures.hopeless or perf_counter() >= until:
                 return
 

@@ -131,12 +131,14 @@ def _figure(figure: Figure) -> stat.Panel:
         .span(_FIGURE_WIDTH)
         .height(_FIGURE_HEIGHT)
         .no_value("-")
-        .targets(_targets(figure.queries))
+        .targets([_target(figure.query).instant()])
     )
 
 
 def _targets(queries: Sequence[Query]) -> list[Builder[Dataquery]]:
-    return [
-        prometheus.Dataquery().expr(query.expression).legend_format(query.legend).ref_id(chr(ord("A") + number))
-        for number, query in enumerate(queries)
-    ]
+    return [_target(query, number) for number, query in enumerate(queries)]
+
+
+def _target(query: Query, number: int = 0) -> prometheus.Dataquery:
+    made = prometheus.Dataquery().expr(query.expression).legend_format(query.legend)
+    return made.ref_id(chr(ord("A") + number))

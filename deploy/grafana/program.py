@@ -1,7 +1,7 @@
 """The dashboard of the program: model servers, cache, database, jobs, and what the processes use."""
 
 from deploy.grafana.panels import Board, Graph, Query
-from deploy.grafana.queries import CHOSEN, quantiles, rate
+from deploy.grafana.queries import CHOSEN, quantiles, rate, share
 
 PROGRAM = Board(
     "llmproxy-program",
@@ -19,8 +19,8 @@ PROGRAM = Board(
                 ),
                 Graph(
                     "Store faults",
-                    "Requests go on without what the tier keeps.",
-                    "short",
+                    "In a second. Requests go on without what the tier keeps.",
+                    "cps",
                     (
                         Query(
                             rate("llmproxy_store_faults_total", by="tier, kind"),
@@ -30,12 +30,13 @@ PROGRAM = Board(
                     ),
                 ),
                 Graph(
-                    "Lost observations",
-                    "What history, metrics and performance do not know.",
-                    "short",
+                    "Lost",
+                    "In a second: what history, metrics, performance and those who ask by an id do not get to know.",
+                    "cps",
                     (
                         Query(rate("llmproxy_history_lost_total"), "history"),
                         Query(rate("llmproxy_performance_lost_total"), "performance"),
+                        Query(rate("llmproxy_stored_answers_lost_total"), "stored answers"),
                         Query(rate("llmproxy_observe_faults_total", by="part"), "{{part}}", may_be_empty=True),
                     ),
                 ),
@@ -66,8 +67,8 @@ PROGRAM = Board(
                 ),
                 Graph(
                     "Evictions",
-                    "Answers that left a tier, by reason.",
-                    "short",
+                    "Answers that left a tier in a second, by reason.",
+                    "cps",
                     (
                         Query(
                             rate("llmproxy_cache_evictions_total", by="tier, reason"),
@@ -95,8 +96,8 @@ PROGRAM = Board(
                 ),
                 Graph(
                     "Tries",
-                    "By what came of them.",
-                    "short",
+                    "In a second, by what came of them.",
+                    "cps",
                     (Query(rate("llmproxy_job_tries_total", by="outcome"), "{{outcome}}", may_be_empty=True),),
                 ),
             ),
@@ -143,8 +144,10 @@ PROGRAM = Board(
                     "s",
                     (
                         Query(
-                            f"{rate('llmproxy_phase_seconds_sum', by='phase')}"
-                            f" / {rate('llmproxy_phase_seconds_count', by='phase')}",
+                            share(
+                                rate("llmproxy_phase_seconds_sum", by="phase"),
+                                rate("llmproxy_phase_seconds_count", by="phase"),
+                            ),
                             "{{phase}}",
                         ),
                     ),

@@ -1,7 +1,7 @@
 """The dashboard of requests: how fast and how well they are answered, and what the cache saves."""
 
 from deploy.grafana.panels import Board, Figure, Graph, Query
-from deploy.grafana.queries import CHOSEN, HITS, LOOKED_UP, in_range, quantiles, rate
+from deploy.grafana.queries import ASKED, CHOSEN, HITS, KEPT, LOOKED_UP, in_range, quantiles, rate, share
 
 REQUESTS = Board(
     "llmproxy-requests",
@@ -11,26 +11,30 @@ REQUESTS = Board(
         (
             "Now",
             (
-                Figure("Requests", "In a second.", "reqps", Query(rate("llmproxy_requests_total"))),
+                Figure("Requests", "To models, in a second.", "reqps", Query(rate("llmproxy_requests_total", ASKED))),
                 Figure(
                     "Hit rate",
                     "Of the requests that were looked up.",
                     "percentunit",
-                    Query(f"{rate('llmproxy_requests_total', HITS)} / {rate('llmproxy_requests_total', LOOKED_UP)}"),
+                    Query(share(rate("llmproxy_requests_total", HITS), rate("llmproxy_requests_total", LOOKED_UP))),
                 ),
                 Figure(
                     "Errors",
                     "Requests that the proxy or a model server failed, streams that broke off included.",
                     "percentunit",
                     Query(
-                        f"({rate('llmproxy_requests_failed_total')} or vector(0)) / {rate('llmproxy_requests_total')}"
+                        share(
+                            f"({rate('llmproxy_requests_failed_total', ASKED)} or vector(0))",
+                            rate("llmproxy_requests_total", ASKED),
+                        )
                     ),
                 ),
                 Figure(
                     "In flight",
-                    "Requests being answered now.",
+                    "Requests being answered now; what is passed through is not counted.",
                     "none",
-                    Query(f"sum(llmproxy_requests_in_flight{{{CHOSEN}}})"),
+                    # a scrape is in flight itself, as one of the endpoint "other"
+                    Query(f"sum(llmproxy_requests_in_flight{{{KEPT}}})"),
                 ),
                 Figure(
                     "Upstream time saved",
@@ -53,14 +57,14 @@ REQUESTS = Board(
                     "By what the cache did",
                     "Hits cost no generation; joined ones shared another's.",
                     "reqps",
-                    (Query(rate("llmproxy_requests_total", by="cache"), "{{cache}}"),),
+                    (Query(rate("llmproxy_requests_total", ASKED, "cache"), "{{cache}}"),),
                     stacked=True,
                 ),
                 Graph(
                     "By model",
                     "Models beyond the first hundred are `other`.",
                     "reqps",
-                    (Query(rate("llmproxy_requests_total", by="model"), "{{model}}"),),
+                    (Query(rate("llmproxy_requests_total", ASKED, "model"), "{{model}}"),),
                     stacked=True,
                 ),
                 Graph(
@@ -99,7 +103,7 @@ REQUESTS = Board(
                     "What the proxy adds",
                     "Duration without the model server's share.",
                     "s",
-                    quantiles("llmproxy_overhead_seconds"),
+                    quantiles("llmproxy_overhead_seconds", ASKED),
                 ),
                 Graph(
                     "First token",

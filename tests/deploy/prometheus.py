@@ -73,9 +73,12 @@ class Prometheus:
 
     def ask(self, expression: str) -> list[float]:
         """The values of an expression now, one for each series; what is no number is left out."""
+        return [value for value in self.shown(expression) if value == value]
+
+    def shown(self, expression: str) -> list[float]:
+        """The same with NaN, as a panel shows it."""
         answer = self._get("/api/v1/query", {"query": expression})
-        values = [float(series["value"][1]) for series in answer["result"]]
-        return [value for value in values if value == value]
+        return [float(series["value"][1]) for series in answer["result"]]
 
     def rules(self) -> dict[str, str]:
         """The alerts and how their last evaluation went: ``ok``, ``err`` or ``unknown``."""

@@ -74,6 +74,8 @@ def test_the_composition_fits_together() -> None:
     assert set(services) == {"proxy", "ollama", "prometheus", "grafana"}
     for service in services.values():
         assert set(service.get("depends_on", [])) <= set(services)
+        # what runs next year is what runs today
+        assert "build" in service or re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", service["image"])
         # nothing is offered to others than this machine
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
         for volume in service["volumes"]:
@@ -81,6 +83,28 @@ def test_the_composition_fits_together() -> None:
             assert (DEPLOY / source).exists() if source.startswith(".") else source in composed["volumes"]
     assert {name.removeprefix("LLMPROXY_").lower() for name in proxy["environment"]} <= Settings.model_fields.keys()
     assert (DEPLOY / proxy["build"] / "Dockerfile").exists()
+
+
+def test_a_service_is_waited_for_only_where_its_health_is_known() -> None:
+    services = read("compose.yaml")["services"]
+    waited = [(name, on) for name, service in services.items() for on in service.get("depends_on", [])]
+    for name, on in waited:
+        healthy = isinstance(services[name]["depends_on"], dict)
+        assert not healthy or "healthcheck" in services[on], on
+
+
+def test_what_the_composition_asks_for_is_written_where_it_looks() -> None:
+    asked = set(re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text()))
+    written = re.search(r'^echo "(\w+)=.*" > \.env$', (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    assert written is not None
+    assert asked == {written.group(1)}
+    assert (DEPLOY / ".gitignore").read_text().split() == [".env"]
+
+
+def test_nobody_has_a_password_for_grafana() -> None:
+    settings = read("compose.yaml")["services"]["grafana"]["environment"]
+    assert settings["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert (settings["GF_AUTH_DISABLE_LOGIN_FORM"], settings["GF_AUTH_BASIC_ENABLED"]) == ("true", "false")
 
 
 def test_what_is_named_in_one_file_is_there_in_the_other() -> None:

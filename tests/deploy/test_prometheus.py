@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from deploy.grafana.build import BOARDS
-from deploy.grafana.panels import Query
+from deploy.grafana.panels import Figure, Query
 from llmproxy.observe.catalogue import Catalogue
-from tests.deploy.prometheus import DEPLOY, Prometheus
+from tests.deploy.prometheus import DEPLOY, PATIENCE, Prometheus
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
@@ -71,12 +71,31 @@ def load(proxy: Proxy) -> None:
         assert client.post("/api/completions", json={"prompt": marker(), "background": True}).status_code == 202
 
 
+def filled_in(query: Query, interval: str = "5m") -> str:
+    """The expression as Grafana sends it, with rates over ``interval``."""
+    return query.expression.replace("$__rate_interval", interval).replace("$__range", "1h").replace("$instance", ".*")
+
+
 @pytest.mark.parametrize("query", QUERIES)
 def test_every_panel_shows_something(prometheus: Prometheus, query: Query) -> None:
-    values = prometheus.ask(
-        query.expression.replace("$__rate_interval", "5m").replace("$__range", "1h").replace("$instance", ".*")
-    )
-    assert values or query.may_be_empty
+    assert prometheus.ask(filled_in(query)) or query.may_be_empty
+
+
+def test_a_proxy_that_nobody_asks_is_shown_as_idle(prometheus: Prometheus) -> None:
+    """Not as NaN, and not as busy with being scraped."""
+    deadline = time.monotonic() + PATIENCE
+    while prometheus.ask('sum(rate(llmproxy_requests_total{endpoint!="metrics"}[3s])) > 0'):
+        assert time.monotonic() < deadline
+    assert prometheus.ask('rate(llmproxy_requests_total{endpoint="metrics"}[5s]) > 0')
+    panels = {panel.title: panel for board in BOARDS for panel in board.panels}
+    shown = {
+        title: prometheus.shown(filled_in(panel.query, "3s"))
+        for title, panel in panels.items()
+        if isinstance(panel, Figure)
+    }
+    assert (shown["Requests"], shown["In flight"], shown["Hit rate"], shown["Errors"]) == ([0.0], [0.0], [], [])
+    for query in panels["What the proxy adds"].queries:
+        assert prometheus.ask(filled_in(query, "3s")) == []
 
 
 @pytest.mark.parametrize("alert", sorted(ALERTS))
@@ -113,3 +132,7 @@ def test_the_dashboards_ask_what_the_declarations_say() -> None:
             [query.expression for query in panel.queries] for panel in board.panels
         ]
         assert all(panel["description"] for panel in panels)
+        # a number of now is asked for now, and not for each point of the time that is shown
+        assert {target["instant"] for panel in panels if panel["type"] == "stat" for target in panel["targets"]} <= {
+            True
+        }

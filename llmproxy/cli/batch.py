@@ -10,10 +10,9 @@ from llmproxy.cli.batches.api import BatchApi
 from llmproxy.cli.batches.run import Left, Paths
 from llmproxy.cli.batches.run import run as run_batch
 from llmproxy.cli.batches.standing import Standing, summary
-from llmproxy.cli.client import address
+from llmproxy.cli.client import base
 from llmproxy.cli.failure import Failure
-from llmproxy.cli.options import UrlFlag
-from llmproxy.config.load import load
+from llmproxy.cli.options import ApiKeyFlag, UrlFlag
 
 #: flaws of the input that are printed
 _MOST_FLAWS = 100
@@ -50,16 +49,7 @@ def run(
         ),
     ] = None,
     url: UrlFlag = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            "--api-key",
-            metavar="KEY",
-            envvar="OPENAI_API_KEY",
-            show_envvar=False,
-            help="Key of the proxy, where it asks for one [OPENAI_API_KEY].",
-        ),
-    ] = None,
+    api_key: ApiKeyFlag = None,
 ) -> None:
     """Send a file of requests, wait for the answers, and fetch them.
 
@@ -69,7 +59,7 @@ def run(
     paths = Paths(source, output, errors or output.with_name(f"{output.stem}.errors{output.suffix}"))
     if len({path.resolve() for path in (paths.source, paths.output, paths.errors)}) < 3:
         raise typer.BadParameter("input, output and errors must be three different files")
-    where = (url or address(load({}).settings)).rstrip("/").removesuffix("/v1")
+    where = base(url)
     with BatchApi(where, api_key) as api:
         try:
             done = run_batch(paths, api, Console(stderr=True, highlight=False))

@@ -34,6 +34,12 @@ def address(settings: Settings) -> str:
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
+def base(url: str | None) -> str:
+    """The proxy at ``url``, which may end in ``/v1``, else the one of this folder's settings. Raises
+    ``ConfigError``."""
+    return (url or address(load({}).settings)).rstrip("/").removesuffix("/v1")
+
+
 def operator(url: str | None) -> "Client":
     """The proxy at ``url``, else the one of this folder's settings, with the operator's rights. Raises
     ``ConfigError``."""

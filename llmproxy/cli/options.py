@@ -33,6 +33,16 @@ LogFormatFlag = Annotated[
     typer.Option("--log-format", metavar="FORMAT", help="text, json, or auto: text on a terminal, else json."),
 ]
 UrlFlag = Annotated[str | None, typer.Option("--url", metavar="URL", help="The running proxy [http://127.0.0.1:4141].")]
+ApiKeyFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        envvar="OPENAI_API_KEY",
+        show_envvar=False,
+        help="Key of the proxy, where it asks for one [OPENAI_API_KEY].",
+    ),
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 

@@ -3,31 +3,21 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+
+from llmproxy.observe.background import Background
 
 #: how long each sleep is, and how many of them are remembered: a minute
 SLEEP_SECONDS, REMEMBERED = 0.5, 120
 
 
-class Lag:
-    """Sleeps, and tells ``on_lag`` how many seconds late it woke. Opened and closed with the program."""
+class Lag(Background):
+    """Sleeps, and tells ``on_lag`` how many seconds late it woke."""
 
     def __init__(self, on_lag: Callable[[float], None], seconds: float = SLEEP_SECONDS) -> None:
+        super().__init__("event loop lag")
         self._on_lag = on_lag
         self._seconds = seconds
         self._lags: deque[float] = deque(maxlen=REMEMBERED)
-        self._task: asyncio.Task[None] | None = None
-
-    def open(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="event loop lag")
-
-    async def close(self) -> None:
-        """Safe to call twice."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
 
     @property
     def mean(self) -> float | None:

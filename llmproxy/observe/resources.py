@@ -4,10 +4,11 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
+
+from llmproxy.observe.background import Background
 
 logger = logging.getLogger(__name__)
 
@@ -78,27 +79,20 @@ class Meter:
         return whole - idle, whole
 
 
-class Resources:
-    """The newest sample. Opened and closed with the program."""
+class Resources(Background):
+    """The newest sample."""
 
     def __init__(self, seconds: float = SAMPLE_SECONDS) -> None:
+        super().__init__("resources")
         self._seconds = seconds
         self._meter = Meter()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="resources")
-        self._task: asyncio.Task[None] | None = None
         #: None until the first reading, which is taken at once
         self.latest: Sample | None = None
 
-    def open(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="resources")
-
     async def close(self) -> None:
         """Safe to call twice."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await super().close()
         self._thread.shutdown(wait=False)
 
     async def sample(self) -> Sample:

@@ -11,6 +11,9 @@ from llmproxy.wire.dialect import Document
 from llmproxy.wire.errors import BadRequest, ProxyError, UpstreamStatus
 from llmproxy.wire.responses_document import complete
 
+#: windows of ``background_options`` in which nobody waits for the answer
+_LATER = ("2h", "8h")
+
 #: members that speak to us; model servers refuse them or take them for something else
 OURS = frozenset({"store", "background", "background_options", "previous_response_id"})
 
@@ -44,6 +47,7 @@ class ResponsesRequest:
             stream=_flag(body, "stream", False),
             previous_id=previous,
         )
+        _check_window(request)
         if request.items is None and (request.background or previous is not None):
             raise BadRequest("'input' must be a string or an array of objects.", param="input")
         return request
@@ -75,6 +79,21 @@ class ResponsesRequest:
     def input_json(self) -> bytes:
         """The request's own input items, JSON."""
         return orjson.dumps(self.items)
+
+
+def _check_window(request: ResponsesRequest) -> None:
+    """A Response of the background is begun as soon as there is a worker for it, which is within every window."""
+    options = request.body.get("background_options")
+    if options is None:
+        return
+    if not isinstance(options, dict):
+        raise BadRequest("'background_options' must be an object.", param="background_options")
+    window = options.get("completion_window")
+    if window in _LATER and (request.stream or not request.background):
+        raise BadRequest(
+            f"The completion window '{window}' needs 'background': true and no stream.",
+            param="background_options.completion_window",
+        )
 
 
 def _flag(body: Document, name: str, default: bool) -> bool:

@@ -66,6 +66,12 @@ async def after_done(stage: Stage, frames: Sequence[bytes]) -> None:
     await stage.chunk(b": bye\n\n")
 
 
+async def padded(stage: Stage, frames: Sequence[bytes]) -> None:
+    """OpenAI's padding beside each piece of text."""
+    for frame in frames:
+        await stage.chunk(frame.replace(b'"delta":', b'"obfuscation":"x7Kq","delta":', 1))
+
+
 async def as_it_is(stage: Stage, frames: Sequence[bytes]) -> None:
     for frame in frames:
         await stage.chunk(frame)
@@ -85,6 +91,7 @@ ODDITIES: dict[str, Oddity] = {
     "split": split,
     "together": together,
     "after-done": after_done,
+    "padded": padded,
 }
 
 #: those that make sense for NDJSON as well

@@ -123,7 +123,14 @@ def test_any_bytes_give_an_object_or_a_refusal(body: bytes) -> None:
     assert isinstance(parsed, dict)
 
 
-def test_what_cannot_be_written_again_is_refused() -> None:
-    body = parse(b'{"x":' + b"[" * 300 + b"]" * 300 + b"}")
+@pytest.mark.parametrize("depth", [252, 253, 254, 300])
+def test_what_cannot_be_written_again_is_refused(depth: int) -> None:
+    body = parse(b'{"x":' + b"[" * depth + b"]" * depth + b"}")
     with pytest.raises(BadRequest, match="nested too deeply"):
         canonical(body, ())
+
+
+def test_what_can_be_written_can_be_repeated_two_levels_deeper() -> None:
+    body = parse(b'{"x":' + b"[" * 251 + b"]" * 251 + b"}")
+    canonical(body, ())
+    orjson.dumps({"response": {"body": body}})

@@ -9,10 +9,9 @@ from rich.console import Console
 from llmproxy.cli.bench.progress import progress
 from llmproxy.cli.bench.report import document, lines
 from llmproxy.cli.bench.run import run
-from llmproxy.cli.client import address
+from llmproxy.cli.client import base
 from llmproxy.cli.failure import Failure
-from llmproxy.cli.options import JsonFlag, UrlFlag
-from llmproxy.config.load import load
+from llmproxy.cli.options import ApiKeyFlag, JsonFlag, UrlFlag
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -27,16 +26,7 @@ def bench(
         float,
         typer.Option("--seconds", metavar="N", min=1, show_default=False, help="How long the whole takes, about [60]."),
     ] = 60.0,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            "--api-key",
-            metavar="KEY",
-            envvar="OPENAI_API_KEY",
-            show_envvar=False,
-            help="Key of the proxy, where it asks for one [OPENAI_API_KEY].",
-        ),
-    ] = None,
+    api_key: ApiKeyFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a running proxy and the model behind it.
@@ -45,7 +35,7 @@ def bench(
     popular ones. They have a cache of their own and are forgotten after ten minutes. What is begun is finished, so a
     slow model takes longer than it should. The exit code is 1 if a stage had no answer at all.
     """
-    where = (url or address(load({}).settings)).rstrip("/").removesuffix("/v1")
+    where = base(url)
     with progress(Console(stderr=True, highlight=False), seconds) as shown:
         result = run(where, api_key, model, seconds, shown)
     if as_json:

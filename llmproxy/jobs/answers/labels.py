@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from llmproxy.jobs import words
 from llmproxy.wire.errors import BadRequest
 
 #: OpenAI's own bounds of ``metadata``
@@ -14,23 +15,22 @@ _LONGEST_VALUE = 512
 
 
 def labels_of(metadata: Any) -> dict[str, str]:
-    """A request's ``metadata``, none for null. Raises ``BadRequest`` with OpenAI's codes."""
+    """A request's ``metadata``, none for null. Raises ``BadRequest`` in OpenAI's words."""
     if metadata is None:
         return {}
     if not isinstance(metadata, dict):
-        raise _refused("'metadata' must be an object.", "invalid_type")
+        raise words.wrong_type("metadata", "an object", metadata)
     if len(metadata) > _MOST_PAIRS:
-        message = f"'metadata' takes up to {_MOST_PAIRS} pairs, not {len(metadata)}."
-        raise _refused(message, "object_above_max_properties")
+        message = f"Invalid 'metadata': too many properties. Expected at most {_MOST_PAIRS}, got {len(metadata)}."
+        raise BadRequest(message, code="object_above_max_properties", param="metadata")
     for name, value in metadata.items():
         if len(name) > _LONGEST_NAME:
-            message = f"A key of 'metadata' has up to {_LONGEST_NAME} characters, not {len(name)}."
-            raise _refused(message, "string_above_max_length")
+            message = f"Invalid 'metadata': a key takes at most {_LONGEST_NAME} characters, got {len(name)}."
+            raise BadRequest(message, code="string_above_max_length", param="metadata")
         if not isinstance(value, str):
-            raise _refused(f"'metadata.{name}' must be a string.", "invalid_type")
+            raise words.wrong_type(f"metadata.{name}", "a string", value)
         if len(value) > _LONGEST_VALUE:
-            message = f"'metadata.{name}' has up to {_LONGEST_VALUE} characters, not {len(value)}."
-            raise _refused(message, "string_above_max_length")
+            raise words.too_long(f"metadata.{name}", _LONGEST_VALUE, len(value))
     return metadata
 
 
@@ -43,7 +43,3 @@ def line(name: str, value: str) -> str:
     """One label as it stands in ``written``, and nothing else there does: JSON has no line break inside a string, so
     that a text which begins with one begins where a name does. It can be looked for without reading the JSON."""
     return f"\n{orjson.dumps(name).decode()}:{orjson.dumps(value).decode()}"
-
-
-def _refused(message: str, code: str) -> BadRequest:
-    return BadRequest(message, code=code, param="metadata")

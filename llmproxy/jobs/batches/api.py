@@ -2,20 +2,22 @@
 
 import re
 
-import orjson
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.jobs import ending, reading
+from llmproxy.jobs.asked import asked_limit
 from llmproxy.jobs.batches.asked import WINDOW_SECONDS, AskedBatch, asked_batch
 from llmproxy.jobs.batches.detail import Detail
 from llmproxy.jobs.batches.document import STATUS, document
 from llmproxy.jobs.files import store as files
 from llmproxy.jobs.files.blocking import NAME
 from llmproxy.jobs.files.document import File
+from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewJob, speaking
 from llmproxy.jobs.reading import Wanted
+from llmproxy.jobs.rendering import page, rendered
 from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.proxy.body import read
@@ -27,9 +29,7 @@ from llmproxy.wire.exchange import Exchange
 
 #: sixteen pairs of metadata, each character escaped, and then some
 _LONGEST_BODY = 256 * 1024
-_MOST, _USUAL = 100, 20
 _ID = re.compile("batch_[0-9a-f]{32}")
-_KEY = re.compile(rb"[!-~]{1,255}")
 
 
 class Create:
@@ -41,7 +41,7 @@ class Create:
         with listening(receive, exchange):
             asked = asked_batch(parse(await read(receive, scope["headers"], _LONGEST_BODY)))
             job = await _submitted(asked, scope["headers"], exchange, rooms)
-            await _rendered(document(job))(scope, receive, send)
+            await rendered(document(job))(scope, receive, send)
 
 
 create = Create()
@@ -62,7 +62,7 @@ async def _submitted(asked: AskedBatch, headers: Headers, exchange: Exchange, ro
         detail=detail.members(),
         expires_at=rooms.queue.clock() + WINDOW_SECONDS,
         webhook_url=rooms.proxy.settings.webhook_url,
-        idempotency_key=_key(headers),
+        idempotency_key=idempotency_key(headers),
     )
     return await rooms.queue.submit(new, ())
 
@@ -76,37 +76,20 @@ async def _input_file(id: str, scope: str, rooms: JobRooms) -> File | None:
     return file
 
 
-def _key(headers: Headers) -> str | None:
-    key = next((value for name, value in headers if name == b"idempotency-key"), None)
-    if key is None:
-        return None
-    if not _KEY.fullmatch(key):
-        raise BadRequest("Idempotency-Key takes 1 to 255 visible ASCII characters.", param="Idempotency-Key")
-    return key.decode()
-
-
 async def batches(request: Request) -> Response:
     """``GET /v1/batches?after=&limit=``, newest first."""
     after = request.query_params.get("after")
     if after is not None and not _ID.fullmatch(after):
         raise BadRequest(f"Invalid 'after': {after[:100]!r} is no id of a batch.", code="invalid_value", param="after")
     scope = exchange_of(request).caller.scope
-    wanted = Wanted(kind=JobKind.BATCH, scope=scope, after=after, limit=_limit(request))
-    page, more = await reading.page(rooms_of(request).store, wanted)
-    return _rendered(
-        {
-            "object": "list",
-            "data": [document(job) for job in page],
-            "first_id": page[0].id if page else None,
-            "last_id": page[-1].id if page else None,
-            "has_more": more,
-        }
-    )
+    wanted = Wanted(kind=JobKind.BATCH, scope=scope, after=after, limit=asked_limit(request.query_params))
+    found, more = await reading.page(rooms_of(request).store, wanted)
+    return page([document(job) for job in found], more=more)
 
 
 async def batch(request: Request) -> Response:
     """``GET /v1/batches/{id}``."""
-    return _rendered(document(await _found(request)))
+    return rendered(document(await _found(request)))
 
 
 async def cancel(request: Request) -> Response:
@@ -120,7 +103,7 @@ async def cancel(request: Request) -> Response:
         raise _unknown(known.id)
     if job.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
         raise Conflict(f"Cannot cancel a batch with status '{STATUS[job.status]}'.")
-    return _rendered(document(job))
+    return rendered(document(job))
 
 
 async def _found(request: Request) -> Job:
@@ -134,14 +117,3 @@ async def _found(request: Request) -> Job:
 
 def _unknown(id: str) -> NotFound:
     return NotFound(f"No batch found with id '{id[:100]}'.", param="id")
-
-
-def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", str(_USUAL))
-    if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= _MOST:
-        raise BadRequest(f"Invalid 'limit': expected a number from 1 to {_MOST}.", code="invalid_value", param="limit")
-    return int(text)
-
-
-def _rendered(members: object) -> Response:
-    return Response(orjson.dumps(members), media_type="application/json")

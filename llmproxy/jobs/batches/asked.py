@@ -4,18 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmproxy.jobs.batches import words
+from llmproxy.jobs import words
+from llmproxy.jobs.answers.labels import labels_of
 from llmproxy.jobs.batches.lines import ENDPOINTS
-from llmproxy.wire.errors import BadRequest
 
 #: the only completion window there is
 WINDOW = "24h"
 WINDOW_SECONDS = 86_400
 
 _LONGEST_ID = 200
-_MOST_PAIRS = 16
-_LONGEST_KEY = 64
-_LONGEST_VALUE = 512
 #: how long the output files may be kept: an hour to thirty days
 _LEAST_SECONDS = 3_600
 _MOST_SECONDS = 2_592_000
@@ -42,7 +39,9 @@ def asked_batch(body: Mapping[str, Any]) -> AskedBatch:
     window = _text(body, "completion_window")
     if window != WINDOW:
         raise words.not_allowed("completion_window", window, [WINDOW])
-    return AskedBatch(input_file_id, endpoint, _metadata(body), _output_seconds(body))
+    # what has no labels keeps saying so
+    labels = None if body.get("metadata") is None else labels_of(body["metadata"])
+    return AskedBatch(input_file_id, endpoint, labels, _output_seconds(body))
 
 
 def _text(holder: Mapping[str, Any], name: str) -> str:
@@ -54,37 +53,13 @@ def _text(holder: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _object(body: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    value = body.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise words.wrong_type(name, "an object", value)
-    return value
-
-
-def _metadata(body: Mapping[str, Any]) -> dict[str, str] | None:
-    metadata = _object(body, "metadata")
-    if metadata is None:
-        return None
-    if len(metadata) > _MOST_PAIRS:
-        message = f"Invalid 'metadata': too many properties. Expected at most {_MOST_PAIRS}, got {len(metadata)}."
-        raise BadRequest(message, code="object_above_max_properties", param="metadata")
-    for key, value in metadata.items():
-        if len(key) > _LONGEST_KEY:
-            message = f"Invalid 'metadata': a key takes at most {_LONGEST_KEY} characters, got {len(key)}."
-            raise BadRequest(message, code="string_above_max_length", param="metadata")
-        name = f"metadata.{key}"
-        if not isinstance(value, str):
-            raise words.wrong_type(name, "a string", value)
-        if len(value) > _LONGEST_VALUE:
-            raise words.too_long(name, _LONGEST_VALUE, len(value))
-    return metadata
-
-
 def _output_seconds(body: Mapping[str, Any]) -> int | None:
-    wanted = _object(body, "output_expires_after")
+    prefix = "output_expires_after"
+    wanted = body.get(prefix)
     if wanted is None:
         return None
-    prefix = "output_expires_after"
+    if not isinstance(wanted, dict):
+        raise words.wrong_type(prefix, "an object", wanted)
     anchor = wanted.get("anchor")
     if anchor is None:
         raise words.missing(f"{prefix}.anchor")

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from llmproxy.jobs.batches import words
+from llmproxy.jobs import words
 from llmproxy.proxy.inputs import inputs_of
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.errors import BadRequest

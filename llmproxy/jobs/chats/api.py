@@ -1,24 +1,24 @@
 """What can be asked of chat completions that were stored: each caller sees those of their own scope."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-import orjson
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from llmproxy.jobs import words
 from llmproxy.jobs.answers.answer import Answer, AnswerKind
 from llmproxy.jobs.answers.labels import labels_of, written
-from llmproxy.jobs.chats.asked import asked_list, asked_page, unknown_after
+from llmproxy.jobs.asked import asked_limit, asked_newest_first
+from llmproxy.jobs.chats.asked import asked_list, unknown_after
 from llmproxy.jobs.chats.ids import ChatId
 from llmproxy.jobs.chats.shown import document_of, messages_of
+from llmproxy.jobs.rendering import page, rendered
 from llmproxy.jobs.rooms import exchange_of, rooms_of
 from llmproxy.proxy.body import read
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.canonical import parse
-from llmproxy.wire.dialect import Document
-from llmproxy.wire.errors import BadRequest, NotFound
+from llmproxy.wire.errors import NotFound
 
 #: sixteen labels, each character escaped, and then some
 _LONGEST_BODY = 256 * 1024
@@ -28,12 +28,12 @@ async def listing(request: Request) -> Response:
     """``GET /v1/chat/completions?model=&metadata[name]=&after=&limit=&order=``, oldest first unless told otherwise."""
     wanted = asked_list(request.query_params, exchange_of(request).caller.scope)
     answers, more = await rooms_of(request).answers.page(wanted)
-    return _page([document_of(answer) for answer in answers], more=more)
+    return page([document_of(answer) for answer in answers], more=more)
 
 
 async def retrieve(request: Request) -> Response:
     """``GET /v1/chat/completions/{id}``."""
-    return _json(document_of(await _found(request)))
+    return rendered(document_of(await _found(request)))
 
 
 class Update:
@@ -44,24 +44,23 @@ class Update:
         with listening(receive, exchange_of(connection)):
             body = parse(await read(receive, scope["headers"], _LONGEST_BODY))
             if "metadata" not in body:
-                message = "Missing required parameter: 'metadata'."
-                raise BadRequest(message, code="missing_required_parameter", param="metadata")
+                raise words.missing("metadata")
             metadata = written(labels_of(body["metadata"]))
             answer = await _found(connection)
             await rooms_of(connection).answers.relabel(answer.id, metadata)
-            await _json(document_of(replace(answer, metadata=metadata)))(scope, receive, send)
+            await rendered(document_of(replace(answer, metadata=metadata)))(scope, receive, send)
 
 
 async def delete(request: Request) -> Response:
     """``DELETE /v1/chat/completions/{id}``."""
     answer = await _found(request)
     await rooms_of(request).answers.delete(answer.id)
-    return _json({"object": "chat.completion.deleted", "id": answer.id, "deleted": True})
+    return rendered({"object": "chat.completion.deleted", "id": answer.id, "deleted": True})
 
 
 async def messages(request: Request) -> Response:
     """``GET /v1/chat/completions/{id}/messages?after=&limit=&order=``: the request's own, in their order."""
-    limit, newest_first = asked_page(request.query_params)
+    limit, newest_first = asked_limit(request.query_params), asked_newest_first(request.query_params, "asc")
     listed = messages_of(await _found(request))
     if newest_first:
         listed.reverse()
@@ -71,7 +70,7 @@ async def messages(request: Request) -> Response:
         if not places:
             raise unknown_after()
         listed = listed[places[0] + 1 :]
-    return _page(listed[:limit], more=len(listed) > limit)
+    return page(listed[:limit], more=len(listed) > limit)
 
 
 async def _found(connection: HTTPConnection) -> Answer:
@@ -84,19 +83,3 @@ async def _found(connection: HTTPConnection) -> Answer:
     if answer is None:
         raise NotFound(f"Chat completion with id '{id[:100]}' not found.")
     return answer
-
-
-def _page(data: Sequence[Document], *, more: bool) -> Response:
-    return _json(
-        {
-            "object": "list",
-            "data": data,
-            "first_id": data[0]["id"] if data else None,
-            "last_id": data[-1]["id"] if data else None,
-            "has_more": more,
-        }
-    )
-
-
-def _json(document: Document) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")

@@ -1,23 +1,21 @@
 """The URLs of stored chat completions, with ``/v1`` and without."""
 
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 from llmproxy.jobs.chats import api
 from llmproxy.jobs.chats.ids import PREFIX
+from llmproxy.jobs.exact import Exact
 
 
-class _Ours(Route):
-    """Another method on the same path is the upstream's, and so is a ``POST`` to what is no id: llama.cpp counts tokens
-    at ``/v1/chat/completions/input_tokens``."""
+class _Ours(Exact):
+    """A ``POST`` to what is no id is the upstream's, too: llama.cpp counts tokens at
+    ``/v1/chat/completions/input_tokens``."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, found = super().matches(scope)
-        if match is not Match.FULL:
-            return Match.NONE, {}
-        if scope["method"] == "POST" and not found["path_params"]["id"].startswith(PREFIX):
-            return Match.NONE, {}
-        return match, found
+        ours = match is Match.FULL and (scope["method"] != "POST" or found["path_params"]["id"].startswith(PREFIX))
+        return (match, found) if ours else (Match.NONE, {})
 
 
 def routes() -> list[BaseRoute]:

@@ -1,8 +1,5 @@
 """OpenAI's Files: each caller sees the files of their own scope."""
 
-from typing import Any
-
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -14,6 +11,7 @@ from llmproxy.jobs.files.document import File, document
 from llmproxy.jobs.files.download import Download
 from llmproxy.jobs.files.store import Wanted
 from llmproxy.jobs.files.upload import upload
+from llmproxy.jobs.rendering import page, rendered
 from llmproxy.jobs.rooms import exchange_of, rooms_of
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.errors import NotFound
@@ -35,7 +33,7 @@ class Create:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         with listening(receive, exchange_of(request)):
-            response = _json(document(await upload(request)))
+            response = rendered(document(await upload(request)))
             await response(scope, receive, send)
 
 
@@ -48,20 +46,12 @@ async def listing(request: Request) -> Response:
         scope = exchange_of(request).caller.scope
         wanted = Wanted(scope, asked.purpose, asked.after, asked.limit, asked.newest_first)
         found, more = await store.page(rooms.store, wanted, rooms.queue.clock())
-    return _json(
-        {
-            "object": "list",
-            "data": [document(file) for file in found],
-            "first_id": found[0].id if found else None,
-            "last_id": found[-1].id if found else None,
-            "has_more": more,
-        }
-    )
+    return page([document(file) for file in found], more=more)
 
 
 async def retrieve(request: Request) -> Response:
     """``GET /v1/files/{id}``."""
-    return _json(document(await _file(request)))
+    return rendered(document(await _file(request)))
 
 
 async def content(request: Request) -> Download:
@@ -78,7 +68,7 @@ async def delete(request: Request) -> Response:
         raise NoSuchFile(id)
     if id not in needed:
         await rooms.blobs.delete(id)
-    return _json({"id": id, "object": "file", "deleted": True})
+    return rendered({"id": id, "object": "file", "deleted": True})
 
 
 async def _file(request: Request) -> File:
@@ -95,7 +85,3 @@ def _id(request: Request) -> str:
     if not NAME.fullmatch(id):
         raise NoSuchFile(id)
     return id
-
-
-def _json(body: Any) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json")

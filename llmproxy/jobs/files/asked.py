@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llmproxy.jobs import words
+from llmproxy.jobs.asked import asked_limit, asked_newest_first
 from llmproxy.jobs.files.document import OUTPUTS, PURPOSES
 from llmproxy.wire.documents import peek
 from llmproxy.wire.errors import BadRequest
@@ -48,14 +50,9 @@ def lifetime_of(fields: Mapping[str, str], purpose: str) -> int | None:
         return BATCH_SECONDS if purpose == "batch" else None
     for name, value in (("anchor", anchor), ("seconds", seconds)):
         if value is None:
-            name = f"expires_after.{name}"
-            raise BadRequest(f"Missing required parameter: '{name}'.", code="missing_required_parameter", param=name)
+            raise words.missing(f"expires_after.{name}")
     if anchor != "created_at":
-        raise BadRequest(
-            f"Invalid value: {str(anchor)[:_LONGEST_SHOWN]!r}. Supported values are: 'created_at'.",
-            code="invalid_value",
-            param="expires_after.anchor",
-        )
+        raise words.not_allowed("expires_after.anchor", str(anchor), ["created_at"])
     if not re.fullmatch("[0-9]{1,9}", str(seconds)) or not _LEAST_SECONDS <= int(str(seconds)) <= _MOST_SECONDS:
         raise BadRequest(
             f"'expires_after.seconds' must be an integer from {_LEAST_SECONDS} to {_MOST_SECONDS}.",
@@ -86,12 +83,8 @@ def idempotency_key_of(headers: Mapping[str, str]) -> str | None:
 
 def asked_list(query: Mapping[str, str]) -> AskedList:
     """Raises ``BadRequest``."""
-    limit, order = query.get("limit", str(_MOST_LISTED)), query.get("order", "desc")
-    if not re.fullmatch("[0-9]{1,5}", limit) or not 1 <= int(limit) <= _MOST_LISTED:
-        raise BadRequest(f"'limit' must be a number from 1 to {_MOST_LISTED}.", param="limit")
-    if order not in ("asc", "desc"):
-        raise BadRequest("'order' must be 'asc' or 'desc'.", param="order")
+    limit, newest_first = asked_limit(query, _MOST_LISTED, _MOST_LISTED), asked_newest_first(query, "desc")
     purpose = query.get("purpose")
     if purpose is not None and purpose not in (*PURPOSES, *OUTPUTS):
         raise BadRequest(f"'purpose' must be one of {[*PURPOSES, *OUTPUTS]}.", param="purpose")
-    return AskedList(purpose, query.get("after"), int(limit), order == "desc")
+    return AskedList(purpose, query.get("after"), limit, newest_first)

@@ -1,16 +1,17 @@
 """``Blobs`` on top of blocking calls: the part that a folder and a remote store have in common."""
 
+import asyncio
 import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, closing, suppress
 from functools import partial
 from typing import BinaryIO, Protocol, TypeVar
 
 from llmproxy.jobs.blobs import Sink
 from llmproxy.jobs.files.cutting import cut
-from llmproxy.jobs.files.threads import Threads
 from llmproxy.wire.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,9 @@ CHUNK = 256 * 1024
 
 #: an id of a file; nothing else in a folder is ours to list or to delete
 NAME = re.compile(r"file-[A-Za-z0-9_-]{1,120}")
+
+#: threads of one store
+_MOST_THREADS = 4
 
 _RETRY = ((b"retry-after", b"2"),)
 
@@ -49,7 +53,7 @@ class BlockingBlobs(ABC):
     """
 
     def __init__(self) -> None:
-        self._threads = Threads()
+        self._threads = _Threads()
 
     @abstractmethod
     def _draft(self, name: str) -> Draft: ...
@@ -156,6 +160,25 @@ class _Buffered:
         data, self._waiting, self._size = self._waiting, [], 0
         if data:
             await self._hand_on(b"".join(data))
+
+
+class _Threads:
+    """A few threads of their own: a disk or a store that hangs holds up files and nobody else."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="files")
+
+    async def run(self, work: Callable[..., T], *arguments: object) -> T:
+        """What ``work`` returns or raises. A cancelled caller leaves after it has ended, and not before: nobody may
+        close what a thread still uses."""
+        call = asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *arguments))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            while not call.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({call})
+            raise
 
 
 def _checked(name: str) -> str:

@@ -1,17 +1,29 @@
 """The rows of files. What has expired is not there any more, whether or not it was swept."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select
+from sqlalchemy import ColumnElement, and_, delete, insert, literal_column, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs.files.document import File
-from llmproxy.jobs.files.holds import held
+from llmproxy.jobs.states import STEP_PRIORITIES, ItemStatus, Step
 from llmproxy.jobs.store import Store
-from llmproxy.jobs.tables import files
+from llmproxy.jobs.tables import files, items, jobs
+
+# the statuses stand in the statements' text, where the partial indexes need them; the priority picks the few steps
+# out of the many calls that wait
+_WAITING = (
+    items.c.status == literal_column(f"'{ItemStatus.WAITING}'"),
+    items.c.priority == STEP_PRIORITIES[Step.VALIDATE],
+)
+_RUNNING = (items.c.status == literal_column(f"'{ItemStatus.RUNNING}'"),)
+
+#: of a batch's steps those that read its input file
+_READING = (Step.VALIDATE, Step.FINALIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ async def remove(store: Store, chosen: ColumnElement[bool], limit: int) -> tuple
         if not ids:
             return [], set()
         await connection.execute(delete(files).where(files.c.id.in_(ids)))
-        return ids, await held(connection)
+        return ids, await _held(connection)
 
     return await store.write(work)
 
@@ -98,7 +110,7 @@ async def known(store: Store, ids: Sequence[str]) -> set[str]:
     query: Any = select(files.c.id).where(files.c.id.in_(ids))
 
     async def work(connection: AsyncConnection) -> set[str]:
-        return {*(await connection.execute(query)).scalars(), *await held(connection)}
+        return {*(await connection.execute(query)).scalars(), *await _held(connection)}
 
     return await store.read(work)
 
@@ -115,3 +127,20 @@ def expired(now: float) -> ColumnElement[bool]:
 
 def _alive(now: float) -> ColumnElement[bool]:
     return or_(files.c.expires_at.is_(None), files.c.expires_at > now)
+
+
+async def _held(connection: AsyncConnection) -> set[str]:
+    """Names of the blobs that are needed although their files may be deleted: of batches whose input was not read to
+    its end yet. Callers delete the file as soon as its batch was accepted.
+
+    A batch that was ended before that reads the rest of it in its last step: those requests are listed as not done.
+    """
+    names: set[str] = set()
+    for status in (_WAITING, _RUNNING):
+        reading = select(jobs.c.detail).join(items, items.c.job_id == jobs.c.id)
+        reading = reading.where(*status, items.c.step.in_(_READING))
+        for detail in (await connection.execute(reading)).scalars():
+            name = json.loads(detail).get("blob")
+            if name is not None:
+                names.add(name)
+    return names

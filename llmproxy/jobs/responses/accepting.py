@@ -1,25 +1,24 @@
 """Takes in a Response of the background: it is on the disk before its caller is told of it."""
 
-import re
 from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs.answers import answers
 from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, new_id, speaking
 from llmproxy.jobs.responses import events
 from llmproxy.jobs.responses.shown import document_of
 from llmproxy.jobs.rooms import JobRooms
 from llmproxy.jobs.states import JobKind
+from llmproxy.proxy.asked import Draft
 from llmproxy.wire.directives import directives
 from llmproxy.wire.endpoints import BY_PATH
-from llmproxy.wire.errors import BadRequest, NotFound
+from llmproxy.wire.errors import NotFound
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.responses_request import ResponsesRequest
 from llmproxy.wire.responses_stream import EventWriter
-
-_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 
 
 async def accept(
@@ -31,40 +30,11 @@ async def accept(
     ``NotFound`` where the first one's is gone.
     """
     draft = rooms.proxy.memo.draft(BY_PATH[exchange.path], body)
-    wishes = directives(headers)
     # of its own: it takes as long as somebody follows
     exchange.endpoint = "responses-background"
     exchange.model, exchange.stream = draft.model, request.stream
-    new = NewJob(
-        JobKind.RESPONSE,
-        exchange.path,
-        model=_stored(draft.model),
-        scope=exchange.caller.scope,
-        caller=exchange.caller.name,
-        user=_stored(wishes.user or draft.user or exchange.user),
-        session=wishes.session or exchange.session,
-        headers=speaking(headers),
-        detail={
-            "store": request.store,
-            "stream": request.stream,
-            "previous_response_id": request.previous_id,
-        },
-        webhook_url=rooms.proxy.settings.webhook_url,
-        idempotency_key=_idempotency_key(headers),
-        id=new_id(JobKind.RESPONSE),
-    )
-    accepted = Answer(
-        id=new.id,
-        kind=AnswerKind.RESPONSE,
-        scope=new.scope,
-        model=new.model,
-        created_at=0.0,
-        request=request.beside_input(),
-        input=request.input_json(),
-        background=True,
-        stream=request.stream,
-        previous_id=request.previous_id or "",
-    )
+    new = _job(rooms, exchange, request, draft, headers)
+    accepted = _answer(new, request)
 
     async def also(connection: AsyncConnection, job: Job) -> None:
         answer = replace(accepted, created_at=job.created_at, job=job.status)
@@ -81,6 +51,44 @@ async def accept(
     return known
 
 
+def _job(rooms: JobRooms, exchange: Exchange, request: ResponsesRequest, draft: Draft, headers: Headers) -> NewJob:
+    wishes = directives(headers)
+    return NewJob(
+        JobKind.RESPONSE,
+        exchange.path,
+        model=_stored(draft.model),
+        scope=exchange.caller.scope,
+        caller=exchange.caller.name,
+        user=_stored(wishes.user or draft.user or exchange.user),
+        session=wishes.session or exchange.session,
+        headers=speaking(headers),
+        detail={
+            "store": request.store,
+            "stream": request.stream,
+            "previous_response_id": request.previous_id,
+        },
+        webhook_url=rooms.proxy.settings.webhook_url,
+        idempotency_key=idempotency_key(headers),
+        id=new_id(JobKind.RESPONSE),
+    )
+
+
+def _answer(new: NewJob, request: ResponsesRequest) -> Answer:
+    """Not accepted yet: the queue says when it was, and as what."""
+    return Answer(
+        id=new.id,
+        kind=AnswerKind.RESPONSE,
+        scope=new.scope,
+        model=new.model,
+        created_at=0.0,
+        request=request.beside_input(),
+        input=request.input_json(),
+        background=True,
+        stream=request.stream,
+        previous_id=request.previous_id or "",
+    )
+
+
 def _opening(answer: Answer) -> list[events.Event]:
     writer, queued = EventWriter(), document_of(answer)
     kinds = ("response.created", "response.queued")
@@ -90,12 +98,3 @@ def _opening(answer: Answer) -> list[events.Event]:
 def _stored(text: str) -> str:
     """A database takes no NUL in a text."""
     return text.replace("\0", "")
-
-
-def _idempotency_key(headers: Headers) -> str | None:
-    key = next((value for name, value in headers if name == b"idempotency-key"), None)
-    if key is None:
-        return None
-    if not _KEY.fullmatch(key):
-        raise BadRequest("Idempotency-Key takes up to 255 visible ASCII characters.", param="Idempotency-Key")
-    return key.decode("ascii")

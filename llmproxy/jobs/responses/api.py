@@ -1,7 +1,6 @@
 """What can be asked of a Response by its id: itself, its events, its input, its end."""
 
 import re
-from typing import Any
 
 import orjson
 from starlette.requests import HTTPConnection, Request
@@ -10,6 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.jobs import ending
 from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.asked import asked_limit, asked_newest_first
+from llmproxy.jobs.rendering import page, rendered
 from llmproxy.jobs.responses.following import Following
 from llmproxy.jobs.responses.previous import is_id
 from llmproxy.jobs.responses.shown import document_of
@@ -17,8 +18,6 @@ from llmproxy.jobs.rooms import exchange_of, rooms_of
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.conversation import shown
 from llmproxy.wire.errors import BadRequest, NotFound
-
-_MOST_ITEMS = 100
 
 
 class Retrieve:
@@ -28,7 +27,7 @@ class Retrieve:
         connection = HTTPConnection(scope)
         answer = await _found(connection)
         if scope["method"] == "HEAD" or not _is_true(connection, "stream"):
-            await _json(document_of(answer))(scope, receive, send)
+            await rendered(document_of(answer))(scope, receive, send)
             return
         if not (answer.background and answer.stream):
             lacking = "stream" if answer.background else "background"
@@ -36,6 +35,8 @@ class Retrieve:
                 f"This response cannot be streamed because it was not created with {lacking}=true.", param="stream"
             )
         after = _number(connection, "starting_after", -1)
+        # no event that is kept has padding: asked for or not, there is none
+        _is_true(connection, "include_obfuscation")
         with listening(receive, exchange_of(connection)) as listener:
             await Following(answer, after, rooms_of(connection), listener, send).run()
 
@@ -50,7 +51,7 @@ async def cancel(request: Request) -> Response:
     document = document_of(answer)
     if document["status"] != "cancelled":
         raise BadRequest(f"Cannot cancel a {document['status']} response.")
-    return _json(document)
+    return rendered(document)
 
 
 async def delete(request: Request) -> Response:
@@ -62,36 +63,22 @@ async def delete(request: Request) -> Response:
     await rooms.answers.delete(answer.id)
     if answer.job is not None:
         await ending.remove(rooms.queue, answer.id)
-    return _json({"id": answer.id, "object": "response", "deleted": True})
+    return rendered({"id": answer.id, "object": "response", "deleted": True})
 
 
 async def input_items(request: Request) -> Response:
     """``GET /v1/responses/{id}/input_items``: the request's own items, newest first unless told otherwise."""
     answer = await _found(request)
-    limit = _number(request, "limit", 20)
-    if not 1 <= limit <= _MOST_ITEMS:
-        raise BadRequest(f"'limit' must be a number from 1 to {_MOST_ITEMS}.", param="limit")
-    order = request.query_params.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise BadRequest("'order' must be 'asc' or 'desc'.", param="order")
+    limit, newest_first = asked_limit(request.query_params), asked_newest_first(request.query_params, "desc")
     items = shown(orjson.loads(answer.input), answer.id)
-    if order == "desc":
+    if newest_first:
         items.reverse()
     after = request.query_params.get("after")
     if after is not None:
         places = [place for place, item in enumerate(items) if item["id"] == after]
         # one that is not known ends the list
         items = items[places[0] + 1 :] if places else []
-    page = items[:limit]
-    return _json(
-        {
-            "object": "list",
-            "data": page,
-            "first_id": page[0]["id"] if page else None,
-            "last_id": page[-1]["id"] if page else None,
-            "has_more": len(items) > limit,
-        }
-    )
+    return page(items[:limit], more=len(items) > limit)
 
 
 async def _found(connection: HTTPConnection) -> Answer:
@@ -120,7 +107,3 @@ def _number(connection: HTTPConnection, name: str, default: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", text):
         raise BadRequest(f"'{name}' must be a number that is not negative.", param=name)
     return int(text)
-
-
-def _json(document: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")

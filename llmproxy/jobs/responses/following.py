@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from time import monotonic
 
 from starlette.types import Send
 
@@ -14,13 +13,13 @@ from llmproxy.jobs.responses.events import Event
 from llmproxy.jobs.responses.shown import document_of
 from llmproxy.jobs.rooms import JobRooms
 from llmproxy.jobs.states import JobKind, JobStatus
+from llmproxy.jobs.telling import Telling
 from llmproxy.proxy.headers import type_headers
-from llmproxy.proxy.listener import ClientLeft, Listener
+from llmproxy.proxy.listener import Listener
 from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.responses import RESPONSES
 from llmproxy.wire.responses_stream import EventWriter
 
-_PING = b": ping\n\n"
 _STOPPING = "The proxy is shutting down; the response goes on after it."
 #: between two looks at the rows: the work may be done by another process
 _POLL_SECONDS = 0.3
@@ -42,14 +41,12 @@ class Following:
         self._answer = answer
         self._known = after
         self._rooms = rooms
-        self._listener = listener
+        self._telling = Telling(answer.id, _POLL_SECONDS, rooms, listener, send)
         self._send = send
-        self._sent_at = monotonic()
-        self._ping_seconds = rooms.proxy.settings.ping_seconds
 
     async def run(self) -> None:
         """The whole ASGI response. Raises ``ClientLeft``."""
-        self._listener.watch(lambda: self._rooms.changes.moved(self._answer.id))
+        self._telling.watch()
         headers = type_headers(RESPONSES.stream_type, stream=True)
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
@@ -75,16 +72,15 @@ class Following:
                 group = [event for event in group if event[0] < events.OPENING]
             if group:
                 self._known = group[-1][0]
-                await self._say(_frames(group))
+                await self._telling.say(_frames(group))
             elif job is None or job.status.over:
                 return await self._ending(job)
-            if self._listener.gone:
-                raise ClientLeft
-            if self._rooms.changes.closed:
+            self._telling.check()
+            if self._telling.stopping:
                 # it goes on, but not here: the stream must not look as if it had come to its end
                 return _failure(_STOPPING)
             if not group:
-                await self._pause()
+                await self._telling.pause()
 
     async def _ending(self, job: Job | None) -> bytes:
         """The terminal event where the client does not know it yet, made up where the job was ended from outside."""
@@ -96,15 +92,6 @@ class Following:
             number, frame = _made_up(answer, number + 1)
         again = await events.was_restarted(self._rooms.store, self._answer.id)
         return frame if number > self._known or again else b""
-
-    async def _say(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        self._sent_at = monotonic()
-
-    async def _pause(self) -> None:
-        await self._rooms.changes.of(self._answer.id, _POLL_SECONDS)
-        if self._ping_seconds and monotonic() - self._sent_at >= self._ping_seconds:
-            await self._say(_PING)
 
 
 def _frames(group: Sequence[Event]) -> bytes:

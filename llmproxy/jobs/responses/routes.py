@@ -1,17 +1,9 @@
 """The URLs of Responses by their ids, with ``/v1`` and without."""
 
-from starlette.routing import BaseRoute, Match, Route
-from starlette.types import Scope
+from starlette.routing import BaseRoute
 
+from llmproxy.jobs.exact import Exact
 from llmproxy.jobs.responses import api
-
-
-class _Exact(Route):
-    """Another method on the same path is somebody else's: ``POST /v1/responses/input_tokens`` is the upstream's."""
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        match, found = super().matches(scope)
-        return (match, found) if match is Match.FULL else (Match.NONE, {})
 
 
 def routes() -> list[BaseRoute]:
@@ -20,9 +12,9 @@ def routes() -> list[BaseRoute]:
         route
         for prefix in ("/v1/responses", "/responses")
         for route in (
-            _Exact(f"{prefix}/{{id}}", api.Retrieve(), methods=["GET"], name="response"),
-            _Exact(f"{prefix}/{{id}}", api.delete, methods=["DELETE"], name="response-delete"),
-            _Exact(f"{prefix}/{{id}}/cancel", api.cancel, methods=["POST"], name="response-cancel"),
-            _Exact(f"{prefix}/{{id}}/input_items", api.input_items, methods=["GET"], name="response-input-items"),
+            Exact(f"{prefix}/{{id}}", api.Retrieve(), methods=["GET"], name="response"),
+            Exact(f"{prefix}/{{id}}", api.delete, methods=["DELETE"], name="response-delete"),
+            Exact(f"{prefix}/{{id}}/cancel", api.cancel, methods=["POST"], name="response-cancel"),
+            Exact(f"{prefix}/{{id}}/input_items", api.input_items, methods=["GET"], name="response-input-items"),
         )
     ]

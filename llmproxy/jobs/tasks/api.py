@@ -8,6 +8,7 @@ from starlette.responses import Response
 from llmproxy.jobs import ending, reading
 from llmproxy.jobs.job import Job
 from llmproxy.jobs.reading import Wanted
+from llmproxy.jobs.rendering import rendered
 from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.jobs.tasks import shown
@@ -42,7 +43,7 @@ async def tasks(request: Request) -> Response:
     )
     page, more = await reading.page(rooms_of(request).store, wanted)
     data = [shown.task(job) for job in page]
-    return shown.rendered({"object": "list", "data": data, "next": page[-1].id if more else None})
+    return rendered({"object": "list", "data": data, "next": page[-1].id if more else None})
 
 
 async def task(request: Request) -> Response:
@@ -84,7 +85,7 @@ async def _whole(job: Job, rooms: JobRooms, after: int, limit: int) -> Response:
     }
     if job.detail.get("single"):
         document["result"] = results[0] if results else None
-    return shown.rendered(document)
+    return rendered(document)
 
 
 def _unknown(id: str) -> NotFound:

@@ -1,7 +1,6 @@
 """``POST /api/completions`` and ``POST /api/completions/batch``: answers now, or a task that will have them."""
 
 import asyncio
-import re
 from collections.abc import Callable
 from time import perf_counter
 
@@ -11,12 +10,14 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.config.settings import Settings
 from llmproxy.jobs.call import answered
+from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, speaking
+from llmproxy.jobs.rendering import rendered
 from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind
 from llmproxy.jobs.tasks.chat import PATH, asking, model_for, said
 from llmproxy.jobs.tasks.order import Order, many, one
-from llmproxy.jobs.tasks.shown import from_cache, rendered
+from llmproxy.jobs.tasks.shown import from_cache
 from llmproxy.proxy.body import read
 from llmproxy.proxy.endpoint import listening
 from llmproxy.proxy.listener import Listener
@@ -24,11 +25,10 @@ from llmproxy.proxy.target import peer_of
 from llmproxy.proxy.understand import understand
 from llmproxy.wire.directives import directives
 from llmproxy.wire.endpoints import BY_PATH
-from llmproxy.wire.errors import BadRequest, UpstreamBroke
+from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
 
-_KEY = re.compile(rb"[!-~]{1,255}")
 #: prompts turned into calls before others get their turn
 _AT_ONCE = 200
 #: said anew for our document
@@ -86,7 +86,7 @@ async def _answer(order: Order, scope: Scope, exchange: Exchange, rooms: JobRoom
 
 async def _submitted(order: Order, headers: Headers, exchange: Exchange, rooms: JobRooms) -> Job:
     """The job that does what was ordered, on the disk. Raises ``BadRequest``, ``Unavailable``."""
-    key = _idempotency_key(headers)
+    key = idempotency_key(headers)
     # what they say must be right before anything is kept: nobody is there to be told later
     wishes = directives(headers)
     model = model_for(order, rooms.proxy.upstreams)
@@ -120,12 +120,3 @@ def _accepted(order: Order, job: Job) -> Response:
     else:
         document = {"task_id": job.id, "status": job.status, "total": job.total}
     return rendered(document, 202, {"location": location})
-
-
-def _idempotency_key(headers: Headers) -> str | None:
-    key = next((value for name, value in headers if name == b"idempotency-key"), None)
-    if key is None:
-        return None
-    if not _KEY.fullmatch(key):
-        raise BadRequest("Idempotency-Key takes up to 255 visible ASCII characters.", param="Idempotency-Key")
-    return key.decode("ascii")

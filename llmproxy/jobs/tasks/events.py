@@ -7,7 +7,6 @@ that the task was accepted, 2 that it runs, 2+k is the k-th result, 3+total the 
 
 import re
 from collections.abc import Iterator
-from time import monotonic
 
 import orjson
 from starlette.requests import HTTPConnection
@@ -20,8 +19,9 @@ from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
 from llmproxy.jobs.states import JobStatus
 from llmproxy.jobs.tasks import shown
 from llmproxy.jobs.tasks.api import found
+from llmproxy.jobs.telling import Telling
 from llmproxy.proxy.endpoint import listening
-from llmproxy.proxy.listener import ClientLeft, Listener
+from llmproxy.proxy.listener import Listener
 from llmproxy.wire import sse
 from llmproxy.wire.errors import BadRequest, Unavailable
 
@@ -32,7 +32,6 @@ _HEADERS = [
 ]
 #: milliseconds after which a browser that was cut off comes back
 _RETRY = b"retry: 1000\n\n"
-_PING = b": ping\n\n"
 #: between two looks at the rows: the work may be done by another process
 _POLL_SECONDS = 0.5
 #: results read at a time
@@ -58,7 +57,7 @@ class Events:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             try:
                 if scope["method"] != "HEAD":
-                    await _Telling(job, last, rooms_of(connection), listener, send).run()
+                    await _Progress(job, last, rooms_of(connection), listener, send).run()
             finally:
                 # also when the server stops: no end was told, so the client comes back
                 await send({"type": "http.response.body", "body": b""})
@@ -67,37 +66,33 @@ class Events:
 events = Events()
 
 
-class _Telling:
+class _Progress:
     """One client's way through a task's events. ``last`` is the number of the last one that it knows."""
 
     def __init__(self, job: Job, last: int, rooms: JobRooms, listener: Listener, send: Send) -> None:
         self._id = job.id
         self._last = last
-        self._rooms = rooms
-        self._listener = listener
-        self._send = send
-        self._sent_at = monotonic()
-        self._ping_seconds = rooms.proxy.settings.ping_seconds
+        self._store = rooms.store
+        self._telling = Telling(job.id, _POLL_SECONDS, rooms, listener, send)
 
     async def run(self) -> None:
         """Until the task's end is told, the task is deleted, or the server stops. Raises ``ClientLeft``."""
-        self._listener.watch(lambda: self._rooms.changes.moved(self._id))
-        await self._say(_RETRY)
+        self._telling.watch()
+        await self._telling.say(_RETRY)
         more = over = False
         while more or not over:
             try:
-                job = await reading.job(self._rooms.store, self._id, scope=None)
+                job = await reading.job(self._store, self._id, scope=None)
                 more = job is not None and await self._tell(job)
                 over = job is None or job.status.over
             except Unavailable:
                 # once the database is back, its rows still say what happened
                 more = over = False
-            if self._listener.gone:
-                raise ClientLeft
-            if self._rooms.changes.closed:
+            self._telling.check()
+            if self._telling.stopping:
                 return
             if not more and not over:
-                await self._pause()
+                await self._telling.pause()
 
     async def _tell(self, job: Job) -> bool:
         """Tells what is new, or the first of it; whether there is more."""
@@ -105,7 +100,7 @@ class _Telling:
         known = max(0, self._last - _BASE)
         items = []
         if job.completed + job.failed > known:
-            items = await reading.ended(self._rooms.store, job.id, after=known, limit=_PAGE)
+            items = await reading.ended(self._store, job.id, after=known, limit=_PAGE)
         for item in items:
             assert item.ended is not None, "only those were asked for"
             happened = _happened(job, item.finished_at, item.ended)
@@ -114,7 +109,7 @@ class _Telling:
             end = _happened(job, job.finished_at, job.ended) | {"status": job.status, "progress": shown.progress(job)}
             frames.append(self._frame(_BASE + 1 + job.total, "status", end))
         if frames:
-            await self._say(b"".join(frames))
+            await self._telling.say(b"".join(frames))
         return len(items) == _PAGE
 
     def _begun(self, job: Job) -> Iterator[bytes]:
@@ -126,15 +121,6 @@ class _Telling:
     def _frame(self, number: int, name: str, document: shown.Document) -> bytes:
         self._last = number
         return b"id: %d\n" % number + sse.frame(orjson.dumps(document), name.encode())
-
-    async def _say(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        self._sent_at = monotonic()
-
-    async def _pause(self) -> None:
-        await self._rooms.changes.of(self._id, _POLL_SECONDS)
-        if self._ping_seconds and monotonic() - self._sent_at >= self._ping_seconds:
-            await self._say(_PING)
 
 
 def _happened(job: Job, at: float | None, ended: int) -> shown.Document:

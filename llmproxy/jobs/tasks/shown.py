@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import orjson
-from starlette.responses import Response
-
 from llmproxy.jobs.job import Item, Job
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.jobs.tasks.chat import Said, said
@@ -64,7 +61,3 @@ def result(item: Item) -> Document:
 def from_cache(status: str | None) -> bool:
     """Whether an answer of this ``CacheStatus`` was not generated for its request."""
     return status in _FROM_CACHE
-
-
-def rendered(document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(document), status, headers, media_type="application/json")

@@ -40,18 +40,18 @@ def test_what_is_within_the_bounds_is_taken(allowed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "code"),
+    ("metadata", "code", "param"),
     [
-        ("text", "invalid_type"),
-        (["a"], "invalid_type"),
-        ({"a": 1}, "invalid_type"),
-        ({"a": None}, "invalid_type"),
-        ({"k" * 65: "v"}, "string_above_max_length"),
-        ({"k": "v" * 513}, "string_above_max_length"),
-        ({str(number): "" for number in range(17)}, "object_above_max_properties"),
+        ("text", "invalid_type", "metadata"),
+        (["a"], "invalid_type", "metadata"),
+        ({"a": 1}, "invalid_type", "metadata.a"),
+        ({"a": None}, "invalid_type", "metadata.a"),
+        ({"k" * 65: "v"}, "string_above_max_length", "metadata"),
+        ({"k": "v" * 513}, "string_above_max_length", "metadata.k"),
+        ({str(number): "" for number in range(17)}, "object_above_max_properties", "metadata"),
     ],
 )
-def test_what_is_beyond_is_refused_by_name(metadata: Any, code: str) -> None:
+def test_what_is_beyond_is_refused_by_name(metadata: Any, code: str, param: str) -> None:
     with pytest.raises(BadRequest) as caught:
         labels_of(metadata)
-    assert (caught.value.param, caught.value.error_code) == ("metadata", code)
+    assert (caught.value.param, caught.value.error_code) == (param, code)

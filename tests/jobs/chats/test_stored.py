@@ -165,7 +165,7 @@ def test_labels_that_are_none_are_refused_before_anybody_works(
     word = marker()
     with pytest.raises(openai.BadRequestError) as caught:
         stored(client, word, metadata={"a": 1})
-    assert (caught.value.param, caught.value.code) == ("metadata", "invalid_type")
+    assert (caught.value.param, caught.value.code) == ("metadata.a", "invalid_type")
     assert upstream.visits(word) == []
     # not stored, they are the upstream's affair
     assert stored(client, word, metadata={"a": 1}, store=False).choices

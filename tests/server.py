@@ -17,7 +17,10 @@ import psutil
 
 PATIENCE = 30.0
 #: settings that also work without the prefix; a developer's own must not reach a test's server
-BARE = ("CACHE_MAX_SIZE", "CACHE_TTL_HOURS", "DATABASE_PATH", "DATABASE_URL", "REDIS_URL", "TASK_QUEUE_WORKERS")
+BARE = (
+    *("CACHE_MAX_SIZE", "CACHE_TTL_HOURS", "DATABASE_PATH", "DATABASE_URL", "REDIS_URL", "TASK_QUEUE_WORKERS"),
+    "PROMETHEUS_MULTIPROC_DIR",
+)
 _LISTENING = re.compile(r"listening on http://([^:\s]+):(\d+)")
 
 
@@ -31,7 +34,8 @@ class Proxy:
         self.database = database
         self.port = 0
         self._arguments = [*(part for url in upstreams for part in ("--upstream", url))]
-        self._arguments += ["--port", "0", "--database", str(database)]
+        # a flag would win over the URL in the environment
+        self._arguments += ["--port", "0", *(() if "database_url" in settings else ("--database", str(database)))]
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
         self._lines: list[str] = []

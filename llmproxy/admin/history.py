@@ -1,5 +1,7 @@
 """What happened: exchanges as a list, as an export, one by one, and why each was a hit or not; and erasing them."""
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,7 +26,8 @@ _ROWS = 50
 _MOST_WORDS = 32
 
 _FILTERS = ("user_id", "session_id", "model", "endpoint", "cache", "status", "since", "until", "q")
-_PARAMETERS = ("limit", "cursor", *_FILTERS, "format", "bodies")
+_PARAMETERS = ("limit", "cursor", *_FILTERS, "preview", "format", "bodies")
+_ROW = re.compile("[0-9]{1,18}")
 _ERASED = ("user_id", "session_id")
 _ENDPOINTS = (*(row.name for row in ENDPOINTS), "other")
 
@@ -35,13 +38,14 @@ async def history(request: Request) -> Response:
     reader = _reader(request)
     wanted = _wanted(found)
     format = word(found, "format", ("json", *FORMATS)) or "json"
-    bodies = word(found, "bodies", ("true", "false")) == "true"
+    bodies, preview = (word(found, name, ("true", "false")) == "true" for name in ("bodies", "preview"))
     if format != "json":
         return await _export(reader, wanted, format, bodies, int(found["limit"]) if "limit" in found else None)
     if bodies:
         raise BadRequest("'bodies' goes with format=jsonl or csv; lists have none.", param="bodies")
     page = await reader.page(wanted)
-    document: dict[str, Any] = {"object": "list", "data": page.rows, "next": page.next.text() if page.next else None}
+    rows = await _previewed(reader, page.rows) if preview else page.rows
+    document: dict[str, Any] = {"object": "list", "data": rows, "next": page.next.text() if page.next else None}
     if wanted.text:
         # rows that came a moment ago may not be indexed yet
         document["complete"] = await reader.indexed(wanted)
@@ -49,21 +53,44 @@ async def history(request: Request) -> Response:
 
 
 async def exchange(request: Request) -> Response:
-    """``GET /api/history/{request_id}``: all that is known of one exchange, with both bodies."""
-    given(request, ())
-    return json_answer(one.shown(await _reader(request).record(request.path_params["request_id"])))
+    """``GET /api/history/{request_id}?row=``: all that is known of one exchange, with both bodies. ``row`` is its
+    ``id`` in lists, which tells apart those that were given the same request id."""
+    return await _exchange(request, request.path_params["request_id"])
 
 
 async def explain(request: Request) -> Response:
-    """``GET /api/history/{request_id}/explain``: why it was a hit or not."""
-    given(request, ())
-    return json_answer(await _reader(request).explain(request.path_params["request_id"]))
+    """``GET /api/history/{request_id}/explain?row=``: why it was a hit or not."""
+    id: str = request.path_params["request_id"]
+    # in the path as it was sent, a slash of an id is %2F
+    raw: bytes = request.scope.get("raw_path") or b"/explain"
+    if not raw.endswith(b"/explain"):
+        return await _exchange(request, f"{id}/explain")
+    return json_answer(await _reader(request).explain(id, _row(request)))
+
+
+async def _exchange(request: Request, id: str) -> Response:
+    return json_answer(one.shown(await _reader(request).record(id, _row(request))))
+
+
+def _row(request: Request) -> int | None:
+    """Raises ``BadRequest``."""
+    text = given(request, ("row",)).get("row")
+    if text is not None and not _ROW.fullmatch(text):
+        raise BadRequest("'row' must be the 'id' that an exchange has in lists.", param="row")
+    return None if text is None else int(text)
+
+
+async def _previewed(reader: Reader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with a line of what each asks, "" where there is nothing to read."""
+    lines = await reader.previews([row["id"] for row in rows])
+    return [{**row, "preview": lines.get(row["id"], "")} for row in rows]
 
 
 async def erase(request: Request) -> Response:
-    """``DELETE /api/history?user_id=&session_id=``: one of them, or both for a user's part of a session."""
+    """``DELETE /api/history?user_id=ann&session_id=s1``: one of them, or both for a user's part of a session."""
     found = given(request, _ERASED)
-    if not found:
+    # a name that is empty is more likely a script's variable that was never set than one of nobody
+    if not found or not all(found.values()):
         raise BadRequest("Say whose exchanges to erase: 'user_id', 'session_id', or both.")
     deleted = await _reader(request).erase(found.get("user_id"), found.get("session_id"))
     return json_answer({"deleted": deleted})
@@ -108,16 +135,10 @@ async def _export(reader: Reader, wanted: Wanted, format: str, bodies: bool, lim
     first = await anext(pages)
 
     async def pieces() -> AsyncIterator[bytes]:
-        yield made.head(bodies) + made.rows(map(_exported, first), bodies)
+        yield made.head(bodies)
+        yield await asyncio.to_thread(made.rows, first, bodies)
         async for rows in pages:
-            yield made.rows(map(_exported, rows), bodies)
+            yield await asyncio.to_thread(made.rows, rows, bodies)
 
     headers = {"content-disposition": f'attachment; filename="history.{format}"'}
     return StreamingResponse(pieces(), media_type=made.media_type, headers=headers)
-
-
-def _exported(row: dict[str, Any]) -> dict[str, Any]:
-    if "request_body" not in row:
-        return row
-    rest = {name: value for name, value in row.items() if name not in ("request_body", "response_body")}
-    return {**rest, **{name: one.body_of(row[f"{name}_body"]) for name in ("request", "response")}}

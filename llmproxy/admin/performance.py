@@ -5,15 +5,14 @@ import time
 from dataclasses import asdict
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
+from llmproxy.admin.answers import given, json_answer, word
 from llmproxy.admin.state import AdminState, state_of
 from llmproxy.jobs import reading
 from llmproxy.jobs.rooms import JobRooms
 from llmproxy.observe.report import report
-from llmproxy.wire.errors import BadRequest
 
 #: window -> its seconds, and the seconds of the spans it is made of
 WINDOWS = {"5m": (300, 60), "1h": (3600, 60), "24h": (86_400, 3600), "7d": (7 * 86_400, 3600)}
@@ -29,9 +28,7 @@ async def performance(request: Request) -> Response:
     ``complete`` is false where the database did not answer and only this process's last minutes are known.
     """
     state = state_of(request)
-    window = request.query_params.get("window", "1h")
-    if window not in WINDOWS:
-        raise BadRequest(f"'window' must be one of {', '.join(WINDOWS)}.", param="window")
+    window = word(given(request, ("window",)), "window", WINDOWS) or "1h"
     state.settle()
     until = time.time()
     start = _start(until, *WINDOWS[window])
@@ -40,7 +37,7 @@ async def performance(request: Request) -> Response:
     jobs: JobRooms | None = request.scope["state"]["jobs"]
     now = {"resources": _resources(state), "queue": await _queue(jobs), "database": await _database(state)}
     document = {"window": window, "complete": complete, **figures, "now": now}
-    return Response(orjson.dumps(document), media_type="application/json")
+    return json_answer(document)
 
 
 def _start(until: float, seconds: int, span: int) -> int:

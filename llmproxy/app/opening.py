@@ -50,7 +50,7 @@ async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[App
         database = await stack.enter_async_context(await _usable(settings.database))
         watch = await stack.enter_async_context(open_watch(database, metrics, settings.shutdown_seconds))
         cache = await stack.enter_async_context(open_cache(settings, database, watch.store_failed))
-        history = history_for(settings, database)
+        history = history_for(settings, database, watch.keeping_failed)
         history.open()
         stack.push_async_callback(history.close, settings.shutdown_seconds)
         accounts = Accounts(metrics, rates, watch.performance, access, history)

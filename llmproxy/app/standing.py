@@ -11,10 +11,17 @@ from starlette.responses import Response
 
 from llmproxy import __version__
 from llmproxy.app.state import AppState, state_of
+from llmproxy.app.watching import DATABASE
+from llmproxy.cache.memory import MemoryTier
+from llmproxy.cache.sql import SqlTier
+from llmproxy.cache.tiers import Cache
 from llmproxy.database.faults import fault_of
 from llmproxy.jobs import reading
 from llmproxy.upstream.server import Health
 
+#: a key that no entry has
+_NOBODYS = bytes(32)
+_QUEUE = "queue"
 #: seconds that one part may take to tell
 _PART_SECONDS = 3.0
 #: an item of a job that has waited longer than this does not just wait for its turn
@@ -66,24 +73,39 @@ async def _database(state: AppState) -> dict[str, Any]:
             await state.database.verify()
             size = await state.database.size()
     except Exception as error:  # noqa: BLE001 - whatever the driver raises: it is told, in our words
-        return _part(Standing.DOWN, error=fault_of(error), kind=state.database.dialect.name)
+        state.watch.faults.note(DATABASE, fault_of(error))
+        return _part(Standing.DOWN, **_last(state, DATABASE), kind=state.database.dialect.name, latency_seconds=None)
     latency = time.perf_counter() - began
-    return _part(Standing.OK, kind=state.database.dialect.name, latency_seconds=latency, bytes=size)
+    # it answers, but what is written behind the requests may fail: a full disk stops writing and not reading
+    standing = Standing.DEGRADED if state.watch.faults.failing(DATABASE) else Standing.OK
+    name, last = state.database.dialect.name, _last(state, DATABASE)
+    return _part(standing, **last, kind=name, latency_seconds=latency, bytes=size)
 
 
 async def _cache(state: AppState) -> dict[str, dict[str, Any]]:
     """By tier. A tier whose database does not answer says so within its own time limits."""
     tiers: dict[str, dict[str, Any]] = {}
+    latencies = await _latencies(state.rooms.cache)
     for name, stats in (await state.rooms.cache.stats()).items():
-        fault = state.watch.faults.last(name)
+        failing = state.watch.faults.failing(name)
         tiers[name] = _part(
-            Standing.DEGRADED if state.watch.faults.failing(name) else Standing.OK,
-            error=fault.kind if fault else None,
-            failed_at=fault.at if fault else None,
+            Standing.DEGRADED if failing else Standing.OK,
+            **_last(state, name),
+            latency_seconds=None if failing else latencies[name],
             entries=stats.entries,
             bytes=stats.bytes,
         )
     return tiers
+
+
+async def _latencies(cache: Cache) -> dict[str, float]:
+    """Seconds of a look-up, by tier."""
+    began = time.perf_counter()
+    if cache.memory is not None:
+        cache.memory.find(_NOBODYS)
+    memory = time.perf_counter() - began
+    await cache.find(_NOBODYS)
+    return {MemoryTier.name: memory, SqlTier.name: time.perf_counter() - began - memory}
 
 
 async def _queue(state: AppState) -> dict[str, Any]:
@@ -94,11 +116,13 @@ async def _queue(state: AppState) -> dict[str, Any]:
         async with asyncio.timeout(_PART_SECONDS):
             backlog = await reading.backlog(state.jobs.store)
     except Exception as error:  # noqa: BLE001 - as above
-        return _part(Standing.DEGRADED, error=fault_of(error))
+        state.watch.faults.note(_QUEUE, fault_of(error))
+        return _part(Standing.DEGRADED, **_last(state, _QUEUE), latency_seconds=None)
     latency = time.perf_counter() - began
     age = 0.0 if backlog.oldest is None else max(0.0, state.jobs.queue.clock() - backlog.oldest)
     return _part(
         Standing.DEGRADED if age > _LONGEST_WAIT else Standing.OK,
+        **_last(state, _QUEUE),
         latency_seconds=latency,
         waiting=backlog.waiting,
         running=backlog.running,
@@ -118,6 +142,11 @@ def _upstream(health: Health) -> dict[str, Any]:
             in_flight=health.in_flight,
         ),
     }
+
+
+def _last(state: AppState, part: str) -> dict[str, Any]:
+    fault = state.watch.faults.last(part)
+    return {"error": fault.kind if fault else None, "failed_at": fault.at if fault else None}
 
 
 def _part(state: Standing, *, error: str | None = None, **known: Any) -> dict[str, Any]:

@@ -3,15 +3,18 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from llmproxy.database.engine import Database
+from llmproxy.database.faults import Fault
 from llmproxy.history.rollups import Rollups
 from llmproxy.observe.faults import Faults
 from llmproxy.observe.lag import Lag
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.performance import Performance
 from llmproxy.observe.resources import Resources
+
+#: the name of the database among the parts that may be at fault
+DATABASE = "database"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +24,19 @@ class Watch:
     rollups: Rollups
     resources: Resources
     lag: Lag
-    #: of cache tiers
+    #: of cache tiers, and of the database
     faults: Faults
 
     def store_failed(self, tier: str, kind: str) -> None:
         """Counts and remembers a fault of a cache tier. ``kind`` is one of a closed list of words."""
         self.metrics.store_failed(tier, kind)
         self.faults.note(tier, kind)
+
+    def keeping_failed(self, part: str, fault: Fault) -> None:
+        """Counts and remembers a fault of the database. ``part`` names what was to be kept or derived behind requests,
+        one of a closed list of words."""
+        self.metrics.observing_failed(part)
+        self.faults.note(DATABASE, fault)
 
     def show(self) -> None:
         """Hands what is known now to the metrics."""
@@ -40,7 +49,11 @@ class Watch:
 async def open_watch(database: Database, metrics: Metrics, limit: float) -> AsyncIterator[Watch]:
     """At the end what waits is written, within ``limit`` seconds; close the database after it."""
     performance = Performance()
-    rollups = Rollups(database, performance, on_fault=partial(metrics.observing_failed, "performance"))
+
+    def failed(part: str, fault: Fault) -> None:
+        watch.keeping_failed(part, fault)
+
+    rollups = Rollups(database, performance, on_fault=failed)
     watch = Watch(metrics, performance, rollups, Resources(), Lag(metrics.loop_lagged), Faults())
     async with AsyncExitStack() as stack:
         rollups.open()

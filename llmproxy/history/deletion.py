@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete
+from sqlalchemy import Select, delete, func, select
 
 from llmproxy.database.engine import Database
 from llmproxy.history.tables import HISTORY_TEXTS, history
@@ -28,6 +28,20 @@ async def delete_rows(database: Database, chosen: Select[Any]) -> int:
             deleted += (await connection.execute(delete(history).where(history.c.id.in_(ids)))).rowcount
             await connection.execute(database.dialect.texts_deleted(HISTORY_TEXTS, ids))
         await asyncio.sleep(CHUNK_PAUSE)
+    return deleted
+
+
+async def delete_all(database: Database, user: str | None, session: str | None) -> int:
+    """Deletes the rows that are there of a user, of a session, or of one within the other. Returns their number."""
+    row, deleted = history.c, 0
+    async with database.read() as connection:
+        last = (await connection.execute(select(func.max(row.id)))).scalar() or 0
+    # who goes on asking would otherwise keep this going for ever
+    chosen = select(row.id, row.body_bytes).where(row.id <= last)
+    for column, value in ((row.user_name, user), (row.session, session)):
+        chosen = chosen if value is None else chosen.where(column == value)
+    while gone := await delete_rows(database, chosen):
+        deleted += gone
     return deleted
 
 

@@ -18,7 +18,7 @@ from llmproxy.history.tables import history
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.difference import Difference, Kind, Span, differences
 from llmproxy.wire.endpoints import ENDPOINTS, Endpoint
-from llmproxy.wire.vocabulary import CacheStatus
+from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 #: characters shown of a value, of a span, and on either side of it
 _VALUE, _SPAN, _CONTEXT = 200, 200, 40
@@ -58,7 +58,7 @@ async def explain(database: Database, record: Record) -> Document:
     document: Document = {
         **{name: record[name] for name in ("request_id", "created_at", "endpoint", "model", "status")},
         **{name: record[name] for name in ("cache", "reason", "stored")},
-        "because": list(_because(record)),
+        "because": list(_because(record, endpoint)),
         "key": _key(record, endpoint, fields, body),
         "nearest": None,
         "compared": 0,
@@ -76,12 +76,14 @@ async def explain(database: Database, record: Record) -> Document:
     return document
 
 
-def _because(record: Record) -> Iterator[str]:
+def _because(record: Record, endpoint: Endpoint | None) -> Iterator[str]:
     """What the row itself says."""
     if not record["cache"]:
         yield f"The request ended before the cache was asked (status {record['status']})."
     elif record["cache"] == CacheStatus.JOINED:
         yield "An identical request was under way: its upstream call was shared."
+    elif endpoint is not None and endpoint.per_input and record["reason"] == Reason.ABSENT:
+        yield "Not every input of the request was known."
     elif sentence := why(record["reason"]):
         yield sentence
     if record["stored"] and record["stored"] != "stored":
@@ -97,7 +99,7 @@ def _unread(record: Record) -> str:
 async def _stored(database: Database, record: Record) -> RowMapping | None:
     """The last earlier exchange whose answer was kept under the same key; None where it is too long ago."""
     row, near = history.c, earlier(record, MOST_SOUGHT).subquery()
-    kept = select(row.request_id, row.created_at).select_from(near.join(history, row.id == near.c.id))
+    kept = select(row.request_id, row.created_at, row.finished_at).select_from(near.join(history, row.id == near.c.id))
     same = kept.where(row.cache_key == record["cache_key"], row.stored == "stored")
     async with database.read() as connection:
         return (await connection.execute(same.order_by(row.id.desc()).limit(1))).mappings().first()
@@ -108,6 +110,8 @@ def _gone(record: Record, stored: RowMapping) -> str:
     told = f"An answer was stored under this key by request {stored['request_id']}, {since:,.0f} s before"
     if record["cache"] != CacheStatus.MISS or record["reason"] != "absent":
         return f"{told}."
+    if stored["finished_at"] > record["created_at"]:
+        return f"{told}. It was still on its way then."
     return f"{told}. Since then it was flushed, evicted for want of space, or removed past its lifetime."
 
 
@@ -123,7 +127,7 @@ async def _compare(database: Database, record: Record, endpoint: Endpoint, field
         return
     same = other["cache_key"] == record["cache_key"]
     document["nearest"] = {
-        **{name: other[name] for name in ("request_id", "created_at", "cache", "reason", "stored")},
+        **{name: other[name] for name in ("id", "request_id", "created_at", "cache", "reason", "stored")},
         "similarity": round(nearest.similarity, 4),
         "same_key": same,
     }
@@ -134,7 +138,7 @@ async def _compare(database: Database, record: Record, endpoint: Endpoint, field
         document["because"].append(f"The same request came before, and its answer was not kept: {reason}")
     if told and not same:
         paths = ", ".join(dict.fromkeys(each["path"] or "the body" for each in told[:3]))
-        more = f" and {len(told) - 3} more places" if len(told) > 3 else ""
+        more = f", and in {len(told) - 3} more" if len(told) > 3 else ""
         document["because"].append(f"It differs from the request most like it in {paths}{more}.")
     elif not same:
         document["because"] += _elsewhere(record, other)

@@ -28,6 +28,14 @@ REST = 0.5
 REST_BEHIND_WRITER = 1.0
 
 
+#: told of every fault: the name of the part of history that it keeps from its work, and its kind
+OnFault = Callable[[str, Fault], None]
+
+
+def ignore(part: str, fault: Fault) -> None:
+    """An ``OnFault`` for nobody."""
+
+
 class Step(Protocol):
     """What is made of new rows."""
 
@@ -42,11 +50,19 @@ class Step(Protocol):
 class Follower:
     """The task of one step. Nothing waits for it but who asks for what it makes; what it misses it makes up for."""
 
-    def __init__(self, step: Step, busy: Callable[[], bool], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        step: Step,
+        busy: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        on_fault: OnFault = ignore,
+    ) -> None:
         """``busy`` says whether rows wait to be written. ``clock`` gives monotonic seconds."""
         self._step = step
         self._busy = busy
         self._clock = clock
+        self._on_fault = on_fault
         #: how often there were new rows; at the start some may be left of the time before
         self._noted = 1
         #: up to which of these times all rows are worked on
@@ -113,6 +129,7 @@ class Follower:
             self._advanced.notify_all()
 
     async def _failed(self, fault: Fault) -> None:
+        self._on_fault(self._step.name, fault)
         if self._fault is None:
             logger.warning("history: %s cannot be kept up to date (%s); silent until they can", self._step.name, fault)
         self._fault = fault

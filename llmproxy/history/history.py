@@ -5,7 +5,7 @@ from typing import Protocol
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.history.follower import Follower
+from llmproxy.history.follower import Follower, OnFault, ignore
 from llmproxy.history.reader import Reader
 from llmproxy.history.record import Hit, Recorder
 from llmproxy.history.redact import Redactor
@@ -56,7 +56,7 @@ class History(Protocol):
 class KeptHistory:
     """``History`` in the database."""
 
-    def __init__(self, settings: Settings, database: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, on_fault: OnFault = ignore) -> None:
         self._recorder = Recorder(
             settings.history_body_bytes if settings.history_bodies else None, Redactor(settings.history_redact)
         )
@@ -65,16 +65,19 @@ class KeptHistory:
             queue_rows=settings.history_queue,
             finish=self._recorder.finished if settings.history_redact else None,
             told=self._wake,
+            on_fault=on_fault,
         )
-        self._sums = Follower(Summaries(database), self._writer.is_busy)
+        self._sums = Follower(Summaries(database), self._writer.is_busy, on_fault=on_fault)
         searched = settings.history_search and settings.history_bodies
-        self._texts = Follower(Texts(database), self._writer.is_busy) if searched else None
+        texts = Texts(database, on_fault)
+        self._texts = Follower(texts, self._writer.is_busy, on_fault=on_fault) if searched else None
         self._followers = [each for each in (self._sums, self._texts) if each is not None]
         self._retention = Retention(
             database,
             days=settings.history_days,
             max_bytes=settings.history_bytes,
             searched=searched,
+            on_fault=on_fault,
         )
         self._reader = Reader(database, self._writer, self._sums, self._texts, self._retention)
 
@@ -138,6 +141,6 @@ class NoHistory:
         pass
 
 
-def history_for(settings: Settings, database: Database) -> History:
-    """The history as the settings want it."""
-    return KeptHistory(settings, database) if settings.history else NoHistory()
+def history_for(settings: Settings, database: Database, on_fault: OnFault = ignore) -> History:
+    """The history as the settings want it. ``on_fault`` is told of what fails behind the requests."""
+    return KeptHistory(settings, database, on_fault) if settings.history else NoHistory()

@@ -106,7 +106,14 @@ def keyed(endpoint: Endpoint, body: bytes) -> Fields | None:
         return None
     if endpoint.streams and "stream" not in endpoint.excused:
         fields["stream"] = fields.get("stream") if fields.get("stream") is not None else endpoint.streams_by_default
+    if endpoint.per_input and "input" in fields:
+        fields["input"] = _inputs(fields["input"])
     return {name: fields[name] for name in sorted(fields) if name not in excused(endpoint)}
+
+
+def _inputs(value: Any) -> list[Any]:
+    """One text, or one list of token numbers, is the same as a list of it."""
+    return value if isinstance(value, list) and not (value and isinstance(value[0], int)) else [value]
 
 
 def excused(endpoint: Endpoint) -> dict[str, str]:

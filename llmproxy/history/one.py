@@ -13,9 +13,11 @@ from llmproxy.history.tables import history
 Record = Mapping[str, Any]
 
 
-async def newest(database: Database, request_id: str) -> Record | None:
-    """The row of this id, with ``detail`` parsed; the newest, where a caller gave the id to several."""
-    return await _first(database, select(history).where(history.c.request_id == request_id))
+async def newest(database: Database, request_id: str, id: int | None = None) -> Record | None:
+    """The row of this id, with ``detail`` parsed; where a caller gave it to several, the newest, or that with the
+    number ``id``."""
+    wanted = select(history).where(history.c.request_id == request_id)
+    return await _first(database, wanted if id is None else wanted.where(history.c.id == id))
 
 
 async def numbered(database: Database, id: int) -> Record | None:
@@ -33,7 +35,8 @@ async def _first(database: Database, wanted: Select[Any]) -> Record | None:
 
 
 def shown(row: Record) -> dict[str, Any]:
-    """The record as a document: what lists show, and ``phases``, ``identity``, ``scope``, ``request``, ``response``."""
+    """The record as a document: what lists show, and ``phases``, ``identity``, ``scope``, ``query``, ``request``,
+    ``response``. ``query`` is the text of the URL's query, None where that may hold a secret and is not kept."""
     detail = row["detail"]
     cut = detail.get("cut", ())
     listed = {NAMES.get(name, name): row[name] for name in row if name not in (*BODIES, "detail")}
@@ -41,6 +44,7 @@ def shown(row: Record) -> dict[str, Any]:
         **listed,
         "identity": detail.get("identity", ""),
         "scope": detail.get("scope", ""),
+        "query": detail.get("plain_query") if "query" in detail else "",
         "phases": {phase: micros / 1e6 for phase, micros in detail.get("phases", {}).items()},
         "request": _body(row["request_body"], "request" in cut),
         "response": _body(row["response_body"], "response" in cut),

@@ -1,21 +1,20 @@
 """Everything that can be asked of the history, and erased from it."""
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import select
-
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import fault_of
 from llmproxy.history import one, pages, people, summaries
-from llmproxy.history.deletion import delete_rows
+from llmproxy.history.deletion import delete_all
 from llmproxy.history.explain import explain
 from llmproxy.history.follower import Follower
+from llmproxy.history.previews import previews
+from llmproxy.history.record import kept_text
 from llmproxy.history.retention import Retention
-from llmproxy.history.tables import history
 from llmproxy.history.wanted import Page, Wanted
 from llmproxy.history.writer import Writer
 from llmproxy.wire.errors import BadRequest, InternalError, NotFound, ProxyError
@@ -52,7 +51,12 @@ class Reader:
         await self._writer.settle(SETTLE_SECONDS)
         await self.indexed(wanted)
         with _readable():
-            return await pages.page(self._database, wanted, bodies=bodies)
+            return await pages.page(self._database, _as_kept(wanted), bodies=bodies)
+
+    async def previews(self, ids: Sequence[int]) -> dict[int, str]:
+        """What the exchanges with these numbers ask, a line for each of which there is something to read."""
+        with _readable():
+            return await previews(self._database, ids)
 
     async def indexed(self, wanted: Wanted) -> bool:
         """Whether all that is kept is searched for the text, if there is one. Raises ``BadRequest`` where none is."""
@@ -75,18 +79,18 @@ class Reader:
             if place is None or left == 0:
                 return
 
-    async def record(self, request_id: str) -> one.Record:
-        """Raises ``NotFound``."""
+    async def record(self, request_id: str, number: int | None = None) -> one.Record:
+        """The newest of this id, or the one with this number among them. Raises ``NotFound``."""
         await self._writer.settle(SETTLE_SECONDS)
         with _readable():
-            record = await one.newest(self._database, request_id)
+            record = await one.newest(self._database, kept_text(request_id), number)
         if record is None:
             raise NotFound(f"The history has no request with the id {request_id[:100]!r}.", param="request_id")
         return record
 
-    async def explain(self, request_id: str) -> Document:
+    async def explain(self, request_id: str, number: int | None = None) -> Document:
         """Raises ``NotFound``."""
-        record = await self.record(request_id)
+        record = await self.record(request_id, number)
         with _readable():
             return await explain(self._database, record)
 
@@ -100,7 +104,7 @@ class Reader:
         """Raises ``NotFound``."""
         await self._settle()
         with _readable():
-            found = await people.one_user(self._database, name)
+            found = await people.one_user(self._database, kept_text(name))
         if found is None:
             raise NotFound(f"The history knows no user {name[:100]!r}.", param="id")
         return found
@@ -109,30 +113,31 @@ class Reader:
         """Raises ``BadRequest`` for a cursor that is none."""
         await self._settle()
         with _readable():
-            return await people.session_page(self._database, limit, after, user)
+            return await people.session_page(self._database, limit, after, None if user is None else kept_text(user))
 
     async def session(self, name: str) -> Document:
         """Raises ``NotFound``."""
         await self._settle()
         with _readable():
-            found = await people.one_session(self._database, name)
+            found = await people.one_session(self._database, kept_text(name))
         if found is None:
             raise NotFound(f"The history knows no session {name[:100]!r}.", param="id")
         return found
 
     async def erase(self, user: str | None, session: str | None) -> int:
         """Deletes all exchanges of a user, of a session, or of a user within a session, with all that is derived from
-        them. Returns their number."""
-        await self._writer.settle(ERASE_SECONDS)
+        them. Returns their number. What they ask meanwhile is kept.
+
+        Raises ``InternalError`` also where what waits to be written keeps waiting: it may be theirs.
+        """
+        user, session = (None if each is None else kept_text(each) for each in (user, session))
+        if not await self._writer.settle(ERASE_SECONDS):
+            message = "Exchanges wait to be written that may have to be erased. None was erased; try again later."
+            raise InternalError(message, code="history_unavailable")
         await self._sums.settle(ERASE_SECONDS)
-        row, deleted = history.c, 0
-        chosen = select(row.id, row.body_bytes)
-        for column, value in ((row.user_name, user), (row.session, session)):
-            chosen = chosen if value is None else chosen.where(column == value)
         with _readable():
             try:
-                while gone := await delete_rows(self._database, chosen):
-                    deleted += gone
+                deleted = await delete_all(self._database, user, session)
             finally:
                 self._retention.measure_anew()
             async with self._database.write() as connection:
@@ -142,6 +147,14 @@ class Reader:
     async def _settle(self) -> None:
         await self._writer.settle(SETTLE_SECONDS)
         await self._sums.settle(SETTLE_SECONDS)
+
+
+def _as_kept(wanted: Wanted) -> Wanted:
+    """Its texts as rows hold them."""
+    user, session, model = (
+        None if each is None else kept_text(each) for each in (wanted.user, wanted.session, wanted.model)
+    )
+    return replace(wanted, user=user, session=session, model=model)
 
 
 @contextmanager

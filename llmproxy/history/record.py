@@ -1,5 +1,6 @@
 """One exchange as a row: a tuple in the order of the table's columns, ready for the driver. Pure."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from hashlib import sha256
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from llmproxy.history.redact import Redactor
+from llmproxy.history.redact import REDACTED, Redactor
 from llmproxy.history.tables import history
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Phase
@@ -16,8 +17,8 @@ Row = tuple[Any, ...]
 
 #: the columns of a ``Row``; the database gives the id
 COLUMNS = tuple(column.name for column in history.columns if column.name != "id")
-#: where in a ``Row`` the number of bytes is that both bodies take
-BODY_BYTES = COLUMNS.index("body_bytes")
+#: where in a ``Row`` the number of bytes is that both bodies take, and the error, which may repeat what was said
+BODY_BYTES, _ERROR = COLUMNS.index("body_bytes"), COLUMNS.index("error")
 
 LONGEST_TEXT = 1_000
 
@@ -34,7 +35,11 @@ class Hit(NamedTuple):
     seconds: float
 
 
-#: bytes that are kept of a longer body until it was searched: what is to be removed may lie across the cut
+#: what SDKs put into URLs, and holds no secret
+_PLAIN_QUERY = re.compile(rb"(?:beta|api-version)=[A-Za-z0-9._-]{1,40}(?:&(?:beta|api-version)=[A-Za-z0-9._-]{1,40})?")
+
+#: bytes that are kept of a longer body until it was searched: what is to be removed may lie across the cut. What is not
+#: removed of the last ones is not kept in any case: half of something may be left there.
 _MARGIN = 4_096
 
 
@@ -51,42 +56,49 @@ class Recorder:
     def row(self, exchange: Exchange) -> Row:
         seconds = 0.0 if exchange.finished is None else exchange.finished - exchange.started
         first = None if exchange.first_byte is None else exchange.first_byte - exchange.started
-        when = (_text(exchange.request_id), exchange.started_at, exchange.started_at + seconds)
+        when = (kept_text(exchange.request_id), exchange.started_at, exchange.started_at + seconds)
         return (*when, *_before_times(exchange), first, seconds, *self._after_times(exchange))
 
     def rows_like(self, template: Exchange, hits: Iterable[Hit]) -> Iterator[Row]:
         """The rows of requests that had the answer of ``template``; made one by one, as they are taken."""
         before, after = _before_times(template), self._after_times(template)
         for request_id, started_at, seconds in hits:
-            when = (_text(request_id), started_at, started_at + seconds)
+            when = (kept_text(request_id), started_at, started_at + seconds)
             yield (*when, *before, seconds, seconds, *after)
 
     def finished(self, rows: Sequence[Row]) -> Sequence[Row]:
-        """The rows as they are written: nothing in the bodies that must not be kept. Blocks for as long as it takes."""
+        """The rows as they are written: nothing in the bodies and errors that must not be kept. Blocks for as long as
+        it takes."""
         if not self._redactor:
             return rows
         # hits of one answer share its bodies
         seen: dict[int, bytes | None] = {}
-        return [self._redacted(row, seen) for row in rows]
+        return [self._redacted(row, seen, self._redactor) for row in rows]
 
-    def _redacted(self, row: Row, seen: dict[int, bytes | None]) -> Row:
+    def _redacted(self, row: Row, seen: dict[int, bytes | None], redactor: Redactor) -> Row:
         for body in row[-2:]:
             if id(body) not in seen:
-                seen[id(body)] = self._search(body)
+                seen[id(body)] = self._search(body, redactor)
         request_body, response_body = (seen[id(body)] for body in row[-2:])
         size = len(request_body or b"") + len(response_body or b"")
-        return (*row[:BODY_BYTES], size, *row[BODY_BYTES + 1 : -2], request_body, response_body)
+        error = kept_text(redactor.text(row[_ERROR])) if row[_ERROR] else ""
+        between = row[_ERROR + 1 : BODY_BYTES]
+        return (*row[:_ERROR], error, *between, size, *row[BODY_BYTES + 1 : -2], request_body, response_body)
 
-    def _search(self, body: bytes | None) -> bytes | None:
-        if body is None or not self._redactor:
+    def _search(self, body: bytes | None, redactor: Redactor) -> bytes | None:
+        if body is None or self._body_bytes is None:
             return body
-        return self._redactor.redacted(body)[: self._body_bytes]
+        found = redactor.redacted(body)
+        if len(body) == self._body_bytes + _MARGIN:
+            last = found.rfind(REDACTED.encode(), -_MARGIN)
+            found = found[: max(0, len(found) - _MARGIN) if last < 0 else last + len(REDACTED)]
+        return found[: self._body_bytes]
 
     def _after_times(self, exchange: Exchange) -> Row:
         request_body, response_body = self._body(exchange.request_body), self._body(exchange.response_body)
         return (
             exchange.upstream_seconds,
-            _text(exchange.error),
+            kept_text(exchange.error),
             len(request_body or b"") + len(response_body or b""),
             self._detail(exchange),
             request_body,
@@ -101,17 +113,20 @@ class Recorder:
 
     def _detail(self, exchange: Exchange) -> str:
         """JSON of what nobody selects by. ``phases`` in microseconds; ``scope`` and ``query`` are digests, as both may
-        hold secrets or stand for them; ``cut`` names the bodies that were longer. What is empty is left out."""
+        hold secrets or stand for them; ``plain_query`` is a query that holds none; ``cut`` names the bodies that were
+        longer. What is empty is left out."""
         detail: dict[str, Any] = {}
         if exchange.phases:
             # ``value`` of a member costs five times as much
             detail["phases"] = {phase._value_: int(seconds * 1e6) for phase, seconds in exchange.phases.items()}
         if exchange.identity:
-            detail["identity"] = _text(exchange.identity)
+            detail["identity"] = kept_text(exchange.identity)
         if exchange.caller.scope:
             detail["scope"] = short_digest(exchange.caller.scope.encode())
         if exchange.query:
             detail["query"] = short_digest(exchange.query)
+            if _PLAIN_QUERY.fullmatch(exchange.query):
+                detail["plain_query"] = exchange.query.decode()
         if self._body_bytes is not None:
             bodies = {"request": exchange.request_body, "response": exchange.response_body}
             if cut := [name for name, body in bodies.items() if len(body) > self._body_bytes]:
@@ -126,20 +141,20 @@ def short_digest(secret: bytes) -> str:
 
 def _before_times(exchange: Exchange) -> Row:
     return (
-        _text(exchange.user or exchange.caller.name),
-        _text(exchange.session),
-        _text(exchange.caller.name),
+        kept_text(exchange.user or exchange.caller.name),
+        kept_text(exchange.session),
+        kept_text(exchange.caller.name),
         exchange.endpoint,
-        _text(exchange.method),
-        _text(exchange.path),
-        _text(exchange.model),
-        _text(exchange.upstream),
+        kept_text(exchange.method),
+        kept_text(exchange.path),
+        kept_text(exchange.model),
+        kept_text(exchange.upstream),
         exchange.status,
         _word(exchange.cache),
         _word(exchange.reason),
         _word(exchange.stored),
         exchange.key,
-        _text(exchange.namespace),
+        kept_text(exchange.namespace),
         exchange.stream,
         _count(exchange.usage.prompt_tokens),
         _count(exchange.usage.completion_tokens),
@@ -147,8 +162,8 @@ def _before_times(exchange: Exchange) -> Row:
     )
 
 
-def _text(text: str) -> str:
-    """What every database takes as text: no lone surrogates, no NUL (PostgreSQL), and not too long."""
+def kept_text(text: str) -> str:
+    """A text as rows hold it, and as it is asked for: no lone surrogates, no NUL (PostgreSQL), and not too long."""
     if text.isprintable() and len(text) <= LONGEST_TEXT:
         return text
     return text[:LONGEST_TEXT].encode("utf-8", "replace").decode().replace("\0", "")

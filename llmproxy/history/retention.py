@@ -13,6 +13,7 @@ from llmproxy.database.engine import Database
 from llmproxy.database.faults import Fault, fault_of
 from llmproxy.history import summaries
 from llmproxy.history.deletion import CHUNK, delete_rows
+from llmproxy.history.follower import OnFault, ignore
 from llmproxy.history.tables import history
 
 logger = logging.getLogger(__name__)
@@ -52,15 +53,18 @@ class Retention:
         days: float,
         max_bytes: int,
         searched: bool = False,
+        on_fault: OnFault = ignore,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
         self._age = days * DAY
         self._max_bytes = max_bytes
         self._share = 1 + TEXT_SHARE if searched else 1
+        self._on_fault = on_fault
         self._clock = clock
         self._segments: deque[_Segment] = deque()
         self._generation = -1
+        self._stale = False
         self._fault: Fault | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -83,8 +87,8 @@ class Retention:
         await self._forget()
 
     def measure_anew(self) -> None:
-        """Rows in the middle were deleted: what was added up no longer holds."""
-        self._segments.clear()
+        """Rows in the middle were deleted: what was added up no longer holds. A sweep under way ends as it began."""
+        self._stale = True
 
     async def _run(self) -> None:
         while True:
@@ -93,6 +97,7 @@ class Retention:
                 await self.sweep()
             except Exception as error:  # noqa: BLE001 - any driver's any fault: the next sweep makes up for it
                 fault = fault_of(error)
+                self._on_fault("retention", fault)
                 if self._fault is None:
                     logger.warning("old history cannot be deleted (%s); silent until it can", fault)
                 self._fault = fault
@@ -105,9 +110,10 @@ class Retention:
             pass
 
     async def _measure(self) -> None:
-        if self._generation != self._database.generation:
+        if self._stale or self._generation != self._database.generation:
             # another file may be there now, with ids of its own
             self._segments.clear()
+            self._stale = False
         async with self._database.read() as connection:
             lowest = (await connection.execute(select(func.min(history.c.id)))).scalar()
         self._generation = self._database.generation

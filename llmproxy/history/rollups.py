@@ -10,6 +10,7 @@ from itertools import count
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import Fault, fault_of
 from llmproxy.history import rollup_store as store
+from llmproxy.history.follower import OnFault, ignore
 from llmproxy.observe.performance import Cells, Performance, merge
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Rollups:
         database: Database,
         performance: Performance,
         *,
-        on_fault: Callable[[], None] = lambda: None,
+        on_fault: OnFault = ignore,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._database = database
@@ -119,8 +120,8 @@ class Rollups:
             self._fault = None
 
     def _failed(self, error: Exception) -> None:
-        self._on_fault()
         fault = fault_of(error)
+        self._on_fault("performance", fault)
         if self._fault is None:
             logger.warning("performance cannot be kept (%s); what is new waits, silent until it can", fault)
         self._fault = fault

@@ -10,6 +10,8 @@ from llmproxy.wire.words import words_of
 
 #: words of one body that are indexed: of a longer one its beginning and its end, where the news is
 MOST_WORDS = 8_000
+#: the bytes of these words: PostgreSQL takes a megabyte for both bodies
+MOST_BYTES = 400_000
 
 #: members that say nothing: names, kinds, settings, and the tools' schemas, which are the same in each request
 _SILENT = frozenset(
@@ -35,9 +37,15 @@ def _words(body: bytes | None) -> list[str]:
     for text in _texts(body):
         words += words_of(text)
     if len(words) > MOST_WORDS:
-        half = MOST_WORDS // 2
-        words = words[:half] + words[-half:]
+        words = _ends(words, MOST_WORDS)
+    while sum(len(word.encode()) for word in words) > MOST_BYTES:
+        words = _ends(words, len(words) // 2)
     return words
+
+
+def _ends(words: list[str], count: int) -> list[str]:
+    half = count // 2
+    return words[:half] + words[-half:]
 
 
 def _texts(body: bytes | None) -> Iterator[str]:

@@ -12,6 +12,7 @@ from sqlalchemy import insert
 
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import Fault, fault_of
+from llmproxy.history.follower import OnFault, ignore
 from llmproxy.history.record import BODY_BYTES, COLUMNS, Row
 from llmproxy.history.tables import history
 
@@ -52,10 +53,12 @@ class Writer:
         first_pause: float = FIRST_PAUSE,
         finish: Callable[[Sequence[Row]], Sequence[Row]] | None = None,
         told: Callable[[], None] | None = None,
+        on_fault: OnFault = ignore,
     ) -> None:
         self._database = database
         self._finish = finish
         self._told = told
+        self._on_fault = on_fault
         self._queue_rows = queue_rows
         self._queue_bytes = queue_bytes
         self._first_pause = first_pause
@@ -65,8 +68,10 @@ class Writer:
         self._pause = first_pause
         self._fault: Fault | None = None
         self._wanted = asyncio.Event()
-        self._settled = asyncio.Event()
-        self._settled.set()
+        #: rows taken, and rows that left the queue again, since start
+        self._taken = self._gone = 0
+        #: who waits until so many rows have left
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._insert = _insert_statement(database)
@@ -89,19 +94,25 @@ class Writer:
                     break
         taken = len(self._queue) - before
         self.lost += count - taken
+        self._taken += taken
         if taken:
-            self._settled.clear()
             self._wanted.set()
 
     def is_busy(self) -> bool:
         """Whether more rows wait than one transaction takes."""
         return len(self._queue) > GROUP
 
-    async def settle(self, limit: float) -> None:
-        """Waits until nothing waits to be written, at most ``limit`` seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await self._settled.wait()
+    async def settle(self, limit: float) -> bool:
+        """Whether what waits now was written, or lost; waits for it ``limit`` seconds. What comes later counts not."""
+        if self._gone == self._taken:
+            return True
+        wanted = self._taken, asyncio.get_running_loop().create_future()
+        self._waiting.append(wanted)
+        try:
+            return bool((await asyncio.wait([wanted[1]], timeout=limit))[0])
+        finally:
+            if not wanted[1].done():
+                self._waiting.remove(wanted)
 
     async def close(self, limit: float) -> None:
         """Writes what waits, at most ``limit`` seconds long; what is left then is lost. Safe to call twice."""
@@ -150,6 +161,7 @@ class Writer:
                 self._lose(1)
                 logger.error("a row of history was refused by the database")
             return
+        self._on_fault("history", fault)
         if self._fault is None:
             logger.warning("history cannot be written (%s); rows wait, silent until it can", fault)
         self._fault = fault
@@ -177,10 +189,11 @@ class Writer:
     def _forget(self, rows: int) -> None:
         for _ in range(rows):
             self._bytes -= self._queue.popleft()[BODY_BYTES]
-        if not self._queue:
-            self._settled.set()
-            if not self._closing.is_set():
-                self._wanted.clear()
+        self._gone += rows
+        while self._waiting and self._waiting[0][0] <= self._gone:
+            self._waiting.popleft()[1].set_result(None)
+        if not self._queue and not self._closing.is_set():
+            self._wanted.clear()
 
 
 def _insert_statement(database: Database) -> str:

@@ -151,17 +151,17 @@ def _add_answer(cell: Cell, observed: Observed) -> None:
     if observed.stream and first_byte is not None:
         cell.first_tokens.add(first_byte)
     _add_work(cell, observed, 1)
-    tokens, seconds = _plausible(observed.usage.completion_tokens), observed.upstream_seconds
+    tokens, seconds = plausible(observed.usage.completion_tokens), observed.upstream_seconds
     if observed.cache in FETCHED and tokens and seconds:
         cell.speeds.add(tokens / seconds)
 
 
 def _add_work(cell: Cell, answered: Answered, count: int) -> None:
-    cell.prompt_tokens += count * _plausible(answered.usage.prompt_tokens)
-    cell.completion_tokens += count * _plausible(answered.usage.completion_tokens)
+    cell.prompt_tokens += count * plausible(answered.usage.prompt_tokens)
+    cell.completion_tokens += count * plausible(answered.usage.completion_tokens)
     cell.upstream_seconds += count * (answered.upstream_seconds or 0.0)
 
 
-def _plausible(tokens: int | None) -> int:
-    """An upstream may claim any number; a sum must fit into a database."""
+def plausible(tokens: int | None) -> int:
+    """An upstream may claim any number; a sum must fit into a database, and into JSON."""
     return max(0, min(tokens or 0, MOST_TOKENS))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmproxy.observe.metrics import SAVED
+from llmproxy.observe.performance import plausible
 from llmproxy.observe.shape import Answered
 
 MINUTE = 60.0
@@ -51,8 +52,8 @@ class Rates:
         self._minute().counts[cache] += count
         if cache in SAVED:
             self._saved_seconds += count * (answered.upstream_seconds or 0.0)
-            self._saved_prompt_tokens += count * (answered.usage.prompt_tokens or 0)
-            self._saved_completion_tokens += count * (answered.usage.completion_tokens or 0)
+            self._saved_prompt_tokens += count * plausible(answered.usage.prompt_tokens)
+            self._saved_completion_tokens += count * plausible(answered.usage.completion_tokens)
 
     def hits_by(self, reason: str) -> int:
         """Hits since start for this reason: the name of the tier that had the answer."""

@@ -5,6 +5,9 @@ import orjson
 from llmproxy.wire.dialect import Document, Malformed
 from llmproxy.wire.exchange import Usage
 
+#: no answer has more; what says so does not know
+_MOST_TOKENS = 2**31 - 1
+
 
 def parse(data: bytes) -> Document:
     """The JSON object in ``data``. Raises ``Malformed`` for anything else."""
@@ -37,8 +40,8 @@ def error_message(error: object) -> str:
 
 
 def tokens(usage: object, prompt: str, completion: str) -> Usage:
-    """The tokens counted under the names ``prompt`` and ``completion``; None for what is not a number."""
+    """The tokens counted under the names ``prompt`` and ``completion``; None for what is no such number."""
     if not isinstance(usage, dict):
         return Usage()
     counts = (usage.get(name) for name in (prompt, completion))
-    return Usage(*(count if isinstance(count, int) else None for count in counts))
+    return Usage(*(count if isinstance(count, int) and 0 <= count <= _MOST_TOKENS else None for count in counts))

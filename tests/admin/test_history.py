@@ -98,6 +98,7 @@ async def test_pages_follow_each_other(client: httpx.AsyncClient) -> None:
         ("cursor=5", "cursor"),
         ("format=xml", "format"),
         ("bodies=true", "bodies"),
+        ("preview=yes", "preview"),
         ("user=ann", "user"),
         ("model=a&model=b", "model"),
     ],
@@ -108,7 +109,15 @@ async def test_what_is_not_understood_is_refused(http: httpx.AsyncClient, query:
 
 
 @pytest.mark.parametrize(
-    "path", ["sessions?q=1", "users?user_id=1", "history/x?limit=1", "sessions/s?a=b", "users/u?a=b"]
+    "path",
+    [
+        "sessions?q=1",
+        "users?user_id=1",
+        "history/x?limit=1",
+        "sessions/s?a=b",
+        "users/u?a=b",
+        "performance?windw=5m",
+    ],
 )
 async def test_unknown_parameters_are_refused_everywhere(http: httpx.AsyncClient, path: str) -> None:
     answer = await http.get(f"/api/{path}")
@@ -143,10 +152,53 @@ async def test_a_long_body_is_text_that_says_it_was_cut(client: httpx.AsyncClien
 
 
 async def test_ids_may_hold_anything(client: httpx.AsyncClient) -> None:
-    for id in ("a/b", "50%?#"):
+    for id in ("a/b", "50%?#", "a/explain", "explain", "a/explain/explain"):
         assert await ask(client, marker(), headers={"x-request-id": id}) == id
         for path in (f"/api/history/{quote(id, safe='')}", f"/api/history/{quote(id, safe='')}/explain"):
             assert (await client.get(path)).json()["request_id"] == id
+
+
+async def test_requests_of_one_id_are_told_apart_by_their_row(client: httpx.AsyncClient) -> None:
+    prompts = [marker(), marker()]
+    for prompt in prompts:
+        await ask(client, prompt, headers={"x-request-id": "mine"})
+    rows = (await client.get("/api/history")).json()["data"]
+    for row, prompt in zip(rows, reversed(prompts), strict=True):
+        found = (await client.get("/api/history/mine", params={"row": row["id"]})).json()
+        assert found["request"]["body"]["messages"][-1]["content"] == prompt
+        told = (await client.get("/api/history/mine/explain", params={"row": row["id"]})).json()
+        assert told["created_at"] == row["created_at"]
+    assert (await client.get("/api/history/mine")).json()["id"] == rows[0]["id"]
+    other = await ask(client, marker())
+    assert (await client.get(f"/api/history/{other}", params={"row": rows[0]["id"]})).status_code == 404
+    for row in ("one", "-1", "9" * 19, ""):
+        answer = await client.get("/api/history/mine", params={"row": row})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "row")
+
+
+async def test_a_list_says_what_each_request_asks(client: httpx.AsyncClient) -> None:
+    word = marker()
+    await ask(client, f"{word} first\nline")
+    await ask(client, f"{word} bob@example.com")
+    await client.get("/v1/unheard")
+    page = (await client.get("/api/history?preview=true")).json()["data"]
+    assert [row["preview"] for row in page] == ["", f"{word} [redacted]", f"{word} first line"]
+    found = (await client.get("/api/history", params={"preview": "true", "q": "first"})).json()["data"]
+    assert [row["preview"] for row in found] == [f"{word} first line"]
+    assert "preview" not in (await client.get("/api/history")).json()["data"][0]
+
+
+async def test_a_query_is_kept_where_it_holds_no_secret(client: httpx.AsyncClient) -> None:
+    for query, kept in (
+        ("", ""),
+        ("beta=true", "beta=true"),
+        ("api-version=1&beta=x", "api-version=1&beta=x"),
+        ("beta=x&key=s", None),
+    ):
+        answer = await client.post(f"{CHAT.path}?{query}", json=CHAT.request(marker()))
+        found = (await client.get(f"/api/history/{answer.headers['x-request-id']}")).text
+        assert json.loads(found)["query"] == kept, query
+        assert "key=s" not in found
 
 
 async def test_an_export_is_one_json_document_a_line(client: httpx.AsyncClient) -> None:
@@ -237,7 +289,7 @@ async def test_a_person_is_erased_everywhere(server: Proxy, client: httpx.AsyncC
     assert (await client.get("/api/users")).json()["data"] == []
 
 
-@pytest.mark.parametrize("query", ["", "?model=m", "?user_id=a&limit=5"])
+@pytest.mark.parametrize("query", ["", "?model=m", "?user_id=a&limit=5", "?user_id=", "?user_id=a&session_id="])
 async def test_nothing_is_erased_by_mistake(http: httpx.AsyncClient, query: str) -> None:
     assert (await http.delete(f"/api/history{query}")).status_code == 400
 

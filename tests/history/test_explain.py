@@ -38,6 +38,8 @@ def asked(number: int, body: Body | bytes = ASKED, **changes: Any) -> Exchange:
     made = fetched(
         request_id=f"req-{number}",
         started_at=1_700_000_000.0 + number,
+        first_byte=10.25,
+        finished=10.5,
         model="m",
         request_body=raw,
         namespace="",
@@ -200,7 +202,7 @@ async def test_other_kinds_of_differences_are_shown_short(database: Database) ->
     }
     assert "ours" not in shown["stop"]
     assert len(shown["stop"]["theirs"]) < 300
-    assert told["because"][-1].endswith("and 3 more places.")
+    assert told["because"][-1].endswith(", and in 3 more.")
 
 
 async def test_only_so_many_are_compared(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +224,21 @@ async def test_embeddings_are_compared_input_by_input(database: Database) -> Non
     )
     assert [each["path"] for each in told["differences"]] == ["input[2]"]
     assert set(told["key"]["excused"]) == {"user"}
+
+
+async def test_one_input_is_a_list_of_one(database: Database) -> None:
+    given: list[Body] = [{"model": "m", "input": each} for each in ("one", ["one", "two"], ["one"], [1, 2], [[1, 2]])]
+    made = [asked(at, body, endpoint="embeddings", key=str(body["input"])) for at, body in enumerate(given)]
+    for one, other in ((0, 2), (3, 4)):
+        told = await explained(database, [*made[:other], replace(made[other], key=made[one].key)])
+        assert (told["nearest"]["request_id"], told["differences"]) == (f"req-{one}", [])
+        assert told["because"][0] == "Not every input of the request was known."
+
+
+async def test_an_answer_that_was_still_on_its_way(database: Database) -> None:
+    """Two that did not share a call: each was stored."""
+    told = await explained(database, [asked(1, finished=20.0), asked(2)])
+    assert told["because"][1].endswith("by request req-1, 1 s before. It was still on its way then.")
 
 
 def test_a_stream_is_keyed_where_it_is_another_entry() -> None:

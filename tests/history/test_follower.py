@@ -85,10 +85,12 @@ async def test_a_fault_is_logged_once_and_made_up_for(
     monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.0)
     step.rows, step.failures = 5, 3
-    follower = Follower(step, lambda: False)
+    told: list[tuple[str, str]] = []
+    follower = Follower(step, lambda: False, on_fault=lambda part, fault: told.append((part, fault)))
     follower.open()
     assert await follower.settle(10)
     assert step.seen == 5
+    assert told == [("counts", "unreachable")] * 3
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["history: counts cannot be kept up to date (unreachable); silent until they can"]
     await follower.close()

@@ -5,6 +5,7 @@ import pytest
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
+from llmproxy.history import reader
 from llmproxy.history.history import History, NoHistory, history_for
 from llmproxy.history.record import Hit
 from llmproxy.history.wanted import Wanted
@@ -129,3 +130,32 @@ async def test_switched_off_it_keeps_nothing(database: Database) -> None:
     assert (nothing.written, nothing.lost) == (0, 0)
     await nothing.close(1)
     assert database.generation == before
+
+
+async def test_who_is_erased_has_no_rows_waiting(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "ERASE_SECONDS", 0.01)
+    kept = history_for(settings(), database)
+    kept.record([fetched(user="ann"), fetched(user="bob")])
+    # nobody writes yet
+    with pytest.raises(InternalError, match="None was erased"):
+        await kept.reader.erase("ann", None)
+    monkeypatch.setattr(reader, "ERASE_SECONDS", 30.0)
+    kept.open()
+    assert await kept.reader.erase("ann", None) == 1
+    assert [row["user"] for row in (await kept.reader.page(Wanted(10))).rows] == ["bob"]
+    await kept.close(10)
+
+
+async def test_texts_are_asked_for_as_they_are_kept(database: Database) -> None:
+    """With what no database takes, and longer than what is kept."""
+    name = "a\0b" + "c" * 2_000
+    kept = history_for(settings(), database)
+    kept.open()
+    kept.record([fetched(request_id=name, user=name, session=name, model=name)])
+    for wanted in (Wanted(10, user=name), Wanted(10, session=name), Wanted(10, model=name)):
+        assert len((await kept.reader.page(wanted)).rows) == 1
+    assert (await kept.reader.record(name))["user_name"].startswith("abc")
+    assert (await kept.reader.user(name))["requests"] == (await kept.reader.session(name))["requests"] == 1
+    assert len((await kept.reader.sessions(10, None, name))["data"]) == 1
+    assert await kept.reader.erase(name, name) == 1
+    await kept.close(10)

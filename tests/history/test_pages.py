@@ -9,6 +9,7 @@ from sqlalchemy import event, text
 
 from llmproxy.database.engine import Database
 from llmproxy.history import pages
+from llmproxy.history.cursor import cursor
 from llmproxy.history.pages import page
 from llmproxy.history.texts import Texts
 from llmproxy.history.wanted import Place, Wanted
@@ -131,7 +132,7 @@ async def test_bodies_only_where_they_are_wanted(filled: Database) -> None:
     assert "response_body" not in (await page(filled, Wanted(1))).rows[0]
 
 
-@pytest.mark.parametrize("text", ["", "x", "WzFd", "WzEuMCwiYSJd", "bm8", "\u00e9"])
+@pytest.mark.parametrize("text", ["", "x", "WzFd", "WzEuMCwiYSJd", "bm8", "\u00e9", cursor([1.0, 2**63])])
 def test_another_cursor_is_refused(text: str) -> None:
     with pytest.raises(BadRequest, match="cursor"):
         Place.read(text)

@@ -44,7 +44,13 @@ def test_every_column_has_its_value() -> None:
         "error": "",
         "body_bytes": 15,
         "detail": json.dumps(
-            {"phases": {"limit": 250000}, "identity": "weights", "scope": "2bb80d537b1d", "query": "e1dd522f23da"},
+            {
+                "phases": {"limit": 250000},
+                "identity": "weights",
+                "scope": "2bb80d537b1d",
+                "query": "e1dd522f23da",
+                "plain_query": "api-version=1",
+            },
             separators=(",", ":"),
         ),
         "request_body": b"request",
@@ -100,6 +106,23 @@ def test_what_must_not_be_kept_is_removed_before_the_body_is_cut() -> None:
     assert {name: value for name, value in done.items() if "body" not in name} == {
         name: value for name, value in named(row).items() if "body" not in name
     }
+
+
+def test_what_lies_across_the_margin_is_not_kept_by_half() -> None:
+    """What is removed before it brings the end of what was searched into what is kept."""
+    recorder = Recorder(10_000, Redactor([r"\w+@example\.com"]))
+    addresses = b" ".join(b"a" * 100 + b"%04d@example.com" % number for number in range(200))
+    (done,) = map(named, recorder.finished([recorder.row(fetched(request_body=addresses))]))
+    assert len(done["request_body"]) > 500
+    assert b"aaa" not in done["request_body"]
+    assert done["body_bytes"] == len(done["request_body"]) + len(b"response")
+
+
+def test_an_error_that_repeats_what_was_said_is_searched_too() -> None:
+    recorder = Recorder(None, Redactor([r"\w+@example\.com"]))
+    row = recorder.row(fetched(error="the model does not know bob@example.com"))
+    (done,) = map(named, recorder.finished([row]))
+    assert done["error"] == "the model does not know [redacted]"
 
 
 def test_without_patterns_rows_stay_the_same_objects() -> None:

@@ -65,3 +65,26 @@ def test_long_data_is_searched_in_pieces() -> None:
     data = "A" * 200_000
     body = json.dumps({"image": f"data:image/png;base64,{data}", "text": "bob@example.com"}).encode()
     assert json.loads(MAIL.redacted(body))["text"] == REDACTED
+
+
+def test_a_match_at_the_border_of_two_pieces_is_found() -> None:
+    secrets = Redactor([r"\bkey-[0-9a-f]{40}\b"])
+    for before in range(940, 1_010):
+        data = f"{'A' * before}+key-{'0123456789' * 4}+{'B' * 2_000}"
+        assert secrets.redacted(data.encode()) == f"{'A' * before}+{REDACTED}+{'B' * 2_000}".encode()
+
+
+@pytest.mark.parametrize("length", [900, 1_000, 1_200, 1_201, 5_000])
+def test_data_that_a_match_begins_with_words_before_goes_as_a_whole(length: int) -> None:
+    token = "e" * length
+    assert Redactor([r"Bearer [\w.-]+"]).text(f"say Bearer {token}.{token}, please") == f"say {REDACTED}, please"
+
+
+def test_a_pattern_that_matches_between_characters_ends() -> None:
+    assert Redactor(["(?=b)"]).text("abcb") == f"a{REDACTED}bc{REDACTED}b"
+
+
+@pytest.mark.parametrize("before", ["\ufeff", " " * 100, "\ufeff" + "\n" * 100], ids=["mark", "spaces", "both"])
+def test_a_document_is_one_whatever_stands_before_it(before: str) -> None:
+    kept = MAIL.redacted(before.encode() + rb'{"a": "bob\u0040example.com"}')
+    assert b"example" not in kept

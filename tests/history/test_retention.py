@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -179,13 +179,15 @@ async def test_a_fault_is_logged_once_and_the_next_sweep_goes_on(
         raise ConnectionRefusedError
 
     monkeypatch.setattr(Retention, "sweep", fails)
-    keeper = retention(database)
+    told: list[tuple[str, str]] = []
+    keeper = Retention(database, days=1, max_bytes=1, on_fault=lambda part, fault: told.append((part, fault)))
     keeper.open()
     await enough.wait()
     await keeper.close()
     await keeper.close()
     messages = [record.getMessage() for record in caplog.records]
     assert messages == ["old history cannot be deleted (unreachable); silent until it can"]
+    assert told[:2] == [("retention", "unreachable")] * 2
 
 
 async def test_close_in_the_middle_of_a_sweep_leaves_a_usable_database(
@@ -200,3 +202,34 @@ async def test_close_in_the_middle_of_a_sweep_leaves_a_usable_database(
     await keeper.close()
     await fill(database, 1)
     assert (await ids(database))[-1] == 2 * CHUNK + 1
+
+
+class Interrupted(Database):
+    """A database in which ``happens`` is called when the first rows have been added up."""
+
+    happens: Callable[[], None]
+
+    def __init__(self, real: Database) -> None:
+        super().__init__(real.dialect, real.engine)
+        self._left = 4
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        self._left -= 1
+        if self._left == 0:
+            self.happens()
+        async with super().read() as connection:
+            yield connection
+
+
+async def test_what_is_deleted_during_a_sweep_is_added_up_by_the_next_one(database: Database) -> None:
+    await fill(database, CHUNK + 50)
+    interrupted = Interrupted(database)
+    keeper = retention(interrupted, max_bytes=(CHUNK + 50) * (300 + ROW_BYTES))
+    interrupted.happens = keeper.measure_anew
+    await keeper.sweep()
+    assert len(await ids(database)) == CHUNK + 50
+    await fill(database, 1)
+    await keeper.sweep()
+    # all that is there was added up: the oldest segment goes
+    assert len(await ids(database)) == 51

@@ -151,16 +151,11 @@ async def test_old_hours_are_deleted(database: Database, kept: Rollups, clock: C
 async def test_while_the_database_is_at_fault_minutes_wait_and_are_told(
     sqlite_file: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    faults = 0
-
-    def count() -> None:
-        nonlocal faults
-        faults += 1
-
+    told: list[tuple[str, str]] = []
     performance = Performance(clock=clock)
     async with open_database(sqlite_url(sqlite_file)) as database:
         await database.verify()
-        kept = Rollups(database, performance, on_fault=count, clock=clock)
+        kept = Rollups(database, performance, on_fault=lambda part, fault: told.append((part, fault)), clock=clock)
         ruin_sqlite(sqlite_file)
         performance.add([fetched()])
         clock.now += 60
@@ -170,7 +165,7 @@ async def test_while_the_database_is_at_fault_minutes_wait_and_are_told(
         cells, complete = await kept.since(NOON)
         assert (cells[MISSES].requests, complete) == (1, False)
         await kept.close(1.0)
-        assert (faults, len(caplog.records)) == (1, 1)
+        assert (told, len(caplog.records)) == ([("performance", "corrupt")], 1)
 
 
 async def test_what_the_database_refuses_does_not_wait_for_ever(

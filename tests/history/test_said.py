@@ -1,6 +1,6 @@
 import json
 
-from llmproxy.history.said import MOST_WORDS, words_said
+from llmproxy.history.said import MOST_BYTES, MOST_WORDS, words_said
 
 
 def said(request: object, response: object = None) -> str:
@@ -51,6 +51,18 @@ def test_of_a_long_body_the_beginning_and_the_end_are_kept() -> None:
     )
     assert len(words) == MOST_WORDS
     assert (words[0], words[-1]) == ("w0", f"w{3 * MOST_WORDS - 1}")
+
+
+def test_of_long_words_as_many_are_kept_as_a_database_takes() -> None:
+    """Each letter becomes four: 100 letters, 200 bytes, and no two words are the same."""
+    words = words_said(
+        json.dumps(
+            {"prompt": " ".join(f"{number:05}" + "\ufdf2" * 25 for number in range(8_000))}, ensure_ascii=False
+        ).encode(),
+        None,
+    )
+    assert sum(len(word.encode()) for word in words) <= MOST_BYTES
+    assert (words[0][:5], words[-1][:5]) == ("00000", "07999")
 
 
 def test_a_body_nested_deeply_does_no_harm() -> None:

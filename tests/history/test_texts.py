@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.database.engine import Database
 from llmproxy.history import texts as module
 from llmproxy.history.deletion import delete_rows
+from llmproxy.history.record import Recorder
+from llmproxy.history.said import words_said as words_of_both
 from llmproxy.history.tables import HISTORY_TEXTS, history
 from llmproxy.history.texts import Texts
 from llmproxy.wire.exchange import Exchange
@@ -127,3 +129,37 @@ async def test_rows_are_deleted_with_their_words(database: Database) -> None:
     assert await delete_rows(database, some) == 6
     assert await indexed(database) == [6, 8]
     assert await found(database, "word") == [8, 6]
+
+
+async def test_words_that_take_more_than_a_database_holds_of_one_text(database: Database) -> None:
+    """What PostgreSQL refuses would keep all later rows from being found."""
+    long = [" ".join(f"{number:05}{side}" + "\ufdf2" * 24 for number in range(4_000)) for side in "ab"]
+    await write(database, [said("before"), said(*long), said("after")], Recorder(10_000_000))
+    await followed(Texts(database))
+    assert await found(database, "before") == [1]
+    assert await found(database, "after") == [3]
+    assert len(await found(database, phrase(long[0], 0))) == len(await found(database, phrase(long[1], -1))) == 1
+
+
+def phrase(text: str, number: int) -> str:
+    return text.split()[number]
+
+
+async def test_words_that_the_database_refuses_are_skipped_and_told(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[str, str]] = []
+    real = words_of_both
+
+    def words_said(request: bytes | None, response: bytes | None) -> list[str]:
+        words = real(request, response)
+        # SQLite takes no lone surrogate, PostgreSQL no quote
+        return ["\ud800'"] if "bad" in words else words
+
+    monkeypatch.setattr(module, "words_said", words_said)
+    await write(database, [said(f"row {'bad' if number in (3, 17) else 'good'} {number}") for number in range(20)])
+    step = Texts(database, lambda part, fault: told.append((part, fault)))
+    assert await followed(step) > 3
+    assert await found(database, "good") == [number + 1 for number in reversed(range(20)) if number not in (3, 17)]
+    assert told == [("texts", "refused")] * 2
+    assert len(caplog.records) == 2

@@ -175,13 +175,15 @@ async def test_waiting_rows_are_bounded_in_bytes_too(database: Database) -> None
 
 async def test_rows_wait_out_a_fault_which_is_logged_once(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     faulty = Faulty(database, 3, locked())
-    writer = Writer(faulty, queue_rows=100, first_pause=0.001)
+    told: list[tuple[str, str]] = []
+    writer = Writer(faulty, queue_rows=100, first_pause=0.001, on_fault=lambda part, fault: told.append((part, fault)))
     writer.open()
     add(writer, *rows("a", "b"))
     await writer.settle(10)
     assert faulty.attempts == 4
     assert await written(database) == ["a", "b"]
     assert (writer.written, writer.lost) == (2, 0)
+    assert told == [("history", "locked")] * 3
     assert [record.getMessage() for record in caplog.records] == [
         "history cannot be written (locked); rows wait, silent until it can",
         "history is written again; 0 rows were lost since start",
@@ -269,3 +271,32 @@ async def test_a_locked_file_makes_rows_wait(sqlite: Database, caplog: pytest.Lo
     assert await written(sqlite) == ["a"]
     assert "(locked)" in caplog.text
     await writer.close(10)
+
+
+async def test_rows_that_come_all_the_time_do_not_hold_up_who_asks(database: Database) -> None:
+    """Each transaction finds more rows when it ends than there were when it began."""
+
+    def tell() -> None:
+        add(writer, *rows("more"))
+
+    writer = Writer(database, queue_rows=100, told=tell)
+    writer.open()
+    add(writer, *rows("a"))
+    assert await writer.settle(10)
+    assert (await written(database))[0] == "a"
+    await writer.close(10)
+
+
+async def test_who_gave_up_waiting_is_forgotten(database: Database) -> None:
+    stuck = Stuck(database)
+    writer = Writer(stuck, queue_rows=100)
+    writer.open()
+    add(writer, *rows("a"))
+    assert not await writer.settle(0.001)
+    asked = asyncio.create_task(writer.settle(30))
+    await stuck.reached.wait()
+    asked.cancel()
+    await asyncio.wait([asked])
+    await writer.close(0.01)
+    assert writer.lost == 1
+    assert await writer.settle(0.001)

@@ -1,8 +1,11 @@
+import json
 from typing import Any
 
+import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmproxy.observe.performance import MOST_TOKENS
 from llmproxy.observe.rates import NAMES, Rates
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.vocabulary import CacheStatus, Reason
@@ -37,6 +40,13 @@ def test_saved_is_what_the_answers_had_cost() -> None:
     rates.add([miss(), hit(), hit(upstream_seconds=None, usage=Usage())])
     rates.add_many(hit(), 10)
     assert rates.snapshot()["saved"] == {"upstream_seconds": 44.0, "prompt_tokens": 132, "completion_tokens": 374}
+
+
+def test_what_an_upstream_claims_is_not_believed() -> None:
+    rates = Rates()
+    rates.add([hit(usage=Usage(2**64 - 1, -5))] * 3)
+    assert json.loads(orjson.dumps(rates.snapshot()))["saved"]["prompt_tokens"] == 3 * MOST_TOKENS
+    assert rates.snapshot()["saved"]["completion_tokens"] == 0
 
 
 def test_nothing_looked_up_has_no_hit_rate() -> None:

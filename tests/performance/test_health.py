@@ -1,8 +1,11 @@
 """``GET /api/health`` from outside."""
 
+import sqlite3
+from contextlib import closing
+
 from tests.conftest import MakeProxy
 from tests.databases import ruin_sqlite
-from tests.performance.asking import chat, told
+from tests.performance.asking import chat, scrape, told
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
 
@@ -20,6 +23,7 @@ def test_all_is_well(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:
         "memory": ("ok", None),
         "sql": ("ok", None),
     }
+    assert all(tier["latency_seconds"] > 0 for tier in document["cache"].values())
     assert document["queue"]["state"] == "ok"
     (only,) = document["upstreams"]
     assert (only["name"], only["kind"], only["state"], only["last_error"]) == (upstream.url, "openai", "ok", None)
@@ -64,10 +68,31 @@ def test_a_database_at_fault(proxy: MakeProxy, upstream: ScriptedUpstream) -> No
     assert document["status"] == "degraded"
     assert document["database"]["state"] == "down"
     assert document["database"]["last_error"] == "corrupt"
+    assert document["database"]["latency_seconds"] is None
     while told(server, "/api/health")["cache"]["sql"]["state"] != "degraded":
         pass
     assert told(server, "/api/health")["cache"]["sql"]["last_error"]
     assert told(server, "/api/performance?window=5m")["complete"] is False
+
+
+def test_a_database_that_answers_and_takes_nothing(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:
+    server = proxy(upstream.url)
+    with closing(sqlite3.connect(server.database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert chat(server) == 200
+        while told(server, "/api/health")["database"]["state"] != "degraded":
+            pass
+        document, samples = told(server, "/api/health"), scrape(server)
+        other.execute("COMMIT")
+    assert any(sample.startswith("llmproxy_observe_faults_total{") for sample in samples)
+    assert document["status"] == "degraded"
+    # whoever waits for the file, or for who waits for it
+    assert document["database"]["last_error"] in ("locked", "timeout")
+    assert document["database"]["failed_at"] > 1_600_000_000
+    assert document["database"]["latency_seconds"] > 0
+    # the row of the chat was only late
+    while not told(server, "/api/history")["data"]:
+        pass
 
 
 def _status(server: Proxy, target: str) -> int:

@@ -70,6 +70,10 @@ def test_what_the_program_uses(make: Make) -> None:
     assert now["database"]["bytes"] > 0
 
 
+def test_each_kind_of_database_is_the_one_that_is_meant(make: Make, request: pytest.FixtureRequest) -> None:
+    assert f"[{told(make(), '/api/health')['database']['kind']}]" in request.node.name
+
+
 def test_it_survives_a_restart(make: Make) -> None:
     proxy, known = make(), marker()
     for _ in range(3):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import ConsoleMessage, Locator, Page, expect
+from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, expect
 
 #: names the folder where pictures are put
 FOLDER = "UI_SCREENSHOTS"
@@ -54,6 +54,13 @@ class Tab:
         if folder := os.environ.get(FOLDER):
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def box(place: Locator) -> FloatRect:
+    """Where it is on the page, in pixels."""
+    found = place.bounding_box()
+    assert found is not None
+    return found
 
 
 def evaluated(tab: Tab, script: str) -> Any:

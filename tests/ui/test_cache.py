@@ -36,6 +36,25 @@ def test_a_tag_is_chosen_and_flushed(proxy: MakeProxy, upstream: ScriptedUpstrea
     assert left["tags"] == ["eval"]
 
 
+def test_entries_are_found_by_what_is_typed(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url)
+    for tag in ("docs", "eval", "eval"):
+        chat(server, marker(), headers={"x-llmproxy-tags": tag})
+    shown = tab(server)
+    shown.open("cache")
+    rows = shown.page.locator("tbody tr")
+    expect(rows).to_have_count(3)
+    shown.page.get_by_text("More filters").click()
+    field = shown.page.get_by_label("tag", exact=True)
+    field.fill("eval")
+    field.press("Enter")
+    expect(rows).to_have_count(2)
+    expect(field).to_be_focused()
+    shown.button("Take away tag eval").click()
+    expect(rows).to_have_count(3)
+    expect(field).to_have_value("")
+
+
 def test_an_entry_is_looked_into_and_then_gone(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
     server = proxy(upstream.url)
     chat(server, marker())

@@ -29,7 +29,7 @@ def test_markup_stays_text(proxy: MakeProxy, tab: MakeTab) -> None:
         shown.open("")
         expect(shown.page.get_by_role("row").filter(has_text=MODEL)).to_be_visible()
         unharmed(shown)
-        for place, text in {"requests": MODEL, "cache": HEADER, f"cache/{row['key']}": MARKUP}.items():
+        for place, text in {"requests": MARKUP, "cache": HEADER, f"cache/{row['key']}": MARKUP}.items():
             shown.open(place)
             shown.see(text)
             unharmed(shown)

@@ -1,6 +1,7 @@
 """Figures move while somebody looks, and only then; and what a keyboard can do."""
 
-from playwright.sync_api import Request, expect
+import pytest
+from playwright.sync_api import Request, Route, expect
 
 from tests.conftest import MakeProxy
 from tests.scripted import marker
@@ -37,6 +38,53 @@ def test_what_happens_is_drawn(proxy: MakeProxy, upstream: ScriptedUpstream, tab
         shown.page.wait_for_event("response", lambda answer: answer.url.endswith("/api/cache/stats"))
     assert evaluated(shown, PAINTED) > 20
     shown.see("of 20 requests in 5 minutes")
+
+
+def test_each_row_of_the_figures_leads_to_its_requests(
+    proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab
+) -> None:
+    server = proxy(upstream.url)
+    chat(server, marker())
+    with server.line() as line:
+        line.ask("GET", "/v1/unheard")
+    shown = tab(server)
+    for model, endpoint in (("none", "other"), ("scripted", "chat")):
+        shown.open("")
+        shown.page.get_by_role("row", name=f"{model} {endpoint}").get_by_role("link").click()
+        shown.heading("Requests")
+        expect(shown.page.locator("tbody tr")).to_have_count(1)
+
+
+#: the gaps between the labels of the scale that are shown, in pixels
+GAPS = """() => {
+  const labels = [...document.querySelectorAll(".scale span")].map((each) => each.getBoundingClientRect());
+  const shown = labels.filter((each) => each.width > 0);
+  return shown.slice(1).map((each, n) => each.left - shown[n].right);
+}"""
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_labels_of_a_scale_are_apart(
+    proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab, width: int
+) -> None:
+    server, prompt = proxy(upstream.url), marker()
+    for _ in range(2):
+        chat(server, prompt)
+
+    def far_apart(route: Route) -> None:
+        """From microseconds to minutes, as a large model's answers are."""
+        figures = route.fetch().json()
+        for word, length in (("hit", 2e-5), ("miss", 90.0)):
+            figures["total"]["by_cache"][word]["duration_seconds"].update(p50=length, p95=length, p99=length)
+        route.fulfill(json=figures)
+
+    shown = tab(server, viewport={"width": width, "height": 740})
+    shown.page.route("**/api/performance*", far_apart)
+    shown.open()
+    expect(shown.page.get_by_role("img", name="miss: median 1 min 30 s")).to_be_visible()
+    gaps = evaluated(shown, GAPS)
+    assert len(gaps) >= 3
+    assert min(gaps) >= 2
 
 
 def test_nothing_is_asked_while_nobody_looks(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:

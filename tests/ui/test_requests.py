@@ -5,7 +5,8 @@ from playwright.sync_api import expect
 from tests.conftest import MakeProxy
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
-from tests.ui.asking import chat, get, request_id
+from tests.ui.asking import chat, get, post, request_id
+from tests.ui.browsing import box
 from tests.ui.conftest import MakeTab
 
 
@@ -38,6 +39,68 @@ def test_requests_are_found_by_words_and_by_filters(proxy: MakeProxy, upstream: 
     shown.see("Nothing matches")
 
 
+def test_a_search_keeps_the_focus_and_says_what_it_found(
+    proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab
+) -> None:
+    server = proxy(upstream.url)
+    for animal in ("zebra", "zebra", "okapi"):
+        chat(server, f"tell me of the {animal}")
+    shown = tab(server)
+    shown.open("requests")
+    found = shown.page.locator("main [role=status].unseen")
+    expect(found).to_have_text("3 requests")
+    search = shown.page.get_by_role("searchbox")
+    search.fill("okapi")
+    search.press("Enter")
+    expect(found).to_have_text("1 request")
+    expect(search).to_be_focused()
+    shown.page.go_back()
+    expect(found).to_have_text("3 requests")
+    expect(search).to_have_value("")
+
+
+def test_each_request_shows_what_it_asks(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url)
+    chat(server, "tell me\nof zebras " + "and more " * 100)
+    with server.line() as line:
+        line.ask("GET", "/v1/unheard")
+    shown = tab(server)
+    shown.open("requests")
+    expect(shown.page.get_by_role("cell", name="GET /v1/unheard")).to_be_visible()
+    asked = shown.page.get_by_role("cell", name="tell me of zebras and more")
+    expect(asked).to_be_visible()
+    assert shown.fits()
+    shown.page.set_viewport_size({"width": 360, "height": 740})
+    row, said = box(asked.locator("..")), box(asked.locator(".line"))
+    figure, head = (
+        box(shown.page.get_by_role("cell", name="scripted")),
+        box(shown.page.get_by_role("columnheader", name="Model")),
+    )
+    assert shown.fits()
+    # a line of its own over the row's width, below its figures, which stand below their heads
+    assert said["width"] > 300
+    assert figure["y"] + 20 < said["y"] < row["y"] + row["height"] - said["height"] + 1
+    assert figure["x"] == head["x"]
+    shown.picture("asked-phone")
+
+
+def test_requests_of_one_id_are_opened_each(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url)
+    for number in ("first", "second"):
+        chat(server, f"{number} of the same id", headers={"x-request-id": "mine/explain"})
+    shown = tab(server)
+    for number, other in (("first", "second"), ("second", "first")):
+        shown.open("requests")
+        shown.page.get_by_role("row", name=f"{number} of").get_by_role("link").click()
+        shown.heading("Request")
+        expect(shown.page.locator(".talk")).to_contain_text(f"{number} of")
+        expect(shown.page.locator(".talk")).not_to_contain_text(f"{other} of")
+    # what it is most like has the same id
+    shown.see("It differs from the request most like it")
+    shown.page.locator("section", has=shown.page.get_by_role("heading", name="Why")).get_by_role("link").click()
+    expect(shown.page.locator(".talk")).to_contain_text("first of")
+
+
 def test_pages_go_back_to_the_first_request(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
     server, prompt = proxy(upstream.url), marker()
     ids = [request_id(chat(server, prompt)) for _ in range(60)]
@@ -68,6 +131,23 @@ def test_a_replay_is_the_same_request_to_the_last_byte(
     expect(shown.page.locator(".again")).to_contain_text("hit")
     shown.page.get_by_role("link", name="see it").click()
     shown.see("The entry was in the memory tier.")
+
+
+def test_a_replay_has_the_query_of_its_url(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url)
+    body = {"model": "scripted", "messages": [{"role": "user", "content": marker()}]}
+    plain, secret = (
+        request_id(post(server, f"/v1/chat/completions?{query}", body)) for query in ("beta=true", "key=secret")
+    )
+    shown = tab(server)
+    shown.open(f"requests/{plain}")
+    shown.see("POST /v1/chat/completions?beta=true")
+    shown.button("Replay").click()
+    expect(shown.page.locator(".again")).to_contain_text("hit")
+    shown.open(f"requests/{secret}")
+    shown.see("may hold a secret and is not kept")
+    shown.see("POST /v1/chat/completions?…")
+    expect(shown.button("Replay")).to_be_disabled()
 
 
 def test_an_entry_is_flushed_after_a_look(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:

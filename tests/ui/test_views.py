@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 from tests.llama import CHAT_MODEL, EMBEDDING_MODEL
 from tests.server import Proxy
 from tests.ui.asking import chat, get, post, request_id
+from tests.ui.browsing import MILLISECONDS
 from tests.ui.conftest import MakeTab
 
 LOOKS: dict[str, dict[str, object]] = {
@@ -73,6 +74,7 @@ def test_a_miss_is_explained_by_what_differs(llama_front: Proxy, seen: dict[str,
     shown.open(f"requests/{seen['miss']}")
     shown.see("No tier had an entry with this key.")
     shown.see("Where the time went")
+    shown.see("POST /v1/chat/completions")
     expect(shown.page.get_by_role("rowheader", name="tee")).to_be_visible()
     shown.page.get_by_text("Bodies as they were").click()
     expect(shown.page.get_by_label("request", exact=True)).to_contain_text('"max_tokens": 4')
@@ -95,3 +97,30 @@ def test_a_chat_that_is_asked_twice(llama_front: Proxy, tab: MakeTab) -> None:
     expect(talk.locator(".mark")).to_have_text("hit")
     expect(talk.locator(".from-assistant .text")).to_have_text(answer, use_inner_text=True)
     shown.picture("try-asked")
+
+
+def test_an_answer_is_flushed_and_made_anew(llama_front: Proxy, tab: MakeTab) -> None:
+    id = request_id(chat(llama_front, "Name a bird.", model=CHAT_MODEL, max_tokens=4))
+    shown = tab(llama_front)
+    shown.open(f"requests/{id}")
+    shown.button("Replay").click()
+    expect(shown.page.locator(".again")).to_contain_text("hit")
+    shown.button("Flush this entry").click()
+    shown.page.get_by_role("dialog").get_by_role("button", name="Flush 1 entry").click()
+    expect(shown.page.get_by_text("1 entry flushed")).to_be_visible()
+    shown.button("Replay").click()
+    expect(shown.page.locator(".again")).to_contain_text("miss")
+
+
+def test_a_job_is_cancelled_while_it_runs(llama_front: Proxy, tab: MakeTab) -> None:
+    batch = {"prompts": [f"Count to {n}." for n in range(100)], "model": CHAT_MODEL, "max_tokens": 16}
+    job = json.loads(post(llama_front, "/api/completions/batch", batch).body)["task_id"]
+    shown = tab(llama_front)
+    shown.open(f"jobs/{job}")
+    # at least one is done, and the bar has moved
+    expect(shown.page.get_by_role("progressbar")).not_to_have_attribute("aria-valuenow", "0", timeout=4 * MILLISECONDS)
+    shown.button("Cancel").click()
+    expect(shown.page.locator(".title")).to_contain_text("cancelled")
+    told = get(llama_front, f"/admin/jobs/{job}")["progress"]
+    assert 0 < told["completed"] < told["total"]
+    shown.picture("job-cancelled")

@@ -40,7 +40,7 @@ function App() {
   return html`<a class="skip" href="#content" onClick=${toContent}>Skip to the content</a>
     <${Head} view=${route.view} />
     <${Away} />
-    <${Content} key=${`${tries} ${route.view} ${route.id}`} route=${route} held=${locked} />
+    <${Content} key=${`${tries} ${route.view} ${route.id} ${route.query.get("row")}`} route=${route} held=${locked} />
     <${Told} />
     ${locked ? html`<${Gate} again=${remembered.token !== ""} onToken=${open} />` : null}`;
 }

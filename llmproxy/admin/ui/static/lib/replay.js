@@ -1,12 +1,17 @@
 // Sending a recorded request once more, byte for byte: 1.0 and 1 are the same number and not the same request.
 
-import { caller, failure, operatorAnswer } from "./api.js";
+import { caller, failure, operatorAnswer, query } from "./api.js";
 
 const MARK = '"request":{"body":';
 
-/** A record of the history: {record, body}, where body is the request's exact bytes, or null where they are not kept. */
-export async function recorded(id, signal) {
-  const answer = await operatorAnswer(`/api/history/${encodeURIComponent(id)}`, { signal });
+export const pathOf = (id, below = "") => `/api/history/${encodeURIComponent(id)}${below}`;
+
+/**
+ * A record of the history: {record, body}, where body is the request's exact bytes, or null where they are not kept.
+ * `row` is its number, which tells apart requests of one id; without it, the newest.
+ */
+export async function recorded(id, row, signal) {
+  const answer = await operatorAnswer(pathOf(id) + (row === undefined ? "" : `?${query({ row })}`), { signal });
   const text = await answer.text();
   const record = JSON.parse(text);
   return { record, body: bodyIn(text, record.request) };
@@ -17,7 +22,7 @@ export async function replayed(record, body, headers = {}) {
   const sent = { "content-type": "application/json", ...headers };
   if (record.namespace) sent["x-llmproxy-namespace"] = record.namespace;
   const began = performance.now();
-  const answer = await caller(record.path, { method: record.method, body, headers: sent });
+  const answer = await caller(record.path + (record.query ? `?${record.query}` : ""), { method: record.method, body, headers: sent });
   if (!answer.ok) throw await failure(answer);
   await answer.arrayBuffer();
   return {

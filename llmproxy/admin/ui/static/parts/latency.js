@@ -13,9 +13,11 @@ export function Latency({ byCache }) {
   const high = Math.max(low + 1, Math.ceil(Math.log10(Math.max(...rows.map(([, told]) => told.p99)))));
   const at = (value) => Math.min(100, Math.max(0, (100 * (Math.log10(Math.max(value, 1e-6)) - low)) / (high - low)));
   const marks = MARKS.filter((mark) => Math.log10(mark) >= low - 1e-9 && Math.log10(mark) <= high + 1e-9);
+  // of many marks, every other one is for wide screens only
+  const kind = (n) => (marks.length > 5 && n % 2 && n < marks.length - 1 ? "wide" : undefined);
   return html`<div class="latency">
     ${rows.map(([word, told]) => html`<${Row} key=${word} word=${word} told=${told} at=${at} />`)}
-    <div class="scale" aria-hidden="true">${marks.map((mark) => html`<span key=${mark} style=${{ left: `${at(mark)}%` }}>${power(mark)}</span>`)}</div>
+    <div class="scale" aria-hidden="true">${marks.map((mark, n) => html`<span key=${mark} class=${kind(n)} style=${{ left: `${at(mark)}%` }}>${power(mark)}</span>`)}</div>
     <p class="small quiet">The dot is the median, the bar ends at P95, the line at P99.</p>
   </div>`;
 }

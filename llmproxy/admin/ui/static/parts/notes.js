@@ -3,7 +3,7 @@
 import { html, useEffect, useState } from "../lib/html.js";
 
 export function Empty({ title, children }) {
-  return html`<div class="empty"><h3>${title}</h3><p>${children}</p></div>`;
+  return html`<div class="empty"><h2>${title}</h2><p>${children}</p></div>`;
 }
 
 export function Problem({ error, retry }) {

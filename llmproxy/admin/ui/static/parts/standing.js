@@ -12,7 +12,7 @@ export function Servers({ servers }) {
     <div class="small">${server.kind} · answers in ${seconds(server.latency_seconds)} ·${" "}
       <span class="calls" aria-hidden="true">${Array.from({ length: Math.min(server.in_flight, 16) }, (_, n) => html`<i key=${n}></i>`)}</span>
       ${whole(server.in_flight)} in work</div>
-    ${server.last_error ? html`<p class="small wrong">${server.last_error}</p>` : null}
+    ${server.last_error ? html`<p class=${server.state === "ok" ? "small" : "small wrong"}>${server.state === "ok" ? "Before: " : ""}${server.last_error}</p>` : null}
   </li>`)}</ul>`;
 }
 

@@ -4,7 +4,7 @@ import { html } from "../lib/html.js";
 
 /**
  * `columns` are {name, cell(row), kind}: kind "number" aligns to the right, "wide" is left out on narrow screens,
- * "wider" on tablets too. `to(row)` is where a row leads; the first cell holds the link.
+ * "wider" on tablets too, "widest" on small laptops too. `to(row)` is where a row leads; the first cell holds the link.
  */
 export function Table({ caption, columns, rows, id, to, mark = () => "" }) {
   const head = columns.map(({ name, kind = "" }) => html`<th key=${name} scope="col" class=${kind}>${name}</th>`);

@@ -12,7 +12,7 @@ export function Why({ told }) {
 }
 
 function Nearest({ nearest, differences }) {
-  return html`<p>Most like it: <a href=${link("requests", nearest.request_id)}><${Time} at=${nearest.created_at} /></a>${" "}
+  return html`<p>Most like it: <a href=${link("requests", nearest.request_id, { row: nearest.id })}><${Time} at=${nearest.created_at} /></a>${" "}
       <${CacheMark} cache=${nearest.cache} /> <span class="quiet">${percent(nearest.similarity)} the same</span></p>
     ${differences.map((each) => html`<${Difference} key=${each.path} each=${each} />`)}`;
 }

@@ -2,7 +2,7 @@
 
 import { operator, query as joined } from "../lib/api.js";
 import { bytes, plural, whole } from "../lib/format.js";
-import { html, useState } from "../lib/html.js";
+import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { usePoll } from "../lib/poll.js";
 import { go, link } from "../lib/route.js";
 import { Flush } from "../parts/flush.js";
@@ -12,6 +12,7 @@ import { Empty, Problem, Waiting } from "../parts/notes.js";
 import { Pages, Table } from "../parts/table.js";
 
 const CHOSEN = ["model", "namespace", "tag", "endpoint", "prefix"];
+const TYPED = ["model", "namespace", "tag"];
 const NAMES = { model: "Models", namespace: "Namespaces", tag: "Tags", endpoint: "Endpoints" };
 
 const COLUMNS = [
@@ -40,7 +41,7 @@ export function Cache({ query }) {
   return html`<div class="title"><h1>Cache</h1><button class="danger" onClick=${() => setFlushing(true)}>Flush…</button></div>
     <${Problem} error=${sums.error ?? listed.error} retry=${() => [listed, sums].forEach((each) => each.reload())} />
     ${sums.data ? html`<${Groups} sums=${sums.data} chosen=${chosen} set=${set} />` : null}
-    <${Search} chosen=${chosen} order=${order} set=${set} />
+    <${Search} sums=${sums.data} chosen=${chosen} order=${order} set=${set} />
     ${listed.data ? html`<${Entries} page=${listed.data} chosen=${chosen} cursor=${cursor} set=${set} />` : listed.error ? null : html`<${Waiting} />`}
     ${flushing ? html`<${FlushChosen} chosen=${chosen} onDone=${done} />` : null}`;
 }
@@ -61,19 +62,31 @@ function Groups({ sums, chosen, set }) {
     </div>`;
 }
 
-function Search({ chosen, order, set }) {
-  const submit = (event) => {
+function Search({ sums, chosen, order, set }) {
+  const form = useRef(null);
+  const known = { model: sums?.models, namespace: sums?.namespaces, tag: sums?.tags };
+  useEffect(() => {
+    for (const name of ["prefix", ...TYPED]) form.current.elements[name].value = chosen[name] ?? "";
+  }, [JSON.stringify(chosen)]);
+  const apply = (event) => {
     event.preventDefault();
-    const typed = new FormData(event.target).get("prefix").trim().toLowerCase();
-    set({ prefix: typed || undefined });
+    const typed = new FormData(form.current);
+    // a group without a name is chosen by its bar: no text stands for it
+    const of = (name) => typed.get(name).trim() || (chosen[name] === "" ? "" : undefined);
+    set({ ...Object.fromEntries(TYPED.map((name) => [name, of(name)])), prefix: of("prefix")?.toLowerCase() });
   };
-  return html`<form class="filters" role="search" onSubmit=${submit}>
-    <input key=${chosen.prefix} type="search" name="prefix" data-search="" aria-label="First digits of a key" pattern="[0-9a-fA-F]{0,64}"
+  return html`<form class="filters" role="search" ref=${form} onSubmit=${apply}>
+    <input type="search" name="prefix" data-search="" aria-label="First digits of a key" pattern="[0-9a-fA-F]{0,64}"
       placeholder="First digits of a key" defaultValue=${chosen.prefix ?? ""} />
     <label>Order <select onChange=${(event) => set({ order: event.target.value === "newest" ? undefined : event.target.value })}>
       ${["newest", "largest"].map((each) => html`<option key=${each} value=${each} selected=${each === order}>${each} first</option>`)}
     </select></label>
     <button type="submit">Search</button>
+    <details><summary>More filters</summary><div class="fields">
+      ${TYPED.map((name) => html`<label key=${name} class="field"><span>${name}</span>
+        <input name=${name} list=${`known-${name}`} defaultValue=${chosen[name] ?? ""} onChange=${apply} />
+        <datalist id=${`known-${name}`}>${(known[name] ?? []).map((each) => html`<option key=${each.name} value=${each.name} />`)}</datalist></label>`)}
+    </div></details>
     <ul class="chips" aria-label="Chosen">${Object.entries(chosen).map(([name, value]) => html`<li key=${name}>
       <button type="button" class="chip" aria-label=${`Take away ${name} ${value}`} onClick=${() => set({ [name]: undefined })}>${name}: ${value || "(none)"} ×</button></li>`)}</ul>
   </form>`;

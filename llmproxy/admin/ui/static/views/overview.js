@@ -12,6 +12,7 @@ import { Share, StateMark } from "../parts/marks.js";
 import { Empty, Problem, Waiting } from "../parts/notes.js";
 import { Machine, Queue, Servers } from "../parts/standing.js";
 import { Table } from "../parts/table.js";
+import { ENDPOINTS } from "./requests.js";
 
 const WINDOWS = { "5m": "5 minutes", "1h": "hour", "24h": "24 hours", "7d": "7 days" };
 const KINDS = [
@@ -20,6 +21,9 @@ const KINDS = [
   { label: "misses", color: "--miss" },
   { label: "bypassed", color: "--idle" },
 ];
+
+// how the figures name what has no model
+const NO_MODEL = "none";
 
 const live = new Live();
 
@@ -100,6 +104,11 @@ function Rates() {
       label=${`Requests a second in the last 3 minutes; now ${few(all)}`} /></section>`;
 }
 
+/** The filters that show a row's requests. */
+function requestsOf({ model, endpoint }) {
+  return { model: model === NO_MODEL ? undefined : model, endpoint: ENDPOINTS.includes(endpoint) ? endpoint : undefined };
+}
+
 const rate = (value) => String(Number(value.toFixed(2)));
 
 function Models({ fared, window }) {
@@ -121,5 +130,5 @@ function Models({ fared, window }) {
   ];
   return html`<section class="panel" aria-labelledby="models"><h2 id="models">Models</h2>
     <${Table} caption=${`Models in the last ${window}; hit and miss are medians`} columns=${columns} rows=${fared.models}
-      id=${(row) => `${row.endpoint} ${row.model}`} to=${(row) => link("requests", "", { model: row.model })} /></section>`;
+      id=${(row) => `${row.endpoint} ${row.model}`} to=${(row) => link("requests", "", requestsOf(row))} /></section>`;
 }

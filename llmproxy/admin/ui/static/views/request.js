@@ -5,7 +5,7 @@ import { seconds, whole } from "../lib/format.js";
 import { html, useState } from "../lib/html.js";
 import { answered, asked } from "../lib/messages.js";
 import { usePoll } from "../lib/poll.js";
-import { recorded, replayed } from "../lib/replay.js";
+import { pathOf, recorded, replayed } from "../lib/replay.js";
 import { link } from "../lib/route.js";
 import { Facts } from "../parts/facts.js";
 import { Flush } from "../parts/flush.js";
@@ -15,8 +15,9 @@ import { Messages, Raw } from "../parts/talk.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Why } from "../parts/why.js";
 
-export function Request({ id }) {
-  const { data, error, reload } = usePoll((signal) => recorded(id, signal), 0, [id]);
+export function Request({ id, query }) {
+  const row = query.get("row") ?? undefined;
+  const { data, error, reload } = usePoll((signal) => recorded(id, row, signal), 0, [id, row]);
   return html`<p class="back"><a href="#/requests">Requests</a></p>
     <div class="title"><h1>Request</h1>${data ? html`<${CacheMark} cache=${data.record.cache} />` : null}</div>
     <${Problem} error=${error} retry=${reload} />
@@ -33,7 +34,7 @@ function Shown({ record, body }) {
           none="There is nothing to read: the bodies are not kept, were cut, or have no messages." />
       </section>
       <div>
-        <section aria-labelledby="why"><h2 id="why">Why</h2><${Explained} id=${record.request_id} /></section>
+        <section aria-labelledby="why"><h2 id="why">Why</h2><${Explained} record=${record} /></section>
         <section aria-labelledby="time"><h2 id="time">Where the time went</h2>
           <${Waterfall} phases=${record.phases} total=${record.total_seconds} />
         </section>
@@ -50,7 +51,7 @@ function Actions({ record, body }) {
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   const [flushing, setFlushing] = useState(false);
-  const possible = body !== null && record.method === "POST" && record.endpoint !== "other";
+  const obstacle = obstacleOf(record, body);
   const replay = async () => {
     setBusy(true);
     setError(null);
@@ -64,21 +65,28 @@ function Actions({ record, body }) {
     setBusy(false);
   };
   return html`<div class="actions left">
-      <button class="main" disabled=${!possible || busy} onClick=${replay}>${busy ? "Asking…" : "Replay"}</button>
+      <button class="main" disabled=${obstacle !== "" || busy} onClick=${replay}>${busy ? "Asking…" : "Replay"}</button>
       ${record.key ? html`<a class="button" href=${link("cache", record.key)}>Cache entry</a>
         <button onClick=${() => setFlushing(true)}>Flush this entry</button>` : null}
       ${again ? html`<span class="again"><${CacheMark} cache=${again.cache} /> in ${seconds(again.seconds)},
         <a href=${link("requests", again.requestId)}>see it</a></span>` : null}
-      ${possible ? null : html`<span class="quiet">Its body is not kept whole, so it cannot be sent again.</span>`}
+      ${obstacle ? html`<span class="quiet">${obstacle}</span>` : null}
     </div>
     <${Problem} error=${error} />
     ${flushing ? html`<${Flush} selector=${{ key: record.key }} onDone=${() => setFlushing(false)}
       what="The answer to this request, in every tier and every process." />` : null}`;
 }
 
-function Explained({ id }) {
-  const { data, error } = usePoll(
-    (signal) => operator(`/api/history/${encodeURIComponent(id)}/explain`, { signal }), 0, [id]);
+/** Why a request cannot be sent again, "" where it can. */
+function obstacleOf(record, body) {
+  if (record.method !== "POST" || record.endpoint === "other") return "Only questions to a model can be sent again.";
+  if (body === null) return "Its body is not kept whole, so it cannot be sent again.";
+  if (record.query === null) return "The query of its URL may hold a secret and is not kept, so it cannot be sent again.";
+  return "";
+}
+
+function Explained({ record }) {
+  const { data, error } = usePoll((signal) => operator(`${pathOf(record.request_id, "/explain")}?row=${record.id}`, { signal }), 0, [record.id]);
   if (error) return html`<${Problem} error=${error} />`;
   return data ? html`<${Why} told=${data} />` : html`<${Waiting} what="Comparing" />`;
 }
@@ -94,6 +102,7 @@ function facts(record) {
     ["Upstream", record.upstream_seconds === null ? null : seconds(record.upstream_seconds)],
     ["Tokens", sent === null && got === null ? null : `${whole(sent)} → ${whole(got)}`],
     ["Endpoint", `${record.endpoint}${record.stream ? ", streamed" : ""}`],
+    ["Path", `${record.method} ${record.path}${record.query === null ? "?…" : record.query && `?${record.query}`}`],
     ["Model", record.model],
     ["Model server", record.upstream.replace(/^https?:\/\//, "")],
     ["User", record.user && html`<a href=${link("requests", "", { user_id: record.user })}>${record.user}</a>`],

@@ -2,7 +2,7 @@
 
 import { operator, query as joined } from "../lib/api.js";
 import { few, percent, plural, seconds, whole } from "../lib/format.js";
-import { html, useEffect, useRef, useState } from "../lib/html.js";
+import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { usePoll } from "../lib/poll.js";
 import { go, link } from "../lib/route.js";
 import { CacheMark, StatusMark, Time } from "../parts/marks.js";
@@ -11,19 +11,20 @@ import { Pages, Table } from "../parts/table.js";
 
 const ROWS = 50;
 const FILTERS = ["q", "cache", "endpoint", "status", "model", "user_id", "session_id", "since", "until"];
-const ENDPOINTS = ["chat", "completions", "embeddings", "responses", "messages", "rerank", "ollama-chat",
+export const ENDPOINTS = ["chat", "completions", "embeddings", "responses", "messages", "rerank", "ollama-chat",
   "ollama-generate", "ollama-embed", "other"];
 
 const COLUMNS = [
   { name: "Time", cell: (row) => html`<${Time} at=${row.created_at} />` },
   { name: "Cache", cell: (row) => html`<${CacheMark} cache=${row.cache} />` },
+  { name: "Asked", kind: "asked", cell: (row) => html`<span class="line">${said(row)}</span>` },
   { name: "Status", kind: "wide", cell: (row) => html`<${StatusMark} status=${row.status} />` },
-  { name: "Endpoint", kind: "wide", cell: (row) => row.endpoint },
+  { name: "Endpoint", kind: "wider", cell: (row) => row.endpoint },
   { name: "Model", kind: "clip", cell: (row) => row.model },
   { name: "User", kind: "wide clip", cell: (row) => row.user },
   { name: "Session", kind: "wider clip", cell: (row) => row.session },
   { name: "Tokens", kind: "number wide", cell: (row) => tokens(row) },
-  { name: "First", kind: "number wider", cell: (row) => seconds(row.first_token_seconds) },
+  { name: "First", kind: "number widest", cell: (row) => seconds(row.first_token_seconds) },
   { name: "Total", kind: "number", cell: (row) => seconds(row.total_seconds) },
 ];
 
@@ -31,16 +32,20 @@ export function Requests({ query }) {
   const filters = Object.fromEntries(FILTERS.filter((name) => query.has(name)).map((name) => [name, query.get(name)]));
   const cursor = query.get("cursor") ?? undefined;
   const [live, setLive] = useState(true);
-  const asked = joined({ ...spoken(filters), limit: ROWS, cursor });
+  const asked = joined({ ...spoken(filters), preview: true, limit: ROWS, cursor });
   const tail = live && !cursor;
-  const { data, error, reload } = usePoll((signal) => operator(`/api/history?${asked}`, { signal }), tail ? 2 : 0, [asked]);
-  const fresh = useFresh(data, asked);
+  const load = async (signal) => ({ ...(await operator(`/api/history?${asked}`, { signal })), asked });
+  const { data, error, reload } = usePoll(load, tail ? 2 : 0, [asked]);
+  const fresh = useFresh(data);
+  // said once for each search, not for each request that comes in
+  const found = useMemo(() => (data ? `${plural(data.data.length, "request")}${data.next ? ", and there are more" : ""}` : ""), [data?.asked]);
   return html`<div class="title"><h1>Requests</h1>
       <label class="switch"><input type="checkbox" checked=${live} disabled=${Boolean(cursor)}
         onChange=${() => setLive(!live)} /> Live</label></div>
     <${Filters} filters=${filters} />
     <${Session} name=${filters.session_id} />
     <${Problem} error=${error} retry=${reload} />
+    <p class="unseen" role="status">${found}</p>
     ${data ? html`<${Rows} page=${data} fresh=${fresh} filters=${filters} cursor=${cursor} />` : error ? null : html`<${Waiting} />`}`;
 }
 
@@ -51,7 +56,8 @@ function Rows({ page, fresh, filters, cursor }) {
       : html`<${Empty} title="No requests yet">Point OPENAI_BASE_URL at ${location.origin}/v1, or <a href="#/try">ask something here</a>.<//>`;
   }
   return html`<${Table} caption="Requests, the newest first" columns=${COLUMNS} rows=${page.data} id=${(row) => row.id}
-      to=${(row) => link("requests", row.request_id)} mark=${(row) => (fresh.has(row.id) ? "fresh" : "")} />
+      to=${(row) => link("requests", row.request_id, { row: row.id })}
+      mark=${(row) => `${fresh.has(row.id) ? "fresh" : ""} ${said(row) ? "asks" : ""}`} />
     ${page.data.length ? null : html`<p class="quiet">None among those looked at so far; older ones may match.</p>`}
     ${page.complete === false ? html`<p class="quiet">The last seconds are not searchable yet.</p>` : null}
     <${Pages} first=${!cursor} more=${page.next} onFirst=${() => go("requests", "", filters)}
@@ -68,8 +74,12 @@ function Filters({ filters }) {
     go("requests", "", Object.fromEntries(given));
   };
   const field = (name, label, more) => html`<label>${label}
-    <input key=${name} name=${name} defaultValue=${filters[name] ?? ""} onChange=${apply} ...${more} /></label>`;
-  return html`<form key=${JSON.stringify(filters)} class="filters" role="search" ref=${form} onSubmit=${apply}>
+    <input name=${name} defaultValue=${filters[name] ?? ""} onChange=${apply} ...${more} /></label>`;
+  // the fields stay, and with them the focus
+  useEffect(() => {
+    for (const name of FILTERS) form.current.elements[name].value = filters[name] ?? "";
+  }, [JSON.stringify(filters)]);
+  return html`<form class="filters" role="search" ref=${form} onSubmit=${apply}>
     <input type="search" name="q" data-search="" aria-label="Words in the prompt or the answer"
       placeholder="Search prompts and answers" defaultValue=${filters.q ?? ""} />
     <${Choice} name="cache" label="Cache" all="any" value=${filters.cache} values=${["hit", "miss", "joined", "stale", "bypass"]} onChange=${apply} />
@@ -116,15 +126,15 @@ function useNames() {
 }
 
 /** Ids that were not there when the same was asked before. */
-function useFresh(data, asked) {
+function useFresh(data) {
   const seen = useRef({ asked: "", ids: null });
   const [fresh, setFresh] = useState(new Set());
   useEffect(() => {
     if (!data) return;
     const ids = data.data.map((row) => row.id);
-    const before = seen.current.asked === asked ? seen.current.ids : null;
+    const before = seen.current.asked === data.asked ? seen.current.ids : null;
     setFresh(new Set(before ? ids.filter((id) => !before.has(id)) : []));
-    seen.current = { asked, ids: new Set(ids) };
+    seen.current = { asked: data.asked, ids: new Set(ids) };
   }, [data]);
   return fresh;
 }
@@ -133,6 +143,11 @@ function useFresh(data, asked) {
 function spoken(filters) {
   const moment = (text) => (text ? new Date(text).valueOf() / 1000 : undefined);
   return { ...filters, since: moment(filters.since), until: moment(filters.until) };
+}
+
+/** What a request asks, in a line; where that cannot be read, what it went to. */
+function said(row) {
+  return row.preview || (row.endpoint === "other" ? `${row.method} ${row.path}` : "");
 }
 
 function tokens(row) {

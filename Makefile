@@ -71,5 +71,5 @@ $(VENV)/demo.stamp: pyproject.toml | $(BIN)/python
 # --group is new in pip 25.1
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[demo,postgres,files,load]' --group dev --group test
+	$(BIN)/python -m pip install --quiet --editable '.[demo,postgres,files,load,otel]' --group dev --group test
 	@touch $@

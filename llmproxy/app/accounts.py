@@ -12,9 +12,10 @@ from llmproxy.observe.ledger import Ledger
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.performance import Performance
 from llmproxy.observe.rates import Rates
+from llmproxy.observe.telemetry import Telemetry
 from llmproxy.wire.exchange import Exchange
 
-#: asked every few seconds by orchestrators, by Prometheus, and by an open page
+#: asked every few seconds by orchestrators, by Prometheus, and by an open page: no line in the log, no trace
 UNLOGGED = frozenset(
     {"health", "ready", "metrics", "api-health", "performance", "cache-stats", "history", "admin-jobs", "admin-job"}
 )
@@ -32,25 +33,32 @@ class Accounts:
     """
 
     def __init__(
-        self, metrics: Metrics, rates: Rates, performance: Performance, log: AccessLog, history: History
+        self,
+        metrics: Metrics,
+        rates: Rates,
+        performance: Performance,
+        log: AccessLog,
+        history: History,
+        telemetry: Telemetry,
     ) -> None:
         self._metrics = metrics
         self._rates = rates
         self._performance = performance
         self._log = log
         self._history = history
+        self._telemetry = telemetry
         self._batch: Sequence[Finished] = ()
         self._split: tuple[list[Exchange], Hits] = ([], [])
-        self.ledger: Ledger[Finished] = Ledger(
-            {
-                "metrics": self._count,
-                "rates": self._rate,
-                "performance": self._add_up,
-                "log": self._write,
-                "history": self._record,
-            },
-            on_fault=metrics.observing_failed,
-        )
+        sinks = {
+            "metrics": self._count,
+            "rates": self._rate,
+            "performance": self._add_up,
+            "log": self._write,
+            "history": self._record,
+        }
+        if telemetry.tracer is not None:
+            sinks["traces"] = self._trace
+        self.ledger: Ledger[Finished] = Ledger(sinks, on_fault=metrics.observing_failed)
 
     def _parts(self, batch: Sequence[Finished]) -> tuple[list[Exchange], Hits]:
         """The same for each sink of one batch."""
@@ -98,6 +106,13 @@ class Accounts:
         self._history.record(exchanges)
         for answer, group in hits:
             self._history.record_hits(answer.template, [Hit(*hit[1:]) for hit in group])
+
+    def _trace(self, batch: Sequence[Finished]) -> None:
+        exchanges, hits = self._parts(batch)
+        self._telemetry.record([exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED])
+        for _, group in hits:
+            # what finds no room there need not be made
+            self._telemetry.record([exchange_of(hit) for hit in group[: self._telemetry.room + 1]])
 
 
 def exchange_of(hit: HotHit) -> Exchange:

@@ -9,5 +9,6 @@ from llmproxy.ingress.stack import surround
 
 def create_app(state: AppState) -> ASGIApp:
     """Routes, surrounded by the layers of ``ingress``, with the rooms in reach."""
-    app = surround(Dispatch(state.settings), state.settings, state.ids, state.accounts.ledger.add, state.in_flight)
+    count, tracer = state.accounts.ledger.add, state.rooms.tracer
+    app = surround(Dispatch(state.settings), state.settings, state.ids, count, state.in_flight, tracer)
     return WithState(app, state)

@@ -1,6 +1,7 @@
 """Opens the rooms from the bottom up, and closes them in reverse."""
 
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -16,9 +17,10 @@ from llmproxy.cache.memory import MemoryTier
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tiers import open_cache
 from llmproxy.capture.tee import Capture
+from llmproxy.config.describe import without_credentials
 from llmproxy.config.settings import OnDisconnect, Settings
 from llmproxy.database.engine import Database, open_database
-from llmproxy.database.faults import DatabaseUnusable, fault_of
+from llmproxy.database.faults import DatabaseUnusable, Fault, fault_of
 from llmproxy.history.history import history_for
 from llmproxy.ingress.access import InFlight
 from llmproxy.jobs import reading
@@ -27,9 +29,12 @@ from llmproxy.jobs.opening import open_jobs
 from llmproxy.jobs.rooms import JobRooms
 from llmproxy.observe.access import AccessLog
 from llmproxy.observe.metrics import Metrics
+from llmproxy.observe.processes.sharing import shown_together
 from llmproxy.observe.rates import Rates
+from llmproxy.observe.telemetry import open_telemetry
 from llmproxy.proxy.answer import Outcome
 from llmproxy.proxy.asked import Memo
+from llmproxy.proxy.fetch import FAILURES
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.upstreams import Upstreams
@@ -47,23 +52,27 @@ async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[App
     """Database, cache, history, upstreams, flights, jobs; at the end whatever waits is written."""
     metrics, rates = Metrics(__version__), Rates()
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(shown_together(settings.prometheus_multiproc_dir, metrics))
         database = await stack.enter_async_context(await _usable(settings.database))
         watch = await stack.enter_async_context(open_watch(database, metrics, settings.shutdown_seconds))
         cache = await stack.enter_async_context(open_cache(settings, database, watch.store_failed))
         history = history_for(settings, database, watch.keeping_failed)
         history.open()
         stack.push_async_callback(history.close, settings.shutdown_seconds)
-        accounts = Accounts(metrics, rates, watch.performance, access, history)
+        telemetry = open_telemetry(os.environ, metrics, __version__)
+        stack.push_async_callback(telemetry.close, settings.shutdown_seconds)
+        accounts = Accounts(metrics, rates, watch.performance, access, history, telemetry)
         stack.callback(accounts.ledger.close)
         upstreams = Upstreams(settings, IdentityStore(database))
         stack.push_async_callback(upstreams.close)
         await upstreams.open()
         metrics.name_kinds(upstreams.kind)
+        telemetry.name_kinds(upstreams.kind)
         grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
         flights: Flights[Capture[Outcome]] = Flights(grace)
         stack.push_async_callback(flights.close, settings.shutdown_seconds)
         hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, lambda: upstreams.epoch)
-        rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, metrics.upstream_failed)
+        rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, metrics.upstream_failed, telemetry.tracer)
         watched = (watch.rollups, watch.resources, watch.lag, database.size)
         admin = AdminState(cache, rates, history, accounts.ledger.drain, flights.part, *watched)
         ids = RequestIds()
@@ -91,7 +100,8 @@ async def _usable(url: str) -> Database:
         await database.close()
         raise CannotStart(str(error)) from error
     except Exception as error:  # noqa: BLE001  whatever the driver raises: requests go on without a database
-        log.warning("the database cannot be used now (%s); requests go on without it", fault_of(error))
+        place = without_credentials(url)
+        log.warning("the database %s cannot be used now (%s); requests go on without it", place, fault_of(error))
     return database
 
 
@@ -106,18 +116,30 @@ def _show(state: AppState) -> None:
         for name, stats in (await rooms.cache.stats()).items():
             metrics.show_tier(name, stats.entries, stats.bytes, stats.evictions)
 
+    async def memory() -> None:
+        if rooms.cache.memory is not None:
+            stats = await rooms.cache.memory.stats()
+            metrics.show_tier(MemoryTier.name, stats.entries, stats.bytes, stats.evictions)
+
     async def others() -> None:
+        for tier, evictions in rooms.cache.evictions().items():
+            metrics.show_evictions(tier, evictions)
+        metrics.show_reclaimed(rooms.cache.reclaimed)
         metrics.show_history(history.written, history.lost)
         metrics.show_in_flight(state.in_flight.by_endpoint())
         metrics.show_upstreams(rooms.upstreams.up())
         state.watch.show()
 
     async def database() -> None:
-        metrics.show_database(await state.database.size(), rooms.cache.reclaimed)
+        metrics.show_database(await state.database.size())
 
-    for part, refresh in (("ledger", settle), ("tiers", tiers), ("database", database), ("others", others)):
+    for part, refresh in (("ledger", settle), ("tiers", tiers), ("database", database)):
         metrics.on_scrape(part, refresh)
-    metrics.show_limits(*_limits(state.settings))
+    for part, refresh in (("memory", memory), ("others", others)):
+        metrics.on_scrape(part, refresh, local=True)
+    limits, together = _limits(state.settings)
+    metrics.show_limits(limits, together)
+    metrics.expect(limits, Fault, FAILURES)
     if state.jobs is not None:
         metrics.on_scrape("jobs", partial(_queue, metrics, state.jobs))
 

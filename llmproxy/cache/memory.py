@@ -96,7 +96,11 @@ class MemoryTier:
 
     async def stats(self) -> TierStats:
         oldest = min((entry.created for entry in self), default=None)
-        return TierStats(len(self._entries), self._bytes, oldest, dict(self._evictions))
+        return TierStats(len(self._entries), self._bytes, oldest, self.evictions())
+
+    def evictions(self) -> dict[str, int]:
+        """What left the tier since start, by reason."""
+        return dict(self._evictions)
 
     async def close(self) -> None:
         self._entries.clear()

@@ -148,7 +148,11 @@ class SqlTier:
                 self._health.failed(error)
             else:
                 self._census = TierStats(number, int(size or 0), oldest, {})
-        return TierStats(self._census.entries, self._census.bytes, self._census.oldest, dict(self._evictions))
+        return TierStats(self._census.entries, self._census.bytes, self._census.oldest, self.evictions())
+
+    def evictions(self) -> dict[str, int]:
+        """What left the tier since start, by reason."""
+        return dict(self._evictions)
 
     async def lookup(self, prefix: str) -> Entry | None:
         """The first written entry whose key begins with these hex digits. Raises ``ValueError`` for what are none."""

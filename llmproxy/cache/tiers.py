@@ -47,6 +47,10 @@ class BackTier(Tier, Protocol):
         """An entry whose key begins with these hex digits."""
         ...
 
+    def evictions(self) -> dict[str, int]:
+        """What left the tier since start, by reason."""
+        ...
+
 
 class Cache:
     """Look-ups from the top down, stores into every tier. Either tier may be None: one of size 0 is not built.
@@ -183,6 +187,11 @@ class Cache:
         if self.back is not None:
             stats[self.back.name] = await self._asked(self.back.stats(), TierStats(0, 0, None, {}))
         return stats
+
+    def evictions(self) -> dict[str, dict[str, int]]:
+        """What left each tier since start, by reason, without asking the database."""
+        tiers = (self.memory, self.back)
+        return {tier.name: tier.evictions() for tier in tiers if tier is not None}
 
     async def lookup(self, prefix: str) -> Entry | None:
         """An entry whose key begins with these hex digits. Raises ``ValueError`` for what are none."""

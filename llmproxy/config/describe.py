@@ -10,7 +10,8 @@ from annotated_types import Ge, Gt, Le
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
-from llmproxy.config.settings import REGULAR, Settings
+from llmproxy.config.settings import Settings
+from llmproxy.config.values import REGULAR
 
 PREFIX = "LLMPROXY_"
 HIDDEN = "(hidden)"

@@ -14,7 +14,7 @@ _SECTIONS = {
     "cache_policy": "Cache",
     "database_path": "Database and history",
     "jobs": "Background jobs",
-    "log_level": "Logs",
+    "log_level": "Logs and metrics",
 }
 
 _HEAD = """\

@@ -1,30 +1,27 @@
 """Every setting of the program. ``docs/settings.md`` is rendered from the descriptions below."""
 
-import json
-import re
-from base64 import b64decode
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from llmproxy.config.values import (
+    INSTRUCTIONS,
+    BaseUrls,
+    Instructions,
+    Patterns,
+    Secrets,
+    SigningSecret,
+    WebAddress,
+    Words,
+)
 
 MiB = 1024 * 1024
 GiB = 1024 * MiB
 
 _SQLITE = "sqlite+aiosqlite:///"
-
-#: system prompts by ``instruction_type``; the settings add to them and replace them
-INSTRUCTIONS = {
-    "default": "You are a helpful assistant.",
-    "concise": "You are a helpful assistant. Answer as briefly as you can, without introduction or repetition.",
-    "code": "You are an expert programmer. Answer with correct, complete code in one block, and explain only what the "
-    "code does not say.",
-    "summarize": "Summarize the text that the user gives in a few sentences. Keep to what the text says.",
-    "translate": "Translate the text that the user gives into English, or into the language that the user names. "
-    "Answer with the translation alone.",
-}
 
 
 class CachePolicy(StrEnum):
@@ -68,14 +65,6 @@ class UpstreamStream(StrEnum):
     AS_ASKED = "as-asked"
 
 
-Words = Annotated[tuple[str, ...], NoDecode]
-#: in a setting's metadata: its words are regular expressions, and are not parted at commas
-REGULAR = "regular expressions"
-Patterns = Annotated[tuple[str, ...], NoDecode, REGULAR]
-Instructions = Annotated[dict[str, str], NoDecode]
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
-
-
 def _bare(name: str) -> AliasChoices:
     """The setting also answers to its name without the prefix, as its users know it."""
     return AliasChoices(f"LLMPROXY_{name}", name, name.lower())
@@ -105,7 +94,7 @@ class Settings(BaseSettings):
     shutdown_seconds: float = Field(10.0, ge=0, description="How long a stopping server waits for running requests.")
 
     # Upstream
-    upstream: Words = Field((), description="Base URLs of model servers. Unset: the usual local ports are probed.")
+    upstream: BaseUrls = Field((), description="Base URLs of model servers. Unset: the usual local ports are probed.")
     upstream_api_key: SecretStr | None = Field(
         None, description="Key sent upstream. Unset: the caller's own is forwarded, unless the proxy has API keys."
     )
@@ -213,8 +202,10 @@ class Settings(BaseSettings):
         description="Where files are kept: a folder, or an fsspec URL. Unset: beside the database.",
     )
     file_max_bytes: int = Field(512 * MiB, ge=1, description="Largest file that can be uploaded.")
-    webhook_url: str = Field("", description="URL that is told of each job's end, unless its request names another.")
-    webhook_secret: SecretStr | None = Field(
+    webhook_url: WebAddress = Field(
+        "", description="URL that is told of each job's end, unless its request names another."
+    )
+    webhook_secret: SigningSecret = Field(
         None, description="Secret that signs webhooks (Standard Webhooks: `whsec_` and base64)."
     )
     webhook_hosts: Words = Field(
@@ -223,84 +214,15 @@ class Settings(BaseSettings):
         "None: none may.",
     )
 
-    # Logs
+    # Logs, metrics
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe level that is logged.")
     log_format: LogFormat = Field(LogFormat.AUTO, description="`text`, `json`, or `auto`: text on a terminal.")
-
-    @field_validator("upstream", "allowed_hosts", "cors_origins", "api_keys", "webhook_hosts", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(word for word in (part.strip() for part in value.split(",")) if word)
-        return value
-
-    @field_validator("history_redact", mode="before")
-    @classmethod
-    def _patterns(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            found = json.loads(value)
-        except ValueError:
-            found = None
-        # a pattern may look like an array: [0-9] is none, ["a"] is one
-        is_array = isinstance(found, list) and all(isinstance(each, str) for each in found)
-        return found if is_array else (value,)
-
-    @field_validator("history_redact")
-    @classmethod
-    def _searchable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            try:
-                matches_nothing = re.search(pattern, "") is not None
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-            if matches_nothing:
-                raise ValueError(f"{pattern!r} would match everywhere, even nothing at all")
-        return value
-
-    @field_validator("instructions", mode="before")
-    @classmethod
-    def _with_the_usual(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError as error:
-                raise ValueError("a JSON object of names and system prompts is wanted") from error
-        return {**INSTRUCTIONS, **value} if isinstance(value, dict) else value
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _told(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError(f"{value!r} is no http:// or https:// URL")
-        return value
-
-    @field_validator("webhook_secret")
-    @classmethod
-    def _decodable(cls, value: SecretStr | None) -> SecretStr | None:
-        secret = value.get_secret_value() if value is not None else ""
-        if secret.startswith("whsec_"):
-            try:
-                b64decode(secret.removeprefix("whsec_"), validate=True)
-            except ValueError as error:
-                raise ValueError("base64 is wanted after `whsec_`") from error
-        return value
-
-    @field_validator("upstream")
-    @classmethod
-    def _urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for url in value:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"{url!r} is no http:// or https:// URL")
-        return tuple(url.rstrip("/").removesuffix("/v1") for url in value)
-
-    @field_validator("webhook_url")
-    @classmethod
-    def _web_address(cls, value: str) -> str:
-        if value and not value.startswith(("http://", "https://")):
-            raise ValueError(f"{value!r} is no http:// or https:// URL")
-        return value
+    prometheus_multiproc_dir: Path | None = Field(
+        None,
+        validation_alias=_bare("PROMETHEUS_MULTIPROC_DIR"),
+        description="Folder in which the processes of this machine share their metrics, so that `/metrics` of each "
+        "shows all of them.",
+    )
 
     @model_validator(mode="after")
     def _guarded(self) -> Self:

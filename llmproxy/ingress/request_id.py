@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.ids import RequestIds
+from llmproxy.wire.trace import Tracer
 from llmproxy.wire.vocabulary import Phase
 
 #: what a client may name its request; anything else gets an id of ours
@@ -15,11 +16,12 @@ _ACCEPTABLE = re.compile(rb"[!-~]{1,200}")
 
 
 class RequestId:
-    """Pure ASGI. The client's id if it sent one, else ours."""
+    """Pure ASGI. The client's id if it sent one, else ours. With a tracer, the request's part in its trace too."""
 
-    def __init__(self, app: ASGIApp, ids: RequestIds) -> None:
+    def __init__(self, app: ASGIApp, ids: RequestIds, tracer: Tracer | None) -> None:
         self._app = app
         self._ids = ids
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,6 +38,8 @@ class RequestId:
             started=perf_counter(),
             started_at=time.time(),
         )
+        if self._tracer is not None:
+            exchange.trace = self._tracer.begin(scope["headers"], exchange.started_at)
         scope[EXCHANGE] = exchange
         exchange.mark(Phase.NAME)
         line = (b"x-request-id", request_id.encode("ascii"))

@@ -14,6 +14,7 @@ from llmproxy.ingress.origin import Origin
 from llmproxy.ingress.request_id import RequestId
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.ids import RequestIds
+from llmproxy.wire.trace import Tracer
 
 
 def surround(
@@ -22,10 +23,11 @@ def surround(
     ids: RequestIds,
     count: Callable[[Exchange], None],
     in_flight: InFlight,
+    tracer: Tracer | None,
 ) -> ASGIApp:
     """The application with every layer around it."""
     layers: list[Callable[[ASGIApp], ASGIApp]] = [
-        lambda inner: RequestId(inner, ids),  # name
+        lambda inner: RequestId(inner, ids, tracer),  # name
         lambda inner: Access(inner, count, in_flight),  # watch; at the end record, count
         Errors,  # guard
         lambda inner: Origin(inner, settings),

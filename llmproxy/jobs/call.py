@@ -73,7 +73,7 @@ class Call:
         self._rooms = rooms
 
     async def __call__(self, item: Claimed, patience: Patience) -> Result | PutOff:
-        exchange = exchange_for(item, self._rooms.ids.next())
+        exchange = exchange_for(item, self._rooms)
         try:
             endpoint = BY_PATH[item.job.path]
             asked = understand(
@@ -111,18 +111,19 @@ class Call:
         return failed(error, exchange)
 
 
-def exchange_for(item: Claimed, request_id: str) -> Exchange:
+def exchange_for(item: Claimed, rooms: JobRooms) -> Exchange:
     """The notebook of one of a job's calls."""
-    job = item.job
+    job, tracer, now = item.job, rooms.proxy.tracer, time.time()
     return Exchange(
-        request_id,
+        rooms.ids.next(),
         "POST",
         job.path,
         perf_counter(),
-        time.time(),
+        now,
         caller=Caller(job.caller, job.scope),
         session=job.session,
         user=job.user_name,
+        trace=None if tracer is None else tracer.begin(job.headers, now),
     )
 
 

@@ -14,7 +14,7 @@ from llmproxy.jobs.states import TRAITS, ItemStatus, JobKind, JobStatus, Step
 Headers = list[tuple[bytes, bytes]]
 
 #: prefixes of the headers that a job hands on to each of its calls
-_SPEAKING = (b"x-llmproxy-", b"cache-control")
+_SPEAKING = (b"x-llmproxy-", b"cache-control", b"traceparent", b"tracestate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ def new_id(kind: JobKind) -> str:
 
 
 def speaking(headers: Headers) -> Headers:
-    """Of a request's headers those that its job hands on to its calls: what they say to the cache."""
+    """Of a request's headers those that its job hands on to its calls: what they say to the cache, and the trace."""
     return [header for header in headers if header[0].startswith(_SPEAKING)]
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 
-from llmproxy.observe.collectors import Counter, Gauge, Histogram, Series
+from llmproxy.observe.collectors import Across, Counter, Gauge, Histogram, Series
 from llmproxy.observe.genai import Generations
 
 #: seconds; from a hit inside the protocol to the prefill of a long prompt on a slow machine
@@ -10,6 +10,9 @@ DURATIONS = (
     *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     *(1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0),
 )
+
+#: the values of ``tier`` that mean the database
+_IN_DATABASE = (("sql",),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,10 @@ class Catalogue:
     )
     upstream_up: Gauge = field(
         default_factory=lambda: Gauge(
-            "llmproxy_upstream_up", "1 if the upstream answered last time, else 0.", ("upstream",)
+            "llmproxy_upstream_up",
+            "1 if the upstream answered last time, else 0.",
+            ("upstream",),
+            across=Across.MIN,
         )
     )
     upstream_tokens: Counter = field(
@@ -95,8 +101,14 @@ class Catalogue:
             "llmproxy_saved_tokens_total", "Tokens that cached and shared answers saved.", ("type",)
         )
     )
-    entries: Gauge = field(default_factory=lambda: Gauge("llmproxy_cache_entries", "Answers kept.", ("tier",)))
-    bytes: Gauge = field(default_factory=lambda: Gauge("llmproxy_cache_bytes", "Bytes of the answers kept.", ("tier",)))
+    entries: Gauge = field(
+        default_factory=lambda: Gauge("llmproxy_cache_entries", "Answers kept.", ("tier",), shared_series=_IN_DATABASE)
+    )
+    bytes: Gauge = field(
+        default_factory=lambda: Gauge(
+            "llmproxy_cache_bytes", "Bytes of the answers kept.", ("tier",), shared_series=_IN_DATABASE
+        )
+    )
     evictions: Counter = field(
         default_factory=lambda: Counter(
             "llmproxy_cache_evictions_total", "Answers that left a tier, by reason.", ("tier", "reason")
@@ -110,7 +122,9 @@ class Catalogue:
         )
     )
     limits: Gauge = field(
-        default_factory=lambda: Gauge("llmproxy_cache_limit_bytes", "Bytes that a tier may hold.", ("tier",))
+        default_factory=lambda: Gauge(
+            "llmproxy_cache_limit_bytes", "Bytes that a tier may hold.", ("tier",), shared_series=_IN_DATABASE
+        )
     )
     reclaimed: Counter = field(
         default_factory=lambda: Counter(
@@ -118,7 +132,11 @@ class Catalogue:
         )
     )
     database_bytes: Gauge = field(
-        default_factory=lambda: Gauge("llmproxy_database_bytes", "Bytes that the database takes.", shared=True)
+        default_factory=lambda: Gauge(
+            "llmproxy_database_bytes",
+            "Bytes of the database; the log that SQLite writes beside it comes on top.",
+            shared=True,
+        )
     )
     database_limit: Gauge = field(
         default_factory=lambda: Gauge(
@@ -176,12 +194,17 @@ class Catalogue:
     threads: Gauge = field(default_factory=lambda: Gauge("llmproxy_process_threads", "Threads of the process."))
     system_cpu: Gauge = field(
         default_factory=lambda: Gauge(
-            "llmproxy_system_cpu_ratio", "Share of all processors' time that was spent, of the last seconds."
+            "llmproxy_system_cpu_ratio",
+            "Share of all processors' time that was spent, of the last seconds.",
+            across=Across.NEWEST,
         )
     )
     system_memory: Gauge = field(
         default_factory=lambda: Gauge(
-            "llmproxy_system_memory_bytes", "Memory of the machine: all there is, and what is available.", ("state",)
+            "llmproxy_system_memory_bytes",
+            "Memory of the machine: all there is, and what is available.",
+            ("state",),
+            across=Across.NEWEST,
         )
     )
     faults: Counter = field(
@@ -193,7 +216,10 @@ class Catalogue:
     )
     build: Gauge = field(
         default_factory=lambda: Gauge(
-            "llmproxy_build_info", "Always 1; the labels say what runs.", ("version", "python")
+            "llmproxy_build_info",
+            "Always 1; the labels say what runs.",
+            ("version", "python"),
+            across=Across.MAX,
         )
     )
 

@@ -39,6 +39,10 @@ class Ledger(Generic[T]):
         self._failing: set[str] = set()
         self._closed = False
 
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._items)
+
     def add(self, item: T) -> None:
         """Takes note of ``item``. Costs an append; raises nothing."""
         items = self._items

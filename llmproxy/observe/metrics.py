@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from itertools import product
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
 
 from llmproxy.observe.catalogue import DURATIONS, Catalogue
 from llmproxy.observe.collectors import Counter, tally
@@ -38,6 +40,10 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._models = Names(models)
         self._refreshes: dict[str, Refresh] = {}
+        #: of them, those that tell of this process alone and wait for nothing
+        self._local: set[str] = set()
+        #: the page where there is more to show than this process
+        self._page: Callable[[], Awaitable[bytes]] | None = None
         self._failing: set[str] = set()
         #: an upstream's name -> its kind
         self._kinds: Callable[[str], str] = lambda upstream: NONE
@@ -61,8 +67,8 @@ class Metrics:
                 shown.overheads.observe((observed.endpoint,), overhead)
             for phase, spent in observed.phases.items():
                 shown.phases.observe((phase,), spent)
-            if failed(observed):
-                shown.failed.add((observed.endpoint,))
+            # with a success, too: a rate needs the 0 before the first failure
+            shown.failed.add((observed.endpoint,), float(failed(observed)))
             if observed.cache in FETCHED:
                 shown.generations.count(observed, self._kinds(observed.upstream))
             self._count_answers(observed, 1)
@@ -75,6 +81,7 @@ class Metrics:
         shown.durations.observe_all(by_cache, tallied)
         shown.first_bytes.observe_all(by_cache, tallied)
         shown.overheads.observe_all((answered.endpoint,), tallied)
+        shown.failed.add((answered.endpoint,), 0.0)
         self._count_answers(answered, len(durations))
 
     def name_kinds(self, kinds: Callable[[str], str]) -> None:
@@ -84,6 +91,16 @@ class Metrics:
     def loop_lagged(self, seconds: float) -> None:
         """Counts how late the event loop woke somebody."""
         self.catalogue.lag.observe((), seconds)
+
+    def expect(self, tiers: Iterable[str], faults: Iterable[str], failures: Iterable[str]) -> None:
+        """Shows a 0 for what has not happened yet, because a rate does not see the first of what had no number before.
+
+        ``faults`` are the kinds of faults of every tier, ``failures`` those of calls to an upstream.
+        """
+        for labels in product(tiers, faults):
+            self.catalogue.store_faults.add(labels, 0.0)
+        for kind in failures:
+            self.catalogue.upstream_errors.add((kind,), 0.0)
 
     def upstream_failed(self, kind: str) -> None:
         """Counts a failed call to an upstream. ``kind`` is one of a closed list of words."""
@@ -115,6 +132,10 @@ class Metrics:
         """Takes over a tier's present size, and what left it since start, by reason."""
         self.catalogue.entries.set((tier,), entries)
         self.catalogue.bytes.set((tier,), bytes)
+        self.show_evictions(tier, evictions)
+
+    def show_evictions(self, tier: str, evictions: Mapping[str, int]) -> None:
+        """Takes over what left a tier since start, by reason."""
         for reason, count in evictions.items():
             self.catalogue.evictions.follow((tier, reason), count)
 
@@ -140,9 +161,12 @@ class Metrics:
         self.catalogue.history_rows.follow((), rows)
         self.catalogue.history_lost.follow((), lost)
 
-    def show_database(self, size: int, reclaimed: int) -> None:
-        """Takes over the database's present bytes, and the bytes given back to the file system since start."""
+    def show_database(self, size: int) -> None:
+        """Takes over the database's present bytes."""
         self.catalogue.database_bytes.set((), size)
+
+    def show_reclaimed(self, reclaimed: int) -> None:
+        """Takes over how many bytes were given back to the file system since start."""
         self.catalogue.reclaimed.follow((), reclaimed)
 
     def show_in_flight(self, requests: Mapping[str, int]) -> None:
@@ -156,25 +180,50 @@ class Metrics:
         for upstream, answers in up.items():
             self.catalogue.upstream_up.set((upstream,), float(answers))
 
-    def on_scrape(self, part: str, refresh: Refresh) -> None:
-        """Has ``refresh`` called before each exposition, in the order of registration."""
+    def on_scrape(self, part: str, refresh: Refresh, *, local: bool = False) -> None:
+        """Has ``refresh`` called before each exposition, in the order of registration.
+
+        A ``local`` one tells of this process alone, asks no database, and is called every second where other
+        processes show what this one counts.
+        """
         self._refreshes[part] = refresh
+        if local:
+            self._local.add(part)
+
+    def show_by(self, page: Callable[[], Awaitable[bytes]]) -> None:
+        """Has ``page`` make the exposition after each refresh, of what several processes count."""
+        self._page = page
+
+    async def refresh_local(self) -> None:
+        """Brings up to date what tells of this process alone."""
+        await self._refresh(self._local)
 
     async def exposition(self) -> bytes:
         """The page for Prometheus, of ``CONTENT_TYPE``. A refresh that fails or is slow leaves its old values."""
-        for part, refresh in self._refreshes.items():
-            try:
-                async with asyncio.timeout(REFRESH_LIMIT):
-                    await refresh()
-            except Exception:
-                # one part that cannot be read must not hide all the others
-                self.observing_failed(part)
-                if part not in self._failing:
-                    self._failing.add(part)
-                    logger.exception("%s cannot be read for /metrics; silent until it can", part)
-            else:
-                self._failing.discard(part)
-        return generate_latest(self._registry)
+        await self._refresh(self._refreshes)
+        return generate_latest(self._registry) if self._page is None else await self._page()
+
+    async def families(self) -> list[Metric]:
+        """What this process counts, for those who send it elsewhere. Refreshed as for ``exposition``."""
+        await self._refresh(self._refreshes)
+        return list(self._registry.collect())
+
+    async def _refresh(self, parts: Container[str]) -> None:
+        # together, so that several that are slow do not add up to a scrape that is given up; each is begun in its turn
+        await asyncio.gather(*(self._refreshed(*each) for each in self._refreshes.items() if each[0] in parts))
+
+    async def _refreshed(self, part: str, refresh: Refresh) -> None:
+        try:
+            async with asyncio.timeout(REFRESH_LIMIT):
+                await refresh()
+        except Exception:
+            # one part that cannot be read must not hide all the others
+            self.observing_failed(part)
+            if part not in self._failing:
+                self._failing.add(part)
+                logger.exception("%s cannot be read for /metrics; silent until it can", part)
+        else:
+            self._failing.discard(part)
 
     def _count_answers(self, answered: Answered, count: int) -> None:
         shown = self.catalogue

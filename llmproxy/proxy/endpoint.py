@@ -124,4 +124,5 @@ def _template(exchange: Exchange) -> Exchange:
         request_body=exchange.request_body,
         response_body=exchange.response_body,
         recorded=True,
+        trace=exchange.trace,
     )

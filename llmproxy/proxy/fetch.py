@@ -83,7 +83,8 @@ async def _fetch(
     target = rooms.upstreams.pick(asked.draft.model)
     exchange.upstream = target.name
     adapted = target.adapt(asked.endpoint.name, plan.body, asked.draft.stream, settings)
-    call = Call("POST", asked.target, [*forwarded(asked.headers, settings, asked.peer), *adapted.headers], adapted.body)
+    headers = forwarded(asked.headers, settings, asked.peer, trace=exchange.trace)
+    call = Call("POST", asked.target, [*headers, *adapted.headers], adapted.body)
     exchange.mark(Phase.PICK)
     reply = await rooms.upstreams.send(target, call)
     exchange.mark(Phase.SEND)
@@ -214,8 +215,12 @@ def _framed(reply: Reply, adapted: Adapted) -> bool:
     return adapted.stream
 
 
+#: the words for a failed upstream call
+FAILURES = (Reason.TIMEOUT, Reason.STATUS, Reason.UPSTREAM_FAILED)
+
+
 def reason_of(error: ProxyError) -> Reason:
-    """The word for a failed upstream call."""
+    """One of ``FAILURES``."""
     if isinstance(error, UpstreamSlow):
         return Reason.TIMEOUT
     if isinstance(error, UpstreamStatus):

@@ -67,7 +67,8 @@ class _Passage:
         exchange.upstream = target.name
         exchange.mark(Phase.PICK)
         recoded = any(name == b"content-encoding" for name, _ in scope["headers"])
-        headers = forwarded(scope["headers"], rooms.settings, peer_of(scope), reframed=recoded)
+        peer = peer_of(scope)
+        headers = forwarded(scope["headers"], rooms.settings, peer, reframed=recoded, trace=exchange.trace)
         call = Call(scope["method"], raw_target(scope), headers, self._body(sent))
         reply = await rooms.upstreams.send(target, call)
         exchange.mark(Phase.SEND)

@@ -11,6 +11,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.proxy.answer import Outcome
 from llmproxy.proxy.asked import Memo
 from llmproxy.upstream.upstreams import Upstreams
+from llmproxy.wire.trace import Tracer
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +24,5 @@ class Rooms:
     hot: HotTable
     #: told of every failed upstream call, by reason
     upstream_failed: Callable[[str], None]
+    #: begins a request's part in a distributed trace, None while nobody traces
+    tracer: Tracer | None = None

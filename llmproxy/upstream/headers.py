@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.target import HeaderList
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.trace import Trace
 
 _VIA = b"1.1 llmproxy"
 
@@ -70,10 +71,12 @@ def forwarded(
     peer: Peer | None = None,
     *,
     reframed: bool = True,
+    trace: Trace | None = None,
 ) -> HeaderList:
     """A client's headers as the upstream gets them.
 
-    ``reframed`` says that the body is written anew, so that its length and coding are no longer the client's.
+    ``reframed`` says that the body is written anew, so that its length and coding are no longer the client's. Without
+    a ``trace`` of ours what the client says of its own is passed on.
     Raises ``BadRequest`` for a request that has been here before.
     """
     headers = list(headers)
@@ -90,7 +93,7 @@ def forwarded(
         sent.append((b"authorization", b"Bearer " + key.get_secret_value().encode()))
     if peer is not None:
         sent += _origin(headers, peer)
-    return sent
+    return sent if trace is None else trace.passed_on(sent)
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from llmproxy.wire.trace import Trace
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
 
@@ -70,6 +71,8 @@ class Exchange:
     error: str = ""
     #: whether a history row is due
     recorded: bool = False
+    #: its part in a distributed trace, None while nobody traces
+    trace: Trace | None = None
     #: when the last phase ended
     marked: float = 0.0
 

@@ -314,3 +314,13 @@ async def test_what_was_flushed_while_it_was_made_is_not_kept() -> None:
     for made in (begun_before, begun_after, another):
         cache.store(made)
     assert [made.key for made in tier] == [begun_after.key, another.key]
+
+
+async def test_what_left_each_tier_is_known_without_asking_the_database(processes: list[Process]) -> None:
+    process = processes[0]
+    process.cache.store(entry(1))
+    await process.sql.drained()
+    await process.cache.flush(Selector(all=True))
+    left = process.cache.evictions()
+    assert (left["memory"]["flushed"], left["sql"]["flushed"]) == (1, 1)
+    assert left == {name: stats.evictions for name, stats in (await process.cache.stats()).items()}

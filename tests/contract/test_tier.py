@@ -60,7 +60,7 @@ class BrokenTier:
     async def _fail_later(self, *_: object, **__: object) -> NoReturn:
         raise RuntimeError("broken")
 
-    keep = peek = _fail
+    keep = peek = evictions = _fail
     get = get_many = put = flush = stats = close = holds = lookup = _fail_later
 
 

@@ -108,7 +108,8 @@ async def test_pulled_values_are_refreshed_at_each_scrape() -> None:
         scrapes += 1
         metrics.show_tier("memory", entries=scrapes, bytes=100, evictions={"size": scrapes * 2})
         metrics.show_history(rows=5, lost=1)
-        metrics.show_database(size=4096, reclaimed=100)
+        metrics.show_database(size=4096)
+        metrics.show_reclaimed(100)
         metrics.show_in_flight({"chat": 3})
         metrics.show_upstreams({f"http://host-{scrapes}": True})
 

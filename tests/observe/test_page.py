@@ -1,6 +1,9 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from llmproxy.cache.sql import SqlTier
 from llmproxy.observe.catalogue import Catalogue
 from llmproxy.observe.page import render
 
@@ -29,8 +32,26 @@ def test_what_all_processes_share_is_marked() -> None:
         "llmproxy_job_items",
         "llmproxy_job_oldest_item_seconds",
     }
-    assert "| `llmproxy_database_bytes` | gauge, shared |" in render()
-    assert "| `llmproxy_requests_in_flight` | gauge |" in render()
+    in_part = {series.name: series.shared_series for series in Catalogue().all() if series.shared_series}
+    names = ("entries", "bytes", "limit_bytes")
+    assert in_part == {f"llmproxy_cache_{name}": {(SqlTier.name,)} for name in names}
+
+
+@pytest.mark.parametrize(
+    ("metric", "together"),
+    [
+        ("requests_total", "sum"),
+        ("requests_in_flight", "sum"),
+        ("database_bytes", "one"),
+        ("cache_bytes", "sum; `sql`: one"),
+        ("upstream_up", "lowest"),
+        ("build_info", "highest"),
+        ("system_cpu_ratio", "newest"),
+    ],
+)
+def test_each_row_says_what_several_processes_show_together(metric: str, together: str) -> None:
+    (row,) = (line for line in render().splitlines() if line.startswith(f"| `llmproxy_{metric}` |"))
+    assert row.endswith(f"| {together} |")
 
 
 def test_every_label_is_explained() -> None:

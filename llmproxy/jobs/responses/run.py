@@ -43,7 +43,7 @@ class Run:
         self._call = Call(rooms)
 
     async def __call__(self, item: Claimed, patience: Patience) -> Result | PutOff:
-        exchange = exchange_for(item, self._rooms.ids.next())
+        exchange = exchange_for(item, self._rooms)
         try:
             async with Recording(self._rooms, item, patience) as recording:
                 return await self._tried(item, exchange, recording, patience)

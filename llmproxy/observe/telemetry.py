@@ -1,0 +1,88 @@
+"""Whether OpenTelemetry is wanted, by its standard environment variables; nothing of it is imported while it is not."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from llmproxy.observe.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_OPENING = "llmproxy.observe.otel.opening"
+_SIGNALS = ("traces", "metrics")
+
+
+class Telemetry(Protocol):
+    """What leaves the program for a collector. Belongs to one event loop."""
+
+    @property
+    def tracer(self) -> Any:
+        """Begins a request's part in its trace; None where there are no traces."""
+        ...
+
+    def name_kinds(self, kinds: Callable[[str], str]) -> None:
+        """``kinds`` gives the kind of the upstream with this name, a word of a closed list."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """How many more requests may wait to be recorded."""
+        ...
+
+    def record(self, requests: Sequence[Any]) -> None:
+        """Takes finished requests that ``tracer`` began. What finds no room to wait in is lost and counted."""
+        ...
+
+    async def close(self, limit: float) -> None:
+        """Sends what waits, within ``limit`` seconds."""
+        ...
+
+
+class NoTelemetry:
+    """Nothing is wanted."""
+
+    tracer = None
+    room = 0
+
+    def name_kinds(self, kinds: Callable[[str], str]) -> None: ...
+
+    def record(self, requests: Sequence[Any]) -> None: ...
+
+    async def close(self, limit: float) -> None: ...
+
+
+def open_telemetry(environment: Mapping[str, str], metrics: Metrics, version: str) -> Telemetry:
+    """What ``environment`` asks for. What cannot be had is said in the log, and requests go on without it."""
+    wanted = signals(environment)
+    if not wanted:
+        return NoTelemetry()
+    try:
+        opening = import_module(_OPENING)
+    except ImportError as error:
+        names = " and ".join(wanted)
+        log.warning("no %s for OpenTelemetry (%s): pip install 'llmproxy[otel]' brings what is missing", names, error)
+        return NoTelemetry()
+    try:
+        return cast(Telemetry, opening.opened(wanted, environment, metrics, version))
+    except Exception as error:  # noqa: BLE001  the exporters read the environment: whatever they find wrong with it
+        log.warning("OpenTelemetry cannot be used (%s); requests go on without it", error)
+        return NoTelemetry()
+
+
+def signals(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Of ``traces`` and ``metrics`` those for which there is an exporter, or a place to send them.
+
+    https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+    """
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return ()
+    return tuple(signal for signal in _SIGNALS if _is_wanted(signal.upper(), environment))
+
+
+def _is_wanted(signal: str, environment: Mapping[str, str]) -> bool:
+    exporter = environment.get(f"OTEL_{signal}_EXPORTER", "").strip()
+    if exporter:
+        return exporter != "none"
+    places = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    return any(environment.get(place, "").strip() for place in places)

@@ -3,7 +3,10 @@
     PYTHONPATH=. .venv/bin/python bench/history.py --rows 1000000
     PYTHONPATH=. .venv/bin/python bench/history.py --rows 1000000 --postgres
 
-PostgreSQL is a server of its own, from the programs that are installed. Everything is removed at the end.
+    PYTHONPATH=. .venv/bin/python bench/history.py --rows 10000000 --url sqlite+aiosqlite:////tmp/history.db
+
+PostgreSQL is a server of its own, from the programs that are installed. Everything is removed at the end, but for the
+database of ``--url``: it is filled if it is empty, and asked again the next time.
 """
 
 import argparse
@@ -25,6 +28,7 @@ from llmproxy.database.engine import Database, open_database
 from llmproxy.history import one, pages, people
 from llmproxy.history.deletion import delete_rows
 from llmproxy.history.explain import explain
+from llmproxy.history.previews import previews
 from llmproxy.history.record import Recorder, Row
 from llmproxy.history.retention import Retention
 from llmproxy.history.summaries import Summaries
@@ -42,6 +46,10 @@ START = 1_800_000_000.0
 STEP = 0.1
 MODELS = ("smollm2", "qwen3:8b", "llama3.1:70b", "nomic-embed", "rare-model")
 REPEATS = 15
+#: rows whose words are their own; more are copies of these
+DISTINCT = 1_000_000
+#: rows to a transaction
+COPIED = 50_000
 
 
 class Server(PostgresServer):
@@ -183,10 +191,13 @@ async def ask(database: Database, count: int, words: Words) -> None:
     await timed("one user", lambda: people.one_user(database, "user-3"))
     await timed("sessions", lambda: people.session_page(database, 50, None, None))
     await timed("one session", lambda: people.one_session(database, "user-3/1"))
-    record = await one.newest(database, f"req_{count - 5:012d}")
+    newest = (await pages.page(database, Wanted(limit=5))).rows[-1]
+    record = await one.newest(database, newest["request_id"])
     assert record is not None
     await timed("one exchange", lambda: one.newest(database, record["request_id"]))
     await timed("explain", lambda: explain(database, record))
+    shown = [row["id"] for row in (await page()).rows]
+    await timed("previews of the newest", lambda: previews(database, shown))
     await timed("delete 300 rows", lambda: oldest(database))
 
 
@@ -195,9 +206,9 @@ async def oldest(database: Database) -> int:
 
 
 @asynccontextmanager
-async def opened(postgres: bool, folder: Path) -> AsyncIterator[Database]:
+async def opened(given: str, postgres: bool, folder: Path) -> AsyncIterator[Database]:
     server = None
-    url = f"sqlite+aiosqlite:///{folder / 'bench.db'}"
+    url = given or f"sqlite+aiosqlite:///{folder / 'bench.db'}"
     if postgres:
         programs = postgres_programs()
         assert programs is not None, "PostgreSQL is not installed"
@@ -212,17 +223,54 @@ async def opened(postgres: bool, folder: Path) -> AsyncIterator[Database]:
             server.remove()
 
 
-async def main(rows: int, postgres: bool) -> None:
+async def prepare(database: Database, rows: int, words: Words) -> None:
+    if (await pages.page(database, Wanted(limit=1))).rows:
+        return
+    distinct = min(rows, DISTINCT)
+    await fill(database, distinct, words)
+    before = await database.size()
+    show("size", f"{before / 1e6:,.0f} MB")
+    await follow(Summaries(database), distinct)
+    await follow(Texts(database), distinct)
+    for first in range(distinct, rows, distinct):
+        await copy(database, first, min(distinct, rows - first))
+    if rows > distinct:
+        await follow(Summaries(database), rows - distinct)
+
+
+async def copy(database: Database, first: int, count: int) -> None:
+    """The first ``count`` rows once more, later and with ids and words of their own: the database does it by itself."""
+    id = "rowid" if database.dialect.name == "sqlite" else "id"
+    changed = {
+        "id": f"id + {first}",
+        "request_id": f"request_id || '.' || {first}",
+        "created_at": f"created_at + {first * STEP}",
+        "finished_at": f"finished_at + {first * STEP}",
+    }
+    names = [column.name for column in history.columns]
+    values = ", ".join(changed.get(name, name) for name in names)
+    started = time.perf_counter()
+    for low in range(0, count, COPIED):
+        some = f"> {low} AND {{id}} <= {min(low + COPIED, count)}"
+        async with database.write() as connection:
+            await connection.exec_driver_sql(
+                f"INSERT INTO history ({', '.join(names)}) SELECT {values} FROM history WHERE id {some.format(id='id')}"
+            )
+            await connection.exec_driver_sql(
+                f"INSERT INTO history_texts ({id}, words) SELECT {id} + {first}, words FROM history_texts"
+                f" WHERE {id} {some.format(id=id)}"
+            )
+            await connection.exec_driver_sql(f"UPDATE history_marks SET seen = {first + count} WHERE name = 'texts'")
+    show(f"copied up to {first + count:,}", f"{(time.perf_counter() - started) / count * 1e6:.1f} us a row")
+
+
+async def main(rows: int, url: str, postgres: bool) -> None:
     folder = Path(tempfile.mkdtemp(prefix="llmproxy-history-"))
     words = Words(1)
     try:
-        async with opened(postgres, folder) as database:
+        async with opened(url, postgres, folder) as database:
             show("rows", f"{rows:,}")
-            await fill(database, rows, words)
-            before = await database.size()
-            show("size", f"{before / 1e6:,.0f} MB")
-            await follow(Summaries(database), rows)
-            await follow(Texts(database), rows)
+            await prepare(database, rows, words)
             show("size with texts", f"{await database.size() / 1e6:,.0f} MB")
             started = time.perf_counter()
             await Retention(database, days=36_500, max_bytes=2**62)._measure()
@@ -235,6 +283,8 @@ async def main(rows: int, postgres: bool) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--postgres", action="store_true")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--postgres", action="store_true")
+    where.add_argument("--url", default="", help="a database that is kept")
     given = parser.parse_args()
-    asyncio.run(main(given.rows, given.postgres))
+    asyncio.run(main(given.rows, given.url, given.postgres))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llmproxy.config.settings import INSTRUCTIONS, Settings
+from llmproxy.config.settings import Settings
+from llmproxy.config.values import INSTRUCTIONS
 from tests.cli.program import Program
 
 

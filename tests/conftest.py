@@ -1,5 +1,6 @@
 """Fixtures shared by every room's tests: upstreams, the program in front of them, clients."""
 
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,12 @@ from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
 
 MakeProxy = Callable[..., Proxy]
+
+
+def pytest_configure() -> None:
+    """What a shell runs in the background is deaf to Ctrl-C, and so would be every program that is started here."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def sound(proxy: Proxy) -> None:

@@ -10,6 +10,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from llmproxy.observe.background import Background
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.otel.aside import aside
 from llmproxy.observe.otel.families import metrics_of
@@ -33,47 +34,50 @@ def interval_of(environment: Mapping[str, str]) -> float:
     return seconds
 
 
-class Meter:
-    """Counting began when it was made. What fails to be sent is sent the next time: every number is a total."""
+class Meter(Background):
+    """Sends every ``interval`` seconds. Counting began when it was made. What fails to be sent is sent the next time:
+    every number is a total."""
 
-    def __init__(self, exporters: Sequence[MetricExporter], resource: Resource, version: str, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        exporters: Sequence[MetricExporter],
+        resource: Resource,
+        version: str,
+        metrics: Metrics,
+        interval: float,
+    ) -> None:
+        super().__init__("otel metrics")
         self._exporters = exporters
         self._resource = resource
         self._scope = InstrumentationScope(NAME, version)
         self._metrics = metrics
         self._since = time.time_ns()
-        self._task: asyncio.Task[None] | None = None
+        self._interval = interval
 
-    def open(self, interval: float) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(interval), name="otel metrics")
-
-    async def close(self, limit: float) -> None:
-        """Sends the last totals, within ``limit`` seconds."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        await self._send(limit)
+    async def close(self) -> None:
+        """Sends the last totals."""
+        await super().close()
+        await self._send()
         for exporter in self._exporters:
             with suppress(TimeoutError):
-                await aside(exporter.shutdown, limit)
+                await aside(exporter.shutdown, _LIMIT)
 
-    async def _run(self, interval: float) -> None:
+    async def _run(self) -> None:
         while True:
-            await asyncio.sleep(interval)
-            await self._send(_LIMIT)
+            await asyncio.sleep(self._interval)
+            await self._send()
 
-    async def _send(self, limit: float) -> None:
+    async def _send(self) -> None:
         families = await self._metrics.families()
         data = metrics_of(families, self._resource, self._scope, self._since, time.time_ns())
         for exporter in self._exporters:
             results: list[MetricExportResult] = []
 
             def export(exporter: MetricExporter = exporter, results: list[MetricExportResult] = results) -> None:
-                results.append(exporter.export(data, timeout_millis=limit * 1000))
+                results.append(exporter.export(data, timeout_millis=_LIMIT * 1000))
 
             try:
-                await aside(export, limit)
+                await aside(export, _LIMIT)
             except TimeoutError:
                 pass
             except Exception:  # whatever ails a collector, requests and the other exporters go on

@@ -33,8 +33,8 @@ def opened(signals: Sequence[str], environment: Mapping[str, str], metrics: Metr
         for exporter in exporters("traces", environment):
             provider.add_span_processor(BatchSpanProcessor(Watched(exporter, faults)))
     if "metrics" in signals:
-        meter = Meter(exporters("metrics", environment), resource, version, metrics)
-        meter.open(interval_of(environment))
+        meter = Meter(exporters("metrics", environment), resource, version, metrics, interval_of(environment))
+        meter.open()
     return OpenTelemetry(provider, meter, version, metrics.observing_failed)
 
 
@@ -67,11 +67,13 @@ class OpenTelemetry:
 
     async def close(self, limit: float) -> None:
         self._ledger.close()
+        closings = [] if self._meter is None else [self._meter.close()]
         if self._provider is not None:
-            with suppress(TimeoutError):
-                await aside(self._provider.shutdown, limit)
-        if self._meter is not None:
-            await self._meter.close(limit)
+            closings.append(aside(self._provider.shutdown, limit))
+        # one limit for all: a collector that is silent must not hold up whatever is closed after this
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit):
+                await asyncio.gather(*closings)
 
     def _write(self, batch: Sequence[Traced]) -> None:
         if self.tracer is not None:

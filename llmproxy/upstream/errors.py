@@ -13,11 +13,14 @@ from typing import Any
 import orjson
 
 from llmproxy.wire.errors import UpstreamStatus, envelope
+from llmproxy.wire.markup import text_of
 
 #: One SDK sleeps for as long as it is told, another gives up above its own bound.
 _LONGEST_RETRY_SECONDS = 30.0
 _LOADING_RETRY_SECONDS = b"2"
 _LONGEST_MESSAGE = 2000
+#: bytes of a body that is no JSON in which a message is looked for
+_MOST_READABLE = 64 * 1024
 #: ``{"error": {"error": ...}}`` and lists around it
 _DEEPEST_WRAPPING = 4
 
@@ -32,8 +35,6 @@ _PASSED_PREFIXES = (b"openai-", b"x-ratelimit-")
 
 #: A 500 that says so will say so again.
 _DETERMINISTIC = re.compile(r"not supported|unsupported|not enabled|does not support|not implemented", re.IGNORECASE)
-_MARKUP = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 
 
 def normalise(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> UpstreamStatus:
@@ -88,11 +89,8 @@ def _json(value: Any) -> str:
 
 def _readable(body: bytes) -> str:
     """What a person can read of a body that is no JSON."""
-    text = body.decode("utf-8", "replace").strip()
-    if text.startswith("<"):
-        title = _TITLE.search(text)
-        text = " ".join(_MARKUP.sub(" ", title.group(1) if title else text).split())
-    return text
+    body = body[:_MOST_READABLE].strip()
+    return text_of(body) if body.startswith(b"<") else body.decode("utf-8", "replace")
 
 
 def _code(status: int, members: dict[str, Any]) -> str | None:

@@ -59,6 +59,7 @@ class Packer:
                 (entry.created, entry.expires, entry.upstream_seconds),
                 (entry.prompt_tokens, entry.completion_tokens),
                 [(name.decode("latin-1"), value.decode("latin-1")) for name, value in entry.headers],
+                entry.both,
             )
         )
         parts = (head, entry.document, entry.frames, entry.ends, entry.millis)
@@ -87,7 +88,7 @@ class Unpacker:
         frames += document
         ends += frames
         millis += ends
-        texts, times, tokens, headers = orjson.loads(body[_LENGTHS.size : head])
+        texts, times, tokens, headers, both = orjson.loads(body[_LENGTHS.size : head])
         operation, model, scope, namespace, tags = texts
         created, expires, upstream_seconds = times
         prompt_tokens, completion_tokens = tokens
@@ -109,6 +110,7 @@ class Unpacker:
             upstream_seconds=upstream_seconds,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
+            both=both,
         )
 
 

@@ -11,6 +11,7 @@ class Entry:
     included), empty where the answer came as plain JSON. ``ends`` are the end offsets of the frames in ``frames``
     and ``millis`` the milliseconds since the call began at which each arrived; ``hidden`` are start and end of each
     frame that only a caller who asked for usage gets. All three are native ``array('I')`` bytes, a tenth of tuples.
+    ``both`` is whether it serves callers of the other form than the one in which it came.
     """
 
     key: bytes
@@ -30,6 +31,7 @@ class Entry:
     upstream_seconds: float = 0.0
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    both: bool = True
 
     @property
     def size(self) -> int:

@@ -3,7 +3,12 @@
 from hashlib import sha256
 
 #: Grows whenever the same request must no longer find what an earlier version stored.
-SCHEMA = b"llmproxy-key-1"
+SCHEMA = b"llmproxy-key-2"
+
+
+def own_form(key: bytes, stream: bool) -> bytes:
+    """Where the answer in one form is kept while what ``key`` finds serves the other form only."""
+    return sha256(key + (b"stream" if stream else b"plain")).digest()
 
 
 def key_of(operation: str, identity: str, scope: str, namespace: str, body: bytes) -> bytes:

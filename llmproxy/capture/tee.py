@@ -11,10 +11,12 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The upstream's status line, as far as readers care. ``stream``: frames will follow, else one document."""
+    """The upstream's status line, as far as readers care. ``stream``: frames will follow, else one document. ``both``:
+    whether the other form may be made of it."""
 
     stream: bool
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    both: bool = True
 
 
 class Lagged(Exception):

@@ -1,5 +1,6 @@
 """What an exchange ends with: the outcome of an upstream call, and the answer to one caller."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmproxy.cache.entry import Entry
@@ -18,7 +19,8 @@ HeaderList = list[tuple[bytes, bytes]]
 class Landed:
     """An upstream call that came to its proper end. ``document`` is the plain answer, JSON.
 
-    ``reason`` says whether it was kept: STORED, or why not. ``entries`` is what was kept of it.
+    ``reason`` says whether it was kept: STORED, or why not. ``entries`` is what was kept of it. ``both``: whether it
+    serves callers of the other form than the one in which it came.
     """
 
     document: bytes
@@ -27,6 +29,7 @@ class Landed:
     seconds: float = 0.0
     entries: tuple[Entry, ...] = ()
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    both: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,12 @@ class Failed:
         if self.reason in (Reason.ABANDONED, Reason.TOO_LARGE):
             return True
         return isinstance(self.error, UpstreamStatus) and self.error.http_status in (401, 403)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherForm:
+    """A flight has a stream where a plain answer was asked for, or the other way round, and neither can be made of the
+    other."""
 
 
 Outcome = Landed | Failed
@@ -76,6 +85,8 @@ class Live:
     view: View
     #: frames for a stream, raw pieces of one document otherwise
     stream: bool = True
+    #: begins a flight in this caller's own form, for when this one turns out to be of no use
+    own: Callable[[], Flight[Capture[Outcome]]] | None = None
 
 
 Answer = Whole | Paced | Live

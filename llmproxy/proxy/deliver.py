@@ -1,13 +1,14 @@
 """An answer on its way to the client, as ASGI messages."""
 
 import asyncio
+from dataclasses import replace
 from time import perf_counter
 
 from starlette.types import Send
 
-from llmproxy.capture.tee import Lagged
+from llmproxy.capture.tee import Lagged, Reader
 from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Paced, Whole
-from llmproxy.proxy.follow import TOO_LARGE
+from llmproxy.proxy.follow import TOO_LARGE, other_form
 from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
@@ -57,7 +58,9 @@ async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send
     try:
         exchange.status = 200
         await _start(send, 200, answer.headers)
-        last = await _pump(answer, exchange, listener, send, ping if answer.stream and _is_sse(answer) else 0)
+        ping = ping if answer.stream and _is_sse(answer) else 0
+        while (last := await _pump(answer, exchange, listener, send, ping)) is None:
+            answer = _in_own_form(answer, listener)
         await send({"type": "http.response.body", "body": last})
     except asyncio.CancelledError:
         # the server stops: a stream must not look as if it had come to its end
@@ -67,8 +70,19 @@ async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send
         answer.flight.leave()
 
 
-async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send, ping: float) -> bytes:
-    """Frames as they come. Returns the last bytes: the last frames, or the one that tells of a failure."""
+def _in_own_form(answer: Live, listener: Listener) -> Live:
+    """The same answer by a call of its own. Nothing but pings was sent."""
+    assert answer.own is not None
+    flight = answer.own()
+    answer.flight.leave()
+    reader = Reader(flight.work)
+    listener.watch(reader.poke)
+    return replace(answer, reader=reader, flight=flight, own=None)
+
+
+async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send, ping: float) -> bytes | None:
+    """Frames as they come. Returns the last bytes: the last frames, or the one that tells of a failure; None where the
+    flight has a plain answer of which no frames can be made."""
     reader, capture = answer.reader, answer.flight.work
     while True:
         if listener.gone:
@@ -82,6 +96,8 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
             frames = []
         elif answer.stream:
             frames = answer.view.frames(frames)
+        if answer.own is not None and other_form(capture, stream=answer.stream):
+            return None
         if frames:
             exchange.first_byte = exchange.first_byte or perf_counter()
         if isinstance(capture.outcome, Landed):
@@ -102,6 +118,8 @@ def _landed(answer: Live, exchange: Exchange, landed: Landed) -> bytes:
     if answer.stream and head is not None and not head.stream:
         if landed.reason is Reason.TOO_LARGE and not landed.document:
             return _failure(answer, exchange, TOO_LARGE)
+        if not landed.both:
+            return _failure(answer, exchange, "The upstream answered with a document that cannot be given as a stream.")
         return answer.view.rendered(landed.document)
     return b""
 

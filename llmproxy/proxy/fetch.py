@@ -10,6 +10,7 @@ from typing import Any
 
 from llmproxy.cache.entry import Entry
 from llmproxy.capture.tee import Capture, Head
+from llmproxy.config.settings import UpstreamStream
 from llmproxy.proxy.answer import Failed, Landed, Outcome
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.rooms import Rooms
@@ -48,6 +49,8 @@ class Plan:
     flight_key: bytes | None = None
     #: makes the entries of an answer that is kept in parts. Raises ``Malformed``
     split: Callable[[Landed], list[Entry]] | None = None
+    #: whether the call must be made in the form that was asked: the other one was of no use
+    own: bool = False
 
 
 async def fly(plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: Rooms) -> None:
@@ -82,7 +85,8 @@ async def _fetch(
     asked, settings = plan.asked, rooms.settings
     target = rooms.upstreams.pick(asked.draft.model)
     exchange.upstream = target.name
-    adapted = target.adapt(asked.endpoint.name, plan.body, asked.draft.stream, settings)
+    form = settings.model_copy(update={"upstream_stream": UpstreamStream.AS_ASKED}) if plan.own else settings
+    adapted = target.adapt(asked.endpoint.name, plan.body, asked.draft.stream, form)
     headers = forwarded(asked.headers, settings, asked.peer, trace=exchange.trace)
     call = Call("POST", asked.target, [*headers, *adapted.headers], adapted.body)
     exchange.mark(Phase.PICK)
@@ -99,6 +103,9 @@ async def _fetch(
             landed = await _tee(reply, recording, adapted, exchange)
             if plan.split is not None:
                 landed = _parted(landed, plan.split)
+            if plan.own and not landed.both and recording.framed != asked.draft.stream:
+                # it cannot serve those who ask for what its key says
+                landed = replace(landed, entries=(), reason=Reason.MALFORMED)
             if landed.entries and not await confirmed():
                 # the server was restarted with another model in the meantime: the key speaks of the one before
                 landed = replace(landed, entries=(), reason=Reason.MODEL_CHANGED)
@@ -151,10 +158,8 @@ def _parted(landed: Landed, split: Callable[[Landed], list[Entry]]) -> Landed:
 
 async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: Exchange) -> Landed:
     capture = recording.capture
-    asked, framed = recording.asked, _framed(reply, adapted)
-    if asked.draft.stream and not framed and not asked.endpoint.dialect.both:
-        raise UpstreamBroke("The upstream answered a request for a stream with a plain document.")
-    capture.begin(Head(stream=framed, headers=recording.headers))
+    framed = recording.framed = _framed(reply, adapted)
+    capture.begin(Head(framed, recording.headers, adapted.both))
     if framed:
         await _tee_frames(reply, recording)
         exchange.mark(Phase.TEE)

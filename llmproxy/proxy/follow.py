@@ -1,12 +1,13 @@
 """A caller's wait on a flight, until there is something to answer with."""
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 
 from llmproxy.cache.flight import Flight
 from llmproxy.capture.tee import Capture, Reader
 from llmproxy.config.settings import Settings
-from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Outcome, Whole
+from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, OtherForm, Outcome, Whole
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.headers import JSON, timing_header, type_headers
 from llmproxy.proxy.listener import ClientLeft, Listener
@@ -19,17 +20,23 @@ TOO_LARGE = "The answer is too large to be given in another form than the upstre
 
 
 async def follow(
-    exchange: Exchange, asked: Asked, flight: Flight[Capture[Outcome]], listener: Listener, settings: Settings
-) -> Answer | Failed:
+    exchange: Exchange,
+    asked: Asked,
+    flight: Flight[Capture[Outcome]],
+    listener: Listener,
+    settings: Settings,
+    own: Callable[[], Flight[Capture[Outcome]]] | None,
+) -> Answer | Failed | OtherForm:
     """The answer, as soon as its status can be told: at the first frame for a stream, at the end otherwise.
 
-    Leaves the flight, but for a ``Live`` answer. Raises ``ClientLeft``.
+    ``own`` begins a flight in the caller's own form; with None the answer is given in the form in which it comes, where
+    there is no other. Leaves the flight, but for a ``Live`` answer. Raises ``ClientLeft``.
     """
     reader = Reader(flight.work)
     listener.watch(reader.poke)
     stays = False
     try:
-        answer = await _first(exchange, asked, flight, reader, listener, settings)
+        answer = await _first(exchange, asked, flight, reader, listener, settings, own)
         stays = isinstance(answer, Live)
         return answer
     finally:
@@ -61,7 +68,8 @@ async def _first(
     reader: Reader[Outcome],
     listener: Listener,
     settings: Settings,
-) -> Answer | Failed:
+    own: Callable[[], Flight[Capture[Outcome]]] | None,
+) -> Answer | Failed | OtherForm:
     capture, stream = flight.work, asked.draft.stream
     loop = asyncio.get_running_loop()
     # a stream's status is held back so that an upstream's error can still be one, but not so long that the
@@ -73,26 +81,41 @@ async def _first(
         if isinstance(capture.outcome, Failed):
             return capture.outcome
         head = capture.head
+        if own is not None and other_form(capture, stream=stream):
+            return OtherForm()
         if head is not None and reader.behind:
             if head.stream and stream:
-                return _live(exchange, asked, flight, reader)
+                return _live(exchange, asked, flight, reader, own)
             if capture.overflowed and (head.stream or stream):
                 return Failed(UpstreamBroke(TOO_LARGE), Reason.TOO_LARGE)
             if capture.overflowed:
-                return _live(exchange, asked, flight, reader, stream=False)
+                return _live(exchange, asked, flight, reader, own, stream=False)
         if capture.outcome is not None:
-            return _whole(exchange, asked, capture.outcome)
+            return _whole(exchange, asked, capture, capture.outcome)
         wait = None if deadline is None else deadline - loop.time()
         if wait is not None and wait <= 0:
-            return _live(exchange, asked, flight, reader)
+            return _live(exchange, asked, flight, reader, own)
         await reader.wait(wait)
 
 
-def _whole(exchange: Exchange, asked: Asked, landed: Landed) -> Whole:
+def other_form(capture: Capture[Outcome], *, stream: bool) -> bool:
+    """Whether it is known that the answer comes in the other form, and cannot be given in this one."""
+    head, outcome = capture.head, capture.outcome
+    if head is None or head.stream == stream:
+        return False
+    return not head.both or (isinstance(outcome, Landed) and not outcome.both)
+
+
+def _whole(exchange: Exchange, asked: Asked, capture: Capture[Outcome], landed: Landed) -> Whole:
     exchange.stored, exchange.usage = landed.reason, landed.usage
     exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
     dialect = asked.endpoint.dialect
-    if asked.draft.stream and dialect.both:
+    framed = capture.head is not None and capture.head.stream
+    if not landed.both and framed != asked.draft.stream:
+        # there is no other form: better as it came than not at all
+        body = b"".join(capture.frames)
+        headers = type_headers(dialect.stream_type if framed else JSON, stream=framed)
+    elif asked.draft.stream and dialect.both:
         body = asked.view.rendered(landed.document)
         headers = type_headers(dialect.stream_type, stream=True)
     else:
@@ -108,6 +131,7 @@ def _live(
     asked: Asked,
     flight: Flight[Capture[Outcome]],
     reader: Reader[Outcome],
+    own: Callable[[], Flight[Capture[Outcome]]] | None,
     *,
     stream: bool = True,
 ) -> Live:
@@ -116,4 +140,4 @@ def _live(
     if flight.work.head is not None:
         headers += flight.work.head.headers
     headers += forward_headers(exchange, None)
-    return Live(headers, reader, flight, dialect, asked.view, stream)
+    return Live(headers, reader, flight, dialect, asked.view, stream, own)

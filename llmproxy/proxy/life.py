@@ -6,20 +6,21 @@ it. ``record`` and ``count`` close the exchange, in ``ingress.access``.
 """
 
 import time
+from dataclasses import dataclass
 from functools import partial
 
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flight import Flight, Seat
-from llmproxy.cache.key import key_of
+from llmproxy.cache.key import key_of, own_form
 from llmproxy.cache.policy import Freshness, Verdict, admit, freshness
 from llmproxy.capture.tee import Capture
-from llmproxy.proxy.answer import Answer, Failed, Outcome
+from llmproxy.proxy.answer import Answer, Failed, OtherForm, Outcome
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
 from llmproxy.proxy.follow import follow
 from llmproxy.proxy.inputs import embed, inputs_of
 from llmproxy.proxy.listener import Listener
-from llmproxy.proxy.replay import replay
+from llmproxy.proxy.replay import replay, serves
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import Exchange
@@ -32,79 +33,118 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
     exchange.mark(Phase.ADMIT)
     if asked.endpoint.per_input and verdict.keep and inputs_of(body := asked.body()):
         return await embed(exchange, asked, body, verdict, rooms, listener)
-    key = _key(exchange, asked, verdict, rooms)
+    place = _key(exchange, asked, verdict, rooms)
     exchange.mark(Phase.KEY)
     stale = None
-    if verdict.look_up and key is not None:
-        hit, stale = await _look_up(exchange, asked, key, rooms)
+    if verdict.look_up:
+        hit, stale, place = await _look_up(exchange, asked, place, rooms)
         exchange.mark(Phase.LOOK_UP)
         if hit is not None:
             return replay(exchange, asked, hit, rooms.settings, time.time())
     if asked.wishes.only_if_cached:
         exchange.stored = Reason.ONLY_IF_CACHED
         raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.")
-    result = await _flown(exchange, asked, verdict, key, rooms, listener)
+    result = await _flown(exchange, asked, verdict, place, rooms, listener)
     if isinstance(result, Failed):
         return _failed(exchange, asked, result, stale, rooms)
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an answer is looked up, joined and kept; without a key, nowhere.
+
+    ``own``: it is the place of one form, since what the request's key finds serves the other form only.
+    """
+
+    key: bytes | None
+    own: bool = False
+
+    def of_form(self, exchange: Exchange, asked: Asked) -> "_Place":
+        """The place of this caller's form."""
+        if self.own or self.key is None:
+            return _Place(self.key, own=True)
+        key = own_form(self.key, asked.draft.stream)
+        exchange.key = key.hex()
+        return _Place(key, own=True)
+
+
 async def _flown(
-    exchange: Exchange, asked: Asked, verdict: Verdict, key: bytes | None, rooms: Rooms, listener: Listener
+    exchange: Exchange, asked: Asked, verdict: Verdict, place: _Place, rooms: Rooms, listener: Listener
 ) -> Answer | Failed:
-    seat = _join(exchange, asked, verdict, key, rooms)
+    known = None if place.key is None else rooms.cache.peek(place.key)
+    if known is not None and not serves(asked, known):
+        place = place.of_form(exchange, asked)
+    seat = _join(exchange, asked, verdict, place, rooms)
     exchange.mark(Phase.JOIN)
     if isinstance(seat, Entry):
         return replay(exchange, asked, seat, rooms.settings, time.time())
-    result = await follow(exchange, asked, seat.flight, listener, rooms.settings)
+
+    def lead_own() -> Flight[Capture[Outcome]]:
+        own = place.of_form(exchange, asked)
+        return _launch(exchange, asked, None, own, rooms)
+
+    result = await follow(exchange, asked, seat.flight, listener, rooms.settings, None if place.own else lead_own)
     if isinstance(result, Failed) and not seat.led and result.leaders_own:
         # nothing was sent to this caller yet, and the failure was the leader's: lead
-        flight = _launch(exchange, asked, None, key, rooms)
-        return await follow(exchange, asked, flight, listener, rooms.settings)
+        flight = _launch(exchange, asked, None, place, rooms)
+        result = await follow(exchange, asked, flight, listener, rooms.settings, None if place.own else lead_own)
+    if isinstance(result, OtherForm):
+        place, hit = place.of_form(exchange, asked), None
+        if verdict.look_up:
+            hit, _, place = await _look_up(exchange, asked, place, rooms)
+        if hit is not None:
+            return replay(exchange, asked, hit, rooms.settings, time.time())
+        return await _flown(exchange, asked, verdict, place, rooms, listener)
     return result
 
 
-def _key(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: Rooms) -> bytes | None:
+def _key(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: Rooms) -> _Place:
     if not verdict.keep:
         exchange.cache, exchange.reason = CacheStatus.BYPASS, verdict.reason
-        return None
+        return _Place(None)
     scope, namespace = exchange.caller.scope, asked.wishes.namespace
     key = key_of(asked.endpoint.name, asked.identity, scope, namespace, asked.digest)
     exchange.key = key.hex()
     exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
-    return key
+    return _Place(key)
 
 
-async def _look_up(exchange: Exchange, asked: Asked, key: bytes, rooms: Rooms) -> tuple[Entry | None, Entry | None]:
-    """The entry that answers, and the one that may answer if the upstream fails."""
-    found = await rooms.cache.find(key)
-    if found is None:
-        return None, None
+async def _look_up(
+    exchange: Exchange, asked: Asked, place: _Place, rooms: Rooms
+) -> tuple[Entry | None, Entry | None, _Place]:
+    """The entry that answers, the one that may answer if the upstream fails, and the place to go on with."""
+    found = None if place.key is None else await rooms.cache.find(place.key)
+    if found is not None and not place.own and not serves(asked, found[0]):
+        place = place.of_form(exchange, asked)
+        return await _look_up(exchange, asked, place, rooms)
+    if found is None or not serves(asked, found[0]):
+        return None, None, place
     entry, tier = found
     match freshness(entry, asked.wishes, time.time()):
         case Freshness.FRESH:
             exchange.cache, exchange.reason = CacheStatus.HIT, Reason(tier)
-            return entry, None
+            return entry, None, place
         case Freshness.STALE:
             exchange.cache, exchange.reason = CacheStatus.STALE, Reason(tier)
-            return entry, None
+            return entry, None, place
         case Freshness.IF_ERROR:
             exchange.reason = Reason.EXPIRED
-            return None, entry
+            return None, entry, place
         case Freshness.NO:
             exchange.reason = Reason.EXPIRED
-            return None, None
+            return None, None, place
 
 
 def _join(
-    exchange: Exchange, asked: Asked, verdict: Verdict, key: bytes | None, rooms: Rooms
+    exchange: Exchange, asked: Asked, verdict: Verdict, place: _Place, rooms: Rooms
 ) -> Seat[Capture[Outcome]] | Entry:
     """Follow the flight in the air, or lead one.
 
     Between the look-up and here another leader may have landed: what it stored is in the memory tier by then, because
     a flight stores before it gives its key up. Nothing is awaited between these two looks.
     """
-    shared = rooms.settings.single_flight and asked.wishes.single_flight
+    key, shared = place.key, rooms.settings.single_flight and asked.wishes.single_flight
     if key is not None and shared and verdict.look_up:
         flight = rooms.flights.find(key)
         if flight is not None and not flight.work.overflowed:
@@ -112,17 +152,24 @@ def _join(
             exchange.cache = CacheStatus.JOINED
             return Seat(flight, led=False)
         entry = rooms.cache.peek(key)
-        if entry is not None and freshness(entry, asked.wishes, time.time()) is Freshness.FRESH:
+        if (
+            entry is not None
+            and serves(asked, entry)
+            and freshness(entry, asked.wishes, time.time()) is Freshness.FRESH
+        ):
             exchange.cache, exchange.reason = CacheStatus.HIT, Reason.MEMORY
             return entry
-    return Seat(_launch(exchange, asked, key if shared else None, key, rooms), led=True)
+    return Seat(_launch(exchange, asked, key if shared else None, place, rooms), led=True)
 
 
 def _launch(
-    exchange: Exchange, asked: Asked, flight_key: bytes | None, key: bytes | None, rooms: Rooms
+    exchange: Exchange, asked: Asked, flight_key: bytes | None, place: _Place, rooms: Rooms
 ) -> Flight[Capture[Outcome]]:
-    """Starts the upstream call. ``flight_key`` None: nobody can join it; ``key`` None: its answer is not kept."""
-    plan = Plan(asked, asked.body(), key, exchange.caller.scope, asked.identity, flight_key)
+    """Starts the upstream call. Without a ``flight_key`` nobody can join it; without a place its answer is not kept."""
+    if place.own and exchange.cache is CacheStatus.JOINED:
+        # what was joined is of no use
+        exchange.cache = CacheStatus.MISS
+    plan = Plan(asked, asked.body(), place.key, exchange.caller.scope, asked.identity, flight_key, own=place.own)
     kept = rooms.settings.cache_entry_bytes
     # a stream can go out piece by piece, whatever its size; a plain answer may have to be put together from one
     capture: Capture[Outcome] = Capture(kept if asked.draft.stream else max(WHOLE_BYTES, kept))

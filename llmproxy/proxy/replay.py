@@ -41,6 +41,11 @@ def replay_headers(asked: Asked, entry: Entry, cache: CacheStatus, reason: Reaso
     ]
 
 
+def serves(asked: Asked, entry: Entry) -> bool:
+    """Whether this caller's form can be had from it."""
+    return entry.both or bool(entry.frames) == asked.draft.stream
+
+
 def wants_frames(asked: Asked, entry: Entry) -> bool:
     return asked.draft.stream and (bool(entry.frames) or asked.endpoint.dialect.both)
 

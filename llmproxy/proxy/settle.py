@@ -12,7 +12,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.proxy.answer import Landed, Outcome
 from llmproxy.proxy.asked import Asked
 from llmproxy.upstream.target import Adapted
-from llmproxy.wire.dialect import Document, Malformed
+from llmproxy.wire.dialect import Document, Lossy, Malformed
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.vocabulary import Reason
 
@@ -36,6 +36,10 @@ class Recording:
         self.scope = scope
         self.headers = tuple(headers)
         self.settings = settings
+        #: whether the answer comes as a stream, asked for or not
+        self.framed = adapted.stream
+        #: whether the other form may be made of it at all
+        self.both = adapted.both
         #: whether the stream's terminal event has been seen
         self.complete = False
         self._dialect = asked.endpoint.dialect
@@ -81,11 +85,14 @@ def settle_frames(recording: Recording) -> Landed:
     capture, dialect = recording.capture, recording.asked.endpoint.dialect
     if capture.overflowed:
         return Landed(b"", Reason.TOO_LARGE, seconds=recording.seconds, headers=recording.headers)
+    both = recording.both
     try:
         document = dialect.assemble(capture.frames)
+    except Lossy as lossy:
+        document, both = lossy.document, False
     except Malformed as error:
         raise UpstreamBroke(f"The upstream's stream is malformed: {error}") from error
-    return _landed(recording, orjson.dumps(document), document, tuple(capture.frames))
+    return _landed(recording, orjson.dumps(document), document, tuple(capture.frames), both)
 
 
 def settle_document(recording: Recording, body: bytes) -> Landed:
@@ -98,10 +105,20 @@ def settle_document(recording: Recording, body: bytes) -> Landed:
         raise UpstreamBroke("The upstream's answer is not valid JSON; it may have been cut off.") from error
     if not isinstance(document, dict):
         raise UpstreamBroke("The upstream's answer is not a JSON object.")
-    return _landed(recording, body, document, ())
+    both = recording.both and recording.asked.endpoint.streams and _is_renderable(recording.asked, document)
+    return _landed(recording, body, document, (), both)
 
 
-def _landed(recording: Recording, body: bytes, document: Document, frames: tuple[bytes, ...]) -> Landed:
+def _is_renderable(asked: Asked, document: Document) -> bool:
+    """Whether a stream can be made of it that says all of it: one of which it can be made again."""
+    dialect = asked.endpoint.dialect
+    try:
+        return dialect.flaw(document) is None and dialect.assemble(dialect.render(document)) == document
+    except Malformed:
+        return False
+
+
+def _landed(recording: Recording, body: bytes, document: Document, frames: tuple[bytes, ...], both: bool) -> Landed:
     asked, dialect = recording.asked, recording.asked.endpoint.dialect
     usage, seconds = dialect.usage(document), recording.seconds
     reason = dialect.flaw(document)
@@ -110,7 +127,7 @@ def _landed(recording: Recording, body: bytes, document: Document, frames: tuple
     if reason is None and len(body) + sum(map(len, frames)) > recording.settings.cache_entry_bytes:
         reason = Reason.TOO_LARGE
     if reason is not None or recording.key is None:
-        return Landed(body, reason or Reason.NO_STORE, usage, seconds, headers=recording.headers)
+        return Landed(body, reason or Reason.NO_STORE, usage, seconds, headers=recording.headers, both=both)
     now = time.time()
     wishes = asked.wishes
     ends, hidden = _offsets(asked, frames)
@@ -132,8 +149,9 @@ def _landed(recording: Recording, body: bytes, document: Document, frames: tuple
         upstream_seconds=seconds,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
+        both=both,
     )
-    return Landed(body, Reason.STORED, usage, seconds, (entry,), recording.headers)
+    return Landed(body, Reason.STORED, usage, seconds, (entry,), recording.headers, both)
 
 
 def _offsets(asked: Asked, frames: tuple[bytes, ...]) -> tuple[bytes, bytes]:

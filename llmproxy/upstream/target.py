@@ -54,13 +54,15 @@ class Adapted:
     """What is sent upstream for a request, and how its answer is read.
 
     ``body`` is the JSON to send, ``stream`` whether the answer will come as a stream (asked for or not), ``repair``
-    what mends the frames of a stream that SDKs cannot read.
+    what mends the frames of a stream that SDKs cannot read, ``both`` whether a plain answer and a stream may be made of
+    each other.
     """
 
     body: bytes
     stream: bool
     repair: Repair | None = None
     headers: HeaderList = field(default_factory=list)
+    both: bool = True
 
 
 #: GETs a path: the JSON of a 200 answer, None for any other answer. Raises ``UpstreamError``.

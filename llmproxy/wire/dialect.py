@@ -47,7 +47,8 @@ class Dialect(Protocol):
         ...
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        """The plain answer that these frames of a complete stream amount to. Raises ``Malformed``."""
+        """The plain answer that these frames of a complete stream amount to. Raises ``Malformed``; ``Lossy`` where the
+        server's plain answer may be another one."""
         ...
 
     def render(self, document: Document) -> list[bytes]:
@@ -67,3 +68,11 @@ class Dialect(Protocol):
 
 class Malformed(ValueError):
     """Frames or a document that do not have the shape of their endpoint."""
+
+
+class Lossy(Malformed):
+    """Frames that only their sender could put together. ``document`` is what they may amount to: not to be served."""
+
+    def __init__(self, message: str, document: Document):
+        super().__init__(message)
+        self.document = document

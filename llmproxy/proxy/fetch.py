@@ -17,7 +17,8 @@ from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.settle import Recording, settle_document, settle_frames
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import forwarded, kept_headers
-from llmproxy.upstream.target import Adapted, Call, Reply, Target
+from llmproxy.upstream.missing import MISSING_STATUSES, endpoint_missing, missing, translated
+from llmproxy.upstream.target import Adapted, Call, HeaderList, Reply, Target
 from llmproxy.wire.dialect import Malformed
 from llmproxy.wire.errors import InternalError, ProxyError, UpstreamBroke, UpstreamSlow, UpstreamStatus
 from llmproxy.wire.exchange import Exchange
@@ -85,12 +86,9 @@ async def _fetch(
     asked, settings = plan.asked, rooms.settings
     target = rooms.upstreams.pick(asked.draft.model)
     exchange.upstream = target.name
-    form = settings.model_copy(update={"upstream_stream": UpstreamStream.AS_ASKED}) if plan.own else settings
-    adapted = target.adapt(asked.endpoint.name, plan.body, asked.draft.stream, form)
     headers = forwarded(asked.headers, settings, asked.peer, trace=exchange.trace)
-    call = Call("POST", asked.target, [*headers, *adapted.headers], adapted.body)
     exchange.mark(Phase.PICK)
-    reply = await rooms.upstreams.send(target, call)
+    adapted, reply = await _sent(plan, target, headers, rooms)
     exchange.mark(Phase.SEND)
     try:
         if reply.status < 400 and reply.status != 200:
@@ -117,6 +115,32 @@ async def _fetch(
         await _read_on(reply)
     finally:
         await reply.aclose()
+
+
+async def _sent(plan: Plan, target: Target, headers: HeaderList, rooms: Rooms) -> tuple[Adapted, Reply]:
+    """The reply whose head has come. A server without the endpoint is asked for what stands for it, where there is
+    something; that it has none is remembered for a while. Raises ``UpstreamStatus`` for one that can do neither."""
+    asked, name = plan.asked, plan.asked.endpoint.name
+    instead = translated(name, plan.body) if rooms.upstreams.lacks(target, name) else None
+    settings = rooms.settings
+    form = settings.model_copy(update={"upstream_stream": UpstreamStream.AS_ASKED}) if plan.own else settings
+    adapted = instead or target.adapt(name, plan.body, asked.draft.stream, form)
+    while True:
+        path = asked.target if adapted.path is None else adapted.path
+        reply = await rooms.upstreams.send(target, Call("POST", path, [*headers, *adapted.headers], adapted.body))
+        if reply.status not in MISSING_STATUSES:
+            return adapted, reply
+        try:
+            refusal = await reply.read(_ERROR_BYTES)
+        finally:
+            await reply.aclose()
+        error = normalise(reply.status, reply.headers, refusal)
+        if not endpoint_missing(reply.status, refusal):
+            raise error
+        rooms.upstreams.lacking(target, name)
+        if adapted.path is not None or (instead := translated(name, plan.body)) is None:
+            raise missing(error, target.name, asked.target)
+        adapted = instead
 
 
 @asynccontextmanager

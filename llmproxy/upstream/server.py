@@ -9,6 +9,8 @@ from llmproxy.upstream.kinds import BY_NAME, GENERIC
 from llmproxy.upstream.target import Kind, Reading, Target
 
 _LONGEST_COOL_DOWN = 30.0
+#: how long a server is taken not to have an endpoint: it may be upgraded at any time
+_MISSING_SECONDS = 300.0
 
 #: the name under which the identity of every unlisted name is remembered
 _ANY = ""
@@ -47,6 +49,8 @@ class Server:
         self.lock = asyncio.Lock()
         self._refusals = 0
         self._cool_until = 0.0
+        #: endpoints that it does not have -> until when that is believed
+        self._missing: dict[str, float] = {}
         #: how many seconds the last reading took
         self.latency: float | None = None
         self._error = ""
@@ -104,6 +108,8 @@ class Server:
     def answered(self) -> bool:
         """Notes a success. True if it is the first after a failure."""
         recovered = not self.up
+        if recovered:
+            self._missing.clear()
         self.up, self._refusals, self._cool_until = True, 0, 0.0
         return recovered
 
@@ -118,6 +124,14 @@ class Server:
         self._cool_until = now + min(2.0**self._refusals, _LONGEST_COOL_DOWN)
         self._refusals += 1
         return lost
+
+    def lacks(self, endpoint: str, now: float) -> bool:
+        """Whether it was seen not to have this endpoint, a name in ``wire.endpoints``."""
+        return now < self._missing.get(endpoint, 0.0)
+
+    def lacking(self, endpoint: str, now: float) -> None:
+        """Notes that it does not have this endpoint."""
+        self._missing[endpoint] = now + _MISSING_SECONDS
 
     def cooling(self, now: float) -> bool:
         return now < self._cool_until

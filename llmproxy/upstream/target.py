@@ -55,7 +55,7 @@ class Adapted:
 
     ``body`` is the JSON to send, ``stream`` whether the answer will come as a stream (asked for or not), ``repair``
     what mends the frames of a stream that SDKs cannot read, ``both`` whether a plain answer and a stream may be made of
-    each other.
+    each other. ``path`` is another path of the server than the caller's, None for the same.
     """
 
     body: bytes
@@ -63,6 +63,7 @@ class Adapted:
     repair: Repair | None = None
     headers: HeaderList = field(default_factory=list)
     both: bool = True
+    path: bytes | None = None
 
 
 #: GETs a path: the JSON of a 200 answer, None for any other answer. Raises ``UpstreamError``.

@@ -188,6 +188,14 @@ class Upstreams:
             self._wake.set()
         return reply
 
+    def lacks(self, target: Target, endpoint: str) -> bool:
+        """Whether a server was seen not to have an endpoint, a name in ``wire.endpoints``."""
+        return self._servers[target.name].lacks(endpoint, monotonic())
+
+    def lacking(self, target: Target, endpoint: str) -> None:
+        """Notes that a server does not have an endpoint."""
+        self._servers[target.name].lacking(endpoint, monotonic())
+
     async def models(self) -> Document:
         """The list of all models in OpenAI's shape. Of two with the same id the first server's counts."""
         servers = self._servers.values()

@@ -20,14 +20,16 @@ from llmproxy.wire.responses_stream import TEXT_PARTS, EventWriter
 _TEXT_DELTAS = {f"{part.events}.delta": kind for kind, part in TEXT_PARTS.items()}
 _ARGUMENTS_DELTA = "response.function_call_arguments.delta"
 
-_TERMINAL_MEMBERS = ("type", "sequence_number", "response")
+#: members of an event that are written anew; what stands beside them (progress, timings) is passed on
+_WRITTEN = frozenset(
+    {"type", "sequence_number", "response", "item_id", "output_index", "content_index", "delta", "logprobs"}
+)
 
 #: written anew from what is known about the item
 _REPLACED = frozenset(
     {
         "response.created",
         "response.queued",
-        "response.in_progress",
         "response.content_part.added",
         "response.content_part.done",
         "response.function_call_arguments.done",
@@ -43,6 +45,7 @@ class _Item:
     index: int
     item: Document
     pieces: list[str] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
     #: the kind of the part under way, None before its opening
     part: str | None = None
     done: bool = False
@@ -66,7 +69,8 @@ class _Item:
             return item | {"arguments": text}
         if self.part is None:
             return item
-        return item | {"content": [{"type": self.part, TEXT_PARTS[self.part].member: text}]}
+        part: Document = {"type": self.part, TEXT_PARTS[self.part].member: text}
+        return item | {"content": [part | ({"logprobs": self.logprobs} if self.logprobs else {})]}
 
 
 class Repair:
@@ -96,9 +100,12 @@ class Repair:
         if not self._response and _is_standard(event):
             self._standard = True
             return [frame]
-        return self._mend(event)
+        return self.event(event)
 
-    def _mend(self, event: Document) -> list[bytes]:
+    def event(self, event: Document) -> list[bytes]:
+        """The frames that stand for one event of the upstream; none after the end of the stream."""
+        if self._ended:
+            return []
         type = event.get("type")
         if type == "error" or event.get("error") is not None:
             return self._fail(error_message(event.get("error") or event))
@@ -115,6 +122,8 @@ class Repair:
             frames += self._finish(_member(event, "item"))
         elif type in ("response.completed", "response.incomplete"):
             frames += self._end(event)
+        elif type == "response.in_progress":
+            frames += self._progress(event)
         elif type not in _REPLACED:
             members = {name: value for name, value in event.items() if name not in ("type", "sequence_number")}
             frames.append(self._writer.event(type, **members))
@@ -124,6 +133,13 @@ class Repair:
         """The opening events. A stream whose first token ends it has none of its own."""
         self._response = self._under_way(_member(event, "response").get("id"))
         return self._writer.opening(complete(self._response, self._request))
+
+    def _progress(self, event: Document) -> list[bytes]:
+        """How far the prompt is. The event that only opens the stream says nothing beside its Response."""
+        beside = _beside(event)
+        if not beside:
+            return []
+        return [self._writer.event("response.in_progress", response=complete(self._response, self._request), **beside)]
 
     def _under_way(self, id: object) -> Document:
         now = self._clock()
@@ -153,13 +169,15 @@ class Repair:
             item = self._items[-1]
         item.pieces.append(delta)
         if kind is None:
-            return [*frames, self._writer.arguments_delta(item.where, delta)]
+            return [*frames, self._writer.arguments_delta(item.where, delta, **_beside(event))]
         where = item.where | {"content_index": 0}
         if item.part is None:
             item.part = kind
             part = {"type": kind, TEXT_PARTS[kind].member: ""}
             frames.append(self._writer.part_added(where, complete_part(part)))
-        return [*frames, self._writer.text_delta(where, kind, delta, event.get("logprobs"))]
+        logprobs = event.get("logprobs")
+        item.logprobs += logprobs if isinstance(logprobs, list) else []
+        return [*frames, self._writer.text_delta(where, kind, delta, logprobs, **_beside(event))]
 
     def _finish(self, item: Document) -> list[bytes]:
         known = self._find(item.get("id") or item.get("call_id"))
@@ -190,11 +208,10 @@ class Repair:
         for known in self._items:
             if not known.done:
                 frames += self._close(known, known.finished())
-        beside = {name: value for name, value in event.items() if name not in _TERMINAL_MEMBERS}
         status = str(event["type"]).removeprefix("response.")
         ended = {"status": status, "completed_at": response.get("created_at")} | response | self._identity()
         self._ended = True
-        return [*frames, self._writer.ending(complete(ended, self._request), **beside)]
+        return [*frames, self._writer.ending(complete(ended, self._request), **_beside(event))]
 
     def _fail(self, message: str) -> list[bytes]:
         self._ended = True
@@ -219,6 +236,10 @@ class Repair:
 def _is_standard(event: Document) -> bool:
     response = event.get("response")
     return "sequence_number" in event and (not isinstance(response, dict) or "output" in response)
+
+
+def _beside(event: Document) -> Document:
+    return {name: value for name, value in event.items() if name not in _WRITTEN}
 
 
 def _member(event: Document, name: str) -> Document:

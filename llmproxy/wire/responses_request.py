@@ -14,6 +14,9 @@ from llmproxy.wire.responses_document import complete
 #: windows of ``background_options`` in which nobody waits for the answer
 _LATER = ("2h", "8h")
 
+#: statuses that blame the request
+_REFUSED = frozenset({400, 413, 422})
+
 #: members that speak to us; model servers refuse them or take them for something else
 OURS = frozenset({"store", "background", "background_options", "previous_response_id"})
 
@@ -116,6 +119,6 @@ def response_error(error: ProxyError) -> Document:
     code = "server_error"
     if error.http_status == 429:
         code = "rate_limit_exceeded"
-    elif error.http_status < 500 and isinstance(error, UpstreamStatus | BadRequest):
+    elif error.http_status in _REFUSED and isinstance(error, UpstreamStatus | BadRequest):
         code = "invalid_prompt"
     return {"code": code, "message": error.message}

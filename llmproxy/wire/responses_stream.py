@@ -59,15 +59,15 @@ class EventWriter:
     def part_added(self, where: Document, part: Document) -> bytes:
         return self.event("response.content_part.added", **where, part=_blank_part(part))
 
-    def text_delta(self, where: Document, kind: str, delta: str, logprobs: Any = None) -> bytes:
-        """One piece of a text part of ``kind``, a name in ``TEXT_PARTS``."""
-        members: Document = {"delta": delta}
+    def text_delta(self, where: Document, kind: str, delta: str, logprobs: Any = None, /, **beside: Any) -> bytes:
+        """One piece of a text part of ``kind``, a name in ``TEXT_PARTS``; ``beside`` are members next to it."""
+        members: Document = {"delta": delta, **beside}
         if kind == "output_text":
             members["logprobs"] = logprobs or []
         return self.event(f"{TEXT_PARTS[kind].events}.delta", **where, **members)
 
-    def arguments_delta(self, where: Document, delta: str) -> bytes:
-        return self.event("response.function_call_arguments.delta", **where, delta=delta)
+    def arguments_delta(self, where: Document, delta: str, /, **beside: Any) -> bytes:
+        return self.event("response.function_call_arguments.delta", **where, delta=delta, **beside)
 
     def contents(self, index: int, item: Document, streamed: str | None = None) -> Iterator[bytes]:
         """What comes between an item's added and done. ``streamed`` is about its arguments or its first part."""

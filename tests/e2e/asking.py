@@ -44,6 +44,18 @@ def body(arguments: dict[str, Any]) -> dict[str, Any]:
     return {**named, **arguments["extra_body"]}
 
 
+def function_call() -> dict[str, Any]:
+    """Input and tools of a Response whose history shows the small model how to call a function, so that it does."""
+    history: list[dict[str, Any]] = []
+    for number, city in enumerate(("Rome", "Oslo")):
+        arguments = f'{{"city": "{city}"}}'
+        history.append({"role": "user", "content": f"What is the weather in {city}?"})
+        call = {"type": "function_call", "call_id": f"call_{number}", "name": "get_weather", "arguments": arguments}
+        history.append(call)
+    history.append({"role": "user", "content": "What is the weather in Paris?"})
+    return {"input": history, "tools": [{"type": "function", **WEATHER}], "tool_choice": "required"}
+
+
 def tool_call(**more: Any) -> dict[str, Any]:
     """A chat whose history shows the small model how to call a tool, so that it does."""
     messages: list[dict[str, Any]] = []

@@ -6,7 +6,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.e2e.asking import CITY_SCHEMA, TO_THE_END, WEATHER
+from tests.e2e.asking import CITY_SCHEMA, TO_THE_END, function_call
 from tests.llama import CHAT_MODEL
 from tests.scripted import marker
 
@@ -121,15 +121,7 @@ def test_a_json_schema_is_honoured(client: openai.OpenAI) -> None:
 
 
 def test_a_function_call_streams(client: openai.OpenAI) -> None:
-    history: list[dict[str, Any]] = []
-    for number, city in enumerate(("Rome", "Oslo")):
-        arguments = f'{{"city": "{city}"}}'
-        history.append({"role": "user", "content": f"What is the weather in {city}?"})
-        call = {"type": "function_call", "call_id": f"call_{number}", "name": "get_weather", "arguments": arguments}
-        history.append(call)
-    history.append({"role": "user", "content": "What is the weather in Paris?"})
-    tools = [{"type": "function", **WEATHER}]
-    asked = responses(max_output_tokens=64, extra_body=None, tools=tools, tool_choice="required") | {"input": history}
+    asked = responses(max_output_tokens=64, extra_body=None) | function_call()
     final, events = helped(client, asked)
     kinds = [event.type for event in events]
     assert "response.function_call_arguments.delta" in kinds

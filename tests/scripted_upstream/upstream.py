@@ -10,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from tests.scripted_upstream.answers import ENDPOINTS, Answer
-from tests.scripted_upstream.elsewhere import SPECIAL, echo, introspection
+from tests.scripted_upstream.elsewhere import SPECIAL, echo, introspection, not_found
 from tests.scripted_upstream.faults import INSTEAD, WITHIN, Scene
 from tests.scripted_upstream.journal import Gate, Journal, Visit
 from tests.scripted_upstream.oddities import ODDITIES, as_it_is
@@ -22,11 +22,12 @@ from tests.scripted_upstream.stage import Stage
 class ScriptedUpstream:
     """A model server of a ``kind`` (``openai``: nothing special, ``llamacpp``, ``ollama``) whose answers are scripted.
 
-    ``weights`` names the model's file or digest and may be changed while it runs.
+    ``weights`` names the model's file or digest and may be changed while it runs, ``lacks`` are paths it does not have.
     """
 
-    def __init__(self, kind: str = "openai", weights: str = "first") -> None:
+    def __init__(self, kind: str = "openai", weights: str = "first", lacks: frozenset[str] = frozenset()) -> None:
         self.kind = kind
+        self.lacks = lacks
         self.weights = weights
         self.port = 0
         self.journal = Journal()
@@ -123,6 +124,8 @@ class ScriptedUpstream:
 
     async def _answer(self, stage: Stage, visit: Visit) -> None:
         path = urlsplit(visit.target.decode("latin-1")).path
+        if path in self.lacks:
+            return await not_found(stage, visit)
         if visit.method == "POST" and path in ENDPOINTS:
             self._playing += 1
             self.most_at_once = max(self.most_at_once, self._playing)

@@ -258,3 +258,22 @@ def test_an_event_without_a_type_is_dropped() -> None:
 def test_a_standard_stream_passes_unchanged() -> None:
     frames = RESPONSES.render(complete(finished([]), {}))
     assert mend(frames) == frames
+
+
+def test_progress_and_timings_stand_beside_their_events() -> None:
+    progress, timings = {"total": 11, "processed": 5}, {"predicted_n": 1}
+    under_way = {"id": "resp_1", "object": "response", "status": "in_progress"}
+    frames = mend(
+        recorded(
+            {"type": "response.created", "response": under_way},
+            {"type": "response.in_progress", "response": under_way, "prompt_progress": progress, "timings": timings},
+            {"type": "response.output_text.delta", "item_id": "msg_1", "delta": "x", "timings": timings},
+            {"type": "response.completed", "response": under_way | {"status": "completed"}, "timings": timings},
+        )
+    )
+    beside = [(event["type"], event.get("prompt_progress"), event.get("timings")) for event in events(frames)]
+    assert [row for row in beside if row[1] or row[2]] == [
+        ("response.in_progress", progress, timings),
+        ("response.output_text.delta", None, timings),
+        ("response.completed", None, timings),
+    ]

@@ -4,8 +4,6 @@ It notices that a caller has left only where it streams, so plain requests go ou
 together again without loss. Its Responses differ from OpenAI's in ways that SDKs stumble over.
 """
 
-from typing import Any
-
 import orjson
 
 from llmproxy.config.settings import Settings, UpstreamStream
@@ -14,6 +12,7 @@ from llmproxy.upstream.identity import digest
 from llmproxy.upstream.listing import listed
 from llmproxy.upstream.target import Adapted, Document, Fetch, Reading
 from llmproxy.wire.responses_repair import Repair
+from llmproxy.wire.responses_to_chat import response_format
 
 #: Of ``GET /props``. Not ``media_marker`` (drawn at every start), ``is_sleeping`` and the like.
 _FACTS = ("model_path", "model_ftype", "chat_template", "build_info", "modalities")
@@ -89,23 +88,8 @@ def _lossless(endpoint: str, body: Document) -> bool:
 def _responses(body: Document) -> Adapted:
     """Always as a stream: its plain answers lack what strict parsers require, and only a stream can be mended live."""
     sent = {name: value for name, value in body.items() if name not in _RESPONSES_UNKNOWN}
-    if wanted := _response_format(body.get("text")):
+    if wanted := response_format(body.get("text")):
         # it reads no text.format, but hands unknown members on to its chat endpoint
         sent["response_format"] = wanted
     sent["stream"] = True
     return Adapted(orjson.dumps(sent), stream=True, repair=Repair(body))
-
-
-def _response_format(text: Any) -> Document | None:
-    """``text.format`` of the Responses API in the terms of chat completions."""
-    form = text.get("format") if isinstance(text, dict) else None
-    if not isinstance(form, dict):
-        return None
-    if form.get("type") == "json_object":
-        return {"type": "json_object"}
-    if form.get("type") != "json_schema":
-        return None
-    return {
-        "type": "json_schema",
-        "json_schema": {name: form[name] for name in ("name", "description", "schema", "strict") if name in form},
-    }

@@ -18,6 +18,8 @@ WHY: Mapping[Reason, str] = {
     Reason.NOT_DETERMINISTIC: "LLMPROXY_CACHE_POLICY=deterministic caches only requests with temperature 0 or a seed.",
     Reason.NOT_OPTED_IN: "LLMPROXY_CACHE_POLICY=opt-in caches only requests that ask for it with a header.",
     Reason.SIDE_EFFECT: "The body asks for what must happen every time.",
+    Reason.LOAD: "The request only loads or unloads a model.",
+    Reason.NOT_FLOAT32: "The vectors come, or were asked for, in another form than floats or base64 of float32s.",
     Reason.PASS_THROUGH: "The path is none of those that are cached.",
     Reason.UPSTREAM_DOWN: "The upstream was down, and the request allowed an entry past its lifetime.",
     Reason.STATUS: "The upstream answered with another status than 200.",

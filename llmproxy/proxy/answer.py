@@ -20,7 +20,8 @@ class Landed:
     """An upstream call that came to its proper end. ``document`` is the plain answer, JSON.
 
     ``reason`` says whether it was kept: STORED, or why not. ``entries`` is what was kept of it. ``both``: whether it
-    serves callers of the other form than the one in which it came.
+    serves callers of the other form than the one in which it came. ``parts`` are the entries of an answer that is kept
+    input by input, kept or not, in the order of the inputs.
     """
 
     document: bytes
@@ -30,6 +31,7 @@ class Landed:
     entries: tuple[Entry, ...] = ()
     headers: tuple[tuple[bytes, bytes], ...] = ()
     both: bool = True
+    parts: tuple[Entry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

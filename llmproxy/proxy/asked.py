@@ -14,6 +14,7 @@ from llmproxy.upstream.headers import Peer
 from llmproxy.wire.canonical import canonical, parse
 from llmproxy.wire.directives import Directives
 from llmproxy.wire.echo import echo_of
+from llmproxy.wire.embeddings import INPUT_BY_INPUT, is_per_input, other_numbers
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import BadRequest
 
@@ -32,6 +33,8 @@ class Draft:
     user: str
     traits: Traits
     digest: bytes
+    #: the same without what differs from input to input; b"" where answers are not kept input by input
+    each: bytes = b""
     #: what the answer repeats of it
     echo: Mapping[str, Any] | None = None
     #: whether it says that its answer shall be one that can be asked for again
@@ -61,6 +64,12 @@ class Asked:
         """Of all that the client asked: the body, and a query where there is one."""
         query = self.target.partition(b"?")[2]
         return sha256(self.draft.digest + query).digest() if query else self.draft.digest
+
+    @property
+    def each(self) -> bytes:
+        """Of what each input of the request has in common with the others; b"" where they are not kept one by one."""
+        query = self.target.partition(b"?")[2]
+        return sha256(self.draft.each + query).digest() if query and self.draft.each else self.draft.each
 
     @property
     def view(self) -> View:
@@ -109,8 +118,10 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
         traits=Traits(
             deterministic=_deterministic(body),
             side_effect=any(body.get(name) for name in endpoint.side_effects),
+            other_numbers=endpoint.per_input and other_numbers(body),
         ),
-        digest=sha256(canonical(keyed, endpoint.excused)).digest(),
+        digest=sha256(canonical(keyed, endpoint.excused.keys() - INPUT_BY_INPUT)).digest(),
+        each=sha256(canonical(keyed, endpoint.excused)).digest() if endpoint.per_input and is_per_input(body) else b"",
         echo=echo_of(body) if endpoint.echoes else None,
         store=body.get("store") is True,
     )

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llmproxy.cache.entry import Entry
 from llmproxy.capture.tee import Capture, Head
 from llmproxy.config.settings import UpstreamStream
 from llmproxy.proxy.answer import Failed, Landed, Outcome
@@ -19,7 +18,6 @@ from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import forwarded, kept_headers
 from llmproxy.upstream.missing import MISSING_STATUSES, endpoint_missing, missing, translated
 from llmproxy.upstream.target import Adapted, Call, HeaderList, Reply, Target
-from llmproxy.wire.dialect import Malformed
 from llmproxy.wire.errors import InternalError, ProxyError, UpstreamBroke, UpstreamSlow, UpstreamStatus
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Phase, Reason
@@ -48,8 +46,8 @@ class Plan:
     identity: str = ""
     #: under which others join; None if nobody can
     flight_key: bytes | None = None
-    #: makes the entries of an answer that is kept in parts. Raises ``Malformed``
-    split: Callable[[Landed], list[Entry]] | None = None
+    #: settles an answer that is kept in parts. Raises ``UpstreamBroke``
+    split: Callable[[Recording, bytes], Awaitable[Landed]] | None = None
     #: whether the call must be made in the form that was asked: the other one was of no use
     own: bool = False
 
@@ -98,9 +96,7 @@ async def _fetch(
             raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
         recording = Recording(asked, capture, adapted, plan.key, plan.scope, kept_headers(reply.headers), settings)
         async with _confirmation(reply, target, plan, rooms) as confirmed:
-            landed = await _tee(reply, recording, adapted, exchange)
-            if plan.split is not None:
-                landed = _parted(landed, plan.split)
+            landed = await _tee(reply, recording, adapted, exchange, plan)
             if plan.own and not landed.both and recording.framed != asked.draft.stream:
                 # it cannot serve those who ask for what its key says
                 landed = replace(landed, entries=(), reason=Reason.MALFORMED)
@@ -171,16 +167,7 @@ async def _read_on(reply: Reply) -> None:
                 pass
 
 
-def _parted(landed: Landed, split: Callable[[Landed], list[Entry]]) -> Landed:
-    if landed.reason is not Reason.NO_STORE:
-        raise UpstreamBroke("The upstream's answer is not what was asked for.")
-    try:
-        return replace(landed, entries=tuple(split(landed)), reason=Reason.STORED)
-    except (Malformed, AttributeError, TypeError) as error:
-        raise UpstreamBroke(f"The upstream's answer is malformed: {error}.") from error
-
-
-async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: Exchange) -> Landed:
+async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: Exchange, plan: Plan) -> Landed:
     capture = recording.capture
     framed = recording.framed = _framed(reply, adapted)
     capture.begin(Head(framed, recording.headers, adapted.both))
@@ -198,6 +185,8 @@ async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: E
             pieces.clear()
             await _room(recording)
     exchange.mark(Phase.TEE)
+    if plan.split is not None:
+        return await plan.split(recording, b"".join(pieces))
     return settle_document(recording, b"".join(pieces))
 
 

@@ -1,10 +1,12 @@
-"""Embeddings, cached input by input: what is known is taken from the cache, only the rest goes upstream."""
+"""Embeddings, cached input by input: what is known is taken from the cache, only the rest goes upstream.
 
-import base64
-import struct
+Where nothing is known, the request goes upstream as it is, and its answer comes back as it is.
+"""
+
+import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from time import perf_counter
@@ -13,240 +15,313 @@ from typing import Any
 import orjson
 
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.flight import Flight
+from llmproxy.cache.flight import Flight, Seat
 from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import Freshness, Verdict, freshness
 from llmproxy.capture.tee import Capture
-from llmproxy.config.settings import Settings
-from llmproxy.proxy.answer import Failed, Landed, Outcome, Whole
+from llmproxy.proxy.answer import Answer, Failed, Landed, Outcome, Whole
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
-from llmproxy.proxy.follow import landing
+from llmproxy.proxy.follow import follow, landing
 from llmproxy.proxy.headers import JSON, timing_header, type_headers
 from llmproxy.proxy.listener import Listener
 from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.settle import Recording, settle_document
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Malformed
-from llmproxy.wire.errors import BadRequest, OnlyIfCached, ProxyError
+from llmproxy.wire.embeddings import (
+    BASE64,
+    FLOAT,
+    OtherNumbers,
+    Part,
+    assembled,
+    cut,
+    encoding_of,
+    inputs_of,
+)
+from llmproxy.wire.errors import OnlyIfCached, ProxyError, UpstreamBroke
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
+#: bytes from which on vectors are read and written in a thread
+_ASIDE_BYTES = 128 * 1024
 
-def inputs_of(body: dict[str, Any]) -> list[Any]:
-    """The separate inputs of an embeddings body: one string, one list of token numbers, or a list of either."""
-    value = body.get("input")
-    if isinstance(value, list):
-        return [value] if value and isinstance(value[0], int) else value
-    return [] if value is None else [value]
+
+class Batch:
+    """The inputs of one request. Each has an entry for each encoding, under the one in which its vector came."""
+
+    def __init__(self, asked: Asked, body: dict[str, Any], scope: str) -> None:
+        self.asked = asked
+        self.body = body
+        self.scope = scope
+        self.encoding = encoding_of(body)
+        self.inputs = inputs_of(body)
+        self.keys = [self.key(value, self.encoding) for value in self.inputs]
+        #: each different input once
+        self.wanted: dict[bytes, Any] = dict(zip(self.keys, self.inputs, strict=True))
+
+    def key(self, value: Any, encoding: str) -> bytes:
+        """Of the entry of one input."""
+        asked = self.asked
+        parts = asked.each + orjson.dumps([encoding, value])
+        return key_of(asked.endpoint.name, asked.identity, self.scope, asked.wishes.namespace, parts)
+
+    @property
+    def all_keys(self) -> bytes:
+        """The key of the only entry, else a digest of all keys."""
+        return self.keys[0] if len(self.keys) == 1 else sha256(b"".join(self.keys)).digest()
+
+    def rest(self, missing: list[bytes]) -> "Batch":
+        """A request for these inputs only."""
+        values = [self.wanted[key] for key in missing]
+        inputs = values if isinstance(self.body["input"], list) else values[0]
+        return Batch(self.asked, self.body | {"input": inputs}, self.scope)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Entries by the key of the input that they answer. ``spare`` ones may answer if the upstream fails."""
+
+    usable: dict[bytes, Entry]
+    spare: dict[bytes, Entry]
+    #: whether a usable one is past its lifetime
+    stale: bool = False
 
 
 async def embed(
     exchange: Exchange, asked: Asked, body: dict[str, Any], verdict: Verdict, rooms: Rooms, listener: Listener
-) -> Whole:
+) -> Answer:
     """Raises ``ProxyError``, ``ClientLeft``."""
-    encoding = body.get("encoding_format") or "float"
-    if encoding not in ("float", "base64"):
-        raise BadRequest("'encoding_format' must be 'float' or 'base64'.", param="encoding_format")
     exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
-    wanted = _keyed(exchange, asked, inputs_of(body))
+    batch = Batch(asked, body, exchange.caller.scope)
+    exchange.key = batch.all_keys.hex()
     exchange.mark(Phase.KEY)
-    known, spare = await _known(asked, list(wanted), rooms) if verdict.look_up else ({}, {})
-    exchange.mark(Phase.LOOK_UP)
-    missing = {key: value for key, value in wanted.items() if key not in known}
-    if missing:
-        if asked.wishes.only_if_cached:
-            exchange.stored = Reason.ONLY_IF_CACHED
-            raise OnlyIfCached("Not every input is stored, and the request forbids to ask the upstream.")
+    known = _Known({}, {})
+    if verdict.look_up:
+        known = await _look_up(batch, rooms)
+        exchange.mark(Phase.LOOK_UP)
+    missing = [key for key in batch.wanted if key not in known.usable]
+    if not missing:
+        exchange.cache, exchange.reason = CacheStatus.STALE if known.stale else CacheStatus.HIT, Reason.INPUTS
+        return await _assembled(exchange, batch, known.usable)
+    if asked.wishes.only_if_cached:
+        exchange.stored = Reason.ONLY_IF_CACHED
+        raise OnlyIfCached("Not every input is stored, and the request forbids to ask the upstream.")
+    try:
+        return await _fetched(exchange, batch, known.usable, missing, verdict, rooms, listener)
+    except ProxyError as error:
+        if error.http_status < 500 or not all(key in known.spare for key in missing):
+            raise
+        exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
+        return await _assembled(exchange, batch, known.usable | known.spare)
+
+
+async def _look_up(batch: Batch, rooms: Rooms) -> _Known:
+    """Entries in the encoding that was asked for, else in the other one where the same float32s can be made of them.
+
+    After the last look nothing is awaited until the flight is joined: an answer that was stored in the meantime is
+    found in memory.
+    """
+    known = _Known({}, {})
+    other = FLOAT if batch.encoding == BASE64 else BASE64
+    for encoding in (batch.encoding, other):
+        keys = {batch.key(value, encoding): key for key, value in batch.wanted.items() if key not in known.usable}
+        found = await rooms.cache.find_many(list(keys)) if keys else {}
+        if encoding == other and found:
+            found = await asyncio.to_thread(_renderable, found, batch.encoding)
+        known = _judged(batch.asked, known, {keys[key]: entry for key, entry in found.items()})
+    late = {key: entry for key in batch.wanted if key not in known.usable and (entry := rooms.cache.peek(key))}
+    return _judged(batch.asked, known, late)
+
+
+def _judged(asked: Asked, known: _Known, found: Mapping[bytes, Entry]) -> _Known:
+    now = time.time()
+    usable, spare, stale = dict(known.usable), dict(known.spare), known.stale
+    for key, entry in found.items():
+        verdict = freshness(entry, asked.wishes, now)
+        if verdict in (Freshness.FRESH, Freshness.STALE):
+            usable[key] = entry
+            stale |= verdict is Freshness.STALE
+        elif verdict is Freshness.IF_ERROR:
+            spare.setdefault(key, entry)
+    return _Known(usable, spare, stale)
+
+
+def _renderable(found: Mapping[bytes, Entry], encoding: str) -> dict[bytes, Entry]:
+    """The entries of which this encoding can be made, with the vector in it."""
+    made = {}
+    for key, entry in found.items():
         try:
-            fetched = await _fetched(exchange, asked, body, missing, verdict, rooms, listener)
-        except ProxyError as error:
-            if error.http_status < 500 or not missing.keys() <= spare.keys():
-                raise
-            exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
-            known |= {key: spare[key] for key in missing}
-        else:
-            known |= {entry.key: entry for entry in fetched.entries}
-    else:
-        exchange.cache, exchange.reason = CacheStatus.HIT, Reason.INPUTS
-    order = [known[key] for key in _keys(exchange, asked, inputs_of(body))]
-    return _rendered(exchange, order, encoding, hits=len(wanted) - len(missing))
-
-
-def _keys(exchange: Exchange, asked: Asked, inputs: Sequence[Any]) -> list[bytes]:
-    scope, namespace = exchange.caller.scope, asked.wishes.namespace
-    return [
-        key_of(asked.endpoint.name, asked.identity, scope, namespace, asked.digest + orjson.dumps(value))
-        for value in inputs
-    ]
-
-
-def _keyed(exchange: Exchange, asked: Asked, inputs: Sequence[Any]) -> dict[bytes, Any]:
-    """Each different input once, by its key, in the order of the request."""
-    keys = _keys(exchange, asked, inputs)
-    exchange.key = keys[0].hex() if len(keys) == 1 else sha256(b"".join(keys)).hexdigest()
-    return dict(zip(keys, inputs, strict=True))
-
-
-async def _known(asked: Asked, keys: list[bytes], rooms: Rooms) -> tuple[dict[bytes, Entry], dict[bytes, Entry]]:
-    """The entries that answer, and those that may answer if the upstream fails."""
-    found, now = await rooms.cache.find_many(keys), time.time()
-    judged = [(key, entry, freshness(entry, asked.wishes, now)) for key, entry in found.items()]
-    usable = (Freshness.FRESH, Freshness.STALE)
-    return (
-        {key: entry for key, entry, verdict in judged if verdict in usable},
-        {key: entry for key, entry, verdict in judged if verdict is Freshness.IF_ERROR},
-    )
+            made[key] = replace(entry, document=Part(entry.document).rendered(encoding).document)
+        except OtherNumbers:
+            continue
+    return made
 
 
 async def _fetched(
     exchange: Exchange,
-    asked: Asked,
-    body: dict[str, Any],
-    missing: dict[bytes, Any],
+    batch: Batch,
+    known: dict[bytes, Entry],
+    missing: list[bytes],
     verdict: Verdict,
     rooms: Rooms,
     listener: Listener,
-) -> Landed:
-    flight_key = sha256(b"".join(missing)).digest()
-    shared = rooms.settings.single_flight and asked.wishes.single_flight
-    flight = rooms.flights.find(flight_key) if shared and verdict.look_up else None
-    outcome: Outcome | None = None
-    if flight is not None:
-        flight.listen()
-        exchange.cache = CacheStatus.JOINED
-        exchange.mark(Phase.JOIN)
-        outcome = await landing(flight, listener)
-    if outcome is None or (isinstance(outcome, Failed) and outcome.leaders_own):
-        flight = _launch(exchange, asked, body, missing, flight_key if shared and outcome is None else None, rooms)
-        exchange.mark(Phase.JOIN)
-        outcome = await landing(flight, listener)
-    if isinstance(outcome, Failed):
-        exchange.stored = outcome.reason
-        raise outcome.error
-    exchange.stored, exchange.upstream_seconds = outcome.reason, outcome.seconds
+) -> Answer:
+    if known or len(missing) < len(batch.inputs):
+        rest = batch.rest(missing)
+        outcome = await _landed(exchange, rest, verdict, rooms, listener)
+        if isinstance(outcome, Landed) and len(outcome.parts) == len(missing):
+            exchange.stored, exchange.upstream_seconds = outcome.reason, outcome.seconds
+            fetched = dict(zip(missing, outcome.parts, strict=True))
+            return await _assembled(exchange, batch, known | fetched, hits=len(known))
+        if isinstance(outcome, Failed) and outcome.reason is not Reason.TOO_LARGE:
+            exchange.stored = outcome.reason
+            raise outcome.error
+        # what came cannot be put together with what is known: ask for all of it
+    seat = _join(exchange, batch, verdict, rooms)
+    exchange.mark(Phase.JOIN)
+    answer = await follow(exchange, batch.asked, seat.flight, listener, rooms.settings, None)
+    if isinstance(answer, Failed) and not seat.led and answer.leaders_own:
+        answer = await follow(
+            exchange, batch.asked, _launch(exchange, batch, None, rooms), listener, rooms.settings, None
+        )
+    if isinstance(answer, Failed):
+        exchange.stored = answer.reason
+        raise answer.error
+    answer.headers.append(_counts(0, len(missing)))
+    return answer
+
+
+async def _landed(exchange: Exchange, batch: Batch, verdict: Verdict, rooms: Rooms, listener: Listener) -> Outcome:
+    """The end of a call, for one who needs the whole of it."""
+    seat = _join(exchange, batch, verdict, rooms)
+    exchange.mark(Phase.JOIN)
+    outcome = await landing(seat.flight, listener)
+    if isinstance(outcome, Failed) and not seat.led and outcome.leaders_own:
+        outcome = await landing(_launch(exchange, batch, None, rooms), listener)
     return outcome
 
 
-def _launch(
-    exchange: Exchange,
-    asked: Asked,
-    body: dict[str, Any],
-    missing: dict[bytes, Any],
-    flight_key: bytes | None,
-    rooms: Rooms,
-) -> Flight[Capture[Outcome]]:
-    rest = list(missing.values())
-    sent = body | {"input": rest if isinstance(body["input"], list) else rest[0], "encoding_format": "float"}
-    split = partial(_split, asked, missing, exchange.caller.scope, rooms.settings)
-    plan = Plan(asked, sent, None, exchange.caller.scope, asked.identity, flight_key, split)
+def _join(exchange: Exchange, batch: Batch, verdict: Verdict, rooms: Rooms) -> Seat[Capture[Outcome]]:
+    shared = rooms.settings.single_flight and batch.asked.wishes.single_flight
+    key = sha256(b"".join(batch.keys)).digest() if shared else None
+    flight = rooms.flights.find(key) if key is not None and verdict.look_up else None
+    if flight is None or flight.work.overflowed:
+        return Seat(_launch(exchange, batch, key, rooms), led=True)
+    flight.listen()
+    exchange.cache = CacheStatus.JOINED
+    return Seat(flight, led=False)
+
+
+def _launch(exchange: Exchange, batch: Batch, flight_key: bytes | None, rooms: Rooms) -> Flight[Capture[Outcome]]:
+    asked = batch.asked
+    plan = Plan(asked, batch.body, None, batch.scope, asked.identity, flight_key, partial(_settle, batch))
     capture: Capture[Outcome] = Capture(max(WHOLE_BYTES, rooms.settings.cache_entry_bytes))
     return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
 
 
-@dataclass(frozen=True, slots=True)
-class _Vector:
-    """One embedding: little-endian float32s in base64, as OpenAI sends them."""
-
-    base64: str
-
-    @classmethod
-    def of(cls, value: Any) -> "_Vector":
-        if isinstance(value, str):
-            return cls(value)
-        if not isinstance(value, list) or not value:
-            raise Malformed("an embedding is neither a list of numbers nor base64")
-        try:
-            return cls(base64.b64encode(struct.pack(f"<{len(value)}f", *value)).decode())
-        except (struct.error, OverflowError) as error:
-            raise Malformed("an embedding holds what is not a number") from error
-
-    def floats(self) -> list[float]:
-        raw = base64.b64decode(self.base64)
-        return list(struct.unpack(f"<{len(raw) // 4}f", raw))
+async def _settle(batch: Batch, recording: Recording, body: bytes) -> Landed:
+    """An answer as it came, with an entry for each input. Raises ``UpstreamBroke`` where floats were asked for and
+    there is something else, of which none can be made."""
+    if recording.capture.overflowed or len(body) < _ASIDE_BYTES:
+        return _settled(batch, recording, body)
+    return await asyncio.to_thread(_settled, batch, recording, body)
 
 
-def _split(asked: Asked, missing: dict[bytes, Any], scope: str, settings: Settings, landed: Landed) -> list[Entry]:
-    """One entry for each input of a fetched answer. Raises ``Malformed`` if it does not fit the request."""
-    document = orjson.loads(landed.document)
-    data = document.get("data")
-    if not isinstance(data, list) or sorted(item.get("index", at) for at, item in enumerate(data)) != list(
-        range(len(missing))
-    ):
-        raise Malformed(f"{len(missing)} embeddings were asked for, other ones came")
-    vectors = {item.get("index", at): _Vector.of(item.get("embedding")) for at, item in enumerate(data)}
-    tokens = shares(landed.usage.prompt_tokens, list(missing.values()))
-    now, wishes = time.time(), asked.wishes
+def _settled(batch: Batch, recording: Recording, body: bytes) -> Landed:
+    if recording.capture.overflowed:
+        return settle_document(recording, body)
+    try:
+        parts = cut(body, batch.inputs)
+    except OtherNumbers as other:
+        if other.text and batch.encoding == FLOAT:
+            raise UpstreamBroke(f"The upstream's answer is malformed: {other}.") from other
+        return replace(settle_document(recording, body), reason=Reason.NOT_FLOAT32)
+    except Malformed:
+        landed = settle_document(recording, body)
+        return replace(landed, reason=Reason.MALFORMED) if landed.reason is Reason.NO_STORE else landed
+    document, usage = _as_asked(body, parts, batch.encoding)
+    entries = tuple(_entries(batch, recording, parts))
+    kept = tuple(entry for entry in entries if len(entry.document) <= recording.settings.cache_entry_bytes)
+    reason = Reason.STORED if kept else Reason.TOO_LARGE
+    return Landed(document, reason, usage, recording.seconds, kept, recording.headers, parts=entries)
+
+
+def _as_asked(body: bytes, parts: list[Part], encoding: str) -> tuple[bytes, Usage]:
+    """The answer as it came, but for vectors in the other encoding that can be given in the one that was asked for."""
+    usage = Usage(_total([part.prompt_tokens for part in parts]), None)
+    if all(part.encoding == encoding for part in parts):
+        return body, usage
+    try:
+        return assembled(parts, encoding)
+    except OtherNumbers:
+        return body, usage
+
+
+def _total(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _entries(batch: Batch, recording: Recording, parts: list[Part]) -> list[Entry]:
+    asked, wishes, now = batch.asked, batch.asked.wishes, time.time()
+    ttl = recording.settings.ttl_seconds if wishes.ttl is None else wishes.ttl
     return [
         Entry(
-            key=key,
+            key=batch.key(value, part.encoding),
             operation=asked.endpoint.name,
             model=asked.draft.model,
-            scope=scope,
+            scope=batch.scope,
             namespace=wishes.namespace,
             tags=wishes.tags,
             created=now,
-            expires=now + (settings.ttl_seconds if wishes.ttl is None else wishes.ttl),
-            document=orjson.dumps({"model": document.get("model"), "embedding": vectors[at].base64}),
-            headers=landed.headers,
-            upstream_seconds=landed.seconds / len(missing),
-            prompt_tokens=tokens[at],
+            expires=now + ttl,
+            document=part.document,
+            headers=recording.headers,
+            upstream_seconds=recording.seconds / len(parts),
+            prompt_tokens=part.prompt_tokens,
         )
-        for at, key in enumerate(missing)
+        for value, part in zip(batch.inputs, parts, strict=True)
     ]
 
 
-def shares(total: int | None, inputs: Sequence[Any]) -> list[int | None]:
-    """The tokens of each input. Upstreams tell only the sum, so it is shared out by length, such that the sum stays.
-
-    A list of token numbers counts itself.
-    """
-    if total is None:
-        return [None] * len(inputs)
-    weights = [len(value) if isinstance(value, list) else max(1, len(str(value))) for value in inputs]
-    whole, given, result = sum(weights), 0, []
-    reach = 0
-    for weight in weights:
-        reach += weight
-        share = total * reach // whole - given
-        given += share
-        result.append(share)
-    return list(result)
-
-
-def _rendered(exchange: Exchange, order: list[Entry], encoding: str, hits: int) -> Whole:
-    documents = [orjson.loads(entry.document) for entry in order]
-    tokens = sum(entry.prompt_tokens or 0 for entry in order)
-    data = []
-    for index, document in enumerate(documents):
-        vector = _Vector(document["embedding"])
-        value = vector.base64 if encoding == "base64" else vector.floats()
-        data.append({"object": "embedding", "index": index, "embedding": value})
-    body = orjson.dumps(
-        {
-            "object": "list",
-            "data": data,
-            "model": documents[0]["model"] or exchange.model,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
-    )
-    exchange.usage, exchange.response_body = Usage(tokens, None), body
-    headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False), *order[0].headers]
-    if exchange.cache in (CacheStatus.HIT, CacheStatus.STALE):
-        exchange.upstream_seconds = sum(entry.upstream_seconds for entry in order)
-        age = max(0, int(time.time() - min(entry.created for entry in order)))
-        left = int(min(entry.expires for entry in order) - time.time())
-        key = exchange.key.encode()
-        headers += [
-            (b"x-cache", exchange.cache.upper().encode()),
-            (
-                b"cache-status",
-                b'llmproxy; hit; ttl=%d; key="%s"; detail=%s'
-                % (left, key, (exchange.reason or Reason.INPUTS).encode()),
-            ),
-            (b"age", b"%d" % age),
-        ]
+async def _assembled(
+    exchange: Exchange, batch: Batch, entries: Mapping[bytes, Entry], hits: int | None = None
+) -> Whole:
+    """The answer made of entries. ``hits`` is how many of them were known, None for all."""
+    order = [entries[key] for key in batch.keys]
+    parts = [Part(entry.document) for entry in order]
+    if sum(len(part.document) for part in parts) < _ASIDE_BYTES:
+        body, usage = _written(parts, batch.encoding)
     else:
-        headers += forward_headers(exchange, exchange.stored)
-        headers.append((b"x-llmproxy-inputs", b"hit=%d; miss=%d" % (hits, len({entry.key for entry in order}) - hits)))
+        body, usage = await asyncio.to_thread(_written, parts, batch.encoding)
+    exchange.usage, exchange.response_body = usage, body
+    headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False), *order[0].headers]
+    if hits is None:
+        exchange.upstream_seconds = sum(entry.upstream_seconds for entry in order)
+        headers += _hit_headers(exchange, order)
+    else:
+        headers += [*forward_headers(exchange, exchange.stored), _counts(hits, len(entries) - hits)]
     headers.append(timing_header(perf_counter() - exchange.started, exchange.upstream_seconds))
     return Whole(200, headers, body)
+
+
+def _written(parts: list[Part], encoding: str) -> tuple[bytes, Usage]:
+    """Every part in the encoding if it can be; else each as it came, which is how the upstream gave it."""
+    try:
+        return assembled(parts, encoding)
+    except OtherNumbers:
+        return assembled(parts, "")
+
+
+def _counts(hits: int, misses: int) -> tuple[bytes, bytes]:
+    return b"x-llmproxy-inputs", b"hit=%d; miss=%d" % (hits, misses)
+
+
+def _hit_headers(exchange: Exchange, order: list[Entry]) -> list[tuple[bytes, bytes]]:
+    now = time.time()
+    cache, reason = exchange.cache or CacheStatus.HIT, exchange.reason or Reason.INPUTS
+    left = int(min(entry.expires for entry in order) - now)
+    status = b'llmproxy; hit; ttl=%d; key="%s"; detail=%s' % (left, exchange.key.encode(), reason.encode())
+    age = max(0, int(now - min(entry.created for entry in order)))
+    return [(b"x-cache", cache.upper().encode()), (b"cache-status", status), (b"age", b"%d" % age)]

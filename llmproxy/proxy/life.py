@@ -18,7 +18,7 @@ from llmproxy.proxy.answer import Answer, Failed, OtherForm, Outcome
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
 from llmproxy.proxy.follow import follow
-from llmproxy.proxy.inputs import embed, inputs_of
+from llmproxy.proxy.inputs import embed
 from llmproxy.proxy.listener import Listener
 from llmproxy.proxy.replay import replay, serves
 from llmproxy.proxy.rooms import Rooms
@@ -31,8 +31,8 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
     """One request to a cached endpoint. Raises ``ProxyError`` for an answer that is an error, ``ClientLeft``."""
     verdict = admit(rooms.settings.cache_policy, asked.draft.traits, asked.wishes)
     exchange.mark(Phase.ADMIT)
-    if asked.endpoint.per_input and verdict.keep and inputs_of(body := asked.body()):
-        return await embed(exchange, asked, body, verdict, rooms, listener)
+    if asked.draft.each and verdict.keep:
+        return await embed(exchange, asked, asked.body(), verdict, rooms, listener)
     place = _key(exchange, asked, verdict, rooms)
     exchange.mark(Phase.KEY)
     stale = None

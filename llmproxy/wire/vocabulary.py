@@ -45,6 +45,10 @@ class Reason(StrEnum):
     NOT_OPTED_IN = "not-opted-in"
     #: the body asks for what must happen every time (a wall-clock limit, a background job)
     SIDE_EFFECT = "side-effect"
+    #: the request only loads or unloads a model
+    LOAD = "load"
+    #: vectors in another form than lists of floats or base64 of float32s
+    NOT_FLOAT32 = "not-float32"
     #: the path is none of the cached ones
     PASS_THROUGH = "pass-through"
     #: the upstream answered with another status than 200

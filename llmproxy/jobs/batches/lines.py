@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from llmproxy.jobs import words
-from llmproxy.proxy.inputs import inputs_of
 from llmproxy.wire.canonical import parse
+from llmproxy.wire.embeddings import inputs_of
 from llmproxy.wire.errors import BadRequest
 
 #: the endpoints of batches, and the member that a request to each cannot do without

@@ -17,6 +17,7 @@ OPERATIONS = {
     "ollama-generate": "text_completion",
     "embeddings": "embeddings",
     "ollama-embed": "embeddings",
+    "ollama-embeddings": "embeddings",
     "rerank": "rerank",
 }
 

@@ -17,6 +17,7 @@ from llmproxy.wire.echo import echo_of
 from llmproxy.wire.embeddings import INPUT_BY_INPUT, is_per_input, other_numbers
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.native import only_loads
 
 _MEMO_SIZE = 10_000
 #: a draft that holds on to more of its body than this is not remembered
@@ -102,6 +103,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
         stream = endpoint.streams_by_default
     elif not isinstance(stream, bool):
         raise BadRequest("'stream' must be a boolean.", param="stream")
+    load = bool(endpoint.needs) and only_loads(body, endpoint.needs)
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise BadRequest("'stream_options' must be an object.", param="stream_options")
@@ -112,12 +114,13 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
     keyed = {**body, "stream": stream} if endpoint.streams else body
     return Draft(
         model=model or "",
-        stream=stream,
+        stream=stream and not load,
         include_usage=bool(options and options.get("include_usage")),
         user=user if isinstance(user, str) else "",
         traits=Traits(
             deterministic=_deterministic(body),
             side_effect=any(body.get(name) for name in endpoint.side_effects),
+            load=load,
             other_numbers=endpoint.per_input and other_numbers(body),
         ),
         digest=sha256(canonical(keyed, endpoint.excused.keys() - INPUT_BY_INPUT)).digest(),

@@ -19,7 +19,7 @@ from llmproxy.cache.flight import Flight, Seat
 from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import Freshness, Verdict, freshness
 from llmproxy.capture.tee import Capture
-from llmproxy.proxy.answer import Answer, Failed, Landed, Outcome, Whole
+from llmproxy.proxy.answer import Answer, Failed, Landed, OtherForm, Outcome, Whole
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
 from llmproxy.proxy.follow import follow, landing
@@ -188,6 +188,8 @@ async def _fetched(
     if isinstance(answer, Failed):
         exchange.stored = answer.reason
         raise answer.error
+    # OtherForm is for those who could ask for a form of their own
+    assert not isinstance(answer, OtherForm)
     answer.headers.append(_counts(0, len(missing)))
     return answer
 

@@ -96,15 +96,18 @@ def settle_frames(recording: Recording) -> Landed:
 
 
 def settle_document(recording: Recording, body: bytes) -> Landed:
-    """A plain answer, read to its end. Raises ``UpstreamBroke`` where it is no JSON object."""
+    """A plain answer, read to its end. Raises ``UpstreamBroke`` where it is no JSON."""
     if recording.capture.overflowed:
         return Landed(b"", Reason.TOO_LARGE, seconds=recording.seconds, headers=recording.headers)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise UpstreamBroke("The upstream's answer is not valid JSON; it may have been cut off.") from error
+    if isinstance(document, list) and recording.asked.endpoint.bare_list:
+        document = {recording.asked.endpoint.bare_list: document}
     if not isinstance(document, dict):
-        raise UpstreamBroke("The upstream's answer is not a JSON object.")
+        # nothing that could be kept, but maybe what the client waits for: llama.cpp's own form of embeddings is a list
+        return Landed(body, Reason.MALFORMED, seconds=recording.seconds, headers=recording.headers, both=False)
     both = recording.both and recording.asked.endpoint.streams and _is_renderable(recording.asked, document)
     return _landed(recording, body, document, (), both)
 

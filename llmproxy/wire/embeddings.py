@@ -317,4 +317,4 @@ def _is_float32(number: float, packed: float) -> bool:
     """Whether ``packed``, the float32 next to it, is meant: its exact value, or its shortest form (Go, Rust)."""
     if number == packed:
         return isfinite(packed)
-    return any(float(f"{packed:.{digits}g}") == number for digits in (6, 7, 8, 9))
+    return any(float(f"{packed:.{digits}g}") == number for digits in (8, 9, 7, 6, 5, 4, 3, 2, 1))

@@ -11,7 +11,7 @@ from llmproxy.wire.completions import COMPLETIONS
 from llmproxy.wire.dialect import Dialect
 from llmproxy.wire.embeddings import EMBEDDINGS
 from llmproxy.wire.messages import MESSAGES
-from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
+from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, OLLAMA_GENERATE
 from llmproxy.wire.rerank import RERANK
 from llmproxy.wire.responses import RESPONSES
 
@@ -55,6 +55,10 @@ class Endpoint:
     per_input: bool = False
     #: whether answers repeat members of the request that are no part of the key (``wire.echo``)
     echoes: bool = False
+    #: the member without which a request only loads or unloads its model (Ollama's own API), "" for none
+    needs: str = ""
+    #: the member that an answer stands for which is a list and no object, "" where an answer is always an object
+    bare_list: str = ""
     #: fields whose presence with a true value means that the request must run every time
     side_effects: frozenset[str] = frozenset()
 
@@ -103,11 +107,18 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         side_effects=_WALL_CLOCK | {"background", "conversation", "previous_response_id"},
     ),
     Endpoint("messages", ("/v1/messages",), MESSAGES, excused={"metadata": _BOOKKEEPING["metadata"]}),
-    Endpoint("rerank", ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking"), RERANK, streams=False),
+    Endpoint(
+        "rerank",
+        ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking"),
+        RERANK,
+        streams=False,
+        bare_list=RERANK.answers,
+    ),
     Endpoint(
         "ollama-chat",
         ("/api/chat",),
         OLLAMA_CHAT,
+        needs="messages",
         excused={"keep_alive": "how long the model stays loaded"},
         streams_by_default=True,
     ),
@@ -115,6 +126,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "ollama-generate",
         ("/api/generate",),
         OLLAMA_GENERATE,
+        needs="prompt",
         excused={"keep_alive": "how long the model stays loaded"},
         streams_by_default=True,
     ),
@@ -122,6 +134,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "ollama-embed",
         ("/api/embed",),
         OLLAMA_EMBED,
+        needs="input",
+        streams=False,
+        excused={"keep_alive": "how long the model stays loaded"},
+    ),
+    Endpoint(
+        "ollama-embeddings",
+        ("/api/embeddings",),
+        OLLAMA_EMBEDDINGS,
+        needs="prompt",
         streams=False,
         excused={"keep_alive": "how long the model stays loaded"},
     ),

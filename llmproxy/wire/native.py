@@ -1,12 +1,14 @@
 """The answers of Ollama's own API: NDJSON lines, the last of which says ``done`` and carries the counts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import orjson
 
 from llmproxy.wire.deltas import Deltas
 from llmproxy.wire.dialect import Document, Malformed
 from llmproxy.wire.documents import error_message, parse, peek, tokens
+from llmproxy.wire.embeddings import is_vector
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.ndjson import NdjsonSplitter
 from llmproxy.wire.plain import PlainDialect
@@ -92,18 +94,63 @@ class _OllamaGenerate(_Lines):
         return _whole(lines)
 
 
-class _OllamaEmbed(PlainDialect):
+class _Vectors(PlainDialect):
+    """The half of a dialect that both forms of embeddings share."""
+
     __slots__ = ()
 
-    name: str = "ollama-embed"
     stream_type: bytes = b"application/x-ndjson"
-    answers: str = "embeddings"
+
+    def vectors(self, document: Document) -> list[Any]:
+        answers: list[Any] = document[self.answers]
+        return answers
+
+    def flaw(self, document: Document) -> Reason | None:
+        reason = super().flaw(document)
+        if reason is not None:
+            return reason
+        return None if all(map(is_vector, self.vectors(document))) else Reason.NOT_FLOAT32
 
     def usage(self, document: Document) -> Usage:
         return tokens(document, "prompt_eval_count", "eval_count")
 
     def failure(self, message: str, code: str, type: str) -> bytes:
         return orjson.dumps({"error": message}) + b"\n"
+
+
+class _OllamaEmbed(_Vectors):
+    __slots__ = ()
+
+    name: str = "ollama-embed"
+    answers: str = "embeddings"
+
+
+class _OllamaEmbeddings(_Vectors):
+    """The older form: one prompt, one vector."""
+
+    __slots__ = ()
+
+    name: str = "ollama-embeddings"
+    answers: str = "embedding"
+
+    def vectors(self, document: Document) -> list[Any]:
+        return [document[self.answers]]
+
+
+def only_loads(body: Document, needed: str) -> bool:
+    """Whether a request loads or unloads its model, or shows its prompt, and asks for no answer: nothing is in the
+    member ``needed``. Ollama answers it with one document, whatever ``stream`` says.
+
+    Go takes names of members in any case. Of several the last one counts, and null leaves it as it is.
+    """
+    value: object = None
+    for name, given in body.items():
+        match name.lower():
+            case "_debug_render_only" if given is True:
+                return True
+            case lower if lower == needed and given is not None:
+                value = given
+    return value in (None, "", [])
 
 
 def _whole(lines: Deltas) -> Document:
@@ -115,3 +162,4 @@ def _whole(lines: Deltas) -> Document:
 OLLAMA_CHAT = _OllamaChat()
 OLLAMA_GENERATE = _OllamaGenerate()
 OLLAMA_EMBED = _OllamaEmbed()
+OLLAMA_EMBEDDINGS = _OllamaEmbeddings()

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -36,6 +37,7 @@ class ScriptedUpstream:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._gates: dict[str, Gate] = {}
+        self._answers: dict[bytes, tuple[Callable[[Visit], bytes], str]] = {}
         self._numbers = itertools.count(1)
         self._playing = 0
         #: how many completions were being answered at the same time, at most
@@ -71,6 +73,10 @@ class ScriptedUpstream:
         gate = Gate(f"g{next(self._numbers)}", self._loop)
         self._gates[gate.name] = gate
         return gate
+
+    def answer_with(self, marker: str, make: Callable[[Visit], bytes], content_type: str = "application/json") -> None:
+        """From now on requests whose body contains ``marker`` get this body, whatever their path."""
+        self._answers[marker.encode()] = (make, content_type)
 
     def visits(self, marker: str) -> list[Visit]:
         """The requests so far whose body or target contains ``marker``."""
@@ -123,6 +129,9 @@ class ScriptedUpstream:
                     await task
 
     async def _answer(self, stage: Stage, visit: Visit) -> None:
+        for word, (make, content_type) in self._answers.items():
+            if word in visit.body:
+                return await stage.whole(200, content_type, make(visit))
         path = urlsplit(visit.target.decode("latin-1")).path
         if path in self.lacks:
             return await not_found(stage, visit)

@@ -10,6 +10,7 @@ from llmproxy.capture.tee import Lagged, Reader
 from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Paced, Whole
 from llmproxy.proxy.follow import TOO_LARGE, other_form
 from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
+from llmproxy.wire.errors import ProxyError, UpstreamFault
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
 
@@ -105,8 +106,8 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
         if frames:
             await send({"type": "http.response.body", "body": b"".join(frames), "more_body": True})
         elif isinstance(capture.outcome, Failed):
-            exchange.stored, exchange.error = capture.outcome.reason, capture.outcome.error.message
-            return _failure(answer, exchange, capture.outcome.error.message)
+            exchange.stored = capture.outcome.reason
+            return _failed(answer, exchange, capture.outcome.error)
         elif not reader.behind and not await reader.wait(ping or None):
             await send({"type": "http.response.body", "body": _PING, "more_body": True})
 
@@ -122,6 +123,14 @@ def _landed(answer: Live, exchange: Exchange, landed: Landed) -> bytes:
             return _failure(answer, exchange, "The upstream answered with a document that cannot be given as a stream.")
         return answer.view.rendered(landed.document)
     return b""
+
+
+def _failed(answer: Live, exchange: Exchange, error: ProxyError) -> bytes:
+    """What the upstream itself said in the middle of its stream is passed on as it said it."""
+    if answer.stream and isinstance(error, UpstreamFault) and error.frame:
+        exchange.error = error.message
+        return b"".join(answer.view.frames([error.frame]))
+    return _failure(answer, exchange, error.message)
 
 
 def _failure(answer: Live, exchange: Exchange, message: str) -> bytes:

@@ -204,7 +204,7 @@ async def _tee_frames(reply: Reply, recording: Recording) -> None:
             capture.add(frames)
         if capture.overflowed:
             await _room(recording)
-    recording.close()
+    capture.add(recording.close(delimited=reply.delimited), tell=False)
 
 
 async def _room(recording: Recording) -> None:

@@ -13,7 +13,7 @@ from llmproxy.proxy.answer import Landed, Outcome
 from llmproxy.proxy.asked import Asked
 from llmproxy.upstream.target import Adapted
 from llmproxy.wire.dialect import Document, Lossy, Malformed
-from llmproxy.wire.errors import UpstreamBroke
+from llmproxy.wire.errors import UpstreamBroke, UpstreamFault
 from llmproxy.wire.vocabulary import Reason
 
 
@@ -42,36 +42,46 @@ class Recording:
         self.both = adapted.both
         #: whether the stream's terminal event has been seen
         self.complete = False
+        #: whether it ended without that, and where its body did not say that it would end
+        self.loose = False
         self._dialect = asked.endpoint.dialect
         self._splitter = self._dialect.splitter()
         self._repair = adapted.repair
 
     def take(self, chunk: bytes) -> list[bytes]:
-        """The frames that this chunk completes. Raises ``UpstreamBroke`` for an error inside the stream."""
+        """The frames that this chunk completes. Raises ``UpstreamFault`` for an error inside the stream."""
         try:
-            frames = self._splitter.feed(chunk)
-            if self._repair is not None:
-                frames = [mended for frame in frames for mended in self._repair(frame)]
+            return self._judged(self._splitter.feed(chunk))
         except Malformed as error:
             raise UpstreamBroke(f"The upstream's stream is malformed: {error}") from error
-        for index, frame in enumerate(frames):
-            message = self._dialect.fault(frame)
-            if message is not None:
-                self.capture.add(frames[:index])
-                raise UpstreamBroke(message)
-            if self._dialect.terminal(frame):
-                self.complete = True
-                return frames[: index + 1]
-        return frames
 
-    def close(self) -> None:
-        """The body is over. Raises ``UpstreamBroke`` unless the stream was complete."""
-        if not self.complete:
-            rest = self._splitter.rest()[:200].decode("utf-8", "replace").strip()
+    def close(self, *, delimited: bool) -> list[bytes]:
+        """The body is over. The frames that only lacked their last newlines. ``delimited``: whether it said that it
+        would end here.
+
+        Raises ``UpstreamBroke`` where the answer is not over, ``UpstreamFault``.
+        """
+        frames = self._judged(self._splitter.finish())
+        rest = self._splitter.rest()[:200].decode("utf-8", "replace").strip()
+        if not self.complete and (rest or not self._dialect.finished([*self.capture.frames, *frames])):
             raise UpstreamBroke(
                 "The upstream ended its stream before the answer was complete"
                 + (f"; its last words: {rest!r}." if rest else ".")
             )
+        self.loose = not self.complete and not delimited
+        return frames
+
+    def _judged(self, frames: list[bytes]) -> list[bytes]:
+        if self._repair is not None:
+            frames = [mended for frame in frames for mended in self._repair(frame)]
+        for index, frame in enumerate(frames):
+            if (fault := self._dialect.fault(frame)) is not None:
+                self.capture.add(frames[:index])
+                raise UpstreamFault(fault.error, fault.frame)
+            if self._dialect.terminal(frame):
+                self.complete = True
+                return frames[: index + 1]
+        return frames
 
     @property
     def seconds(self) -> float:
@@ -124,7 +134,7 @@ def _is_renderable(asked: Asked, document: Document) -> bool:
 def _landed(recording: Recording, body: bytes, document: Document, frames: tuple[bytes, ...], both: bool) -> Landed:
     asked, dialect = recording.asked, recording.asked.endpoint.dialect
     usage, seconds = dialect.usage(document), recording.seconds
-    reason = dialect.flaw(document)
+    reason = dialect.flaw(document) or (Reason.INCOMPLETE if recording.loose else None)
     if reason is None and recording.key is None:
         reason = Reason.NO_STORE
     if reason is None and len(body) + sum(map(len, frames)) > recording.settings.cache_entry_bytes:

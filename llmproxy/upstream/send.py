@@ -1,6 +1,7 @@
 """One attempt at a call: request out, reply in, and every failure of the client translated into ours."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from llmproxy.upstream.target import Call, HeaderList, Target
 from llmproxy.upstream.transport import Bytes, StaleConnection
 from llmproxy.upstream.watchdog import Watchdog
 from llmproxy.wire.errors import UpstreamBroke, UpstreamError, UpstreamRefused, UpstreamSlow
+
+log = logging.getLogger(__name__)
+
+#: RFC 9110 section 15: no other status ends a request. 101 would be an upgrade that nobody asked for
+_STATUSES = range(200, 600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,11 @@ async def send(
         if isinstance(error, httpx.TransportError):
             raise _translated(error, target) from error
         raise
-    return HttpReply(response, target, limits, ends, on_end)
+    reply = HttpReply(response, target, limits, ends, on_end)
+    if reply.status not in _STATUSES:
+        await reply.aclose()
+        raise UpstreamBroke(f"The model server at {target.name} answered with status {reply.status}, which is none.")
+    return reply
 
 
 def _request(target: Target, call: Call, body: httpx.AsyncByteStream, limits: Limits) -> httpx.Request:
@@ -165,6 +175,7 @@ class HttpReply:
         self.status = response.status_code
         self.headers: HeaderList = end_to_end(response.headers.raw)
         self.fresh: bool = response.extensions.get("fresh", True)
+        self.delimited = "content-length" in response.headers or "transfer-encoding" in response.headers
         self._target = target
         self._limits = limits
         self._on_end = on_end
@@ -226,23 +237,39 @@ class HttpReply:
             return UpstreamSlow(f"{server} fell silent for {self._limits.idle:g} s in the middle of its answer.")
         if self._watchdog.expired == "total":
             return UpstreamSlow(f"{server} did not finish its answer within {self._limits.total:g} s.")
-        return UpstreamBroke(f"{server} broke off in the middle of its answer: {error}")
+        log.info("%s broke off in the middle of its answer: %r", self._target.name, error)
+        return UpstreamBroke(f"{server} broke off in the middle of its answer.")
 
 
 def _translated(error: httpx.TransportError, target: Target) -> UpstreamError:
-    """What befell a call whose reply had not begun. First match counts."""
+    """What befell a call whose reply had not begun. First match counts.
+
+    Only what the system or our own limits say is passed on: the words of an HTTP library are for the log.
+    """
     for kinds, ours, message in _FAILURES:
         if isinstance(error, kinds):
+            if ours is UpstreamBroke:
+                log.info("no proper answer from %s: %r", target.name, error)
             return ours(message.format(server=f"the model server at {target.name}", why=str(error)))
     raise AssertionError("the table ends with the base class") from error
 
 
 _FAILURES: tuple[tuple[tuple[type[httpx.TransportError], ...], type[UpstreamError], str], ...] = (
     (
-        (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol),
+        (httpx.ConnectTimeout,),
+        UpstreamRefused,
+        "Cannot connect to {server}: it did not answer in time. Is it running, and is LLMPROXY_UPSTREAM its address?",
+    ),
+    (
+        (httpx.ConnectError, httpx.UnsupportedProtocol),
         UpstreamRefused,
         "Cannot connect to {server}: {why}. Is it running, and is LLMPROXY_UPSTREAM its address?",
     ),
     ((httpx.TimeoutException,), UpstreamSlow, "No answer from {server}: {why}."),
-    ((httpx.TransportError,), UpstreamBroke, "No proper answer from {server}: {why}."),
+    (
+        (httpx.NetworkError, StaleConnection),
+        UpstreamBroke,
+        "No proper answer from {server}: the connection was closed before one came.",
+    ),
+    ((httpx.TransportError,), UpstreamBroke, "No proper answer from {server}: what it sent is not HTTP."),
 )

@@ -31,6 +31,8 @@ class Reply(Protocol):
     headers: HeaderList
     #: whether a connection was opened for this call, so that another process than before may have answered
     fresh: bool
+    #: whether the body tells where it ends, by its length or its chunks, so that a cut one is noticed
+    delimited: bool
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises ``UpstreamBroke`` or ``UpstreamSlow``."""

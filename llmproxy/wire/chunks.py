@@ -6,10 +6,12 @@ from typing import Any
 import orjson
 
 from llmproxy.wire import sse
-from llmproxy.wire.dialect import Document, Malformed
-from llmproxy.wire.documents import error_message, parse, peek, tokens
+from llmproxy.wire.dialect import Document, Fault, Malformed
+from llmproxy.wire.documents import parse, peek, read_leniently, tokens
+from llmproxy.wire.done import FINISH_REASONS, says_done
 from llmproxy.wire.errors import envelope
 from llmproxy.wire.exchange import Usage
+from llmproxy.wire.faults import fault_of
 from llmproxy.wire.vocabulary import Reason
 
 DONE = b"data: [DONE]\n\n"
@@ -38,13 +40,19 @@ class ChunkDialect:
     def terminal(self, frame: bytes) -> bool:
         return frame == DONE or (b"[DONE]" in frame and sse.data(frame).strip() == b"[DONE]")
 
-    def fault(self, frame: bytes) -> str | None:
-        if b'"error"' not in frame:
-            return None
-        chunk = peek(sse.data(frame))
-        if chunk is None or chunk.get("error") is None:
-            return None
-        return error_message(chunk["error"])
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        """Servers without ``[DONE]`` (ik_llama.cpp, older TGI) tell the end by the finish reason of every choice."""
+        reasons: dict[object, object] = {}
+        for frame in frames:
+            choices = (read_leniently(sse.data(frame)) or {}).get("choices")
+            for place, choice in enumerate(choices if isinstance(choices, list) else []):
+                if isinstance(choice, dict):
+                    index = str(choice.get("index", place))
+                    reasons[index] = choice.get("finish_reason") or reasons.get(index)
+        return bool(reasons) and all(reasons.values())
+
+    def fault(self, frame: bytes) -> Fault | None:
+        return fault_of(frame)
 
     def usage_only(self, frame: bytes) -> bool:
         if b'"usage"' not in frame or b'"usage":null' in frame:
@@ -53,7 +61,7 @@ class ChunkDialect:
         return chunk is not None and chunk.get("choices") == [] and chunk.get("usage") is not None
 
     def flaw(self, document: Document) -> Reason | None:
-        if document.get("error") is not None:
+        if document.get("error") is not None or "error" in (document.get("type"), document.get("object")):
             return Reason.ERROR
         choices = document.get("choices")
         if not isinstance(choices, list) or not choices:
@@ -63,9 +71,12 @@ class ChunkDialect:
                 return Reason.MALFORMED
             if choice.get("error") is not None:
                 return Reason.ERROR
-            if not isinstance(choice.get(self.said), self.said_type):
+            said = choice.get(self.said)
+            if not isinstance(said, self.said_type):
                 return Reason.MALFORMED
-        if any(choice.get("finish_reason") is None for choice in choices):
+            if isinstance(said, dict) and said.get("error") is not None:
+                return Reason.ERROR
+        if not all(says_done(choice.get("finish_reason"), FINISH_REASONS) for choice in choices):
             return Reason.INCOMPLETE
         return None
 

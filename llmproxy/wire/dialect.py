@@ -1,6 +1,7 @@
 """What the proxy must know of one endpoint's answers to keep them and give them in either form. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from llmproxy.wire.exchange import Usage
@@ -16,9 +17,21 @@ class Splitter(Protocol):
         """The frames that ``data`` completes, each in its strict form."""
         ...
 
+    def finish(self) -> list[bytes]:
+        """The body is over: its last frame, where nothing but the end of a line was missing."""
+        ...
+
     def rest(self) -> bytes:
         """What is left of an unfinished frame."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An error inside a stream. ``error`` is what the upstream said: an object, or a text. ``frame`` tells a client."""
+
+    error: Any
+    frame: bytes
 
 
 class Dialect(Protocol):
@@ -38,8 +51,13 @@ class Dialect(Protocol):
         """Whether this frame ends a complete stream."""
         ...
 
-    def fault(self, frame: bytes) -> str | None:
-        """The message of an error inside the stream, None for an ordinary frame."""
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        """Whether a stream that ended with these frames, cleanly and without its terminal event, has come to its end:
+        every choice says that it is finished, or the server has ends that it does not tell."""
+        ...
+
+    def fault(self, frame: bytes) -> Fault | None:
+        """The error that this frame tells, None for an ordinary frame."""
         ...
 
     def usage_only(self, frame: bytes) -> bool:

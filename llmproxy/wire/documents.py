@@ -1,5 +1,8 @@
 """Reading the JSON objects of answers and stream events: the object, the error inside it, the tokens it counts."""
 
+import json
+from typing import Any
+
 import orjson
 
 from llmproxy.wire.dialect import Document, Malformed
@@ -28,6 +31,28 @@ def peek(data: bytes) -> Document | None:
         return None
 
 
+def read_leniently(data: bytes) -> Document | None:
+    """The object in ``data`` as many clients read it, also where it is no strict JSON: NaN and infinities, half
+    surrogates, raw control characters, bytes that are no UTF-8. None where there is none."""
+    if (document := peek(data)) is not None:
+        return document
+    if not data.lstrip().startswith(b"{"):
+        return None
+    try:
+        value = json.loads(data.decode("utf-8", "replace"), strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def dump(document: Any) -> bytes:
+    """JSON of whatever ``read_leniently`` gave."""
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        return json.dumps(document).encode()
+
+
 def error_message(error: object) -> str:
     """The text in an ``error`` member: OpenAI's object, Ollama's plain string, or whatever JSON is there."""
     if isinstance(error, dict):
@@ -36,7 +61,7 @@ def error_message(error: object) -> str:
             return message
     if isinstance(error, str):
         return error
-    return orjson.dumps(error).decode()
+    return dump(error).decode()
 
 
 def tokens(usage: object, prompt: str, completion: str) -> Usage:

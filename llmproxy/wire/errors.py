@@ -14,6 +14,7 @@ ProxyError
 ├── UpstreamError            the model server's
 │   ├── UpstreamRefused 502  no connection, or it broke off
 │   ├── UpstreamBroke   502  the answer ended before it was complete
+│   │   └── UpstreamFault --  the answer is an error, or one ended it: what it says is kept
 │   ├── UpstreamSlow    504
 │   ├── UpstreamLoading 503
 │   └── UpstreamStatus   --  it answered with an error of its own: status and message are kept
@@ -26,6 +27,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import orjson
+
+from llmproxy.wire.documents import dump, error_message
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -136,6 +139,27 @@ class UpstreamRefused(UpstreamError):
 
 class UpstreamBroke(UpstreamError):
     code = "upstream_error"
+
+
+class UpstreamFault(UpstreamBroke):
+    """An error that the upstream told where an answer should be. ``error`` is what it told: an object, or a text.
+
+    ``frame`` is the event that tells it inside a stream, empty where there was none.
+    """
+
+    def __init__(self, error: Any, frame: bytes = b""):
+        super().__init__(error_message(error))
+        self.frame = frame
+        self._members = error if isinstance(error, dict) else {}
+
+    def document(self) -> Mapping[str, Any]:
+        """With every member that the upstream gave: type and code, a number too, and whatever is beside them."""
+        error: dict[str, Any] = envelope(self.message, self.type, self.error_code)["error"]
+        given = {name: value for name, value in self._members.items() if value is not None and name != "message"}
+        return {"error": error | given}
+
+    def body(self) -> bytes:
+        return dump(self.document())
 
 
 class UpstreamSlow(UpstreamError):

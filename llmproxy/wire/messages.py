@@ -7,9 +7,11 @@ import orjson
 
 from llmproxy.wire import sse
 from llmproxy.wire.deltas import Deltas
-from llmproxy.wire.dialect import Document, Malformed
-from llmproxy.wire.documents import error_message, parse, peek, tokens
+from llmproxy.wire.dialect import Document, Fault, Malformed
+from llmproxy.wire.documents import dump, error_message, parse, peek, read_leniently, tokens
+from llmproxy.wire.done import STOP_REASONS, says_done
 from llmproxy.wire.exchange import Usage
+from llmproxy.wire.faults import fault_of
 from llmproxy.wire.vocabulary import Reason
 
 #: pieces of texts in a block, and of the JSON that becomes its ``input``
@@ -29,16 +31,23 @@ class _Messages:
     def terminal(self, frame: bytes) -> bool:
         if b'"message_stop"' not in frame:
             return False
-        event = peek(sse.data(frame))
+        event = read_leniently(sse.data(frame))
         return event is not None and event.get("type") == "message_stop"
 
-    def fault(self, frame: bytes) -> str | None:
-        if b'"error"' not in frame:
-            return None
-        event = peek(sse.data(frame))
-        if event is None or (event.get("type") != "error" and event.get("error") is None):
-            return None
-        return error_message(event.get("error") or event)
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        for event in (read_leniently(sse.data(frame)) for frame in reversed(frames)):
+            delta = (event or {}).get("delta")
+            if isinstance(delta, dict) and delta.get("stop_reason"):
+                return True
+        return False
+
+    def fault(self, frame: bytes) -> Fault | None:
+        found = fault_of(frame)
+        if found is None or (sse.event(frame) == b"error" and found.frame == frame):
+            return found
+        # clients look at the event's name alone
+        error = {"type": "api_error", "message": error_message(found.error)} | found.error
+        return Fault(found.error, sse.frame(dump({"type": "error", "error": error}), b"error"))
 
     def usage_only(self, frame: bytes) -> bool:
         return False
@@ -70,7 +79,7 @@ class _Messages:
             return Reason.ERROR
         if not isinstance(document.get("content"), list):
             return Reason.MALFORMED
-        return None if document.get("stop_reason") is not None else Reason.INCOMPLETE
+        return None if says_done(document.get("stop_reason"), STOP_REASONS) else Reason.INCOMPLETE
 
     def usage(self, document: Document) -> Usage:
         return tokens(document.get("usage"), "input_tokens", "output_tokens")

@@ -6,8 +6,9 @@ from typing import Any
 import orjson
 
 from llmproxy.wire.deltas import Deltas
-from llmproxy.wire.dialect import Document, Malformed
-from llmproxy.wire.documents import error_message, parse, peek, tokens
+from llmproxy.wire.dialect import Document, Fault, Malformed
+from llmproxy.wire.documents import parse, read_leniently, tokens
+from llmproxy.wire.done import DONE_REASONS, says_done
 from llmproxy.wire.embeddings import is_vector
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.ndjson import NdjsonSplitter
@@ -26,6 +27,7 @@ class _Lines:
     both: bool = False
     stream_type: bytes = b"application/x-ndjson"
     said: str
+    said_type: type
 
     def splitter(self) -> NdjsonSplitter:
         return NdjsonSplitter()
@@ -33,14 +35,18 @@ class _Lines:
     def terminal(self, frame: bytes) -> bool:
         if b'"done"' not in frame or b"true" not in frame:
             return False
-        line = peek(frame)
+        line = read_leniently(frame)
         return line is not None and line.get("done") is True
 
-    def fault(self, frame: bytes) -> str | None:
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        """Ollama ends a generation that repeats itself without a word: what came is all there is."""
+        return bool(frames)
+
+    def fault(self, frame: bytes) -> Fault | None:
         if b'"error"' not in frame:
             return None
-        line = peek(frame)
-        return error_message(line["error"]) if line is not None and line.get("error") is not None else None
+        line = read_leniently(frame)
+        return Fault(line["error"], frame) if line is not None and line.get("error") else None
 
     def usage_only(self, frame: bytes) -> bool:
         return False
@@ -53,9 +59,11 @@ class _Lines:
             return Reason.ERROR
         if document.get("done_reason") in _HOUSEKEEPING:
             return Reason.SIDE_EFFECT
-        if self.said not in document:
+        if not isinstance(document.get(self.said), self.said_type):
             return Reason.MALFORMED
-        return None if document.get("done") is True else Reason.INCOMPLETE
+        # servers older than the member do not have it
+        told = document.get("done_reason") in (None, "") or says_done(document["done_reason"], DONE_REASONS)
+        return None if document.get("done") is True and told else Reason.INCOMPLETE
 
     def usage(self, document: Document) -> Usage:
         return tokens(document, "prompt_eval_count", "eval_count")
@@ -69,6 +77,7 @@ class _OllamaChat(_Lines):
 
     name: str = "ollama-chat"
     said: str = "message"
+    said_type: type = dict
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
         lines = Deltas()
@@ -86,6 +95,7 @@ class _OllamaGenerate(_Lines):
 
     name: str = "ollama-generate"
     said: str = "response"
+    said_type: type = str
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
         lines = Deltas(joined=frozenset({"response", "thinking"}))

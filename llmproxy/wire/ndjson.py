@@ -1,6 +1,7 @@
 """Newline-delimited JSON: cutting a byte stream into lines, one object a line."""
 
 from llmproxy.wire.dialect import Malformed
+from llmproxy.wire.documents import read_leniently
 
 #: enough of a foreign text to recognise it; the rest is not kept
 _FOREIGN_LIMIT = 1024
@@ -42,6 +43,14 @@ class NdjsonSplitter:
             self._partial += data[start:]
             self._bound(len(self._partial))
         return frames
+
+    def finish(self) -> list[bytes]:
+        """The last line, where its newline is all that is missing. One that was cut in the middle stays the rest."""
+        line = bytes(self._partial).strip()
+        if read_leniently(line) is None:
+            return []
+        self._partial.clear()
+        return [line + b"\n"]
 
     def rest(self) -> bytes:
         """What is no line: an unfinished one, or text that is not in the format. Empty after a clean end."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import orjson
 
 from llmproxy.wire import sse
-from llmproxy.wire.dialect import Document, Malformed
+from llmproxy.wire.dialect import Document, Fault, Malformed
 from llmproxy.wire.documents import tokens
 from llmproxy.wire.errors import envelope
 from llmproxy.wire.exchange import Usage
@@ -27,7 +27,10 @@ class PlainDialect:
     def terminal(self, frame: bytes) -> bool:
         return False
 
-    def fault(self, frame: bytes) -> str | None:
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        return False
+
+    def fault(self, frame: bytes) -> Fault | None:
         return None
 
     def usage_only(self, frame: bytes) -> bool:

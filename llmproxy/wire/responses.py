@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 
-import orjson
-
 from llmproxy.wire import responses_stream, sse
-from llmproxy.wire.dialect import Document, Malformed
-from llmproxy.wire.documents import error_message, parse, peek, tokens
+from llmproxy.wire.dialect import Document, Fault, Malformed
+from llmproxy.wire.documents import dump, error_message, parse, read_leniently, tokens
+from llmproxy.wire.done import INCOMPLETE_REASONS, says_done
 from llmproxy.wire.exchange import Usage
+from llmproxy.wire.faults import fault_of
 from llmproxy.wire.responses_document import complete
 from llmproxy.wire.vocabulary import Reason
 
 __all__ = ["RESPONSES", "complete"]
 
 _TERMINAL = ("response.completed", "response.incomplete")
-_ENDED = ("completed", "incomplete")
 
 
 class _Responses:
@@ -30,32 +29,32 @@ class _Responses:
     def terminal(self, frame: bytes) -> bool:
         if b'"response.completed"' not in frame and b'"response.incomplete"' not in frame:
             return False
-        event = peek(sse.data(frame))
+        event = read_leniently(sse.data(frame))
         return event is not None and event.get("type") in _TERMINAL
 
-    def fault(self, frame: bytes) -> str | None:
-        if b'"error"' not in frame and b'"response.failed"' not in frame:
-            return None
-        event = peek(sse.data(frame))
-        if event is None:
-            return None
-        if event.get("type") == "response.failed":
-            response = event.get("response")
-            error = response.get("error") if isinstance(response, dict) else None
-            return "The response failed." if error is None else error_message(error)
-        if event.get("type") == "error":
-            return error_message(event.get("error") or event)
-        return error_message(event["error"]) if event.get("error") is not None else None
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        return False
+
+    def fault(self, frame: bytes) -> Fault | None:
+        if b'"response.failed"' in frame:
+            event = read_leniently(sse.data(frame))
+            if event is not None and event.get("type") == "response.failed":
+                response = event.get("response")
+                error = response.get("error") if isinstance(response, dict) else None
+                return Fault(error or "The response failed.", frame)
+        found = fault_of(frame)
+        if found is None or b'"type":"error"' in found.frame.replace(b" ", b""):
+            return found
+        return Fault(found.error, _failure(error_message(found.error), found.error))
 
     def usage_only(self, frame: bytes) -> bool:
         return False
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        for frame in reversed(frames):
-            if self.terminal(frame):
-                response = parse(sse.data(frame)).get("response")
-                if isinstance(response, dict):
-                    return response
+        # every event is read: what is no JSON may be handed on once, and not kept
+        for event in reversed([parse(sse.data(frame)) for frame in frames]):
+            if event.get("type") in _TERMINAL and isinstance(response := event.get("response"), dict):
+                return response
         raise Malformed("the stream holds no finished response")
 
     def render(self, document: Document) -> list[bytes]:
@@ -64,20 +63,29 @@ class _Responses:
     def flaw(self, document: Document) -> Reason | None:
         if document.get("error") is not None or document.get("status") in ("failed", "cancelled"):
             return Reason.ERROR
+        if "error" in (document.get("type"), document.get("object")):
+            return Reason.ERROR
         output = document.get("output")
         if not isinstance(output, list) or not all(isinstance(item, dict) for item in output):
             return Reason.MALFORMED
-        return None if document.get("status") in _ENDED else Reason.INCOMPLETE
+        if document.get("status") == "incomplete":
+            details = document.get("incomplete_details")
+            reason = details.get("reason") if isinstance(details, dict) else None
+            return None if reason is None or says_done(reason, INCOMPLETE_REASONS) else Reason.INCOMPLETE
+        return None if document.get("status") == "completed" else Reason.INCOMPLETE
 
     def usage(self, document: Document) -> Usage:
         return tokens(document.get("usage"), "input_tokens", "output_tokens")
 
     def failure(self, message: str, code: str, type: str) -> bytes:
-        # The nested error makes every SDK raise, the flat members are the published shape. The number of the event is
-        # not known here, and parsers that require one take any.
-        told = {"code": code, "message": message, "param": None}
-        body = {"type": "error", "sequence_number": 0, **told, "error": {"type": type, **told}}
-        return sse.frame(orjson.dumps(body), b"error")
+        return _failure(message, {"type": type, "code": code, "message": message, "param": None})
+
+
+def _failure(message: str, error: Document) -> bytes:
+    """The event of an error. The nested members make every SDK raise, the flat ones are the published shape. The number
+    of the event is not known here, and parsers that require one take any."""
+    told = {"code": error.get("code"), "message": message, "param": error.get("param")}
+    return sse.frame(dump({"type": "error", "sequence_number": 0, **told, "error": error}), b"error")
 
 
 RESPONSES = _Responses()

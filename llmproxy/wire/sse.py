@@ -5,6 +5,7 @@ what else the format allows: an event without data, ``id:``, ``retry:``, a byte-
 """
 
 from llmproxy.wire.dialect import Malformed
+from llmproxy.wire.documents import read_leniently
 
 _BOM = b"\xef\xbb\xbf"
 _KNOWN_AND_DROPPED = frozenset({b"id", b"retry"})
@@ -54,6 +55,17 @@ class SseSplitter:
             self._partial += data[start:]
             self._wait()
         return frames
+
+    def finish(self) -> list[bytes]:
+        """The last frame, where its blank line is all that is missing. One that was cut in two stays the rest."""
+        foreign = self._foreign
+        frame = self._strict(bytes(self._partial)) if self._partial else b""
+        text = data(frame)
+        if frame and (text.strip() == b"[DONE]" or read_leniently(text) is not None):
+            self._partial.clear()
+            return [frame]
+        self._foreign = foreign
+        return []
 
     def rest(self) -> bytes:
         """What is no event: an unfinished frame, or text that is not in the format. Empty after a clean end."""

@@ -68,14 +68,14 @@ def refused(outcome: Outcome) -> Json:
 
 
 def envelope(document: Any) -> Json:
-    """The error inside OpenAI's envelope: exactly four members, the code a text or null."""
+    """The error inside OpenAI's envelope: four members at least, the code a text, the upstream's number, or null."""
     error = document["error"]
     assert isinstance(error, dict)
     assert {"message", "type", "param", "code"} <= error.keys()
     assert isinstance(error["message"], str)
     assert error["message"]
     assert isinstance(error["type"], str)
-    assert error["code"] is None or isinstance(error["code"], str)
+    assert error["code"] is None or isinstance(error["code"], str | int)
     return error
 
 

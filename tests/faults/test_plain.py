@@ -61,9 +61,10 @@ async def test_a_whole_answer_that_is_not_complete_is_not_kept(
         assert len(upstream.visits(prompt)) == count
 
 
-WITHIN = ("cut", "reset", "clean-end", "half-frame", "no-terminal", "error-frame", "router-text")
+WITHIN = ("cut", "reset", "clean-end", "half-frame", "error-frame", "router-text")
 UNDERNEATH = [
     *((endpoint, fault) for endpoint in (CHAT, COMPLETIONS, RESPONSES) for fault in WITHIN),
+    (RESPONSES, "no-terminal"),
     *((CHAT, fault) for fault in ("empty-delta", "error-text", "error-then-done")),
     *((RESPONSES, fault) for fault in ("failed", "error-event")),
 ]
@@ -90,6 +91,20 @@ async def test_a_stream_underneath_without_a_finish_reason_is_not_kept(
         outcome = await ask(streamer_http, endpoint, endpoint.request(prompt))
         assert outcome.cache != "HIT"
         assert len(streamer.visits(prompt)) == count
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS], ids=named)
+async def test_a_server_whose_streams_have_no_terminal_event_answers_plain_callers_too(
+    streamer: ScriptedUpstream, streamer_http: httpx.AsyncClient, endpoint: Endpoint
+) -> None:
+    """A fork of llama.cpp without ``[DONE]``: its answers are whole once every choice has finished, and kept."""
+    prompt = f"{marker()} [script:no-terminal after=4]"
+    first = await ask(streamer_http, endpoint, endpoint.request(prompt))
+    assert first.status == 200
+    assert endpoint.text(httpx.Response(200, content=first.body).json()).endswith(" zero one two three four")
+    again = await ask(streamer_http, endpoint, endpoint.request(prompt))
+    assert (again.cache, again.body) == ("HIT", first.body)
+    assert len(streamer.visits(prompt)) == 1
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS, RESPONSES], ids=named)

@@ -4,12 +4,29 @@ import httpx
 import pytest
 
 from tests.faults.outcome import Outcome, ask, failed, failed_inside
-from tests.scripted import CHAT, COMPLETIONS, MESSAGES, RESPONSES, STREAMING, Endpoint, Json, marker, named
+from tests.scripted import (
+    CHAT,
+    COMPLETIONS,
+    MESSAGES,
+    OLLAMA_CHAT,
+    OLLAMA_GENERATE,
+    RESPONSES,
+    STREAMING,
+    Endpoint,
+    Json,
+    marker,
+    named,
+)
 from tests.scripted_upstream import Gate, ScriptedUpstream
 
 EVERYWHERE = ("cut", "reset", "clean-end", "half-frame", "no-terminal", "error-frame", "router-text")
+#: ends that are none of these endpoints' streams' breaks: every choice has finished, or Ollama says nothing more
+ENDS = [
+    *((endpoint, "no-terminal") for endpoint in (CHAT, COMPLETIONS, MESSAGES)),
+    *((endpoint, fault) for endpoint in (OLLAMA_CHAT, OLLAMA_GENERATE) for fault in ("clean-end", "no-terminal")),
+]
 BREAKS = [
-    *((endpoint, fault) for endpoint in STREAMING for fault in EVERYWHERE),
+    *((endpoint, fault) for endpoint in STREAMING for fault in EVERYWHERE if (endpoint, fault) not in ENDS),
     *((CHAT, fault) for fault in ("error-text", "error-then-done", "error-event", "empty-delta")),
     *((RESPONSES, fault) for fault in ("error-event", "error-flat", "failed")),
     (COMPLETIONS, "error-text"),
@@ -55,6 +72,40 @@ async def test_a_stream_that_breaks_ends_with_an_error_and_is_not_kept(
     assert failed(endpoint, again)
     assert again.cache != "HIT"
     assert len(upstream.visits(prompt)) == 2
+
+
+@pytest.mark.parametrize(("endpoint", "fault"), ENDS, ids=named)
+async def test_a_stream_that_ends_without_its_terminal_event_ends_for_the_client_too(
+    upstream: ScriptedUpstream, http: httpx.AsyncClient, endpoint: Endpoint, fault: str
+) -> None:
+    """It is kept where every choice said that it was finished. Ollama's end without a word is handed on, not kept."""
+    prompt = f"{marker()} [script:{fault} after=4]"
+    request = endpoint.request(prompt, stream=True)
+    first, again = await ask(http, endpoint, request), await ask(http, endpoint, request)
+    for outcome in (first, again):
+        assert outcome.status == 200
+        assert not outcome.broken
+        assert b"error" not in outcome.body
+        assert b"[DONE]" not in outcome.body
+        assert endpoint.streamed_text(outcome.body).startswith("answer-")
+    kept = not endpoint.lines
+    assert again.cache == ("HIT" if kept else "MISS")
+    assert len(upstream.visits(prompt)) == (1 if kept else 2)
+    if kept:
+        assert again.body == first.body
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS, MESSAGES], ids=named)
+async def test_a_stream_whose_body_does_not_tell_its_end_is_kept_with_its_terminal_event_only(
+    upstream: ScriptedUpstream, http: httpx.AsyncClient, endpoint: Endpoint
+) -> None:
+    prompt = f"{marker()} [script:until-closed]"
+    for count in (1, 2):
+        outcome = await ask(http, endpoint, endpoint.request(prompt, stream=True))
+        assert (outcome.status, outcome.cache) == (200, "MISS")
+        assert endpoint.streamed_text(outcome.body).endswith(" four")
+        assert b"error" not in outcome.body
+        assert len(upstream.visits(prompt)) == count
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS, MESSAGES], ids=named)

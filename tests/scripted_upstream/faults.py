@@ -189,6 +189,13 @@ async def unfinished(scene: Scene) -> None:
     await scene.stage.whole(200, "application/json", json.dumps(document).encode())
 
 
+async def until_closed(scene: Scene) -> None:
+    """Everything but the terminal event, in a body that ends with its connection."""
+    await scene.stage.head(200, [("content-type", scene.answer.stream_type), ("connection", "close")])
+    await scene.stage.send(b"".join(scene.answer.frames[:-1]))
+    scene.stage.close()
+
+
 async def plain_document(scene: Scene) -> None:
     """The plain document where a stream was asked for."""
     await scene.stage.whole(200, "application/json", json.dumps(scene.answer.document).encode())
@@ -210,6 +217,7 @@ INSTEAD: dict[str, Fault] = {
     "error-member": error_member,
     "unfinished": unfinished,
     "plain-document": plain_document,
+    "until-closed": until_closed,
 }
 
 #: break a stream that has begun

@@ -524,3 +524,44 @@ async def test_many_calls_at_once_each_have_a_connection(transport: AiohttpTrans
     async with scripted(answer) as server:
         bodies = await asyncio.gather(*(call(server, number) for number in range(150)))
         assert bodies == [b"%d" % number for number in range(150)]
+
+
+@pytest.mark.parametrize("status", ["101 Switching Protocols", "600 X", "999 X", "099 X", "000 X"])
+async def test_a_status_that_ends_no_request_is_an_error(transport: AiohttpTransport, status: str) -> None:
+    async def answer(visit: Visit) -> None:
+        await visit.reply(b"body", status, b"connection: upgrade\r\nupgrade: h2c\r\n" if status < "2" else b"")
+
+    ends: list[None] = []
+    async with scripted(answer) as server:
+        with pytest.raises(UpstreamBroke):
+            await send(transport, Target.at(server.url, GENERIC), post(), AMPLE, lambda: ends.append(None))
+        assert ends == [None]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"220 mail.example ESMTP\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 12, 13\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nha",
+        b"HTTP/1.1 20",
+        b"",
+    ],
+)
+async def test_the_words_of_a_library_are_not_passed_on(transport: AiohttpTransport, words: bytes) -> None:
+    async def answer(visit: Visit) -> None:
+        await visit.write(words)
+        visit.close()
+
+    async with scripted(answer) as server:
+        with pytest.raises(UpstreamBroke) as broke:
+            await whole(await send(transport, Target.at(server.url, GENERIC), post(), AMPLE))
+    told = broke.value.message.removeprefix("No proper answer from ").removeprefix("The model server at ")
+    told = told.removeprefix("the model server at ").removeprefix(server.url)
+    assert told in {
+        ": the connection was closed before one came.",
+        ": what it sent is not HTTP.",
+        " broke off in the middle of its answer.",
+    }

@@ -1,7 +1,9 @@
-"""Streams recorded from a real llama.cpp, and how to read them."""
+"""Streams recorded from a real llama.cpp, and how streams are read."""
 
 from pathlib import Path
 
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.documents import error_message
 from llmproxy.wire.sse import SseSplitter
 
 _FOLDER = Path(__file__).parent / "samples"
@@ -13,3 +15,9 @@ def sample(name: str) -> list[bytes]:
     frames = splitter.feed((_FOLDER / f"{name}.sse").read_bytes())
     assert splitter.rest() == b""
     return frames
+
+
+def fault_message(dialect: Dialect, frame: bytes) -> str | None:
+    """The message of the error that a frame tells, None for an ordinary frame."""
+    fault = dialect.fault(frame)
+    return None if fault is None else error_message(fault.error)

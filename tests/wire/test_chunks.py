@@ -8,6 +8,7 @@ from llmproxy.wire.chat import CHAT
 from llmproxy.wire.chunks import DONE
 from llmproxy.wire.dialect import Document, Malformed
 from llmproxy.wire.vocabulary import Reason
+from tests.wire.samples import fault_message
 
 
 @pytest.mark.parametrize(
@@ -52,9 +53,9 @@ def test_flaws(document: Document, reason: Reason | None) -> None:
 
 def test_an_error_in_the_stream_is_a_fault_and_a_flaw() -> None:
     frames = [sse.frame(b'{"error":{"message":"no memory","code":500}}'), DONE]
-    assert CHAT.fault(frames[0]) == "no memory"
+    assert fault_message(CHAT, frames[0]) == "no memory"
     assert CHAT.flaw(CHAT.assemble(frames)) is Reason.ERROR
-    assert CHAT.fault(sse.frame(b'{"error":"text"}')) == "text"
+    assert fault_message(CHAT, sse.frame(b'{"error":"text"}')) == "text"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_our_failure_is_a_fault() -> None:
     assert orjson.loads(sse.data(frame)) == {
         "error": {"message": "cut off", "type": "server_error", "param": None, "code": "upstream_error"}
     }
-    assert CHAT.fault(frame) == "cut off"
+    assert fault_message(CHAT, frame) == "cut off"
     assert not CHAT.terminal(frame)
 
 

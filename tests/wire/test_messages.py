@@ -8,7 +8,7 @@ from llmproxy.wire.dialect import Dialect, Document, Malformed
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.messages import MESSAGES
 from llmproxy.wire.vocabulary import Reason
-from tests.wire.samples import sample
+from tests.wire.samples import fault_message, sample
 
 
 def stream(*events: Document) -> list[bytes]:
@@ -106,6 +106,6 @@ def test_flaws(document: Document, reason: Reason | None) -> None:
 def test_our_failure_is_a_fault() -> None:
     frame = MESSAGES.failure("cut off", "upstream_error", "api_error")
     assert sse.event(frame) == b"error"
-    assert MESSAGES.fault(frame) == "cut off"
-    assert MESSAGES.fault(sse.frame(b'{"error":{"message":"bare"}}')) == "bare"
+    assert fault_message(MESSAGES, frame) == "cut off"
+    assert fault_message(MESSAGES, sse.frame(b'{"error":{"message":"bare"}}')) == "bare"
     assert MESSAGES.fault(sse.frame(b'{"type":"content_block_delta","delta":{"text":"\\"error\\""}}')) is None

@@ -7,6 +7,7 @@ from llmproxy.wire.dialect import Dialect, Document, Malformed
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
 from llmproxy.wire.vocabulary import Reason
+from tests.wire.samples import fault_message
 
 
 def lines(*documents: Document) -> list[bytes]:
@@ -101,9 +102,9 @@ def test_flaws(document: Document, reason: Reason | None) -> None:
 
 def test_an_error_line_is_a_fault_and_a_flaw() -> None:
     frames = lines({"response": "a", "done": False}, {"error": "llama runner gone"})
-    assert [OLLAMA_GENERATE.fault(frame) for frame in frames] == [None, "llama runner gone"]
+    assert [fault_message(OLLAMA_GENERATE, frame) for frame in frames] == [None, "llama runner gone"]
     assert OLLAMA_GENERATE.flaw(OLLAMA_GENERATE.assemble(frames)) is Reason.ERROR
-    assert OLLAMA_CHAT.fault(OLLAMA_CHAT.failure("cut off", "c", "t")) == "cut off"
+    assert fault_message(OLLAMA_CHAT, OLLAMA_CHAT.failure("cut off", "c", "t")) == "cut off"
 
 
 def test_embed() -> None:

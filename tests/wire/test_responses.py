@@ -11,6 +11,7 @@ from llmproxy.wire.dialect import Dialect, Document, Malformed
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.responses import RESPONSES
 from llmproxy.wire.vocabulary import Reason
+from tests.wire.samples import fault_message
 
 TEXT = {"type": "output_text", "text": "é🦙", "annotations": [{"type": "x"}], "logprobs": [{"token": "é"}]}
 MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [TEXT]}
@@ -194,13 +195,13 @@ def test_a_word_in_the_text_is_not_the_terminal_event() -> None:
     ],
 )
 def test_faults(data: bytes, message: str | None) -> None:
-    assert RESPONSES.fault(sse.frame(data)) == message
+    assert fault_message(RESPONSES, sse.frame(data)) == message
 
 
 def test_our_failure_is_a_fault() -> None:
     frame = RESPONSES.failure("cut off", "upstream_error", "server_error")
     assert sse.event(frame) == b"error"
-    assert RESPONSES.fault(frame) == "cut off"
+    assert fault_message(RESPONSES, frame) == "cut off"
     body = orjson.loads(sse.data(frame))
     assert body["error"] == {
         "type": "server_error",

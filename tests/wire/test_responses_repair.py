@@ -7,7 +7,7 @@ from llmproxy.wire import sse
 from llmproxy.wire.dialect import Document
 from llmproxy.wire.responses import RESPONSES, complete
 from llmproxy.wire.responses_repair import Repair
-from tests.wire.samples import sample
+from tests.wire.samples import fault_message, sample
 
 REASONING_ID = "rs_1"
 MESSAGE_ID = "msg_1"
@@ -237,7 +237,7 @@ def test_an_error_becomes_a_failed_response_and_the_end(event: Document, before:
     frames = mend(started + recorded(event) + STREAMS["text"][5:])
     assert frames[: len(mend(started))] == mend(started)
     assert len(frames) == len(mend(started)) + 1
-    assert RESPONSES.fault(frames[-1]) == "no memory"
+    assert fault_message(RESPONSES, frames[-1]) == "no memory"
     last = events(frames)[-1]
     assert last["type"] == "response.failed"
     assert last["response"]["status"] == "failed"

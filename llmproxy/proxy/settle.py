@@ -73,7 +73,10 @@ class Recording:
 
     def _judged(self, frames: list[bytes]) -> list[bytes]:
         if self._repair is not None:
-            frames = [mended for frame in frames for mended in self._repair(frame)]
+            # an error is told as the server told it
+            faulty = next((place for place, frame in enumerate(frames) if self._dialect.fault(frame)), len(frames))
+            mended = [mended for frame in frames[:faulty] for mended in self._repair(frame)]
+            frames = [*mended, *frames[faulty:]]
         for index, frame in enumerate(frames):
             if (fault := self._dialect.fault(frame)) is not None:
                 self.capture.add(frames[:index])

@@ -135,7 +135,7 @@ async def test_a_stream_is_found_once_it_is_complete(front: Proxy, upstream: Scr
     assert (early.status_code, late.status_code) == (404, 200)
 
 
-@pytest.mark.parametrize("fault", ["cut", "no-terminal", "no-finish", "error-frame", "half-frame"])
+@pytest.mark.parametrize("fault", ["cut", "clean-end", "no-finish", "error-frame", "half-frame"])
 async def test_nothing_is_found_of_a_stream_that_broke_off(
     http: httpx.AsyncClient, upstream: ScriptedUpstream, fault: str
 ) -> None:

@@ -53,7 +53,7 @@ async def test_what_may_pass_is_tried_again(upstream: ScriptedUpstream, tmp_path
     assert len(upstream.visits(prompt)) == 3
 
 
-@pytest.mark.parametrize("fault", ["cut", "reset", "clean-end", "no-terminal", "error-frame", "drop"])
+@pytest.mark.parametrize("fault", ["cut", "reset", "clean-end", "half-frame", "error-frame", "drop"])
 async def test_a_broken_stream_is_tried_again(tmp_path: Path, fault: str) -> None:
     prompt = f"{marker()} [script:{fault} times=1]"
     with ScriptedUpstream("llamacpp") as upstream:

@@ -12,8 +12,11 @@ from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.headers import JSON, timing_header, type_headers
 from llmproxy.proxy.listener import ClientLeft, Listener
 from llmproxy.wire.cache_status import forward_headers
-from llmproxy.wire.errors import UpstreamBroke
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.documents import peek
+from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.messages import MESSAGES
 from llmproxy.wire.vocabulary import Reason
 
 TOO_LARGE = "The answer is too large to be given in another form than the upstream's."
@@ -106,12 +109,26 @@ def other_form(capture: Capture[Outcome], *, stream: bool) -> bool:
     return not head.both or (isinstance(outcome, Landed) and not outcome.both)
 
 
-def _whole(exchange: Exchange, asked: Asked, capture: Capture[Outcome], landed: Landed) -> Whole:
+def refusal(dialect: Dialect, landed: Landed) -> ProxyError | None:
+    """Why a plain answer cannot be given to a caller who asked for a stream even as it came: read as one it would be an
+    empty success. None where there is more to it."""
+    document = peek(landed.document)
+    flaw = None if document is None else dialect.flaw(document)
+    if document is not None and flaw is Reason.ERROR:
+        return UpstreamFault(document.get("error") or document)
+    if flaw is Reason.MALFORMED or dialect is MESSAGES:
+        return UpstreamBroke("The upstream answered a request for a stream with a document that is none.")
+    return None
+
+
+def _whole(exchange: Exchange, asked: Asked, capture: Capture[Outcome], landed: Landed) -> Whole | Failed:
     exchange.stored, exchange.usage = landed.reason, landed.usage
     exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
     dialect = asked.endpoint.dialect
     framed = capture.head is not None and capture.head.stream
     if not landed.both and framed != asked.draft.stream:
+        if not framed and (error := refusal(dialect, landed)) is not None:
+            return Failed(error, landed.reason)
         # there is no other form: better as it came than not at all
         body = b"".join(capture.frames)
         headers = type_headers(dialect.stream_type if framed else JSON, stream=framed)

@@ -36,7 +36,7 @@ class Proxy:
         self._arguments = [*(part for url in upstreams for part in ("--upstream", url))]
         # a flag would win over the URL in the environment
         self._arguments += ["--port", "0", *(() if "database_url" in settings else ("--database", str(database)))]
-        self._settings = settings
+        self.settings = settings
         self._process: subprocess.Popen[str] | None = None
         self._lines: list[str] = []
         self._reader: threading.Thread | None = None
@@ -71,7 +71,7 @@ class Proxy:
             stdin=subprocess.DEVNULL,
             text=True,
             cwd=self.database.parent,
-            env=environment(**self._settings),
+            env=environment(**self.settings),
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()

@@ -22,13 +22,16 @@ async def flush(request: Request) -> Response:
     if not isinstance(dry_run, bool):
         raise BadRequest("'dry_run' must be a boolean.", param="dry_run")
     state, chosen = state_of(request), selector(body)
-    if not dry_run:
-        # who asks after a flush gets an answer that was begun after it
-        state.part()
     flushed = await state.cache.flush(chosen, dry_run=dry_run)
     if flushed.failed:
         tiers = ", ".join(flushed.failed)
         raise Unavailable(f"{flushed.entries} entries were flushed, but the tier {tiers} failed and may keep some.")
+    if flushed.unconfirmed:
+        number = len(flushed.unconfirmed)
+        raise Unavailable(
+            f"{flushed.entries} entries were flushed, but {number} of the processes that share the database did not "
+            "confirm it in time and may keep some in memory."
+        )
     return _json({"flushed": flushed.entries, "bytes": flushed.bytes})
 
 

@@ -32,6 +32,9 @@ def selector(body: dict[str, Any]) -> Selector:
     if endpoint is not None and endpoint not in {row.name for row in ENDPOINTS}:
         names = ", ".join(row.name for row in ENDPOINTS)
         raise BadRequest(f"Unknown endpoint {endpoint[:40]!r}; known are {names}.", param="endpoint")
+    age = _age(given)
+    if age == 0 and len(given) == 1:
+        return Selector(all=True)
     return Selector(
         key=bytes.fromhex(key) if key else None,
         prefix=_hex(given, "prefix"),
@@ -39,7 +42,9 @@ def selector(body: dict[str, Any]) -> Selector:
         namespace=_text(given, "namespace"),
         tags=_tags(given),
         endpoint=endpoint,
-        created_before=_before(given),
+        # of no age at all is everything, whatever the clock says
+        created_before=time.time() - age if age else None,
+        older_than=age or None,
     )
 
 
@@ -70,10 +75,11 @@ def _tags(given: dict[str, Any]) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _before(given: dict[str, Any]) -> float | None:
+def _age(given: dict[str, Any]) -> float | None:
+    """Seconds."""
     value = given.get("older_than")
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise BadRequest("'older_than' must be a number of seconds.", param="older_than")
-    return time.time() - value
+    return float(value)

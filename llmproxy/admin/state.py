@@ -18,16 +18,14 @@ from llmproxy.observe.resources import Resources
 class AdminState:
     """What requests to the operator's API read and move.
 
-    ``settle`` counts what still waits to be counted, so that what is read is what happened. ``part`` keeps later
-    callers from joining upstream calls that are under way. ``database_size`` gives bytes; it raises what the
-    database raises.
+    ``settle`` counts what still waits to be counted, so that what is read is what happened. ``database_size`` gives
+    bytes; it raises what the database raises.
     """
 
     cache: Cache
     rates: Rates
     history: History
     settle: Callable[[], None]
-    part: Callable[[], None]
     rollups: Rollups
     resources: Resources
     lag: Lag

@@ -70,12 +70,13 @@ async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[App
         metrics.name_kinds(upstreams.kind)
         telemetry.name_kinds(upstreams.kind)
         grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
-        flights: Flights[Capture[Outcome]] = Flights(grace)
+        flights: Flights[Capture[Outcome]] = Flights(grace, lambda: cache.is_current)
+        cache.part = flights.part
         stack.push_async_callback(flights.close, settings.shutdown_seconds)
         hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, lambda: upstreams.epoch)
         rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, metrics.upstream_failed, telemetry.tracer)
         watched = (watch.rollups, watch.resources, watch.lag, database.size)
-        admin = AdminState(cache, rates, history, accounts.ledger.drain, flights.part, *watched)
+        admin = AdminState(cache, rates, history, accounts.ledger.drain, *watched)
         ids = RequestIds()
         jobs = None
         if settings.jobs:

@@ -1,6 +1,22 @@
 """One cached answer, in every rendering it can be given in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far the log of flushes had been read when an answer was begun: which flushes came after it.
+
+    An order by numbers, because clocks are set while answers are made.
+    """
+
+    #: flushes that this process had carried out
+    epoch: int
+    #: which database it was, and the last line of its log
+    generation: int
+    number: int
+    #: monotonic seconds
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +48,8 @@ class Entry:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     both: bool = True
+    #: where its call began, until it is written; None where no flush can have come since
+    begun: Position | None = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:

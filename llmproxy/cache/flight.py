@@ -54,9 +54,11 @@ class Seat(Generic[Work]):
 class Flights(Generic[Work]):
     """The flights in the air, by key. The owner of their tasks."""
 
-    def __init__(self, grace: float | None) -> None:
-        """``grace`` in seconds; None lets abandoned work finish."""
+    def __init__(self, grace: float | None, current: Callable[[], bool] = lambda: True) -> None:
+        """``grace`` in seconds; None lets abandoned work finish. While it is not known that what is in the air is
+        ``current``, nobody joins it."""
         self._grace = grace
+        self._current = current
         self._by_key: dict[bytes, Flight[Work]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,7 +67,7 @@ class Flights(Generic[Work]):
 
     def find(self, key: bytes) -> Flight[Work] | None:
         flight = self._by_key.get(key)
-        return None if flight is None or flight.abandoned else flight
+        return None if flight is None or flight.abandoned or not self._current() else flight
 
     def launch(
         self, work: Work, run: Callable[[Work], Coroutine[Any, Any, None]], key: bytes | None = None

@@ -1,6 +1,7 @@
 """Work that is done every so often, by a task with an owner and an end."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Self
@@ -9,10 +10,19 @@ from llmproxy.cache.health import Health, OnFault
 
 
 class Periodic:
-    """Does ``work`` every ``seconds`` while it is entered. A fault is counted and costs some rounds, no more."""
+    """Does ``work`` every ``seconds`` while it is entered. A fault is counted and costs some rounds, no more: it is
+    tried again after ``longest_rest`` seconds at the latest."""
 
-    def __init__(self, name: str, seconds: float, work: Callable[[], Awaitable[object]], on_fault: OnFault):
+    def __init__(
+        self,
+        name: str,
+        seconds: float,
+        work: Callable[[], Awaitable[object]],
+        on_fault: OnFault,
+        longest_rest: float = math.inf,
+    ):
         self._name = name
+        self._longest_rest = longest_rest
         self._seconds = seconds
         self._work = work
         self._health = Health("sql", name, on_fault, time.monotonic)
@@ -39,4 +49,4 @@ class Periodic:
     async def _run(self) -> None:
         while True:
             await self.once()
-            await asyncio.sleep(max(self._seconds, self._health.remaining))
+            await asyncio.sleep(max(self._seconds, min(self._health.remaining, self._longest_rest)))

@@ -43,10 +43,14 @@ def key_range(prefix: str) -> tuple[bytes, bytes]:
     return bytes.fromhex(prefix.ljust(_DIGITS, "0")), bytes.fromhex(prefix.ljust(_DIGITS, "f"))
 
 
-def before(selector: Selector, moment: float) -> Selector:
-    """The same, of entries created before ``moment`` (Unix seconds)."""
-    earlier = moment if selector.created_before is None else min(moment, selector.created_before)
-    return dataclasses.replace(selector, created_before=earlier)
+def means_begun(selector: Selector, entry: Entry, seconds: float) -> bool:
+    """Whether a flush means an answer whose call had begun ``seconds`` before the flush."""
+    if selector.created_before is None:
+        return matches(selector, entry)
+    if seconds < (selector.older_than or 0.0):
+        return False
+    ageless = dataclasses.replace(selector, created_before=None, older_than=None)
+    return is_empty(ageless) or matches(ageless, entry)
 
 
 def dump(selector: Selector) -> str:

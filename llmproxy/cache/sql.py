@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 from sqlalchemy import ColumnElement
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.cache.codec import FORMAT, Broken, Packed, Unpacker
 from llmproxy.cache.entry import Entry
+from llmproxy.cache.flush import TURN
 from llmproxy.cache.health import Health, OnFault
 from llmproxy.cache.selection import key_range
 from llmproxy.cache.statements import (
@@ -37,6 +39,9 @@ _TOUCH_SECONDS = 600.0
 _LARGE_BYTES = 256 * 1024
 #: rows deleted in one transaction
 _CHUNK = 500
+
+#: writes what is to be committed together with the last rows of a flush
+Seal = Callable[[AsyncConnection], Awaitable[None]]
 
 
 class SqlTier:
@@ -111,10 +116,15 @@ class SqlTier:
         waiting = {key for key in keys if self.peek(key) is not None}
         return waiting | await self._written([key for key in keys if key not in waiting])
 
-    async def flush(self, selector: Selector, *, dry_run: bool = False) -> Flushed:
+    def forget(self, selector: Selector) -> list[Entry]:
+        """Removes what ``selector`` means of what waits to be written, and returns it."""
+        return self._writer.pending.forget(selector)
+
+    async def flush(self, selector: Selector, *, dry_run: bool = False, seal: Seal | None = None) -> Flushed:
         """What waits is forgotten at once, whatever becomes of the rest; ``failed`` says that rows may be left.
 
-        Raises ``ValueError`` for a prefix that is none.
+        ``seal`` writes into the transaction that deletes the last of the rows. Raises ``ValueError`` for a prefix that
+        is none.
         """
         where = chosen(selector, self._database.dialect)
         pending = self._writer.pending
@@ -122,14 +132,16 @@ class SqlTier:
         # a batch on its way may hold what was just forgotten: it must have become rows before rows are deleted, and
         # nothing may become a row between the two counts
         async with self._writer.resting():
-            return await self._flush_rows(where, waiting, dry_run=dry_run)
+            return await self._flush_rows(where, waiting, seal, dry_run=dry_run)
 
-    async def _flush_rows(self, where: ColumnElement[bool], waiting: Sequence[Entry], *, dry_run: bool) -> Flushed:
+    async def _flush_rows(
+        self, where: ColumnElement[bool], waiting: Sequence[Entry], seal: Seal | None, *, dry_run: bool
+    ) -> Flushed:
         rows = await self._written([entry.key for entry in waiting])
         unwritten = [entry for entry in waiting if entry.key not in rows]
         number, size = len(unwritten), sum(entry.size for entry in unwritten)
         try:
-            found = await (self._count(where) if dry_run else self._delete(where))
+            found = await (self._count(where) if dry_run else self._delete(where, seal))
         except Exception as error:  # noqa: BLE001 - the failure contract: a fault is counted and told of, not raised
             self._writer.health.failed(error)
             return Flushed(number, size, failed=(self.name,))
@@ -184,12 +196,16 @@ class SqlTier:
             number, size = (await connection.execute(count(where))).one()
             return Flushed(number, int(size or 0))
 
-    async def _delete(self, where: ColumnElement[bool]) -> Flushed:
+    async def _delete(self, where: ColumnElement[bool], seal: Seal | None) -> Flushed:
         """A few hundred at a time, so that other writers get their turns."""
         number, size = 0, 0
         while True:
             async with self._database.write() as connection:
-                sizes = (await connection.execute(delete_some(where, _CHUNK))).scalars().all()
+                # before the rows are chosen: who stores at this moment ends first, or reads what ``seal`` has written
+                await self._database.dialect.take_turn(connection, TURN)
+                sizes = (await connection.execute(delete_some(where, _CHUNK, wait=True))).scalars().all()
+                if len(sizes) < _CHUNK and seal is not None:
+                    await seal(connection)
             number, size = number + len(sizes), size + sum(sizes)
             if len(sizes) < _CHUNK:
                 return Flushed(number, size)

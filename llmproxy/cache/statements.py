@@ -110,10 +110,11 @@ def count(where: ColumnElement[bool]) -> Select[int, int]:
 
 
 def delete_some(
-    where: ColumnElement[bool], limit: int, order: ColumnElement[Any] | None = None
+    where: ColumnElement[bool], limit: int, order: ColumnElement[Any] | None = None, *, wait: bool = False
 ) -> ReturningDelete[int]:
-    """Deletes up to ``limit`` rows and returns the size of each. Rows that another process deletes are left to it."""
-    some = select(entries.c.id).where(where).limit(limit).with_for_update(skip_locked=True)
+    """Deletes up to ``limit`` rows and returns the size of each. ``wait`` for rows that another process works on;
+    else they are left to it."""
+    some = select(entries.c.id).where(where).limit(limit).with_for_update(skip_locked=not wait)
     if order is not None:
         some = some.order_by(order)
     return delete(entries).where(entries.c.id.in_(some)).returning(entries.c.size)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, true
 
+from llmproxy.cache.flush import TURN
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.statements import CENSUS, TOUCH, delete_some
 from llmproxy.cache.tables import entries
@@ -91,6 +92,7 @@ class Sweep:
         if keys:
             now = self._clock()
             async with self._database.write() as connection:
+                await self._database.dialect.take_turn(connection, TURN, shared=True)
                 await connection.execute(TOUCH, [{"at": key, "now": now} for key in keys])
 
     async def _delete(self, where: ColumnElement[bool], order: ColumnElement[float], limit: int) -> Sequence[int]:

@@ -1,4 +1,4 @@
-"""Rows of the SQL tier: the entries, and the log of flushes by which every process forgets."""
+"""Rows of the SQL tier: the entries, the log of flushes by which every process forgets, and who reads that log."""
 
 from sqlalchemy import BigInteger, Column, Double, Index, Integer, LargeBinary, SmallInteger, Table, Text
 from sqlalchemy.types import TypeEngine
@@ -45,4 +45,16 @@ flushes = Table(
     Column("created_at", Double, nullable=False),
     # ids are never given twice, even after old lines were deleted: processes remember how far they have read
     sqlite_autoincrement=True,
+)
+
+#: the processes that answer from a memory of their own: a flush is over when all of them have seen it
+processes = Table(
+    "cache_processes",
+    metadata,
+    # database.process_id
+    Column("name", Text, primary_key=True),
+    # the last line of ``cache_flushes`` that it has carried out
+    Column("seen", BigInteger, nullable=False),
+    # grows while it runs, where processes of other machines cannot see that it does
+    Column("beat", BigInteger, nullable=False),
 )

@@ -23,6 +23,8 @@ class Selector:
     endpoint: str | None = None
     #: created before this Unix time
     created_before: float | None = None
+    #: the same as an age in seconds, for answers on their way: clocks may be set in between
+    older_than: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,8 @@ class Flushed:
     bytes: int = 0
     #: tiers whose database failed: entries may be left there, uncounted
     failed: tuple[str, ...] = ()
+    #: processes that did not confirm in time that they have forgotten: entries may be left in their memory
+    unconfirmed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

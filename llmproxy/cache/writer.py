@@ -10,6 +10,7 @@ from typing import Any
 
 from llmproxy.cache.codec import Packer, Unstorable
 from llmproxy.cache.entry import Entry
+from llmproxy.cache.flush import TURN, flushed_since
 from llmproxy.cache.health import Health, OnFault
 from llmproxy.cache.pending import Pending
 from llmproxy.cache.statements import DISCARD, TOUCH, values
@@ -32,6 +33,10 @@ class WriteLimits:
     linger: float = 0.25
     #: seconds that ``close`` may take
     drain: float = 5.0
+
+
+#: an entry, and the values of its row
+_Row = tuple[Entry, tuple[Any, ...]]
 
 
 class Writer:
@@ -173,22 +178,23 @@ class Writer:
             self._broken.clear()
         return True
 
-    def _pack(self, batch: Sequence[Entry]) -> list[tuple[Any, ...]]:
+    def _pack(self, batch: Sequence[Entry]) -> list[_Row]:
         """Rows, in the order of their keys, so that processes which write the same ones never lock each other out."""
         now = self._clock()
         rows = []
         for entry in sorted(batch, key=lambda entry: entry.key):
             with contextlib.suppress(Unstorable):
                 row = values(entry, self._packer.pack(entry), now)
-                rows.append(tuple(row[column] for column in self._columns))
+                rows.append((entry, tuple(row[column] for column in self._columns)))
         return rows
 
-    async def _write(
-        self, rows: list[tuple[Any, ...]], touched: dict[bytes, float], broken: dict[bytes, bytes]
-    ) -> None:
+    async def _write(self, rows: Sequence[_Row], touched: dict[bytes, float], broken: dict[bytes, bytes]) -> None:
         async with self._database.write() as connection:
-            if rows:
-                await connection.exec_driver_sql(self._upsert, rows)
+            await self._database.dialect.take_turn(connection, TURN, shared=True)
+            flushed = await flushed_since(connection, (entry for entry, _ in rows), self._database.generation)
+            kept = [row for entry, row in rows if entry.key not in flushed]
+            if kept:
+                await connection.exec_driver_sql(self._upsert, kept)
             if touched:
                 await connection.execute(TOUCH, [{"at": key, "now": touched[key]} for key in sorted(touched)])
             if broken:

@@ -57,10 +57,11 @@ class Dialect(Protocol):
         ``merge`` gives the new value of each other column."""
         ...
 
-    async def take_turn(self, connection: AsyncConnection, name: str) -> None:
+    async def take_turn(self, connection: AsyncConnection, name: str, *, shared: bool = False) -> None:
         """Keeps other transactions that take the turn of this name waiting until this one has ended, in all processes.
 
-        Rows that are numbered behind it become visible in the order of their numbers.
+        Those that take it ``shared`` wait only for those that do not, and the other way round. Rows that are numbered
+        behind it become visible in the order of their numbers.
         """
         ...
 

@@ -85,9 +85,10 @@ class Postgres:
         merged = {c.name: merge(c, statement.excluded[c.name]) for c in table.columns if c.name not in keys}
         return statement.on_conflict_do_update(index_elements=keys, set_=merged)
 
-    async def take_turn(self, connection: AsyncConnection, name: str) -> None:
+    async def take_turn(self, connection: AsyncConnection, name: str, *, shared: bool = False) -> None:
         number = int.from_bytes(sha256(name.encode()).digest()[:8], signed=True)
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+        lock = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+        await connection.execute(text(f"SELECT {lock}(:number)"), {"number": number})
 
     def contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
         return func.strpos(column, text) > 0

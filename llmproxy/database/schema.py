@@ -15,7 +15,7 @@ from llmproxy.database.faults import DatabaseUnusable
 from llmproxy.database.metadata import TEXTS, metadata
 
 #: the newest revision in ``migrations/versions``
-HEAD = "0004"
+HEAD = "0005"
 
 #: seconds that an upgrade may take
 _UPGRADE_SECONDS = 600.0

@@ -132,7 +132,7 @@ class Sqlite:
         merged = {c.name: merge(c, statement.excluded[c.name]) for c in table.columns if c.name not in keys}
         return statement.on_conflict_do_update(index_elements=keys, set_=merged)
 
-    async def take_turn(self, connection: AsyncConnection, name: str) -> None:
+    async def take_turn(self, connection: AsyncConnection, name: str, *, shared: bool = False) -> None:
         """BEGIN IMMEDIATE has taken everybody's turn already."""
 
     def contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from llmproxy.database.process_id import is_dead
 from llmproxy.jobs import ending
-from llmproxy.jobs.identity import is_dead
 from llmproxy.jobs.queue import Queue
 from llmproxy.wire.errors import ProxyError
 

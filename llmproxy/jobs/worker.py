@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from time import monotonic
 
 from llmproxy.config.settings import Settings
+from llmproxy.database.process_id import process_id
 from llmproxy.jobs.committing import Committer, Tried, crashed, passes
 from llmproxy.jobs.handler import Handlers
 from llmproxy.jobs.holding import Capacity
-from llmproxy.jobs.identity import this_worker
 from llmproxy.jobs.job import Claimed, PutOff, Result
 from llmproxy.jobs.patience import Patience
 from llmproxy.jobs.queue import Queue
@@ -57,7 +57,7 @@ class Workers:
     def __init__(
         self, queue: Queue, handlers: Handlers, lane: Lane, capacity: Capacity, settings: Settings, tried: Tried
     ) -> None:
-        self.name = this_worker()
+        self.name = process_id()
         self._queue = queue
         self._handlers = handlers
         self._lane = lane

@@ -81,7 +81,7 @@ async def fly(plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: 
 async def _fetch(
     plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: Rooms, finish: Callable[[Landed], None]
 ) -> None:
-    asked, settings = plan.asked, rooms.settings
+    asked, settings, begun = plan.asked, rooms.settings, rooms.cache.position()
     target = rooms.upstreams.pick(asked.draft.model)
     exchange.upstream = target.name
     headers = forwarded(asked.headers, settings, asked.peer, trace=exchange.trace)
@@ -105,7 +105,7 @@ async def _fetch(
                 landed = replace(landed, entries=(), reason=Reason.MODEL_CHANGED)
         exchange.mark(Phase.SETTLE)
         for entry in landed.entries:
-            rooms.cache.store(entry)
+            rooms.cache.store(entry, begun)
         exchange.mark(Phase.STORE)
         finish(landed)
         await _read_on(reply)

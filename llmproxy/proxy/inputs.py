@@ -96,7 +96,7 @@ async def embed(
     batch = Batch(asked, body, exchange.caller.scope)
     exchange.key = batch.all_keys.hex()
     exchange.mark(Phase.KEY)
-    known = _Known({}, {})
+    known, since = _Known({}, {}), rooms.cache.position()
     if verdict.look_up:
         known = await _look_up(batch, rooms)
         exchange.mark(Phase.LOOK_UP)
@@ -110,10 +110,11 @@ async def embed(
     try:
         return await _fetched(exchange, batch, known.usable, missing, verdict, rooms, listener)
     except ProxyError as error:
-        if error.http_status < 500 or not all(key in known.spare for key in missing):
+        spare = {key: entry for key, entry in known.spare.items() if rooms.cache.still_holds(entry, since)}
+        if error.http_status < 500 or not all(key in spare for key in missing):
             raise
         exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
-        return await _assembled(exchange, batch, known.usable | known.spare)
+        return await _assembled(exchange, batch, known.usable | spare)
 
 
 async def _look_up(batch: Batch, rooms: Rooms) -> _Known:

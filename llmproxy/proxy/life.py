@@ -35,7 +35,7 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
         return await embed(exchange, asked, asked.body(), verdict, rooms, listener)
     place = _key(exchange, asked, verdict, rooms)
     exchange.mark(Phase.KEY)
-    stale = None
+    stale, since = None, rooms.cache.position()
     if verdict.look_up:
         hit, stale, place = await _look_up(exchange, asked, place, rooms)
         exchange.mark(Phase.LOOK_UP)
@@ -46,7 +46,8 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
         raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.")
     result = await _flown(exchange, asked, verdict, place, rooms, listener)
     if isinstance(result, Failed):
-        return _failed(exchange, asked, result, stale, rooms)
+        spare = stale if stale is not None and rooms.cache.still_holds(stale, since) else None
+        return _failed(exchange, asked, result, spare, rooms)
     return result
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
 from llmproxy.cache.codec import Packer
-from llmproxy.cache.selection import before, dump, key_range, load, matches
+from llmproxy.cache.selection import dump, key_range, load, matches, means_begun
 from llmproxy.cache.statements import chosen, values
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Selector
@@ -92,7 +92,19 @@ def test_a_line_of_another_version_means_everything(text: str) -> None:
     assert load(text) == Selector(all=True)
 
 
-def test_before_never_means_more() -> None:
-    assert before(Selector(model="a"), 5.0) == Selector(model="a", created_before=5.0)
-    assert before(Selector(created_before=3.0), 5.0).created_before == 3.0
-    assert before(Selector(created_before=7.0), 5.0).created_before == 5.0
+@pytest.mark.parametrize(
+    ("selector", "seconds", "meant"),
+    [
+        (Selector(all=True), 0.0, True),
+        (Selector(model="m"), 0.0, True),
+        (Selector(model="another"), 100.0, False),
+        (Selector(created_before=0.0, older_than=5.0), 6.0, True),
+        (Selector(created_before=0.0, older_than=5.0), 4.0, False),
+        (Selector(model="m", created_before=0.0, older_than=5.0), 6.0, True),
+        (Selector(model="another", created_before=0.0, older_than=5.0), 6.0, False),
+        # as versions wrote it that knew only the time: rather too much than too little
+        (Selector(created_before=0.0), 0.0, True),
+    ],
+)
+def test_an_answer_on_its_way_is_as_old_as_its_call(selector: Selector, seconds: float, meant: bool) -> None:
+    assert means_begun(selector, entry(1), seconds) is meant

@@ -1,24 +1,30 @@
 """The cache: memory in front of SQL, and several processes on one database."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, insert, select, text
 
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.flush import FlushLog
+from llmproxy.cache.flush import LEASE_SECONDS, FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
+from llmproxy.cache.periodic import Periodic
 from llmproxy.cache.sql import SqlTier
+from llmproxy.cache.tables import processes as cache_processes
 from llmproxy.cache.tier import Selector
 from llmproxy.cache.tiers import Cache, open_cache
 from llmproxy.cache.writer import WriteLimits
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
+from llmproxy.database.process_id import process_id
 from tests.cache.entries import Clock, Faults, entry, key
 from tests.databases import sqlite_url
 
@@ -31,8 +37,16 @@ class Process:
         self.sql = SqlTier(
             database, compress_from=10**9, clock=clock, on_fault=Faults(), limits=limits, census_seconds=0
         )
-        log = FlushLog(database, clock)
-        self.cache = Cache(self.memory, self.sql, log=log, clock=clock, on_fault=Faults())
+        self.cache = Cache(self.memory, self.sql, log=FlushLog(database), clock=clock, on_fault=Faults())
+        self.parted = asyncio.Event()
+        self.cache.part = self.parted.set
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Known to the others, and reading what they flush."""
+        await self.cache.follow()
+        async with Periodic("following", 0.005, self.cache.follow, Faults()):
+            yield
 
 
 @pytest.fixture
@@ -50,6 +64,7 @@ async def processes(database_url: str, clock: Clock) -> AsyncIterator[list[Proce
             await database.verify()
             process = Process(database, clock, WriteLimits(linger=linger))
             await stack.enter_async_context(process.sql)
+            await stack.enter_async_context(process.following())
             several.append(process)
         yield several
 
@@ -98,72 +113,213 @@ async def test_what_waits_can_be_peeked_at_without_memory(processes: list[Proces
     assert cache.in_memory() == []
 
 
-async def test_a_flush_reaches_the_memory_of_the_others(processes: list[Process], clock: Clock) -> None:
+async def test_a_flush_reaches_the_memory_of_the_others(processes: list[Process]) -> None:
     first, second, _ = processes
     for number, model in enumerate("aab"):
         first.cache.store(entry(number, model=model))
     await first.sql.drained()
     await second.cache.find_many([key(number) for number in range(3)])
-    clock.now += 5
-    assert (await first.cache.flush(Selector(model="a"))).entries == 2
-    assert await second.cache.find(key(0)) is not None
-    await second.cache.follow()
+    assert len(second.memory) == 3
+    flushed = await first.cache.flush(Selector(model="a"))
+    assert (flushed.entries, flushed.failed, flushed.unconfirmed) == (2, (), ())
+    # not only soon: it had forgotten by the time the flush was over
+    assert [kept.key for kept in second.memory] == [key(2)]
     assert await second.cache.find_many([key(number) for number in range(3)]) == {key(2): entry(2, model="b")}
 
 
-async def test_a_flush_reaches_what_another_process_has_not_written_yet(processes: list[Process], clock: Clock) -> None:
+async def test_a_flush_reaches_what_another_process_has_not_written_yet(processes: list[Process]) -> None:
     first, _, slow = processes
     slow.cache.store(entry(1))
-    clock.now += 5
     await first.cache.flush(Selector(all=True))
-    clock.now += 5
-    slow.cache.store(entry(2, created=clock.now))
-    await slow.cache.follow()
+    assert slow.cache.peek(key(1)) is None
+    slow.cache.store(entry(2))
     await slow.sql.close()
-    assert await first.cache.find(key(1)) is None
-    # what was stored after the flush is forgotten only by the memory that heard of it late
     found = await first.cache.find_many([key(1), key(2)])
-    assert set(found) <= {key(2)}
+    assert set(found) == {key(2)}
 
 
-async def test_a_process_does_not_follow_itself(processes: list[Process], clock: Clock) -> None:
+@pytest.mark.parametrize("who", [0, 1], ids=["in this process", "in another"])
+@pytest.mark.parametrize(
+    "selector",
+    [
+        Selector(all=True),
+        Selector(key=key(1)),
+        Selector(prefix=key(1).hex()[:10]),
+        Selector(model="m"),
+        Selector(namespace=""),
+        Selector(endpoint="chat"),
+        Selector(tags=("red",)),
+        Selector(created_before=0.0, older_than=0.0),
+        Selector(model="m", created_before=0.0, older_than=0.0),
+    ],
+    ids=repr,
+)
+async def test_what_was_begun_before_a_flush_is_kept_nowhere(
+    processes: list[Process], who: int, selector: Selector
+) -> None:
+    """However long it takes, and whatever the entry says of its times."""
     first = processes[0]
-    clock.now += 5
-    await first.cache.flush(Selector(all=True))
-    clock.now += 1
-    first.cache.store(entry(1, created=clock.now))
-    await first.cache.follow()
-    assert await first.cache.find(key(1)) is not None
+    begun = first.cache.position()
+    await processes[who].cache.flush(selector)
+    assert first.parted.is_set()
+    first.cache.store(entry(1, tags=("red", "blue"), created=9e9, upstream_seconds=0.0), begun)
+    first.cache.store(entry(2, model="n", operation="embeddings", namespace="x"), first.cache.position())
+    await first.sql.drained()
+    for process in processes:
+        found = await process.cache.find_many([key(1), key(2)])
+        assert set(found) == {key(2)}
 
 
-async def test_flushes_from_before_the_start_are_history(processes: list[Process], clock: Clock) -> None:
+async def test_a_flush_of_the_old_leaves_young_calls_alone(processes: list[Process]) -> None:
+    first, second, _ = processes
+    begun = first.cache.position()
+    await second.cache.flush(Selector(created_before=time.time() - 3600, older_than=3600.0))
+    first.cache.store(entry(1), begun)
+    await first.sql.drained()
+    assert await second.cache.find(key(1)) is not None
+
+
+async def test_a_store_on_its_way_is_refused_by_the_database_itself(database_url: str, clock: Clock) -> None:
+    """A process that does not follow at all: its memory is its own affair, its rows are everybody's."""
+    async with open_database(database_url) as mine, open_database(database_url) as theirs:
+        await mine.verify()
+        await theirs.verify()
+        late, other = Process(mine, clock, WriteLimits(linger=0.001)), Process(theirs, clock, WriteLimits())
+        await late.cache.follow()
+        await late.cache.leave()
+        begun = late.cache.position()
+        await other.cache.flush(Selector(model="m"))
+        async with late.sql:
+            late.cache.store(entry(1), begun)
+            late.cache.store(entry(2, model="n"), begun)
+            await late.sql.drained()
+        assert set(await other.cache.find_many([key(1), key(2)])) == {key(2)}
+
+
+async def test_a_row_that_was_read_before_a_flush_is_not_served_after_it(processes: list[Process]) -> None:
+    first, second, _ = processes
+    first.cache.store(entry(1))
+    await first.sql.drained()
+    found = await second.cache.find(key(1))
+    assert found is not None
+    since = second.cache.position()
+    assert second.cache.still_holds(found[0], since)
+    await first.cache.flush(Selector(model="another"))
+    assert second.cache.still_holds(found[0], since)
+    await first.cache.flush(Selector(model="m"))
+    assert not second.cache.still_holds(found[0], since)
+
+
+async def test_a_flush_waits_for_a_process_that_is_late(
+    database_url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_database(database_url) as mine, open_database(database_url) as theirs:
+        await mine.verify()
+        await theirs.verify()
+        first, late = Process(mine, clock, WriteLimits()), Process(theirs, clock, WriteLimits())
+        await first.cache.follow()
+        await late.cache.follow()
+        late.memory.keep(entry(1))
+        flush = asyncio.create_task(first.cache.flush(Selector(all=True)))
+        async with asyncio.timeout(20):
+            await first.parted.wait()
+        assert not flush.done()
+        await late.cache.follow()
+        assert (await flush).unconfirmed == ()
+        assert len(late.memory) == 0
+        # one that never comes is told of
+        monkeypatch.setattr("llmproxy.cache.flush._CONFIRM_SECONDS", 0.05)
+        assert len((await first.cache.flush(Selector(all=True))).unconfirmed) == 1
+        await late.cache.leave()
+        assert (await first.cache.flush(Selector(all=True))).unconfirmed == ()
+
+
+def ended_process() -> str:
+    place, _, start, rest = process_id().rsplit(":", 3)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return f"{place}:{ended.pid}:{start}:{rest}"
+
+
+async def test_a_process_that_died_is_not_waited_for(processes: list[Process]) -> None:
     first = processes[0]
-    await first.cache.flush(Selector(all=True))
-    clock.now += 5
-    late = Process(first.sql._database, clock, WriteLimits())
-    late.memory.keep(entry(1))
-    await late.cache.follow()
-    assert late.memory.peek(key(1)) is not None
+    async with first.sql._database.write() as connection:
+        await connection.execute(insert(cache_processes).values(name=ended_process(), seen=0, beat=0))
+    assert (await first.cache.flush(Selector(all=True))).unconfirmed == ()
+    async with first.sql._database.read() as connection:
+        names = (await connection.execute(select(cache_processes.c.name))).scalars().all()
+    assert len(names) == len(processes)
 
 
-async def test_each_flush_is_followed_once(processes: list[Process], clock: Clock) -> None:
+async def test_who_has_missed_too_many_flushes_forgets_everything(
+    processes: list[Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = processes[0]
+    monkeypatch.setattr("llmproxy.cache.flush.KEEP_LINES", 2)
+    before = first.cache.position()
+    for _ in range(5):
+        await first.cache.flush(Selector(model="x"))
+    old = replace(before, epoch=first.cache.position().epoch)
+    first.sql.keep(replace(entry(1), begun=old))
+    first.sql.keep(replace(entry(2), begun=first.cache.position()))
+    await first.sql.drained()
+    assert await first.sql.holds([key(1), key(2)]) == {key(2)}
+
+
+def test_a_lease_is_lost_by_standing_still_and_not_by_a_database_that_fails() -> None:
+    clock = Clock()
+    lease = Lease(clock)
+    for _ in range(5):
+        clock.now += LEASE_SECONDS - 1
+        lease.fail(lost=False)
+        assert lease.stands
+    clock.now += LEASE_SECONDS
+    assert (lease.stood_still, lease.stands) == (True, False)
+    lease.fail(lost=False)
+    assert (lease.stood_still, lease.stands) == (False, False)
+    lease.renew()
+    stands = [lease.stands]
+    lease.fail(lost=True)
+    assert [*stands, lease.stands] == [True, False]
+
+
+async def test_without_its_lease_a_process_answers_nothing_until_it_has_read_the_log(
+    database_url: str, clock: Clock
+) -> None:
+    async with open_database(database_url) as mine, open_database(database_url) as theirs:
+        await mine.verify()
+        await theirs.verify()
+        still, other = Process(mine, clock, WriteLimits()), Process(theirs, clock, WriteLimits())
+        await still.cache.follow()
+        for number, model in enumerate("ab"):
+            still.memory.keep(entry(number, model=model))
+        still.cache._lease._attended -= LEASE_SECONDS
+        async with theirs.write() as connection:
+            await FlushLog(theirs).write(connection, Selector(model="a"))
+        assert still.cache.peek(key(1)) is None
+        assert still.cache.touch(key(1)) is None
+        assert await still.cache.find(key(0)) is None
+        assert await still.cache.find(key(1)) is not None
+        assert still.cache.peek(key(1)) is not None
+        assert other.cache.is_current
+
+
+async def test_flushes_are_followed_once(processes: list[Process]) -> None:
     first, second, _ = processes
     for _ in range(100):
         await first.cache.flush(Selector(model="x"))
-    await second.cache.follow()
     await first.cache.flush(Selector(model="m"))
-    await second.cache.follow()
-    second.memory.keep(entry(1))
-    await second.cache.follow()
-    assert second.memory.peek(key(1)) is not None
+    for process in (first, second):
+        process.memory.keep(entry(1))
+        await process.cache.follow()
+        assert process.memory.peek(key(1)) is not None
 
 
-async def test_a_dry_run_changes_nothing_anywhere(processes: list[Process], clock: Clock) -> None:
+async def test_a_dry_run_changes_nothing_anywhere(processes: list[Process]) -> None:
     first, second, _ = processes
     first.cache.store(entry(1))
     first.cache.remember(entry(2))
     second.memory.keep(entry(1))
-    clock.now += 5
     assert (await first.cache.flush(Selector(all=True), dry_run=True)).entries == 2
     await second.cache.follow()
     assert first.cache.peek(key(1)) is not None
@@ -306,14 +462,17 @@ async def test_what_was_flushed_while_it_was_made_is_not_kept() -> None:
     clock = Clock()
     tier = MemoryTier(10, 10**6, clock)
     cache = Cache(tier, None, log=None, clock=clock, on_fault=lambda tier, kind: None)
-    clock.now += 100
+    before = cache.position()
     await cache.flush(Selector(model="swapped"))
-    begun_before = entry(1, model="swapped", created=clock.now + 5, upstream_seconds=10.0)
-    begun_after = entry(2, model="swapped", created=clock.now + 5, upstream_seconds=1.0)
-    another = entry(3, model="other", created=clock.now + 5, upstream_seconds=10.0)
-    for made in (begun_before, begun_after, another):
-        cache.store(made)
-    assert [made.key for made in tier] == [begun_after.key, another.key]
+    cache.store(entry(1, model="swapped"), before)
+    cache.store(entry(2, model="swapped"), cache.position())
+    cache.store(entry(3, model="other"), before)
+    assert [made.key for made in tier] == [key(2), key(3)]
+    # longer ago than flushes are remembered
+    for _ in range(2000):
+        await cache.flush(Selector(model="nobody's"))
+    cache.store(entry(4, model="other"), before)
+    assert tier.peek(key(4)) is None
 
 
 async def test_what_left_each_tier_is_known_without_asking_the_database(processes: list[Process]) -> None:

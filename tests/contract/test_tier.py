@@ -60,7 +60,7 @@ class BrokenTier:
     async def _fail_later(self, *_: object, **__: object) -> NoReturn:
         raise RuntimeError("broken")
 
-    keep = peek = evictions = _fail
+    keep = peek = forget = evictions = _fail
     get = get_many = put = flush = stats = close = holds = lookup = _fail_later
 
 
@@ -102,8 +102,8 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             yield Subject(sql, sql.drained)
             return
         front = memory if request.param == "stack" else None
-        log = FlushLog(database, time.time)
-        yield Subject(Stack(Cache(front, sql, log=log, clock=time.time, on_fault=Faults())), sql.drained)
+        cache = Cache(front, sql, log=FlushLog(database), clock=time.time, on_fault=Faults())
+        yield Subject(Stack(cache), sql.drained)
 
 
 def fresh(number: int, **fields: object) -> Entry:

@@ -53,6 +53,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         " prompt_tokens, completion_tokens, upstream_seconds, durations, first_tokens, speeds)"
         " VALUES (60, 60, 'chat', 'm', 'hit', 1, 0, 10, 20, 1.5, :bytes, :bytes, :bytes)",
     ),
+    "0005": ("INSERT INTO cache_processes (name, seen, beat) VALUES ('p', 1, 2)",),
 }
 
 

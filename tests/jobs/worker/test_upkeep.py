@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from llmproxy.database.process_id import is_dead, process_id
 from llmproxy.jobs import ending, reading, upkeep
 from llmproxy.jobs.holding import Holding
-from llmproxy.jobs.identity import is_dead, this_worker
 from llmproxy.jobs.job import Claimed, PutOff, Result
 from llmproxy.jobs.patience import Patience
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
@@ -23,7 +23,7 @@ from tests.scripted_upstream import ScriptedUpstream
 def dead_worker() -> str:
     """The name of a worker that was killed."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    place, _, _, rest = this_worker().rsplit(":", 3)
+    place, _, _, rest = process_id().rsplit(":", 3)
     name = f"{place}:{child.pid}:{psutil.Process(child.pid).create_time():.2f}:{rest}"
     assert not is_dead(name)
     child.kill()
@@ -33,7 +33,7 @@ def dead_worker() -> str:
 
 def test_a_worker_is_dead_when_its_process_is() -> None:
     assert is_dead(dead_worker())
-    assert not is_dead(this_worker())
+    assert not is_dead(process_id())
 
 
 @pytest.mark.parametrize("name", ["", "elsewhere", "elsewhere:1:1.0:ab", "a:b:c:d"])
@@ -42,14 +42,14 @@ def test_of_other_machines_nothing_is_known(name: str) -> None:
 
 
 def test_a_process_that_got_the_number_of_a_dead_one_is_another() -> None:
-    place, pid, start, rest = this_worker().rsplit(":", 3)
+    place, pid, start, rest = process_id().rsplit(":", 3)
     assert is_dead(f"{place}:{pid}:{float(start) - 100:.2f}:{rest}")
 
 
 async def test_leases_of_the_dead_are_given_back_at_once(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs:
         job = await submit(jobs, [marker(), marker()])
-        mine, theirs = this_worker(), dead_worker()
+        mine, theirs = process_id(), dead_worker()
         assert len(await jobs.queue.claim(mine, 1, 1000)) == 1
         assert len(await jobs.queue.claim(theirs, 1, 1000)) == 1
         await upkeep.bury(jobs.queue)

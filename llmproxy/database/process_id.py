@@ -1,4 +1,4 @@
-"""Who holds a lease: a name that says which process it is, so that one that died here is not waited for."""
+"""A name for each process that uses a database, by which the others of its machine see whether it still runs."""
 
 import os
 import platform
@@ -12,22 +12,37 @@ import psutil
 _SAME_START_SECONDS = 2.0
 
 
-def this_worker() -> str:
-    """A name of its own for each opening of the workers: ``host:pid:start:random``."""
+def process_id() -> str:
+    """A name of its own for each call: ``host:pid:start:random``."""
     return f"{_place()}:{os.getpid()}:{psutil.Process().create_time():.2f}:{secrets.token_hex(4)}"
 
 
 def is_dead(name: str) -> bool:
-    """Whether the worker is known to be gone: it was a process of this machine that does not run any more."""
+    """Whether the process is known to be gone: it was one of this machine that does not run any more."""
+    if not is_here(name):
+        return False
     try:
-        place, pid, start, _ = name.rsplit(":", 3)
-        if place != _place():
-            return False
+        _, pid, start, _ = name.rsplit(":", 3)
         return abs(psutil.Process(int(pid)).create_time() - float(start)) > _SAME_START_SECONDS
     except psutil.NoSuchProcess:
         return True
     except (ValueError, psutil.Error):
         return False
+
+
+def is_stopped(name: str) -> bool:
+    """Whether the process is known to stand still: it is one of this machine, and was sent SIGSTOP."""
+    if not is_here(name):
+        return False
+    try:
+        return bool(psutil.Process(int(name.rsplit(":", 3)[1])).status() == psutil.STATUS_STOPPED)
+    except (ValueError, IndexError, psutil.Error):
+        return False
+
+
+def is_here(name: str) -> bool:
+    """Whether the process is one of this machine and container."""
+    return name.rsplit(":", 3)[0] == _place()
 
 
 def _place() -> str:

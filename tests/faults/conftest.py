@@ -1,0 +1,5 @@
+"""Databases."""
+
+from tests.databases import postgres
+
+__all__ = ["postgres"]

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from llmproxy.jobs import ending, reading
 from llmproxy.jobs.job import Item, Job
@@ -23,19 +23,19 @@ _LONGEST_ID = 100
 Word = TypeVar("Word", JobKind, JobStatus)
 
 
-def routes() -> list[BaseRoute]:
-    """Below ``/admin``, where there are jobs."""
+def routes() -> list[Route]:
+    """The operator's URLs of jobs."""
     return [
-        Route("/jobs", jobs, methods=["GET"], name="admin-jobs"),
-        Route("/jobs/{id}", job, methods=["GET"], name="admin-job"),
-        Route("/jobs/{id}/cancel", cancel, methods=["POST"], name="admin-job-cancel"),
-        Route("/jobs/{id}/retry", retry, methods=["POST"], name="admin-job-retry"),
+        Route("/admin/jobs", jobs, methods=["GET"], name="admin-jobs"),
+        Route("/admin/jobs/{id}", job, methods=["GET"], name="admin-job"),
+        Route("/admin/jobs/{id}/cancel", cancel, methods=["POST"], name="admin-job-cancel"),
+        Route("/admin/jobs/{id}/retry", retry, methods=["POST"], name="admin-job-retry"),
     ]
 
 
-def routes_switched_off() -> list[BaseRoute]:
+def routes_switched_off() -> list[Route]:
     """The same URLs where there are no jobs."""
-    paths = ("/jobs", "/jobs/{id:path}")
+    paths = ("/admin/jobs", "/admin/jobs/{id:path}")
     return [Route(path, switched_off, methods=["GET", "POST"], name="admin-jobs") for path in paths]
 
 

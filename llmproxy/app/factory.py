@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp
 
-from llmproxy.app.routes import Dispatch
+from llmproxy.app.routes import route_table
 from llmproxy.app.state import AppState, WithState
 from llmproxy.ingress.stack import surround
 
@@ -10,5 +10,5 @@ from llmproxy.ingress.stack import surround
 def create_app(state: AppState) -> ASGIApp:
     """Routes, surrounded by the layers of ``ingress``, with the rooms in reach."""
     count, tracer = state.accounts.ledger.add, state.rooms.tracer
-    app = surround(Dispatch(state.settings), state.settings, state.ids, count, state.in_flight, tracer)
+    app = surround(route_table(state.settings), state.settings, state.ids, count, state.in_flight, tracer)
     return WithState(app, state)

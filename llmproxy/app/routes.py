@@ -1,14 +1,12 @@
-"""Every URL on one screen. What is not here is passed through to the upstream."""
+"""Every URL on one screen, and who may use it. What is not here is passed through to the upstream for callers."""
 
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.routing import Match, Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from llmproxy.admin.guard import Guard
-from llmproxy.admin.routes import routes as admin_routes
+from llmproxy.admin.routes import route_groups as admin_groups
 from llmproxy.app import health, standing
 from llmproxy.config.settings import Settings
+from llmproxy.ingress.routing import AccessLevel, RouteGroup, RouteTable
 from llmproxy.jobs.chats.endpoint import ChatsEndpoint
 from llmproxy.jobs.responses.endpoint import ResponsesEndpoint
 from llmproxy.jobs.routes import routes as job_routes
@@ -18,47 +16,41 @@ from llmproxy.proxy.relay import Relay
 from llmproxy.wire.endpoints import BY_PATH
 
 
-class Dispatch:
-    """Pure ASGI. Cached endpoints are found by their path alone, ahead of the router and its regular expressions."""
+def route_table(settings: Settings) -> RouteTable:
+    """The routes that these settings switch on."""
+    return RouteTable(
+        [
+            RouteGroup(
+                AccessLevel.CALLER,
+                [
+                    Route("/v1/models", Models()),
+                    Route("/v1/models/{id:path}", Models()),
+                    *(job_routes() if settings.jobs else ()),
+                ],
+            ),
+            RouteGroup(
+                AccessLevel.OPEN,
+                [
+                    Route("/health", health.health, methods=["GET"]),
+                    Route("/ready", health.ready, methods=["GET"]),
+                    Route("/metrics", health.metrics, methods=["GET"]),
+                ],
+            ),
+            RouteGroup(
+                AccessLevel.OPERATOR, [Route("/api/health", standing.standing, methods=["GET"], name="api-health")]
+            ),
+            *admin_groups(settings),
+        ],
+        posts=_cached(settings),
+        fallback=Relay(),
+    )
 
-    def __init__(self, settings: Settings) -> None:
-        self._cached: dict[str, ASGIApp] = {path: CachedEndpoint(row) for path, row in BY_PATH.items()}
-        if settings.jobs:
-            self._cached |= {path: ResponsesEndpoint(BY_PATH[path]) for path in BY_PATH if path.endswith("/responses")}
-        if settings.jobs and settings.store_answers:
-            self._cached |= {path: ChatsEndpoint(row) for path, row in BY_PATH.items() if row.name == "chat"}
-        guard = [Middleware(Guard, settings=settings)]
-        self._router = Router(
-            [
-                Route("/v1/models", Models()),
-                Route("/v1/models/{id:path}", Models()),
-                Route("/health", health.health, methods=["GET"]),
-                Route("/ready", health.ready, methods=["GET"]),
-                Route("/metrics", health.metrics, methods=["GET"]),
-                *(job_routes() if settings.jobs else ()),
-                Route("/api/health", standing.standing, methods=["GET"], name="api-health", middleware=guard),
-                *admin_routes(settings),
-            ],
-            redirect_slashes=False,
-            default=Relay(),
-        )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoint = self._cached.get(scope["path"]) if scope["method"] == "POST" else None
-        # another method on a cached path is another matter: GET /v1/chat/completions lists stored ones
-        if endpoint is not None:
-            await endpoint(scope, receive, send)
-            return
-        try:
-            await self._router(scope, receive, send)
-        except HTTPException as error:
-            if error.status_code != 405 or not (allowed := self._allowed(scope)):
-                raise
-            raise HTTPException(405, headers={"Allow": ", ".join(allowed)}) from None
-
-    def _allowed(self, scope: Scope) -> list[str]:
-        """What all routes of the path allow together (RFC 9110 section 15.5.6): Starlette tells the first one's."""
-        here = (
-            each for each in self._router.routes if isinstance(each, Route) and each.matches(scope)[0] != Match.NONE
-        )
-        return sorted({method for route in here for method in route.methods or ()})
+def _cached(settings: Settings) -> dict[str, ASGIApp]:
+    """The cached endpoints. Another method on such a path is another matter: GET /v1/chat/completions lists."""
+    cached: dict[str, ASGIApp] = {path: CachedEndpoint(row) for path, row in BY_PATH.items()}
+    if settings.jobs:
+        cached |= {path: ResponsesEndpoint(BY_PATH[path]) for path in BY_PATH if path.endswith("/responses")}
+    if settings.jobs and settings.store_answers:
+        cached |= {path: ChatsEndpoint(row) for path, row in BY_PATH.items() if row.name == "chat"}
+    return cached

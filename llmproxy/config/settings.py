@@ -9,10 +9,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from llmproxy.config.values import (
     INSTRUCTIONS,
+    ApiKeys,
     BaseUrls,
     Instructions,
     Patterns,
-    Secrets,
+    Secret,
     SigningSecret,
     WebAddress,
     Words,
@@ -82,10 +83,8 @@ class Settings(BaseSettings):
         (), description="Host names, beside loopback ones, that requests may be addressed to. `*` allows all."
     )
     cors_origins: Words = Field((), description="Origins of web pages that may call the proxy from a browser.")
-    admin_token: SecretStr | None = Field(
-        None, description="Bearer token for `/admin/*` and the statistics under `/api/*`."
-    )
-    api_keys: Secrets = Field(
+    admin_token: Secret = Field(None, description="Bearer token for `/admin/*` and the statistics under `/api/*`.")
+    api_keys: ApiKeys = Field(
         (), description="Keys that callers must present, each `name:key` or just the key. None: no key is asked for."
     )
     max_in_flight: int = Field(1024, ge=1, description="Requests in work at once; beyond it 429 with `retry-after`.")
@@ -95,7 +94,7 @@ class Settings(BaseSettings):
 
     # Upstream
     upstream: BaseUrls = Field((), description="Base URLs of model servers. Unset: the usual local ports are probed.")
-    upstream_api_key: SecretStr | None = Field(
+    upstream_api_key: Secret = Field(
         None, description="Key sent upstream. Unset: the caller's own is forwarded, unless the proxy has API keys."
     )
     upstream_stream: UpstreamStream = Field(
@@ -262,3 +261,8 @@ class Settings(BaseSettings):
     def by_key(self) -> bool:
         """Whether cached answers are separated by caller."""
         return self.cache_scope is CacheScope.KEY or (self.cache_scope is CacheScope.AUTO and bool(self.api_keys))
+
+    @property
+    def forwards_credentials(self) -> bool:
+        """Whether what callers present is sent on to the upstream."""
+        return self.upstream_api_key is None and not self.api_keys

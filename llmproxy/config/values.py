@@ -3,6 +3,7 @@
 import json
 import re
 from base64 import b64decode
+from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
@@ -18,6 +19,9 @@ INSTRUCTIONS = {
     "translate": "Translate the text that the user gives into English, or into the language that the user names. "
     "Answer with the translation alone.",
 }
+
+#: what arrives in a header as it was sent: blanks around it would not
+_SENDABLE = re.compile("[!-~]([ -~]*[!-~])?")
 
 
 def _parted(value: Any) -> Any:
@@ -70,6 +74,8 @@ def _with_the_usual(value: Any) -> Any:
 
 def _decodable(value: SecretStr | None) -> SecretStr | None:
     secret = value.get_secret_value() if value is not None else ""
+    if value is not None and not secret.strip():
+        raise ValueError("it is blank: anybody could sign with it")
     if secret.startswith("whsec_"):
         try:
             b64decode(secret.removeprefix("whsec_"), validate=True)
@@ -78,11 +84,49 @@ def _decodable(value: SecretStr | None) -> SecretStr | None:
     return value
 
 
+def parse_api_key(text: str) -> tuple[str, str]:
+    """Name and secret of ``name:secret``. A secret alone is named by its hash."""
+    name, colon, secret = text.partition(":")
+    return (name, secret) if colon else (sha256(text.encode()).hexdigest()[:8], text)
+
+
+def _listed_keys(value: Any) -> Any:
+    # an empty word is not left out as in other lists: it is a variable that was never set
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _telling_apart(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """No message shows any of the texts: in a wrong one, every part may be the secret."""
+    names: set[str] = set()
+    secrets: set[str] = set()
+    for number, key in enumerate(value, 1):
+        name, secret = parse_api_key(key.get_secret_value())
+        if not secret.strip():
+            raise ValueError(f"key {number} is empty; each is `name:key` or just the key")
+        if not name.strip() or not name.isprintable():
+            raise ValueError(f"key {number} has no printable name before its colon; each is `name:key` or just the key")
+        if not _SENDABLE.fullmatch(secret):
+            raise ValueError(f"key {number} cannot be sent: only ASCII is allowed, without blanks around it")
+        if name.strip() in names or secret in secrets:
+            raise ValueError(f"key {number} has the name or the secret of one before it")
+        names.add(name.strip())
+        secrets.add(secret)
+    return value
+
+
+def _sendable(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and not _SENDABLE.fullmatch(value.get_secret_value()):
+        raise ValueError("ASCII characters are wanted, without blanks around them")
+    return value
+
+
 #: in a setting's metadata: its words are regular expressions, and are not parted at commas
 REGULAR = "regular expressions"
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parted)]
-Secrets = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_parted)]
+ApiKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed_keys), AfterValidator(_telling_apart)]
+#: what is sent in a header; none where it is not given
+Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
 #: with or without ``/v1``; kept without
 BaseUrls = Annotated[Words, AfterValidator(_bases)]
 #: of a web server; empty for none

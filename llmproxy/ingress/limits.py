@@ -5,7 +5,7 @@ from collections import Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.config.settings import Settings
-from llmproxy.ingress.paths import is_open
+from llmproxy.ingress.routing import RESOLVED, AccessLevel
 from llmproxy.wire.errors import TooMany
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import Phase
@@ -24,7 +24,7 @@ class Limits:
         self._each: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_open(scope["path"]):
+        if scope["type"] != "http" or scope[RESOLVED].access is AccessLevel.OPEN:
             await self._app(scope, receive, send)
             return
         exchange: Exchange = scope[EXCHANGE]

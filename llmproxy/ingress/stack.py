@@ -12,29 +12,31 @@ from llmproxy.ingress.identify import Identify
 from llmproxy.ingress.limits import Limits
 from llmproxy.ingress.origin import Origin
 from llmproxy.ingress.request_id import RequestId
+from llmproxy.ingress.routing import RouteTable
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.ids import RequestIds
 from llmproxy.wire.trace import Tracer
 
 
 def surround(
-    app: ASGIApp,
+    routes: RouteTable,
     settings: Settings,
     ids: RequestIds,
     count: Callable[[Exchange], None],
     in_flight: InFlight,
     tracer: Tracer | None,
 ) -> ASGIApp:
-    """The application with every layer around it."""
+    """The routes with every layer around them."""
     layers: list[Callable[[ASGIApp], ASGIApp]] = [
         lambda inner: RequestId(inner, ids, tracer),  # name
         lambda inner: Access(inner, count, in_flight),  # watch; at the end record, count
         Errors,  # guard
         lambda inner: Origin(inner, settings),
         *(_cross_origin(settings) if settings.cors_origins else ()),
-        lambda inner: Identify(inner, settings),  # identify
+        lambda inner: Identify(inner, settings, routes),  # identify
         lambda inner: Limits(inner, settings),  # limit
     ]
+    app: ASGIApp = routes
     for layer in reversed(layers):
         app = layer(app)
     return app

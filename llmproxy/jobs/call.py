@@ -20,6 +20,7 @@ from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.understand import understand
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.canonical import parse
+from llmproxy.wire.credentials import fingerprint
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamError, UpstreamStatus
 from llmproxy.wire.exchange import Caller, Exchange
@@ -114,13 +115,20 @@ class Call:
 def exchange_for(item: Claimed, rooms: JobRooms) -> Exchange:
     """The notebook of one of a job's calls."""
     job, tracer, now = item.job, rooms.proxy.tracer, time.time()
+    settings = rooms.proxy.settings
     return Exchange(
         rooms.ids.next(),
         "POST",
         job.path,
         perf_counter(),
         now,
-        caller=Caller(job.caller, job.scope),
+        caller=Caller(
+            job.caller,
+            scope=job.scope if settings.by_key else "",
+            owner=job.scope,
+            # a job keeps no secret: its calls go upstream without one
+            credential=fingerprint(()) if settings.forwards_credentials else "",
+        ),
         session=job.session,
         user=job.user_name,
         trace=None if tracer is None else tracer.begin(job.headers, now),

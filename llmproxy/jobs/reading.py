@@ -36,11 +36,7 @@ class Wanted:
 
 async def job(store: Store, id: str, kind: JobKind | None = None, scope: str | None = "") -> Job | None:
     """The job, None where there is none of this kind in this scope; ``scope`` None sees all of them."""
-    query = select(jobs).where(jobs.c.id == id)
-    if kind is not None:
-        query = query.where(jobs.c.kind == kind)
-    if scope is not None:
-        query = query.where(jobs.c.scope == scope)
+    query = _visible(select(jobs).where(jobs.c.id == id), kind, scope)
 
     async def work(connection: AsyncConnection) -> Job | None:
         row = (await connection.execute(query)).mappings().first()
@@ -53,7 +49,9 @@ async def page(store: Store, wanted: Wanted) -> tuple[list[Job], bool]:
     """The jobs, and whether there are more. An ``after`` that is not known ends the list."""
     query = _filtered(select(jobs), wanted)
     if wanted.after is not None:
-        at = select(jobs.c.created_at).where(jobs.c.id == wanted.after).scalar_subquery()
+        # of another's job not even the age is told
+        theirs = select(jobs.c.created_at).where(jobs.c.id == wanted.after)
+        at = _visible(theirs, wanted.kind, wanted.scope).scalar_subquery()
         here, last = tuple_(jobs.c.created_at, jobs.c.id), tuple_(at, literal(wanted.after))
         query = query.where(here < last if wanted.newest_first else here > last)
     order = (jobs.c.created_at, jobs.c.id)
@@ -128,15 +126,19 @@ async def backlog(store: Store) -> Backlog:
 
 
 def _filtered(query: Select[Any], wanted: Wanted) -> Select[Any]:
-    if wanted.kind is not None:
-        query = query.where(jobs.c.kind == wanted.kind)
-    if wanted.scope is not None:
-        query = query.where(jobs.c.scope == wanted.scope)
+    query = _visible(query, wanted.kind, wanted.scope)
     if wanted.status is not None:
         query = query.where(jobs.c.status == wanted.status)
     if wanted.user is not None:
         query = query.where(jobs.c.user_name == wanted.user)
     return query
+
+
+def _visible(query: Select[Any], kind: JobKind | None, scope: str | None) -> Select[Any]:
+    """None stands for every kind, and for everybody's."""
+    if kind is not None:
+        query = query.where(jobs.c.kind == kind)
+    return query if scope is None else query.where(jobs.c.scope == scope)
 
 
 def _items(job_id: str) -> Select[Any]:

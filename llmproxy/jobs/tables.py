@@ -30,6 +30,7 @@ jobs = Table(
     Column("status", Text, nullable=False),
     # what the status will be once the last step is done; "" while that is open
     _text("ending"),
+    # whose it is, here and below: wire.exchange.Caller.owner
     _text("scope"),
     _text("caller"),
     _text("user_name"),

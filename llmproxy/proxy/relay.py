@@ -15,12 +15,15 @@ from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import forwarded, relayed
 from llmproxy.upstream.target import Call, Reply
 from llmproxy.wire.cache_status import forward_headers
-from llmproxy.wire.errors import NotImplementedHere, ProxyError, UpstreamError
+from llmproxy.wire.errors import MethodNotAllowed, NotImplementedHere, ProxyError, UpstreamError
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
 _ERROR_BYTES = 1024 * 1024
 _NOT_MODIFIED = 304
+#: TRACE would tell the caller what the upstream gets, its key with it; CONNECT asks for a tunnel
+_NOT_RELAYED = frozenset({"CONNECT", "TRACE"})
+_RELAYED = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 
 class Relay:
@@ -29,6 +32,8 @@ class Relay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         rooms: Rooms = scope["state"]["rooms"]
         exchange: Exchange = scope[EXCHANGE]
+        if scope["method"] in _NOT_RELAYED:
+            raise MethodNotAllowed(f"{scope['method']} is not passed on.", headers=((b"allow", _RELAYED),))
         exchange.cache, exchange.reason = CacheStatus.BYPASS, Reason.PASS_THROUGH
         if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"]):
             raise NotImplementedHere("WebSocket connections are not supported here.")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.target import HeaderList
+from llmproxy.wire.credentials import CREDENTIALS
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.trace import Trace
 
@@ -47,7 +48,6 @@ _NOT_FORWARDED = frozenset(
 )
 _OUR_OWN = b"x-llmproxy-"
 _FRAMING = frozenset({b"content-encoding", b"content-length"})
-_CREDENTIALS = frozenset({b"api-key", b"authorization", b"x-api-key"})
 
 #: The proxy's server and its CORS rules speak for themselves.
 _NOT_RELAYED = frozenset({b"date", b"server"})
@@ -84,8 +84,8 @@ def forwarded(
     if reframed:
         dropped |= _FRAMING
     key = settings.upstream_api_key
-    if key is not None or settings.api_keys:
-        dropped |= _CREDENTIALS
+    if not settings.forwards_credentials:
+        dropped |= CREDENTIALS
     sent = [header for header in headers if header[0] not in dropped and not header[0].startswith(_OUR_OWN)]
     sent.append((b"accept-encoding", b"identity"))
     sent.append((b"via", _via(headers)))

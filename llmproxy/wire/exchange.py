@@ -9,10 +9,16 @@ from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. ``scope`` separates cached answers: "" is the shared scope. The secret itself is never kept."""
+    """Who asks. The secret itself is never kept."""
 
+    #: of the API key
     name: str = ""
+    #: separates cached answers; "" is the shared scope
     scope: str = ""
+    #: whose files, jobs and stored answers theirs are, whatever the cache shares; "" where callers are not told apart
+    owner: str = ""
+    #: fingerprint of the credentials that are forwarded to the upstream; "" where none ever is
+    credential: str = ""
 
 
 @dataclass(frozen=True, slots=True)

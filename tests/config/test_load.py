@@ -1,5 +1,6 @@
 """Layers, names, and the one line that a bad setting stops the start with."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,66 @@ def test_secrets_never_show() -> None:
     assert "http://" in line
     loaded = load({}, {"LLMPROXY_ADMIN_TOKEN": "s3cret"})
     assert "s3cret" not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "alice:,bob:kb",
+        "alice: ,bob:kb",
+        "alice:ka,bob:",
+        ":ka",
+        " :ka",
+        ":",
+        ",",
+        " ",
+        "ka,",
+        ",ka",
+        "alice:ka,,bob:kb",
+        "alice:ka,alice:kb",
+        "alice:ka,bob:ka",
+        "ka,ka",
+        "alice:ka,ka",
+        "alice: ka",
+        "alice:k\ta",
+        "alice:k\na",
+        "alice:k\u00e9",
+        "alice:k\u200b",
+        "al\nice:ka",
+    ],
+)
+def test_keys_that_would_let_others_in_stop_the_start(keys: str) -> None:
+    line = refusal(env={"LLMPROXY_API_KEYS": keys})
+    assert line.startswith("api_keys = (hidden) (environment LLMPROXY_API_KEYS): key ")
+    assert "\n" not in line
+    assert not {"ka", "kb"} & {*re.findall("k[ab]", line)}
+
+
+@pytest.mark.parametrize("key", ["alice:", "", " ", ":", "alice: ka"])
+def test_keys_of_a_file_are_held_to_the_same(key: str) -> None:
+    Path("llmproxy.toml").write_text(f"api_keys = ['bob:kb', '{key}']")
+    assert refusal().startswith("api_keys = (hidden) (llmproxy.toml): key 2 ")
+
+
+def test_keys_may_hold_all_that_a_header_can_say() -> None:
+    keys = load({}, {"LLMPROXY_API_KEYS": "alice:sk-a:b/c+d==, bob smith:~!#, sk-alone"}).settings.api_keys
+    assert [key.get_secret_value() for key in keys] == ["alice:sk-a:b/c+d==", "bob smith:~!#", "sk-alone"]
+
+
+@pytest.mark.parametrize("name", ["admin_token", "upstream_api_key", "webhook_secret"])
+@pytest.mark.parametrize("value", [" ", "\t", "\n", "\u00a0"])
+def test_a_blank_secret_is_none(name: str, value: str) -> None:
+    assert refusal(env={f"LLMPROXY_{name.upper()}": value}).startswith(f"{name} = (hidden) ")
+    Path("llmproxy.toml").write_text(f"{name} = ''")
+    assert refusal().startswith(f"{name} = (hidden) (llmproxy.toml): ")
+
+
+@pytest.mark.parametrize("name", ["admin_token", "upstream_api_key"])
+@pytest.mark.parametrize("value", [" s3cret", "s3cret\n", "s3cr\u00e9t"])
+def test_what_no_header_can_say_is_no_secret(name: str, value: str) -> None:
+    line = refusal(env={f"LLMPROXY_{name.upper()}": value})
+    assert line.startswith(f"{name} = (hidden) ")
+    assert "s3" not in line
 
 
 def test_types_that_flags_carry_are_kept() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from llmproxy.wire.errors import NotFound
 
@@ -56,7 +56,7 @@ def read(folder: Path = FOLDER) -> dict[str, Asset]:
     }
 
 
-def routes() -> list[BaseRoute]:
+def routes() -> list[Route]:
     """``/ui`` and all below it."""
     assets = read()
 

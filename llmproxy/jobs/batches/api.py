@@ -49,12 +49,12 @@ create = Create()
 
 async def _submitted(asked: AskedBatch, headers: Headers, exchange: Exchange, rooms: JobRooms) -> Job:
     wishes = directives(headers)
-    file = await _input_file(asked.input_file_id, exchange.caller.scope, rooms)
+    file = await _input_file(asked.input_file_id, exchange.caller.owner, rooms)
     detail = Detail(asked.input_file_id, file.id if file else None, asked.metadata, asked.output_seconds)
     new = NewJob(
         JobKind.BATCH,
         asked.endpoint,
-        scope=exchange.caller.scope,
+        scope=exchange.caller.owner,
         caller=exchange.caller.name,
         user=wishes.user,
         session=wishes.session,
@@ -81,7 +81,7 @@ async def batches(request: Request) -> Response:
     after = request.query_params.get("after")
     if after is not None and not _ID.fullmatch(after):
         raise BadRequest(f"Invalid 'after': {after[:100]!r} is no id of a batch.", code="invalid_value", param="after")
-    scope = exchange_of(request).caller.scope
+    scope = exchange_of(request).caller.owner
     wanted = Wanted(kind=JobKind.BATCH, scope=scope, after=after, limit=asked_limit(request.query_params))
     found, more = await reading.page(rooms_of(request).store, wanted)
     return page([document(job) for job in found], more=more)
@@ -108,7 +108,7 @@ async def cancel(request: Request) -> Response:
 
 async def _found(request: Request) -> Job:
     """The batch that the path names. Raises ``NotFound``, also for one of another caller's scope."""
-    id, scope = request.path_params["id"], exchange_of(request).caller.scope
+    id, scope = request.path_params["id"], exchange_of(request).caller.owner
     job = await reading.job(rooms_of(request).store, id, JobKind.BATCH, scope) if _ID.fullmatch(id) else None
     if job is None:
         raise _unknown(id)

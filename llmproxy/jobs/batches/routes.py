@@ -1,11 +1,11 @@
 """The URLs of batches, with and without ``/v1``."""
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from llmproxy.jobs.batches import api
 
 
-def routes() -> list[BaseRoute]:
+def routes() -> list[Route]:
     return [
         route
         for prefix in ("/v1", "")

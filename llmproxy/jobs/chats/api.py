@@ -26,7 +26,7 @@ _LONGEST_BODY = 256 * 1024
 
 async def listing(request: Request) -> Response:
     """``GET /v1/chat/completions?model=&metadata[name]=&after=&limit=&order=``, oldest first unless told otherwise."""
-    wanted = asked_list(request.query_params, exchange_of(request).caller.scope)
+    wanted = asked_list(request.query_params, exchange_of(request).caller.owner)
     answers, more = await rooms_of(request).answers.page(wanted)
     return page([document_of(answer) for answer in answers], more=more)
 
@@ -75,7 +75,7 @@ async def messages(request: Request) -> Response:
 
 async def _found(connection: HTTPConnection) -> Answer:
     """Raises ``NotFound`` for an id that is none of this caller's."""
-    id, scope = connection.path_params["id"], exchange_of(connection).caller.scope
+    id, scope = connection.path_params["id"], exchange_of(connection).caller.owner
     answer = None
     # what could be no id goes no further: not every database takes every text
     if ChatId.read(id) is not None:

@@ -85,7 +85,7 @@ class Keeping:
             Answer(
                 id=self._id.text,
                 kind=AnswerKind.CHAT,
-                scope=exchange.caller.scope,
+                scope=exchange.caller.owner,
                 model=draft.model,
                 created_at=self._id.time,
                 request=canonical(self._body, {"messages"}),

@@ -1,6 +1,6 @@
 """The URLs of stored chat completions, with ``/v1`` and without."""
 
-from starlette.routing import BaseRoute, Match
+from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from llmproxy.jobs.chats import api
@@ -18,7 +18,7 @@ class _Ours(Exact):
         return (match, found) if ours else (Match.NONE, {})
 
 
-def routes() -> list[BaseRoute]:
+def routes() -> list[Route]:
     """``POST`` on the bare path is ``endpoint.ChatsEndpoint``, which is mounted ahead of the router."""
     return [
         route

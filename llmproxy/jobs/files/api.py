@@ -43,7 +43,7 @@ async def listing(request: Request) -> Response:
     found: list[File] = []
     more = False
     if asked.after is None or NAME.fullmatch(asked.after):
-        scope = exchange_of(request).caller.scope
+        scope = exchange_of(request).caller.owner
         wanted = Wanted(scope, asked.purpose, asked.after, asked.limit, asked.newest_first)
         found, more = await store.page(rooms.store, wanted, rooms.queue.clock())
     return page([document(file) for file in found], more=more)
@@ -62,7 +62,7 @@ async def content(request: Request) -> Download:
 async def delete(request: Request) -> Response:
     """``DELETE /v1/files/{id}``. A batch that has not read it yet still can."""
     rooms, id = rooms_of(request), _id(request)
-    mine = store.of_caller(id, exchange_of(request).caller.scope, rooms.queue.clock())
+    mine = store.of_caller(id, exchange_of(request).caller.owner, rooms.queue.clock())
     deleted, needed = await store.remove(rooms.store, mine, 1)
     if not deleted:
         raise NoSuchFile(id)
@@ -73,7 +73,7 @@ async def delete(request: Request) -> Response:
 
 async def _file(request: Request) -> File:
     rooms, id = rooms_of(request), _id(request)
-    file = await store.get(rooms.store, id, exchange_of(request).caller.scope, rooms.queue.clock())
+    file = await store.get(rooms.store, id, exchange_of(request).caller.owner, rooms.queue.clock())
     if file is None:
         raise NoSuchFile(id)
     return file

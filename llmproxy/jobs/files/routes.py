@@ -1,12 +1,12 @@
 """The URLs of files, with ``/v1`` and without."""
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from llmproxy.jobs.files import api
 
 
-def routes() -> list[BaseRoute]:
-    made: list[BaseRoute] = []
+def routes() -> list[Route]:
+    made: list[Route] = []
     for base in ("/v1/files", "/files"):
         made += [
             Route(base, api.Create(), methods=["POST"], name="files-create"),

@@ -52,7 +52,7 @@ async def upload(request: Request) -> File:
     now = rooms.queue.clock()
     file = File(
         id=id,
-        scope=exchange_of(request).caller.scope,
+        scope=exchange_of(request).caller.owner,
         purpose=purpose,
         filename=form.filename or "",
         bytes=written.size,

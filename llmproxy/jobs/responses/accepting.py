@@ -57,7 +57,7 @@ def _job(rooms: JobRooms, exchange: Exchange, request: ResponsesRequest, draft: 
         JobKind.RESPONSE,
         exchange.path,
         model=_stored(draft.model),
-        scope=exchange.caller.scope,
+        scope=exchange.caller.owner,
         caller=exchange.caller.name,
         user=_stored(wishes.user or draft.user or exchange.user),
         session=wishes.session or exchange.session,

@@ -86,7 +86,7 @@ async def _found(connection: HTTPConnection) -> Answer:
     id = connection.path_params["id"]
     answer = None
     if is_id(id):
-        scope = exchange_of(connection).caller.scope
+        scope = exchange_of(connection).caller.owner
         answer = await rooms_of(connection).answers.find(id, AnswerKind.RESPONSE, scope)
     if answer is None:
         raise NotFound(f"Response with id '{id[:100]}' not found.")

@@ -76,7 +76,7 @@ async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, 
     """The body for the model server, the conversation so far in it."""
     items = []
     if request.previous_id is not None:
-        items = await before(rooms.answers, request.previous_id, exchange.caller.scope)
+        items = await before(rooms.answers, request.previous_id, exchange.caller.owner)
     body = request.effective(raw, items)
     limit = rooms.proxy.settings.max_body_bytes
     if len(body) > limit:
@@ -129,7 +129,7 @@ def _keep(request: ResponsesRequest, asked: Asked, exchange: Exchange, rooms: Jo
         Answer(
             id=document["id"],
             kind=AnswerKind.RESPONSE,
-            scope=exchange.caller.scope,
+            scope=exchange.caller.owner,
             model=asked.draft.model,
             created_at=time.time(),
             request=request.beside_input(),

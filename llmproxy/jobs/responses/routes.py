@@ -1,12 +1,12 @@
 """The URLs of Responses by their ids, with ``/v1`` and without."""
 
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 
 from llmproxy.jobs.exact import Exact
 from llmproxy.jobs.responses import api
 
 
-def routes() -> list[BaseRoute]:
+def routes() -> list[Route]:
     """``POST`` on the bare path is ``endpoint.ResponsesEndpoint``, which is mounted ahead of the router."""
     return [
         route

@@ -35,7 +35,7 @@ async def tasks(request: Request) -> Response:
         raise BadRequest("'cursor' must be the 'next' of the page before.", param="cursor")
     wanted = Wanted(
         kind=JobKind.TASK,
-        scope=exchange_of(request).caller.scope,
+        scope=exchange_of(request).caller.owner,
         status=JobStatus(status) if status is not None else None,
         user=user,
         after=cursor,
@@ -67,7 +67,7 @@ async def cancel(request: Request) -> Response:
 
 async def found(connection: HTTPConnection) -> Job:
     """The task that the path names. Raises ``NotFound``, also for one of another caller's scope."""
-    id, scope = connection.path_params["id"], exchange_of(connection).caller.scope
+    id, scope = connection.path_params["id"], exchange_of(connection).caller.owner
     job = await reading.job(rooms_of(connection).store, id, JobKind.TASK, scope) if _ID.fullmatch(id) else None
     if job is None:
         raise _unknown(id)

@@ -94,7 +94,7 @@ async def _submitted(order: Order, headers: Headers, exchange: Exchange, rooms: 
         JobKind.TASK,
         PATH,
         model=model,
-        scope=exchange.caller.scope,
+        scope=exchange.caller.owner,
         caller=exchange.caller.name,
         user=wishes.user or order.user,
         session=wishes.session or order.session,

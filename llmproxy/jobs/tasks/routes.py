@@ -1,13 +1,13 @@
 """The URLs of tasks."""
 
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from llmproxy.jobs.tasks import api
 from llmproxy.jobs.tasks.completions import many_prompts, one_prompt
 from llmproxy.jobs.tasks.events import events
 
 
-def routes() -> list[BaseRoute]:
+def routes() -> list[Route]:
     return [
         Route("/api/completions", one_prompt, methods=["POST"], name="task-completions"),
         Route("/api/completions/batch", many_prompts, methods=["POST"], name="task-batch"),

@@ -33,7 +33,7 @@ check: $(VENV)/dev.stamp ## lint, format, types, imports, rendered pages
 	$(BIN)/mypy
 	$(BIN)/mypy -p deploy.grafana
 	$(BIN)/lint-imports
-	$(BIN)/python docs/render.py --check
+	$(BIN)/python -m docs.render --check
 	$(BIN)/python -m deploy.grafana.build --check
 
 soak: $(VENV)/dev.stamp ## kill the server again and again, and share a queue among workers; minutes
@@ -48,7 +48,7 @@ load: $(VENV)/dev.stamp ## put load on the running proxy at HOST; ARGS goes to l
 	$(BIN)/locust --headless --only-summary -H $(HOST) $(ARGS)
 
 docs: $(VENV)/dev.stamp ## write the pages that are made from the program
-	$(BIN)/python docs/render.py
+	$(BIN)/python -m docs.render
 	$(BIN)/python -m deploy.grafana.build
 
 clean: ## remove what was built, the environment included; data/ stays

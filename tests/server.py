@@ -17,10 +17,7 @@ import psutil
 
 PATIENCE = 30.0
 #: settings that also work without the prefix; a developer's own must not reach a test's server
-BARE = (
-    *("CACHE_MAX_SIZE", "CACHE_TTL_HOURS", "DATABASE_PATH", "DATABASE_URL", "REDIS_URL", "TASK_QUEUE_WORKERS"),
-    "PROMETHEUS_MULTIPROC_DIR",
-)
+BARE = (*("CACHE_MAX_SIZE", "CACHE_TTL_HOURS", "DATABASE_PATH", "DATABASE_URL", "REDIS_URL", "TASK_QUEUE_WORKERS"),)
 _LISTENING = re.compile(r"listening on http://([^:\s]+):(\d+)")
 
 

@@ -29,7 +29,6 @@ from llmproxy.jobs.opening import open_jobs
 from llmproxy.jobs.rooms import JobRooms
 from llmproxy.observe.access import AccessLog
 from llmproxy.observe.metrics import Metrics
-from llmproxy.observe.processes.sharing import shown_together
 from llmproxy.observe.rates import Rates
 from llmproxy.observe.telemetry import open_telemetry
 from llmproxy.proxy.answer import Outcome
@@ -52,7 +51,6 @@ async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[App
     """Database, cache, history, upstreams, flights, jobs; at the end whatever waits is written."""
     metrics, rates = Metrics(__version__), Rates()
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(shown_together(settings.prometheus_multiproc_dir, metrics))
         database = await stack.enter_async_context(await _usable(settings.database))
         watch = await stack.enter_async_context(open_watch(database, metrics, settings.shutdown_seconds))
         # before the cache and the history, so that these are written before a collector is waited for
@@ -118,11 +116,6 @@ def _show(state: AppState) -> None:
         for name, stats in (await rooms.cache.stats()).items():
             metrics.show_tier(name, stats.entries, stats.bytes, stats.evictions)
 
-    async def memory() -> None:
-        if rooms.cache.memory is not None:
-            stats = await rooms.cache.memory.stats()
-            metrics.show_tier(MemoryTier.name, stats.entries, stats.bytes, stats.evictions)
-
     async def others() -> None:
         for tier, evictions in rooms.cache.evictions().items():
             metrics.show_evictions(tier, evictions)
@@ -135,10 +128,8 @@ def _show(state: AppState) -> None:
     async def database() -> None:
         metrics.show_database(await state.database.size())
 
-    for part, refresh in (("ledger", settle), ("tiers", tiers), ("database", database)):
+    for part, refresh in (("ledger", settle), ("tiers", tiers), ("database", database), ("others", others)):
         metrics.on_scrape(part, refresh)
-    for part, refresh in (("memory", memory), ("others", others)):
-        metrics.on_scrape(part, refresh, local=True)
     limits, together = _limits(state.settings)
     metrics.show_limits(limits, together)
     metrics.expect(limits, Fault, FAILURES)

@@ -36,7 +36,7 @@ def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    listener = _bind(settings)
+    listener = bind(settings.host, settings.port)
     log = configure(settings.log_level, settings.log_format, sys.stderr)
     if settings.log_level is not LogLevel.DEBUG:
         # what it says of its coming and going is said here in fewer words
@@ -59,16 +59,17 @@ def _settle_memory() -> None:
     gc.set_threshold(*_COLLECT)
 
 
-def _bind(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that can listen there. Raises ``CannotStart``."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
     except OSError as error:
         listener.close()
         raise CannotStart(
-            f"port {settings.port} on {settings.host} cannot be used ({error.strerror}): "
+            f"port {port} on {host} cannot be used ({error.strerror}): "
             "stop what listens there, or choose another with --port"
         ) from error
     listener.setblocking(False)

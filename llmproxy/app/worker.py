@@ -1,17 +1,23 @@
-"""The job workers of a database as a program of their own, without a listener."""
+"""The job workers of a database as a program of their own. Its only listener is for Prometheus, where one is set."""
 
 import asyncio
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 
+import uvicorn
 import uvloop
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from llmproxy import __version__
+from llmproxy.app import health
 from llmproxy.app.opening import CannotStart, open_rooms
 from llmproxy.app.saying import NOTHING_FOUND, say
+from llmproxy.app.server import bind
+from llmproxy.app.state import AppState, WithState
 from llmproxy.config.describe import without_credentials
 from llmproxy.config.settings import Settings
 from llmproxy.observe.logs import configure, form_for
@@ -36,7 +42,37 @@ async def _work(settings: Settings) -> None:
             tell(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
             place = settings.sqlite_file or without_credentials(settings.database)
             tell(f"working on the jobs of {place}, {settings.task_queue_workers} calls at once")
-            await stopped.wait()
+            async with _metrics(state, tell):
+                await stopped.wait()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's, without its signals: the program has its own."""
+
+    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]  # a context manager all the same
+        return nullcontext()
+
+
+@asynccontextmanager
+async def _metrics(state: AppState, tell: Callable[[str], None]) -> AsyncIterator[None]:
+    """``/metrics`` and ``/health`` while this is open. Raises ``CannotStart`` for a port that cannot be used."""
+    settings = state.settings
+    if settings.worker_metrics_port is None:
+        yield
+        return
+    routes = [Route(f"/{each.__name__}", each, methods=["GET"]) for each in (health.metrics, health.health)]
+    listener = bind(settings.host, settings.worker_metrics_port)
+    app = WithState(Starlette(routes=routes), state)
+    server = _Server(
+        uvicorn.Config(app, ws="none", lifespan="off", access_log=False, log_config=None, log_level="warning")
+    )
+    serving = asyncio.create_task(server.serve([listener]), name="metrics of the worker")
+    tell(f"metrics on http://{settings.host}:{listener.getsockname()[1]}/metrics")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
 
 
 @contextmanager

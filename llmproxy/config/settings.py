@@ -216,11 +216,11 @@ class Settings(BaseSettings):
     # Logs, metrics
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe level that is logged.")
     log_format: LogFormat = Field(LogFormat.AUTO, description="`text`, `json`, or `auto`: text on a terminal.")
-    prometheus_multiproc_dir: Path | None = Field(
+    worker_metrics_port: int | None = Field(
         None,
-        validation_alias=_bare("PROMETHEUS_MULTIPROC_DIR"),
-        description="Folder in which the processes of this machine share their metrics, so that `/metrics` of each "
-        "shows all of them.",
+        ge=0,
+        le=65535,
+        description="Port on which `llmproxy worker` shows `/metrics` and `/health`; none by default, 0 any free one.",
     )
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 
-from llmproxy.observe.collectors import Across, Counter, Gauge, Histogram, Series
+from llmproxy.observe.collectors import Counter, Gauge, Histogram, Series
 from llmproxy.observe.genai import Generations
 
 #: seconds; from a hit inside the protocol to the prefill of a long prompt on a slow machine
@@ -80,7 +80,6 @@ class Catalogue:
             "llmproxy_upstream_up",
             "1 if the upstream answered last time, else 0.",
             ("upstream",),
-            across=Across.MIN,
         )
     )
     upstream_tokens: Counter = field(
@@ -196,7 +195,6 @@ class Catalogue:
         default_factory=lambda: Gauge(
             "llmproxy_system_cpu_ratio",
             "Share of all processors' time that was spent, of the last seconds.",
-            across=Across.NEWEST,
         )
     )
     system_memory: Gauge = field(
@@ -204,7 +202,6 @@ class Catalogue:
             "llmproxy_system_memory_bytes",
             "Memory of the machine: all there is, and what is available.",
             ("state",),
-            across=Across.NEWEST,
         )
     )
     faults: Counter = field(
@@ -219,7 +216,6 @@ class Catalogue:
             "llmproxy_build_info",
             "Always 1; the labels say what runs.",
             ("version", "python"),
-            across=Across.MAX,
         )
     )
 

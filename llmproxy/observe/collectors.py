@@ -6,9 +6,8 @@ counting every cached hit affordable. They belong to one event loop and are not 
 
 from abc import abstractmethod
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 
 from prometheus_client.metrics_core import (
@@ -20,31 +19,16 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 Labels = tuple[str, ...]
-#: the values of labels -> the numbers of that series, in the order of the metric's ``parts``
-Numbers = dict[Labels, tuple[float, ...]]
-
-
-class Across(StrEnum):
-    """How the values of several processes become one. Each is prometheus-client's word for it."""
-
-    SUM = "livesum"
-    MIN = "livemin"
-    MAX = "livemax"
-    #: the one that was read last
-    NEWEST = "livemostrecent"
 
 
 class Series(Collector):
     """A named metric with one series for each combination of label values, in the order of ``labels``."""
 
     kind: str
-    across = Across.SUM
     #: whether every process that works on the same database shows the same value
     shared = False
     #: the values of labels of those series of which the same is true, although it is not of the others
     shared_series: frozenset[Labels] = frozenset()
-    #: the numbers of one series: what each one's name ends in, and the labels it has beside
-    parts: Sequence[tuple[str, Mapping[str, str]]] = (("", {}),)
 
     def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
         self.name = name
@@ -53,15 +37,6 @@ class Series(Collector):
 
     def describe(self) -> Iterable[Metric]:
         return [self._family()]
-
-    def is_shared(self, labels: Labels) -> bool:
-        """Whether the series with these values of labels is the same in every process that shares a database."""
-        return self.shared or labels in self.shared_series
-
-    @abstractmethod
-    def numbers(self) -> Numbers:
-        """A copy of what is there now. Of a histogram the buckets by themselves, not each with those below it."""
-        ...
 
     @abstractmethod
     def _family(self) -> Metric: ...
@@ -90,9 +65,6 @@ class Counter(Series):
             family.add_metric(labels, value)
         return [family]
 
-    def numbers(self) -> Numbers:
-        return {labels: (value,) for labels, value in self._values.items()}
-
     def _family(self) -> CounterMetricFamily:
         return CounterMetricFamily(self.name, self.help, labels=self.labels)
 
@@ -108,12 +80,10 @@ class Gauge(Series):
         help: str,
         labels: Labels = (),
         *,
-        across: Across = Across.SUM,
         shared: bool = False,
         shared_series: Iterable[Labels] = (),
     ) -> None:
         super().__init__(name, help, labels)
-        self.across = across
         self.shared = shared
         self.shared_series = frozenset(shared_series)
         self._values: dict[Labels, float] = {} if labels else {(): 0.0}
@@ -130,9 +100,6 @@ class Gauge(Series):
         for labels, value in self._values.items():
             family.add_metric(labels, value)
         return [family]
-
-    def numbers(self) -> Numbers:
-        return {labels: (value,) for labels, value in self._values.items()}
 
     def _family(self) -> GaugeMetricFamily:
         return GaugeMetricFamily(self.name, self.help, labels=self.labels)
@@ -162,7 +129,6 @@ class Histogram(Series):
         super().__init__(name, help, labels)
         self.bounds = tuple(bounds)
         self._words = (*(str(bound) for bound in self.bounds), "+Inf")
-        self.parts = (*(("_bucket", {"le": word}) for word in self._words), ("_sum", {}))
         self._counts: dict[Labels, list[int]] = {}
         self._totals: dict[Labels, float] = {}
 
@@ -187,9 +153,6 @@ class Histogram(Series):
                 buckets.append((word, float(reached)))
             family.add_metric(labels, buckets, self._totals[labels])
         return [family]
-
-    def numbers(self) -> Numbers:
-        return {labels: (*counts, self._totals[labels]) for labels, counts in self._counts.items()}
 
     def _start(self, labels: Labels) -> list[int]:
         self._totals[labels] = 0.0

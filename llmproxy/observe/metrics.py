@@ -3,12 +3,11 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import product
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import Metric
 
 from llmproxy.observe.catalogue import DURATIONS, Catalogue
 from llmproxy.observe.collectors import Counter, tally
@@ -40,10 +39,6 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._models = Names(models)
         self._refreshes: dict[str, Refresh] = {}
-        #: of them, those that tell of this process alone and wait for nothing
-        self._local: set[str] = set()
-        #: the page where there is more to show than this process
-        self._page: Callable[[], Awaitable[bytes]] | None = None
         self._failing: set[str] = set()
         #: an upstream's name -> its kind
         self._kinds: Callable[[str], str] = lambda upstream: NONE
@@ -180,37 +175,15 @@ class Metrics:
         for upstream, answers in up.items():
             self.catalogue.upstream_up.set((upstream,), float(answers))
 
-    def on_scrape(self, part: str, refresh: Refresh, *, local: bool = False) -> None:
-        """Has ``refresh`` called before each exposition, in the order of registration.
-
-        A ``local`` one tells of this process alone, asks no database, and is called every second where other
-        processes show what this one counts.
-        """
+    def on_scrape(self, part: str, refresh: Refresh) -> None:
+        """Has ``refresh`` called before each exposition, in the order of registration."""
         self._refreshes[part] = refresh
-        if local:
-            self._local.add(part)
-
-    def show_by(self, page: Callable[[], Awaitable[bytes]]) -> None:
-        """Has ``page`` make the exposition after each refresh, of what several processes count."""
-        self._page = page
-
-    async def refresh_local(self) -> None:
-        """Brings up to date what tells of this process alone."""
-        await self._refresh(self._local)
 
     async def exposition(self) -> bytes:
         """The page for Prometheus, of ``CONTENT_TYPE``. A refresh that fails or is slow leaves its old values."""
-        await self._refresh(self._refreshes)
-        return generate_latest(self._registry) if self._page is None else await self._page()
-
-    async def families(self) -> list[Metric]:
-        """What this process counts, for those who send it elsewhere. Refreshed as for ``exposition``."""
-        await self._refresh(self._refreshes)
-        return list(self._registry.collect())
-
-    async def _refresh(self, parts: Container[str]) -> None:
         # together, so that several that are slow do not add up to a scrape that is given up; each is begun in its turn
-        await asyncio.gather(*(self._refreshed(*each) for each in self._refreshes.items() if each[0] in parts))
+        await asyncio.gather(*(self._refreshed(*each) for each in self._refreshes.items()))
+        return generate_latest(self._registry)
 
     async def _refreshed(self, part: str, refresh: Refresh) -> None:
         try:

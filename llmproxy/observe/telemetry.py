@@ -10,11 +10,10 @@ from llmproxy.observe.metrics import Metrics
 log = logging.getLogger(__name__)
 
 _OPENING = "llmproxy.observe.otel.opening"
-_SIGNALS = ("traces", "metrics")
 
 
 class Telemetry(Protocol):
-    """What leaves the program for a collector. Belongs to one event loop."""
+    """Traces of requests for a collector. Belongs to one event loop."""
 
     @property
     def tracer(self) -> Any:
@@ -54,35 +53,29 @@ class NoTelemetry:
 
 def open_telemetry(environment: Mapping[str, str], metrics: Metrics, version: str) -> Telemetry:
     """What ``environment`` asks for. What cannot be had is said in the log, and requests go on without it."""
-    wanted = signals(environment)
-    if not wanted:
+    if not traces_wanted(environment):
         return NoTelemetry()
     try:
         opening = import_module(_OPENING)
     except ImportError as error:
-        names = " and ".join(wanted)
-        log.warning("no %s for OpenTelemetry (%s): pip install 'llmproxy[otel]' brings what is missing", names, error)
+        log.warning("no traces for OpenTelemetry (%s): pip install 'llmproxy[otel]' brings what is missing", error)
         return NoTelemetry()
     try:
-        return cast(Telemetry, opening.opened(wanted, environment, metrics, version))
+        return cast(Telemetry, opening.opened(environment, metrics, version))
     except Exception as error:  # noqa: BLE001  the exporters read the environment: whatever they find wrong with it
         log.warning("OpenTelemetry cannot be used (%s); requests go on without it", error)
         return NoTelemetry()
 
 
-def signals(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Of ``traces`` and ``metrics`` those for which there is an exporter, or a place to send them.
+def traces_wanted(environment: Mapping[str, str]) -> bool:
+    """Whether there is an exporter for traces, or a place to send them.
 
     https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return ()
-    return tuple(signal for signal in _SIGNALS if _is_wanted(signal.upper(), environment))
-
-
-def _is_wanted(signal: str, environment: Mapping[str, str]) -> bool:
-    exporter = environment.get(f"OTEL_{signal}_EXPORTER", "").strip()
+        return False
+    exporter = environment.get("OTEL_TRACES_EXPORTER", "").strip()
     if exporter:
         return exporter != "none"
-    places = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    places = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     return any(environment.get(place, "").strip() for place in places)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from llmproxy.cli import VERBS, load, reference
+from docs.render import cli as reference
+from llmproxy.cli import VERBS, load
 
 
 def commands(name: str, command: Any) -> list[tuple[str, Any]]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
 
 from llmproxy.database.engine import open_database
@@ -121,3 +122,21 @@ def test_a_worker_that_has_nothing_to_do_says_why(
     outcome = llmproxy("worker", *arguments)
     assert (outcome.code, outcome.err.count("\n")) == (1, 1)
     assert words in outcome.err
+
+
+def test_a_worker_shows_its_metrics_where_a_port_is_set(upstream: ScriptedUpstream, proxy: MakeProxy) -> None:
+    server = proxy(upstream.url, task_queue_workers=0)
+    with working(server, upstream, worker_metrics_port=0) as worker:
+        assert worker.stderr is not None
+        page = next(line.split()[-1] for line in worker.stderr if line.startswith("metrics on "))
+        finished(server, asyncio.run(submit(server, marker())))
+        with httpx.Client(trust_env=False) as client:
+            metrics = client.get(page)
+            assert client.get(page.replace("/metrics", "/health")).json()["status"] == "ok"
+            assert client.get(page.replace("/metrics", "/other")).status_code == 404
+        worker.terminate()
+        _, said = worker.communicate(timeout=PATIENCE)
+    assert 'llmproxy_job_tries_total{kind="task",outcome="completed",step="call"} 1.0' in metrics.text
+    assert worker.returncode == 0
+    assert "server process" not in said
+    assert "Traceback" not in said

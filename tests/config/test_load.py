@@ -57,7 +57,6 @@ def test_the_environment_given_is_the_only_one_read(monkeypatch: pytest.MonkeyPa
         ("CACHE_TTL_HOURS", "cache_ttl_hours", "0.5", 0.5),
         ("DATABASE_PATH", "database_path", "/x/y.db", Path("/x/y.db")),
         ("TASK_QUEUE_WORKERS", "task_queue_workers", "0", 0),
-        ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir", "/x/metrics", Path("/x/metrics")),
     ],
 )
 def test_bare_names_work_and_give_way_to_prefixed_ones(variable: str, name: str, text: str, value: object) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llmproxy.config import render
+from docs.render.settings import page as settings_page
 from llmproxy.config.describe import environment_names, shown
 from llmproxy.config.settings import Settings
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_pages_are_up_to_date() -> None:
     done = subprocess.run(
-        [sys.executable, "docs/render.py", "--check"],
+        [sys.executable, "-m", "docs.render", "--check"],
         check=False,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -27,7 +27,7 @@ def test_the_pages_are_up_to_date() -> None:
 
 
 def test_every_setting_has_a_row_with_its_words() -> None:
-    page = render.page()
+    page = settings_page()
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert any(line.startswith(f"| `{name}`") and field.description in line for line in page.splitlines())
@@ -36,7 +36,7 @@ def test_every_setting_has_a_row_with_its_words() -> None:
 def test_bare_names_are_shown_where_there_are_any() -> None:
     assert environment_names("cache_max_size") == ("LLMPROXY_CACHE_MAX_SIZE", "CACHE_MAX_SIZE")
     assert environment_names("port") == ("LLMPROXY_PORT",)
-    assert "`CACHE_MAX_SIZE`" in render.page()
+    assert "`CACHE_MAX_SIZE`" in settings_page()
 
 
 def test_values_are_shown_without_secrets() -> None:

@@ -1,4 +1,4 @@
-"""Puts together what sends traces and metrics to a collector."""
+"""Puts together what sends traces to a collector."""
 
 import asyncio
 import uuid
@@ -13,9 +13,10 @@ from llmproxy.observe.ledger import Ledger
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.otel.aside import aside
 from llmproxy.observe.otel.exporters import exporters
-from llmproxy.observe.otel.meter import NAME, Meter, interval_of
 from llmproxy.observe.otel.shape import Traced
 from llmproxy.observe.otel.spans import Spans
+
+NAME = "llmproxy"
 
 #: requests whose spans are still to be made
 _BOUND = 2_048
@@ -23,31 +24,22 @@ _BOUND = 2_048
 _PIECE = 8
 
 
-def opened(signals: Sequence[str], environment: Mapping[str, str], metrics: Metrics, version: str) -> "OpenTelemetry":
+def opened(environment: Mapping[str, str], metrics: Metrics, version: str) -> "OpenTelemetry":
     """Raises whatever the exporters raise that do not like the environment."""
-    resource = resource_for(version)
     faults = Faults(asyncio.get_running_loop(), metrics.observing_failed)
-    provider = meter = None
-    if "traces" in signals:
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        for exporter in exporters("traces", environment):
-            provider.add_span_processor(BatchSpanProcessor(Watched(exporter, faults)))
-    if "metrics" in signals:
-        meter = Meter(exporters("metrics", environment), resource, version, metrics, interval_of(environment))
-        meter.open()
-    return OpenTelemetry(provider, meter, version, metrics.observing_failed)
+    provider = TracerProvider(resource=resource_for(version), shutdown_on_exit=False)
+    for exporter in exporters(environment):
+        provider.add_span_processor(BatchSpanProcessor(Watched(exporter, faults)))
+    return OpenTelemetry(provider, version, metrics.observing_failed)
 
 
 class OpenTelemetry:
-    """Traces, metrics or both."""
+    """The ``Telemetry`` there is with the SDK."""
 
-    def __init__(
-        self, provider: TracerProvider | None, meter: Meter | None, version: str, on_fault: Callable[[str], None]
-    ) -> None:
+    def __init__(self, provider: TracerProvider, version: str, on_fault: Callable[[str], None]) -> None:
         self._provider = provider
-        self._meter = meter
         self._on_fault = on_fault
-        self.tracer = None if provider is None else Spans(provider.get_tracer(NAME, version))
+        self.tracer = Spans(provider.get_tracer(NAME, version))
         self._ledger: Ledger[Traced] = Ledger({"traces": self._write}, on_fault=on_fault, interval=0.0, batch=_PIECE)
 
     @property
@@ -55,8 +47,7 @@ class OpenTelemetry:
         return _BOUND - len(self._ledger)
 
     def name_kinds(self, kinds: Callable[[str], str]) -> None:
-        if self.tracer is not None:
-            self.tracer.kind_of = kinds
+        self.tracer.kind_of = kinds
 
     def record(self, requests: Sequence[Traced]) -> None:
         room = self.room
@@ -67,18 +58,12 @@ class OpenTelemetry:
 
     async def close(self, limit: float) -> None:
         self._ledger.close()
-        closings = [] if self._meter is None else [self._meter.close()]
-        if self._provider is not None:
-            closings.append(aside(self._provider.shutdown, limit))
-        # one limit for all: a collector that is silent must not hold up whatever is closed after this
         with suppress(TimeoutError):
-            async with asyncio.timeout(limit):
-                await asyncio.gather(*closings)
+            await aside(self._provider.shutdown, limit)
 
     def _write(self, batch: Sequence[Traced]) -> None:
-        if self.tracer is not None:
-            for traced in batch:
-                self.tracer.end(traced)
+        for traced in batch:
+            self.tracer.end(traced)
 
 
 def resource_for(version: str) -> Resource:

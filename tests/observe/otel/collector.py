@@ -7,10 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 PATIENCE = 20.0
@@ -24,8 +22,6 @@ class Collector:
         self.raw: list[bytes] = []
         self.resources: list[dict[str, object]] = []
         self._spans: list[Span] = []
-        self._metrics: dict[str, Metric] = {}
-        self._exports = 0
         self._arrived = threading.Condition()
         collector = self
 
@@ -34,7 +30,7 @@ class Collector:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 if self.headers.get("content-encoding") == "gzip":
                     body = gzip.decompress(body)
-                self.send_response(collector._take(self.path, body))
+                self.send_response(collector._take(body))
                 self.send_header("content-length", "0")
                 self.end_headers()
 
@@ -68,15 +64,6 @@ class Collector:
         """The children of a request's span."""
         return [span for span in self._spans if span.parent_span_id == request.span_id]
 
-    def metric(self, name: str) -> Metric:
-        """As it was last sent."""
-        self._wait(lambda: name in self._metrics, name)
-        return self._metrics[name]
-
-    def exports(self, count: int) -> None:
-        """Returns when that many requests came, of whatever kind."""
-        self._wait(lambda: self._exports >= count, f"{count} exports")
-
     @property
     def spans(self) -> list[Span]:
         return list(self._spans)
@@ -84,18 +71,12 @@ class Collector:
     def _roots(self) -> list[Span]:
         return sorted((span for span in self._spans if span.kind == Span.SPAN_KIND_SERVER), key=_beginning)
 
-    def _take(self, path: str, body: bytes) -> int:
+    def _take(self, body: bytes) -> int:
         with self._arrived:
             self.raw.append(body)
-            self._exports += 1
-            if path == "/v1/traces":
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    self.resources.append(words(resource.resource.attributes))
-                    self._spans += [span for scope in resource.scope_spans for span in scope.spans]
-            else:
-                for batch in ExportMetricsServiceRequest.FromString(body).resource_metrics:
-                    self.resources.append(words(batch.resource.attributes))
-                    self._metrics |= {metric.name: metric for scope in batch.scope_metrics for metric in scope.metrics}
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                self.resources.append(words(resource.resource.attributes))
+                self._spans += [span for scope in resource.scope_spans for span in scope.spans]
             self._arrived.notify_all()
         return self.status
 

@@ -6,7 +6,7 @@ import pytest
 
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.otel.exporters import NoExporter, exporters
-from llmproxy.observe.telemetry import NoTelemetry, open_telemetry, signals
+from llmproxy.observe.telemetry import NoTelemetry, open_telemetry, traces_wanted
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 
@@ -14,20 +14,20 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, ()),
-        ({"OTEL_SERVICE_NAME": "mine"}, ()),
-        (ENDPOINT, ("traces", "metrics")),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, ()),
-        ({**ENDPOINT, "OTEL_METRICS_EXPORTER": "none"}, ("traces",)),
-        ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"}, ("metrics",)),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}, ("traces",)),
-        ({"OTEL_METRICS_EXPORTER": "console"}, ("metrics",)),
-        ({**ENDPOINT, "OTEL_SDK_DISABLED": "TRUE"}, ()),
-        ({**ENDPOINT, "OTEL_SDK_DISABLED": "false"}, ("traces", "metrics")),
+        ({}, False),
+        ({"OTEL_SERVICE_NAME": "mine"}, False),
+        (ENDPOINT, True),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": " "}, False),
+        ({**ENDPOINT, "OTEL_TRACES_EXPORTER": "none"}, False),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:4318/v1/traces"}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:4318/v1/metrics"}, False),
+        ({"OTEL_TRACES_EXPORTER": "console"}, True),
+        ({**ENDPOINT, "OTEL_SDK_DISABLED": "TRUE"}, False),
+        ({**ENDPOINT, "OTEL_SDK_DISABLED": "false"}, True),
     ],
 )
-def test_signals(environment: dict[str, str], expected: tuple[str, ...]) -> None:
-    assert signals(environment) == expected
+def test_what_the_environment_asks_for(environment: dict[str, str], expected: bool) -> None:
+    assert traces_wanted(environment) is expected
 
 
 def test_without_the_extra_a_line_says_what_is_missing(
@@ -48,10 +48,8 @@ def test_without_the_extra_a_line_says_what_is_missing(
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "the exporter 'zipkin' for traces is not installed"),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "the exporter 'otlp_proto_grpc' for traces is not installed"),
         ({"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "smoke"}, "the protocol 'smoke' is none of grpc, http/protobuf"),
-        ({"OTEL_METRIC_EXPORT_INTERVAL": "soon"}, "could not convert string to float"),
-        ({"OTEL_METRIC_EXPORT_INTERVAL": "0"}, "must be above 0"),
     ],
-    ids=["exporter", "grpc", "protocol", "interval", "no-interval"],
+    ids=["exporter", "grpc", "protocol"],
 )
 async def test_what_cannot_be_had_is_said_and_done_without(
     more: dict[str, str], why: str, caplog: pytest.LogCaptureFixture
@@ -62,6 +60,6 @@ async def test_what_cannot_be_had_is_said_and_done_without(
 
 
 def test_several_exporters() -> None:
-    assert len(exporters("metrics", {"OTEL_METRICS_EXPORTER": "console, otlp"})) == 2
+    assert len(exporters({"OTEL_TRACES_EXPORTER": "console, otlp"})) == 2
     with pytest.raises(NoExporter):
-        exporters("metrics", {"OTEL_METRICS_EXPORTER": "console,none"})
+        exporters({"OTEL_TRACES_EXPORTER": "console,none"})

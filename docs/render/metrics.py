@@ -1,9 +1,7 @@
-"""Renders ``docs/metrics.md`` from the catalogue: ``python -m llmproxy.observe.page > docs/metrics.md``."""
-
-import sys
+"""The page ``docs/metrics.md``, made from the catalogue of metrics."""
 
 from llmproxy.observe.catalogue import DURATIONS, Catalogue
-from llmproxy.observe.collectors import Across, Series
+from llmproxy.observe.collectors import Series
 
 HEAD = """\
 # Metrics
@@ -16,9 +14,9 @@ OpenTelemetry's conventions for generative AI: other gateways have them, too.
 
 [deploy](../deploy/README.md) has scrape configuration, alerts and dashboards.
 
-The last column says what several processes show together; see [below](#several-processes).
+The last column marks what every process of one database shows alike; see [below](#several-processes).
 
-| metric | type | labels | meaning | together |
+| metric | type | labels | meaning | shared |
 |---|---|---|---|---|
 """
 
@@ -57,29 +55,11 @@ QUERIES = """
 
 ## Several processes
 
-Give all processes of a machine the same folder in `PROMETHEUS_MULTIPROC_DIR`: `llmproxy serve`, any number of them, and
-`llmproxy worker`, which has no `/metrics` of its own. Then `/metrics` of each server shows all of them; scrape one of
-them only, or everything is there twice. Without the folder nothing is written, and each shows itself.
-
-| together | |
-|---|---|
-| sum | Counters and histograms: of all processes, those that ended included. Gauges: of those that run. |
-| lowest, highest | Of the processes that run. A model server that one of them does not reach is not up. |
-| newest | Of the machine: the value that was read last. |
-| one | Of the database, where all see the same: the value of the process that is asked. |
-
-`process_*` are sums as well, but for `process_start_time_seconds`, which is that of the process that was started last.
-
-However a process ends, its gauges end with it, and its counts stay. They are written once a second and before they are
-shown: a `kill -9` loses what was counted since, and no sum ever falls. A process that starts goes on in the files of
-one that ended, so there are as many as there were processes at once. They have the form of prometheus-client's
-multiprocess mode. The folder is made where there is none; it must be on a file system of this machine, and may be
-emptied when no process runs. What fails there is counted as `llmproxy_observe_faults_total{part="processes"}`;
-`/metrics` then shows of the others what was read last.
-
-Of several machines, or without a folder, scrape one process of each machine, or every process; Prometheus tells them
-apart by `instance`. What is one here takes `max` there, never `sum`; so does the tier `sql`, while each process has a
-tier `memory` to itself. `/api/performance` knows what all of them kept, of the others without the last minute.
+Each process has a `/metrics` of its own, and Prometheus tells them apart by `instance`: scrape every one of them.
+A server has it on its port, `llmproxy worker` on the port of `LLMPROXY_WORKER_METRICS_PORT`. What is marked as shared
+is of the database, where all see the same: it takes `max` over the processes, never `sum`; everything else takes
+`sum`. Each process has a tier `memory` to itself. `/api/performance` knows what all processes kept, of the others
+without the last minute.
 
 ## Questions
 
@@ -101,11 +81,8 @@ GPU hours saved in a day:
     increase(llmproxy_saved_generation_seconds_total[1d]) / 3600
 """
 
-#: how the values of several processes become one
-TOGETHER = {Across.SUM: "sum", Across.MIN: "lowest", Across.MAX: "highest", Across.NEWEST: "newest"}
 
-
-def render() -> str:
+def page() -> str:
     """The whole page, in Markdown."""
     rows = "".join(map(_row, Catalogue().all()))
     return HEAD + rows + LABELS + ", ".join(f"{bound:g}" for bound in DURATIONS) + "." + QUERIES
@@ -113,15 +90,10 @@ def render() -> str:
 
 def _row(series: Series) -> str:
     labels = ", ".join(f"`{label}`" for label in series.labels)
-    return f"| `{series.name}` | {series.kind} | {labels} | {series.help} | {_together(series)} |\n"
+    return f"| `{series.name}` | {series.kind} | {labels} | {series.help} | {_shared(series)} |\n"
 
 
-def _together(series: Series) -> str:
+def _shared(series: Series) -> str:
     if series.shared:
-        return "one"
-    same = ", ".join(sorted(f"`{value}`" for labels in series.shared_series for value in labels))
-    return TOGETHER[series.across] + (f"; {same}: one" if same else "")
-
-
-if __name__ == "__main__":
-    sys.stdout.write(render())
+        return "yes"
+    return ", ".join(sorted(f"`{value}`" for labels in series.shared_series for value in labels))

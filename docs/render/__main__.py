@@ -4,20 +4,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from llmproxy.cli import reference as cli
-from llmproxy.config import render as settings
-from llmproxy.observe import page as metrics
+from docs.render import cli, metrics, settings
 
 PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings.page,
     "cli.md": cli.page,
-    "metrics.md": metrics.render,
+    "metrics.md": metrics.page,
 }
 
 
 def main(arguments: list[str]) -> None:
     """Ends with exit code 1 where ``--check`` is given and a page differs from what it would be."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     stale = [name for name, page in PAGES.items() if _text(folder / name) != page()]
     if stale and "--check" in arguments:
         sys.exit(f"out of date: {', '.join(stale)}; run `make docs`")

@@ -10,6 +10,7 @@ import orjson
 import zstandard
 
 from llmproxy.cache.entry import Entry
+from llmproxy.wire.fields import sendable
 
 #: version of the body's form. An entry's offsets are in the machine's byte order, so the other order is another form
 FORMAT = 1 if sys.byteorder == "little" else 2
@@ -106,7 +107,8 @@ class Unpacker:
             ends=body[frames:ends],
             millis=body[ends:millis],
             hidden=body[millis:],
-            headers=tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers),
+            # an entry of an earlier version may hold what cannot be sent
+            headers=tuple(sendable((name.encode("latin-1"), value.encode("latin-1")) for name, value in headers)),
             upstream_seconds=upstream_seconds,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,

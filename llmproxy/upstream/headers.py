@@ -7,6 +7,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.upstream.target import HeaderList
 from llmproxy.wire.credentials import CREDENTIALS
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.fields import sendable
 from llmproxy.wire.trace import Trace
 
 _VIA = b"1.1 llmproxy"
@@ -97,8 +98,8 @@ def forwarded(
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
-    """An upstream's headers without those of its connection, names in lower case."""
-    lowered = [(name.lower(), value) for name, value in headers]
+    """An upstream's headers without those of its connection and those that cannot be sent on, names in lower case."""
+    lowered = [(name.lower(), value) for name, value in sendable(headers)]
     dropped = _named_by_connection(lowered)
     return [header for header in lowered if header[0] not in _HOP_BY_HOP and header[0] not in dropped]
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import unquote_to_bytes
 
 _DIRECTIVE = re.compile(rb"\[script:([^\]]*)\]")
 
@@ -15,7 +16,8 @@ class Script:
     many frames of a stream go out before the fault. ``words`` is the answer's length, ``size`` pads it to about so many
     bytes. ``gate`` names a gate the answer waits at: right before a fault inside a stream, else after ``gate_after``
     frames, else before the head. ``status`` answers with an error whose body has the shape ``shape``, and ``retry``
-    is its ``retry-after``. ``times`` plays all this only to the first so many requests with the very same body.
+    is its ``retry-after``. ``header`` is one more line of the head, its odd bytes
+    percent-encoded. ``times`` plays all this only to the first so many requests with the very same body.
     """
 
     fault: str = ""
@@ -28,7 +30,14 @@ class Script:
     shape: str = "openai"
     size: int = 0
     retry: str = ""
+    header: str = ""
     times: int = 0
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """What ``header`` says."""
+        name, _, value = unquote_to_bytes(self.header).decode("latin-1").partition(":")
+        return [(name, value)] if name else []
 
     @classmethod
     def of(cls, body: bytes) -> Self:
@@ -48,4 +57,4 @@ class Script:
 
 
 _NUMBERS = {"after", "words", "gate_after", "status", "size", "times"}
-_TEXTS = {"fault", "oddity", "gate", "shape", "retry"}
+_TEXTS = {"fault", "oddity", "gate", "shape", "retry", "header"}

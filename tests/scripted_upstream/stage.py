@@ -18,6 +18,8 @@ class Stage:
         self.writer = writer
         self.number = number
         self.broken = False
+        #: what every head of this answer has beside its own headers
+        self.further: Headers = ()
         self._peeked = b""
 
     async def request(self, number: int) -> Visit | None:
@@ -61,7 +63,7 @@ class Stage:
         await self.writer.drain()
 
     async def head(self, status: int, headers: Headers) -> None:
-        lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in headers)]
+        lines = [f"HTTP/1.1 {status} Scripted", *(f"{name}: {value}" for name, value in [*headers, *self.further])]
         await self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
     async def chunk(self, data: bytes) -> None:

@@ -133,6 +133,7 @@ class ScriptedUpstream:
             if word in visit.body:
                 return await stage.whole(200, content_type, make(visit))
         path = urlsplit(visit.target.decode("latin-1")).path
+        stage.further = Script.of(visit.body).fields
         if path in self.lacks:
             return await not_found(stage, visit)
         if visit.method == "POST" and path in ENDPOINTS:

@@ -114,13 +114,13 @@ class Reader(Generic[Outcome]):
         self._future: asyncio.Future[None] | None = None
         self._poked = False
 
-    def take(self) -> list[bytes]:
-        """What arrived since the last call, maybe nothing. Raises ``Lagged``."""
+    def take(self, most: int | None = None) -> list[bytes]:
+        """What arrived since the last call, maybe nothing: all of it, or some ``most`` bytes. Raises ``Lagged``."""
         capture = self.capture
         start = self._position - capture.end + len(capture.frames)
         if start < 0:
             raise Lagged
-        frames = capture.frames[start:]
+        frames = capture.frames[start:] if most is None else _first(capture.frames, start, most)
         self._position += len(frames)
         capture.reached(self._position)
         return frames
@@ -161,3 +161,12 @@ class Reader(Generic[Outcome]):
                 timer.cancel()
         self._poked = False
         return not expired
+
+
+def _first(frames: list[bytes], start: int, most: int) -> list[bytes]:
+    """At least one, where there is one."""
+    end, size = start, 0
+    while end < len(frames) and size < most:
+        size += len(frames[end])
+        end += 1
+    return frames[start:end]

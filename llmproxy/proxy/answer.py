@@ -1,6 +1,6 @@
 """What an exchange ends with: the outcome of an upstream call, and the answer to one caller."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llmproxy.cache.entry import Entry
@@ -66,6 +66,8 @@ class Whole:
     status: int
     headers: HeaderList
     body: bytes
+    #: the body where it is not in one piece: parts of a stored one
+    parts: Sequence[memoryview] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
 
 _PING = b": ping\n\n"
+#: Handed to the server at a time; it waits for the client before it takes more. So much of an answer is held for a
+#: client that does not read.
+_PIECE_BYTES = 256 * 1024
 
 
 async def deliver(answer: Answer, exchange: Exchange, listener: Listener, send: Send, ping: float) -> None:
@@ -22,7 +25,7 @@ async def deliver(answer: Answer, exchange: Exchange, listener: Listener, send: 
     if isinstance(answer, Whole):
         exchange.first_byte = perf_counter()
         await _start(send, answer.status, answer.headers)
-        await send({"type": "http.response.body", "body": answer.body})
+        await _send(send, *(answer.parts or (answer.body,)), last=True)
         exchange.status = answer.status
     elif isinstance(answer, Paced):
         await _paced(answer, exchange, listener, send)
@@ -32,6 +35,19 @@ async def deliver(answer: Answer, exchange: Exchange, listener: Listener, send: 
 
 async def _start(send: Send, status: int, headers: HeaderList) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _send(send: Send, *parts: bytes | memoryview, last: bool) -> None:
+    """Sends bytes in pieces that are not copied. ``last``: nothing comes after them."""
+    if len(parts) == 1 and len(parts[0]) <= _PIECE_BYTES:
+        await send({"type": "http.response.body", "body": parts[0], "more_body": not last})
+        return
+    for part in parts:
+        part = memoryview(part)
+        for at in range(0, len(part), _PIECE_BYTES):
+            await send({"type": "http.response.body", "body": part[at : at + _PIECE_BYTES], "more_body": True})
+    if last:
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _paced(answer: Paced, exchange: Exchange, listener: Listener, send: Send) -> None:
@@ -62,7 +78,7 @@ async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send
         ping = ping if answer.stream and _is_sse(answer) else 0
         while (last := await _pump(answer, exchange, listener, send, ping)) is None:
             answer = _in_own_form(answer, listener)
-        await send({"type": "http.response.body", "body": last})
+        await _send(send, last, last=True)
     except asyncio.CancelledError:
         # the server stops: a stream must not look as if it had come to its end
         await send({"type": "http.response.body", "body": _failure(answer, exchange, "The proxy is shutting down.")})
@@ -89,7 +105,7 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
         if listener.gone:
             raise ClientLeft
         try:
-            frames = reader.take()
+            frames = reader.take(_PIECE_BYTES)
         except Lagged:
             return _failure(answer, exchange, "This client read too slowly for an answer of this size.")
         if answer.stream and capture.head is not None and not capture.head.stream:
@@ -101,10 +117,10 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
             return None
         if frames:
             exchange.first_byte = exchange.first_byte or perf_counter()
-        if isinstance(capture.outcome, Landed):
+        if isinstance(capture.outcome, Landed) and not reader.behind:
             return b"".join(frames) + _landed(answer, exchange, capture.outcome)
         if frames:
-            await send({"type": "http.response.body", "body": b"".join(frames), "more_body": True})
+            await _send(send, b"".join(frames), last=False)
         elif isinstance(capture.outcome, Failed):
             exchange.stored = capture.outcome.reason
             return _failed(answer, exchange, capture.outcome.error)

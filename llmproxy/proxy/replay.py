@@ -25,9 +25,11 @@ def replay(exchange: Exchange, asked: Asked, entry: Entry, settings: Settings, n
     paced = settings.replay is Replay.PACED if asked.wishes.paced is None else asked.wishes.paced
     if stream and paced and entry.frames:
         return Paced(headers, _pieces(asked, entry))
-    body = body_of(asked, entry)
-    headers.insert(0, (b"content-length", b"%d" % len(body)))
-    return Whole(200, headers, body)
+    # parts of the stored frames can be shared by all who get them
+    parts = list(_shown(entry)) if stream and _hides(asked, entry) else []
+    body = b"" if parts else body_of(asked, entry)
+    headers.insert(0, (b"content-length", b"%d" % (sum(map(len, parts)) or len(body))))
+    return Whole(200, headers, body, parts)
 
 
 def replay_headers(asked: Asked, entry: Entry, cache: CacheStatus, reason: Reason, now: float) -> HeaderList:
@@ -59,17 +61,23 @@ def body_of(asked: Asked, entry: Entry) -> bytes:
         return view.rendered(entry.document)
     if not view.as_is:
         return b"".join(view.frames([frame for _, frame in _frames(entry)]))
-    return entry.frames if view.usage or not entry.hidden else _without(entry)
+    return b"".join(_shown(entry)) if _hides(asked, entry) else entry.frames
 
 
-def _without(entry: Entry) -> bytes:
-    kept, at = [], 0
+def _hides(asked: Asked, entry: Entry) -> bool:
+    """Whether the stored frames are this caller's but for those that show usage."""
+    view = asked.view
+    return bool(entry.frames and entry.hidden) and view.as_is and not view.usage
+
+
+def _shown(entry: Entry) -> Iterator[memoryview]:
+    """The frames but for those that show usage."""
+    frames, at = memoryview(entry.frames), 0
     bounds = iter(array("I", entry.hidden))
     for start, end in zip(bounds, bounds, strict=True):
-        kept.append(entry.frames[at:start])
+        yield frames[at:start]
         at = end
-    kept.append(entry.frames[at:])
-    return b"".join(kept)
+    yield frames[at:]
 
 
 def _frames(entry: Entry) -> Iterator[tuple[int, bytes]]:

@@ -27,8 +27,10 @@ class Proxy:
     Usable again after ``stop`` or ``kill``: ``start`` takes the same database and a new port.
     """
 
-    def __init__(self, *upstreams: str, database: Path, **settings: object) -> None:
+    def __init__(self, *upstreams: str, database: Path, descriptors: int | None = None, **settings: object) -> None:
+        """``descriptors`` is how many the system grants it at most."""
         self.database = database
+        self._granted = [] if descriptors is None else ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(descriptors)]
         self.port = 0
         self._arguments = [*(part for url in upstreams for part in ("--upstream", url))]
         # a flag would win over the URL in the environment
@@ -62,7 +64,7 @@ class Proxy:
         """Returns when it listens. Raises ``RuntimeError`` with its output if it does not."""
         self._listening.clear()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "llmproxy", "serve", *self._arguments],
+            [*self._granted, sys.executable, "-m", "llmproxy", "serve", *self._arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import math
 import signal
 import socket
 import sys
@@ -19,13 +20,14 @@ from llmproxy.app.factory import create_app
 from llmproxy.app.opening import CannotStart, open_rooms
 from llmproxy.app.saying import NOTHING_FOUND, say
 from llmproxy.config.settings import LogLevel, Settings
+from llmproxy.ingress.connections import Limits, raise_descriptor_limit, sweep
 from llmproxy.ingress.hot import Hot, protocol_class
-from llmproxy.ingress.protocol import Protocol
+from llmproxy.ingress.protocol import bound
 from llmproxy.observe.logs import configure, form_for
 
-#: longer than the clients' own, so that it is they who close an idle connection (httpx 5 s, Node 4 s)
-_KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
+#: uvicorn ticks ten times a second; connections are checked each so many ticks
+_TICKS = 5
 #: for the garbage collector: young objects before it looks at them, and how often the older ones get their turn
 _COLLECT = (10_000, 50, 100)
 
@@ -36,6 +38,7 @@ def run(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    raise_descriptor_limit()
     listener = bind(settings.host, settings.port)
     log = configure(settings.log_level, settings.log_format, sys.stderr)
     if settings.log_level is not LogLevel.DEBUG:
@@ -77,9 +80,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _config(settings: Settings, app: Any, hot: Hot) -> uvicorn.Config:
+    limits = Limits.of(settings)
     return uvicorn.Config(
         app,
-        http=protocol_class(hot) if settings.fast_path else Protocol,
+        http=protocol_class(hot, limits) if settings.fast_path else bound(limits),
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -88,7 +92,7 @@ def _config(settings: Settings, app: Any, hot: Hot) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=math.ceil(settings.keep_alive_timeout),
         timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
     )
 
@@ -106,6 +110,11 @@ class _Server(uvicorn.Server):
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
             self._say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % _TICKS == 0:
+            sweep(self.server_state.connections, asyncio.get_running_loop().time())  # type: ignore[arg-type]
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_stop()

@@ -90,6 +90,19 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(1024, ge=1, description="Requests in work at once; beyond it 429 with `retry-after`.")
     max_in_flight_per_caller: int = Field(0, ge=0, description="The same for each caller; 0 sets no limit.")
     max_body_bytes: int = Field(100 * MiB, ge=1, description="Largest request body that is read into memory.")
+    max_header_bytes: int = Field(
+        64 * 1024, ge=1024, description="Largest head of a request, its URL included; beyond it 431."
+    )
+    request_header_timeout: float = Field(30.0, gt=0, description="Seconds for a request's head to arrive; then 408.")
+    request_body_timeout: float = Field(
+        60.0, gt=0, description="Seconds between two bytes of a request's body; then 408."
+    )
+    response_write_timeout: float = Field(
+        120.0, gt=0, description="Seconds in which a client reads nothing of its answer; then it is cut off."
+    )
+    keep_alive_timeout: float = Field(
+        75.0, gt=0, description="Seconds after which an idle connection is closed. Longer than the clients' own."
+    )
     shutdown_seconds: float = Field(10.0, ge=0, description="How long a stopping server waits for running requests.")
 
     # Upstream

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from time import perf_counter, time
 from typing import Any, ClassVar
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from llmproxy.cache.hot import LONGEST, HotAnswer, HotHit, HotTable
-from llmproxy.ingress.protocol import Protocol
+from llmproxy.ingress.connections import Limits
+from llmproxy.ingress.protocol import Protocol, Stage, bound
 from llmproxy.wire.ids import RequestIds
 
 #: where the ordinary path finds ``remember`` in an ASGI scope's extensions
@@ -25,8 +26,10 @@ _NEEDED = (
     "on_headers_complete",
     "data_received",
 )
-#: headers of a request that is answered by more than its bytes
-_SPECIAL = (b"\r\nconnection: close", b"\r\ntransfer-encoding:", b"\r\nexpect:", b"\r\norigin:", b"\r\nupgrade:")
+#: headers of a request that is answered by more than its bytes, whatever they say
+_SPECIAL = frozenset({b"transfer-encoding", b"expect", b"origin", b"upgrade"})
+#: headers that may say what every connection does anyway
+_CONNECTION = frozenset({b"connection", b"proxy-connection"})
 
 
 class HotProtocol(Protocol):
@@ -39,8 +42,6 @@ class HotProtocol(Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: whether the parser stands between two requests
-        self._between = True
         #: the bytes of the request under way, while it may be worth remembering
         self._raw = b""
         #: the beginning of a request whose head is known, until the rest of it is there
@@ -50,10 +51,10 @@ class HotProtocol(Protocol):
         hot = self.hot
         if self._held:
             data, self._held = self._held + data, b""
-        if self._between:
+        # whether the parser stands between two requests
+        if self.stage is Stage.NOTHING and self._refusal is None:
             started = perf_counter()
-            cycle: RequestResponseCycle | None = self.cycle
-            idle = cycle is None or cycle.response_complete
+            idle = not self.answering
             if idle:
                 now = time()
                 answer = hot.table.find(data, now)
@@ -73,9 +74,16 @@ class HotProtocol(Protocol):
         end = data.find(b"\r\n\r\n")
         if end >= 0 and hot.table.length(data[: end + 4]) > len(data):
             self._unset_keepalive_if_required()
-            self._held = data
+            self._held, self.since = data, self.loop.time()
             return True
         return False
+
+    def check(self, now: float) -> None:
+        if self._held:
+            # the second write is long in coming: waiting for it is the ordinary way's matter
+            self._raw, self._held = self._held, b""
+            super().data_received(self._raw)
+        super().check(now)
 
     def _answer(self, hot: "Hot", answer: HotAnswer, started: float, now: float) -> None:
         self._unset_keepalive_if_required()
@@ -89,32 +97,20 @@ class HotProtocol(Protocol):
         lines += (request_id.encode("latin-1"), b"\r\n\r\n", answer.body)
         self.transport.write(b"".join(lines))
         self.server_state.total_requests += 1
-        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        self.since = self.loop.time()
         hot.add(HotHit(answer, request_id, now, seconds))
-
-    def on_message_begin(self) -> None:
-        self._between = False
-        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self.scope["extensions"] = {EXTENSION: self._remember}  # type: ignore[dict-item]  # typed for uvicorn's own
         super().on_headers_complete()
 
-    def on_message_complete(self) -> None:
-        self._between = True
-        super().on_message_complete()
-
     def _remember(self, answer: HotAnswer) -> None:
         """Called by the ordinary path while it answers the request whose bytes these are."""
         raw, self._raw = self._raw, b""
         end = raw.find(b"\r\n\r\n")
-        if end < 0 or self.pipeline or not self._between:
+        if end < 0 or self.pipeline or self.stage is not Stage.NOTHING:
             return
-        head = raw[: end + 2].lower()
-        length = _content_length(head)
-        if length is None or len(raw) != end + 4 + length or any(special in head for special in _SPECIAL):
-            return
-        if head.startswith(b"post ") and b" http/1.1\r\n" in head:
+        if (length := _plain_length(raw[:end])) is not None and len(raw) == end + 4 + length:
             self.hot.table.remember(raw, answer)
 
 
@@ -128,17 +124,29 @@ class Hot:
         self.vary = b"vary: Origin\r\n" if cors else b""
 
 
-def protocol_class(hot: Hot) -> type[Protocol]:
+def protocol_class(hot: Hot, limits: Limits) -> type[Protocol]:
     """``HotProtocol``, or the plain protocol where uvicorn is not the one this was written for."""
     if not all(callable(getattr(Protocol, name, None)) for name in _NEEDED):
-        return Protocol
-    return type("BoundHotProtocol", (HotProtocol,), {"hot": hot})
+        return bound(limits)
+    return type("BoundHotProtocol", (HotProtocol,), {"hot": hot, "limits": limits})
 
 
-def _content_length(head: bytes) -> int | None:
-    name = b"\r\ncontent-length:"
-    at = head.find(name)
-    if at < 0 or head.find(name, at + 1) >= 0:
+def _plain_length(head: bytes) -> int | None:
+    """Bytes of the body behind a head that asks for nothing but an answer; None for any other head.
+
+    ``head`` has been parsed as HTTP by then: this needs to know only what is plain, not what is wrong.
+    """
+    first, *lines = head.lower().split(b"\r\n")
+    if not first.startswith(b"post ") or not first.endswith(b" http/1.1") or head.count(b"\n") != len(lines):
         return None
-    value = head[at + len(name) : head.find(b"\r\n", at + 2)].strip()
-    return int(value) if value.isdigit() else None
+    lengths = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        # a line that goes on where another ended begins with a blank, and has no name
+        if not colon or name != name.strip() or name in _SPECIAL:
+            return None
+        if name in _CONNECTION and value.strip() != b"keep-alive":
+            return None
+        if name == b"content-length":
+            lengths.append(value.strip())
+    return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else None

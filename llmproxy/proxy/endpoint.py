@@ -23,6 +23,9 @@ from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
+#: a larger answer goes to its client piece by piece, which the quick way does not
+_MOST_REMEMBERED = 256 * 1024
+
 Remember = Callable[[HotAnswer], None]
 
 
@@ -48,7 +51,7 @@ async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> Asked:
     """Phase ``read``. Raises ``ProxyError`` for a request that is none, ``ClientLeft``."""
     rooms: Rooms = scope["state"]["rooms"]
     headers: list[tuple[bytes, bytes]] = scope["headers"]
-    raw = await read(receive, headers, rooms.settings.max_body_bytes)
+    raw = await read(receive, headers, rooms.settings)
     return understand(scope[EXCHANGE], endpoint, raw, raw_target(scope), headers, peer_of(scope), rooms)
 
 
@@ -77,7 +80,7 @@ def remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> No
         # the model may have been swapped since the key was made: from now on it is another request
         return
     entry = rooms.cache.peek(bytes.fromhex(exchange.key))
-    if entry is None:
+    if entry is None or entry.size > _MOST_REMEMBERED:
         return
     body = body_of(asked, entry)
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 from starlette.types import Receive, Scope, Send
 
-from llmproxy.proxy.body import decoded, decoder, received
+from llmproxy.proxy.body import received
 from llmproxy.proxy.client import SocketListener
 from llmproxy.proxy.fetch import reason_of
 from llmproxy.proxy.listener import BrokenOff, ClientLeft
@@ -71,9 +71,8 @@ class _Passage:
         target = rooms.upstreams.pick("")
         exchange.upstream = target.name
         exchange.mark(Phase.PICK)
-        recoded = any(name == b"content-encoding" for name, _ in scope["headers"])
         peer = peer_of(scope)
-        headers = forwarded(scope["headers"], rooms.settings, peer, reframed=recoded, trace=exchange.trace)
+        headers = forwarded(scope["headers"], rooms.settings, peer, reframed=False, trace=exchange.trace)
         call = Call(scope["method"], raw_target(scope), headers, self._body(sent))
         reply = await rooms.upstreams.send(target, call)
         exchange.mark(Phase.SEND)
@@ -93,9 +92,7 @@ class _Passage:
         return self._flow(sent)
 
     async def _flow(self, sent: Callable[[], None]) -> AsyncIterator[bytes]:
-        chunks = received(self._receive)
-        decode = decoder(self._scope["headers"])
-        async for chunk in chunks if decode is None else decoded(chunks, decode):
+        async for chunk in received(self._receive, self._rooms.settings):
             yield chunk
         sent()
 

@@ -7,10 +7,12 @@ ProxyError
 │   ├── Forbidden       403  a foreign Host or Origin, a missing admin token
 │   ├── NotFound        404
 │   ├── MethodNotAllowed 405
+│   ├── TooSlow         408  a request that does not come on
 │   ├── Conflict        409  not in the state that the request needs
 │   ├── TooLarge        413
 │   ├── Unsupported     415  a Content-Encoding that is not understood
-│   └── TooMany         429
+│   ├── TooMany         429
+│   └── HeaderTooLarge  431
 ├── UpstreamError            the model server's
 │   ├── UpstreamRefused 502  no connection, or it broke off
 │   ├── UpstreamBroke   502  the answer ended before it was complete
@@ -98,8 +100,13 @@ class MethodNotAllowed(ClientError):
 
 
 class TooSlow(ClientError):
+    """The rest of such a request may still come, and must not be taken for another one."""
+
     status = 408
     code = "request_timeout"
+
+    def __init__(self, message: str):
+        super().__init__(message, headers=((b"connection", b"close"),))
 
 
 class Conflict(ClientError):
@@ -126,6 +133,11 @@ class TooMany(ClientError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+
+
+class HeaderTooLarge(ClientError):
+    status = 431
+    code = "request_header_fields_too_large"
 
 
 class UpstreamError(ProxyError):

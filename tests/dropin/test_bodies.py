@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import zstandard
@@ -99,6 +99,42 @@ def test_compressed_bodies_are_understood(line: Line, upstream: ScriptedUpstream
     assert visit.json["messages"][0]["content"] == word
     assert visit.header("content-encoding") is None
     assert line.ask("POST", CHAT.path, [JSON], plain).first("x-cache") == "HIT"
+
+
+def halves(body: bytes, encode: Callable[[bytes], bytes]) -> bytes:
+    """The body in two coded parts, one upon the other."""
+    middle = len(body) // 2
+    return encode(body[:middle]) + encode(body[middle:])
+
+
+@pytest.mark.parametrize(("coding", "encode"), [("gzip", gzip.compress), ("zstd", zstandard.ZstdCompressor().compress)])
+def test_members_that_follow_upon_another_are_one_body(
+    line: Line, upstream: ScriptedUpstream, coding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    word = marker()
+    plain = json.dumps(CHAT.request(word)).encode()
+    assert line.ask("POST", CHAT.path, [JSON, ("content-encoding", coding)], halves(plain, encode)).status == 200
+    assert upstream.visits(word)[0].json == json.loads(plain)
+
+
+@pytest.mark.parametrize(
+    ("coding", "encode"),
+    [("gzip", gzip.compress), ("zstd", zstandard.ZstdCompressor().compress), ("deflate", zlib.compress)],
+)
+@pytest.mark.parametrize("path", [CHAT.path, "/v1/embeddings", "/api/completions", "/v1/responses"])
+def test_coded_bodies_that_are_cut_off_or_go_on_are_a_400(
+    line: Line, coding: str, encode: Callable[[bytes], bytes], path: str
+) -> None:
+    whole = encode(json.dumps({"model": "m", "input": "x", "prompt": "x", "messages": []}).encode())
+    for body in (whole[:-1], whole[: len(whole) // 2], whole[:1], whole + b"x", whole + b"{}"):
+        error(line.ask("POST", path, [JSON, ("content-encoding", coding)], body), 400)
+
+
+def test_what_is_received_of_a_coded_body_counts_too(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:
+    own = proxy(upstream.url, max_body_bytes=10_000)
+    with own.line() as line:
+        nothing = gzip.compress(b"") * 600
+        error(line.ask("POST", CHAT.path, [JSON, ("content-encoding", "gzip")], nothing), 413)
 
 
 def test_an_unknown_coding_is_a_415(line: Line) -> None:

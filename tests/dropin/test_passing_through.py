@@ -245,3 +245,13 @@ def test_a_websocket_is_refused_at_once(line: Line, target: str) -> None:
     heard = line.ask("GET", target, headers)
     assert heard.status == 501
     assert json.loads(heard.body)["error"]["message"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "zstd", "br", "lzma", "nonsense"])
+def test_a_coded_request_passes_as_it_is(line: Line, coding: str) -> None:
+    """It is neither decoded nor checked: what becomes of it is the upstream's matter, and so is its size."""
+    body = gzip.compress(b"0" * 100_000)[:-3]
+    document = echoed(line.ask("POST", "/v1/things/1", [("content-encoding", coding)], body))
+    assert base64.b64decode(document["body"]) == body
+    assert received(document, "content-encoding") == [coding]
+    assert received(document, "content-length") == [str(len(body))]

@@ -230,6 +230,80 @@ def test_a_short_life_ends_on_the_quick_way_too(client: Client) -> None:
         seen |= set(re.findall(rb"x-cache: (\w+)", client.ask(data)))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Connection: close",
+        "Connection:close",
+        "connection:  Close",
+        "Connection:\tclose",
+        "Connection: TE, close",
+        "Connection: keep-alive,close",
+        "Connection: close, keep-alive",
+        "Connection: keep-alive\r\nConnection: close",
+        "Connection: keep-alive,\r\n close",
+        "Proxy-Connection: close",
+    ],
+)
+@pytest.mark.parametrize("more", [{}, {"stream": True}], ids=["plain", "stream"])
+def test_a_connection_that_is_to_be_closed_is_closed(
+    front: Proxy, slow: Proxy, header: str, more: dict[str, object]
+) -> None:
+    data = request(chat(marker(), **more), *header.split("\r\n"))
+    ways = []
+    for proxy in (front, slow):
+        answers = []
+        for _ in range(4):
+            with proxy.line() as line:
+                line.send(data)
+                answers.append(line.rest())
+        # how often it was asked for does not change how it is answered
+        ways.append([re.search(rb"(?im)^(connection: .*?)\r$", answer) is not None for answer in answers])
+        assert all(answer.startswith(b"HTTP/1.1 ") for answer in answers)
+        assert len({_VARYING.sub(b"", answer) for answer in answers[1:]}) == 1
+    assert ways[0] == ways[1]
+
+
+@pytest.mark.parametrize("header", ["X-Note: by HTTP/1.1", "Connection: keep-alive", "Content-Encoding: identity"])
+def test_an_older_version_of_http_is_closed_too(front: Proxy, header: str) -> None:
+    data = request(chat(marker()), header).replace(b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", 1)
+    for _ in range(4):
+        with front.line() as line:
+            line.send(data)
+            assert line.rest().startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Transfer-Encoding:chunked",
+        "transfer-encoding:  chunked",
+        "Expect:100-continue",
+        "EXPECT:\t100-continue",
+        "Origin:https://elsewhere.example",
+        "origin: \thttps://elsewhere.example",
+        "Upgrade:h2c",
+        "Upgrade: h2c\r\nConnection:Upgrade",
+    ],
+)
+def test_both_ways_agree_on_headers_of_any_spacing(front: Proxy, slow: Proxy, header: str) -> None:
+    body = json.dumps(chat(marker())).encode()
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: 127.0.0.1", *header.split("\r\n"), "Connection:  close"]
+    head = "\r\n".join(lines).encode()
+    if b"chunked" in head:
+        data = head + b"\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    else:
+        data = head + b"\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    statuses = []
+    for proxy in (front, slow):
+        fill(proxy, request(json.loads(body)))
+        for _ in range(4):
+            with proxy.line() as line:
+                line.send(data)
+                statuses.append(re.findall(rb"HTTP/1.1 (\d+)", line.rest()))
+    assert len({tuple(status) for status in statuses}) == 1
+
+
 @pytest.mark.parametrize("header", ["Cache-Control: no-cache", "Cache-Control: no-store", "Connection: close"])
 def test_what_must_go_another_way_does(front: Proxy, header: str) -> None:
     prompt = marker()

@@ -39,7 +39,7 @@ class Create:
         connection = HTTPConnection(scope)
         rooms, exchange = rooms_of(connection), exchange_of(connection)
         with listening(receive, exchange):
-            asked = asked_batch(parse(await read(receive, scope["headers"], _LONGEST_BODY)))
+            asked = asked_batch(parse(await read(receive, scope["headers"], rooms.proxy.settings, _LONGEST_BODY)))
             job = await _submitted(asked, scope["headers"], exchange, rooms)
             await rendered(document(job))(scope, receive, send)
 

@@ -42,7 +42,8 @@ class Update:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         with listening(receive, exchange_of(connection)):
-            body = parse(await read(receive, scope["headers"], _LONGEST_BODY))
+            settings = rooms_of(connection).proxy.settings
+            body = parse(await read(receive, scope["headers"], settings, _LONGEST_BODY))
             if "metadata" not in body:
                 raise words.missing("metadata")
             metadata = written(labels_of(body["metadata"]))

@@ -19,7 +19,7 @@ from llmproxy.jobs.files.asked import (
 from llmproxy.jobs.files.document import File, new_id
 from llmproxy.jobs.files.form import Form
 from llmproxy.jobs.rooms import exchange_of, rooms_of
-from llmproxy.proxy.body import decoded, decoder, received
+from llmproxy.proxy.body import decoded, received
 from llmproxy.wire.errors import BadRequest, TooLarge
 
 #: bytes of a form beside its file
@@ -44,7 +44,9 @@ async def upload(request: Request) -> File:
     form = Form(request.headers.get("content-type", ""))
     id = new_id()
     async with rooms.blobs.create(id) as sink:
-        written = await _write(_body(request), form, sink, rooms.proxy.settings.file_max_bytes)
+        settings = rooms.proxy.settings
+        body = decoded(received(request.receive, settings), request.headers.raw)
+        written = await _write(body, form, sink, settings.file_max_bytes)
         purpose = purpose_of(form.fields)
         lifetime = lifetime_of(form.fields, purpose)
         if purpose == "batch":
@@ -66,12 +68,6 @@ async def upload(request: Request) -> File:
     if kept.id != id:
         await rooms.blobs.delete(id)
     return kept
-
-
-def _body(request: Request) -> AsyncIterator[bytes]:
-    chunks = received(request.receive)
-    decode = decoder(request.headers.raw)
-    return chunks if decode is None else decoded(chunks, decode)
 
 
 async def _write(body: AsyncIterator[bytes], form: Form, sink: Sink, most: int) -> _Written:

@@ -49,7 +49,7 @@ class ResponsesEndpoint:
         settings = rooms.proxy.settings
         exchange.endpoint = self._endpoint.name
         with listening(receive, exchange) as listener:
-            raw = await read(receive, scope["headers"], settings.max_body_bytes)
+            raw = await read(receive, scope["headers"], settings)
             request = ResponsesRequest.read(parse(raw), store=settings.store_answers)
             if request.plain:
                 asked = self._understood(scope, exchange, raw, rooms)

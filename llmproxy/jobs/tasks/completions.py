@@ -48,7 +48,7 @@ class Completions:
         rooms, exchange = rooms_of(connection), exchange_of(connection)
         settings = rooms.proxy.settings
         with listening(receive, exchange) as listener:
-            order = self._read(await read(receive, scope["headers"], settings.max_body_bytes), settings)
+            order = self._read(await read(receive, scope["headers"], settings), settings)
             if order.background:
                 response = _accepted(order, await _submitted(order, scope["headers"], exchange, rooms))
             else:

@@ -47,11 +47,10 @@ def proxy(tmp_path: Path) -> Iterator[MakeProxy]:
     with ExitStack() as stack:
         made: list[Proxy] = []
 
-        def make(*upstreams: str, descriptors: int | None = None, **settings: object) -> Proxy:
+        def make(*upstreams: str, **settings: object) -> Proxy:
             folder = tmp_path / f"proxy{len(made)}"
             folder.mkdir()
-            database = folder / "llmproxy.db"
-            made.append(Proxy(*upstreams, database=database, descriptors=descriptors, **settings))
+            made.append(Proxy(*upstreams, database=folder / "llmproxy.db", **settings))
             stack.callback(made[-1].stop)
             return made[-1].start()
 

@@ -27,10 +27,11 @@ class Proxy:
     Usable again after ``stop`` or ``kill``: ``start`` takes the same database and a new port.
     """
 
-    def __init__(self, *upstreams: str, database: Path, descriptors: int | None = None, **settings: object) -> None:
-        """``descriptors`` is how many the system grants it at most."""
+    def __init__(self, *upstreams: str, database: Path, **settings: object) -> None:
+        """Of ``settings`` one is none: ``descriptors`` is how many of them the system grants at most."""
         self.database = database
-        self._granted = [] if descriptors is None else ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(descriptors)]
+        most = settings.pop("descriptors", None)
+        self._granted = [] if most is None else ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(most)]
         self.port = 0
         self._arguments = [*(part for url in upstreams for part in ("--upstream", url))]
         # a flag would win over the URL in the environment

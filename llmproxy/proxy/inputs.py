@@ -149,14 +149,8 @@ def _judged(asked: Asked, known: _Known, found: Mapping[bytes, Entry]) -> _Known
 
 
 def _renderable(found: Mapping[bytes, Entry], encoding: str) -> dict[bytes, Entry]:
-    """The entries of which this encoding can be made, with the vector in it."""
-    made = {}
-    for key, entry in found.items():
-        try:
-            made[key] = replace(entry, document=Part(entry.document).rendered(encoding).document)
-        except OtherNumbers:
-            continue
-    return made
+    """The entries of which this encoding can be made."""
+    return {key: entry for key, entry in found.items() if Part(entry.document).has(encoding)}
 
 
 async def _fetched(

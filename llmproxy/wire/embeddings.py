@@ -121,10 +121,13 @@ class Part:
         """The encoding in which the vector is here."""
         return BASE64 if is_text(self.vector) else FLOAT
 
-    def rendered(self, encoding: str) -> "Part":
-        """The same in an encoding. Raises ``OtherNumbers`` where that would not be the same float32s."""
-        head, last, _ = self.document.rpartition(_LAST)
-        return Part(b"".join((head, last, rendered(self.vector, encoding), b"}")))
+    def has(self, encoding: str) -> bool:
+        """Whether the vector is there in this encoding, or can be made of the same float32s."""
+        vector = self.vector
+        try:
+            return is_text(vector) or bool(rendered(vector, encoding))
+        except OtherNumbers:
+            return False
 
     @property
     def members(self) -> Document:
@@ -261,6 +264,9 @@ def assembled(parts: Sequence[Part], encoding: str) -> tuple[bytes, Usage]:
         item = one["item"]
         if "index" in item or len(parts) > 1:
             item["index"] = index
+        if encoding and part.encoding != encoding:
+            # llama.cpp names the encoding of what is not a list of floats
+            item.pop("encoding_format", None)
         item["embedding"] = orjson.Fragment(rendered(part.vector, encoding))
         data.append(item)
     answer["data"] = data

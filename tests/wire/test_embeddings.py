@@ -191,6 +191,18 @@ def test_further_members_stay() -> None:
     assert document["usage"] == {"prompt_tokens": 9, "total_tokens": 9, "cost": None}
 
 
+def test_the_name_of_an_encoding_goes_with_it() -> None:
+    """llama.cpp has it beside base64 only."""
+    body = b'{"data":[{"embedding":"AAAAPw==","index":0,"encoding_format":"base64"}]}'
+    (part,) = cut(body, ["a"])
+    assert put_together([part], BASE64)["data"][0] == {
+        "embedding": "AAAAPw==",
+        "index": 0,
+        "encoding_format": "base64",
+    }
+    assert put_together([part], FLOAT)["data"][0] == {"embedding": [0.5], "index": 0}
+
+
 def test_no_usage_is_made_up() -> None:
     silent = cut(b'{"data":[{"embedding":[0.5]}]}', ["a"])
     assert put_together(silent) == {"data": [{"embedding": [0.5]}]}

@@ -1,6 +1,6 @@
 """``GET /v1/models`` and ``/v1/models/{id}``: the union over the upstreams, one model of it."""
 
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import orjson
 from starlette.types import Receive, Scope, Send
@@ -31,6 +31,9 @@ class Models:
         document = await rooms.upstreams.model(name) if name else await rooms.upstreams.models()
         body = orjson.dumps(document)
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if not name:
+            # what is taken for a request without a model: the list may begin with one that only makes embeddings
+            headers.append((b"x-llmproxy-default-model", quote(rooms.upstreams.first_model).encode()))
         exchange.status = 200
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})

@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass, replace
 
+from llmproxy.upstream.embedders import is_named_as_embedder
 from llmproxy.upstream.identities import Remembered
 from llmproxy.upstream.kinds import BY_NAME, GENERIC
 from llmproxy.upstream.target import Kind, Reading, Target
@@ -67,6 +68,12 @@ class Server:
         """What stands behind a name: a hex sha256, or the name itself where the server does not tell."""
         name = self.target.kind.canonical(model)
         return self.reading.identities.get(name, self.reading.default or name)
+
+    @property
+    def text_models(self) -> list[str]:
+        """The ids of the listed models that make text, in the list's order."""
+        listed = [str(model["id"]) for model in self.reading.models]
+        return [name for name in listed if name not in self.reading.embedders and not is_named_as_embedder(name)]
 
     def may_serve(self, model: str) -> bool:
         """False only where it told which models it has, and that they are all it has."""

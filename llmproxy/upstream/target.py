@@ -85,6 +85,8 @@ class Reading:
     identities: Mapping[str, str]
     default: str | None = None
     slots: int | None = None
+    #: the ids of models that make embeddings and no text, where the server tells
+    embedders: frozenset[str] = frozenset()
 
 
 class Kind(Protocol):

@@ -123,9 +123,10 @@ class Upstreams:
 
     @property
     def first_model(self) -> str:
-        """The first model that a server lists, of those that answer if any does; "" where none is known."""
+        """The first model that a server lists and that makes text, of those that answer if any does; "" where none is
+        known."""
         servers = sorted(self._servers.values(), key=lambda server: not server.up)
-        return next((str(model["id"]) for server in servers for model in server.reading.models), "")
+        return next((name for server in servers for name in server.text_models), "")
 
     def ready(self) -> tuple[bool, str]:
         """Whether any server answers, and who or why not."""

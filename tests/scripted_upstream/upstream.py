@@ -37,6 +37,8 @@ class ScriptedUpstream:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._gates: dict[str, Gate] = {}
+        #: GET path -> document, in the place of what the kind would say
+        self.pages: dict[str, object] = {}
         self._answers: dict[bytes, tuple[Callable[[Visit], bytes], str]] = {}
         self._numbers = itertools.count(1)
         self._playing = 0
@@ -143,7 +145,7 @@ class ScriptedUpstream:
                 return await self._play(stage, visit, path)
             finally:
                 self._playing -= 1
-        pages = introspection(self.kind, self.weights)
+        pages = introspection(self.kind, self.weights) | self.pages
         if visit.method == "GET" and path in pages:
             return await stage.whole(200, "application/json", json.dumps(pages[path]).encode())
         await self._gated(Script.of(unquote_to_bytes(visit.target)))

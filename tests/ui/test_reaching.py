@@ -41,6 +41,16 @@ def test_with_keys_the_chat_asks_for_one(proxy: MakeProxy, upstream: ScriptedUps
     expect(shown.page.get_by_label("Model")).not_to_have_value("")
 
 
+def test_the_chat_does_not_begin_with_a_model_that_only_embeds(proxy: MakeProxy, tab: MakeTab) -> None:
+    with ScriptedUpstream("ollama") as upstream:
+        tags = [{"name": "bge", "digest": "1", "capabilities": ["embedding"]}, {"name": "chat é", "digest": "2"}]
+        upstream.pages["/api/tags"] = {"models": tags}
+        upstream.pages["/v1/models"] = {"data": [{"id": "bge"}, {"id": "chat é"}]}
+        shown = tab(proxy(upstream.url))
+        shown.open("try")
+        expect(shown.page.get_by_label("Model")).to_have_value("chat é")
+
+
 def test_a_proxy_that_is_away_is_told_of(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
     server = proxy(upstream.url)
     chat(server, marker())

@@ -168,6 +168,19 @@ def test_ollama_takes_a_name_without_a_tag_for_the_latest(name: str, canonical: 
     assert OLLAMA.canonical(name) == canonical
 
 
+async def test_ollama_tells_which_models_only_embed() -> None:
+    capable = {
+        "e:latest": ["embedding"],
+        "m:latest": ["completion", "tools"],
+        "both": ["embedding", "completion"],
+        "old": None,
+        "new": [],
+    }
+    tags = {"models": [{"name": name, "digest": name, "capabilities": can} for name, can in capable.items()]}
+    assert (await read(OLLAMA, ollama(tags))).embedders == {"e:latest"}
+    assert (await read(OLLAMA, ollama())).embedders == frozenset()
+
+
 async def test_entries_of_the_list_are_made_whole() -> None:
     listed = {"data": [{"id": "x", "extra": 1}, {"id": 7}, "no", {"id": ""}]}
     reading = await read(GENERIC, server({"/v1/models": listed}))

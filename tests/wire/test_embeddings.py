@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmproxy.wire.dialect import Malformed
@@ -62,6 +62,7 @@ def put_together(parts: Sequence[Part], encoding: str = FLOAT) -> Json:
     return document
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5).flatmap(lambda size: st.lists(st.lists(numbers, min_size=size, max_size=size), min_size=1)))
 def test_the_text_of_every_number_stays(vectors: list[list[str]]) -> None:
     printed = ["[" + ",".join(vector) + "]" for vector in vectors]

@@ -58,14 +58,14 @@ def read(body: bytes) -> dict[str, Any]:
 
 
 def model_for(order: Order, upstreams: Upstreams) -> str:
-    """The order's model, else the first that the model servers list, "" while none of them has been seen yet.
+    """The order's model, else the first for text that the model servers list, "" while none has been seen yet.
 
     Raises ``BadRequest`` where they are there and list none.
     """
     if order.model or (listed := upstreams.first_model):
         return order.model or listed
     if upstreams.ready()[0]:
-        raise BadRequest("No 'model' is named, and the model server lists none to choose from.", param="model")
+        raise BadRequest("No 'model' is named, and the model server lists none for text to choose from.", param="model")
     return ""
 
 

@@ -6,6 +6,7 @@ import orjson
 
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.body import with_usage
+from llmproxy.upstream.embedders import embedders
 from llmproxy.upstream.identity import digest
 from llmproxy.upstream.listing import listed
 from llmproxy.upstream.target import Adapted, Document, Fetch, Reading
@@ -19,9 +20,11 @@ class Ollama:
         version = about.get("version") if isinstance(about, dict) else None
         if not isinstance(version, str):
             return None
-        tags = _tags(await fetch("/api/tags"))
+        listing = await fetch("/api/tags")
+        tags = _tags(listing)
         models = listed(await fetch("/v1/models"))
-        return Reading(models, {name: digest({"digest": tag, "version": version}) for name, tag in tags.items()})
+        identities = {name: digest({"digest": tag, "version": version}) for name, tag in tags.items()}
+        return Reading(models, identities, embedders=embedders(listing))
 
     def canonical(self, model: str) -> str:
         """A name without a tag means ``latest``."""

@@ -109,3 +109,32 @@ async def test_a_real_model_answers(llama_front: Proxy, llama: Llama) -> None:
     assert first["usage"]["completion_tokens"] == 8
     assert (first["cached"], again["cached"]) == (False, True)
     assert again["response"] == first["response"]
+
+
+def _lists(upstream: ScriptedUpstream, capable: dict[str, list[str] | None]) -> None:
+    tags = [{"name": name, "digest": name, "capabilities": can} for name, can in capable.items()]
+    upstream.pages["/api/tags"] = {"models": tags}
+    upstream.pages["/v1/models"] = {"data": [{"id": name} for name in capable]}
+
+
+async def test_no_model_that_only_embeds_is_picked(proxy: MakeProxy) -> None:
+    with ScriptedUpstream("ollama") as upstream:
+        _lists(upstream, {"bge:latest": ["embedding"], "old-embed:latest": None, "chat:latest": ["completion"]})
+        own = proxy(upstream.url)
+        async with httpx.AsyncClient(base_url=own.url, trust_env=False) as client:
+            answer = await client.post(PATH, json={"prompt": marker()})
+            assert answer.json()["model"] == "chat:latest"
+            listed = await client.get("/v1/models")
+            assert listed.json()["data"][0]["id"] == "bge:latest"
+            assert listed.headers["x-llmproxy-default-model"] == "chat%3Alatest"
+
+
+async def test_where_every_model_only_embeds_one_must_be_named(proxy: MakeProxy) -> None:
+    with ScriptedUpstream("ollama") as upstream:
+        _lists(upstream, {"bge:latest": ["embedding"], "nomic-embed-text:latest": None})
+        own = proxy(upstream.url)
+        async with httpx.AsyncClient(base_url=own.url, trust_env=False) as client:
+            answer = await client.post(PATH, json={"prompt": marker()})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
+            named = await client.post(PATH, json={"prompt": marker(), "model": "bge:latest"})
+            assert named.status_code == 200

@@ -1,6 +1,6 @@
 // A small chat through the proxy, which says what the cache made of it.
 
-import { caller, callerDocument, failure, remembered } from "../lib/api.js";
+import { caller, failure, remembered } from "../lib/api.js";
 import { seconds, whole } from "../lib/format.js";
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { usePoll } from "../lib/poll.js";
@@ -12,15 +12,15 @@ import { Message } from "../parts/talk.js";
 
 export function Try() {
   const [keys, setKeys] = useState(0);
-  const models = usePoll((signal) => callerDocument("/v1/models", { signal }), 0, [keys]);
-  const names = (models.data?.data ?? []).map((model) => model.id);
+  const models = usePoll((signal) => listed({ signal }), 0, [keys]);
+  const names = models.data?.names ?? [];
   const [chosen, setChosen] = useState("");
   const [limit, setLimit] = useState("128");
   const [turns, setTurns] = useState([]);
   const [busy, setBusy] = useState(false);
   const running = useRef(null);
   useEffect(() => () => running.current?.abort(), []);
-  const model = chosen || names[0] || "";
+  const model = chosen || models.data?.first || "";
 
   const ask = async (before, text) => {
     const turn = { question: text, answer: "", thought: "", told: null, error: null };
@@ -45,6 +45,14 @@ export function Try() {
     <${Ask} busy=${busy} ready=${model !== ""} onAsk=${(text) => ask(turns, text)} onStop=${() => running.current?.abort()} />`;
 }
 
+/** The models there are, and the one that is taken first: the list may begin with one that only makes embeddings. */
+async function listed(options) {
+  const heard = await caller("/v1/models", options);
+  if (!heard.ok) throw await failure(heard);
+  const { data } = await heard.json();
+  return { names: data.map((model) => model.id), first: decodeURIComponent(heard.headers.get("x-llmproxy-default-model") ?? "") };
+}
+
 function Settings({ names, model, onModel, limit, onLimit, error, onKey }) {
   const keyed = error?.status === 401 || remembered.key !== "";
   const enter = (event) => {
@@ -53,6 +61,7 @@ function Settings({ names, model, onModel, limit, onLimit, error, onKey }) {
   };
   return html`<div class="filters">
     <label>Model <select value=${model} onChange=${(event) => onModel(event.target.value)}>
+      ${model === "" ? html`<option value="" selected></option>` : null}
       ${names.map((name) => html`<option key=${name} value=${name} selected=${name === model}>${name}</option>`)}
     </select></label>
     <label>Tokens at most <input class="short" type="number" min="1" max="100000" value=${limit}

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
 
+import psutil
 import pytest
 
 from llmproxy.cache import tables as cache_tables
@@ -50,6 +51,11 @@ class PostgresServer:
     def stop(self) -> None:
         """At once, as in a crash."""
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "immediate", "stop")
+
+    def processes(self) -> list[psutil.Process]:
+        """Those that are running."""
+        main = psutil.Process(int((Path(self._data) / "postmaster.pid").read_text().split()[0]))
+        return [main, *main.children(recursive=True)]
 
     def remove(self) -> None:
         self.stop()

@@ -9,6 +9,7 @@ from functools import partial
 from llmproxy import __version__
 from llmproxy.admin.state import AdminState
 from llmproxy.app.accounts import Accounts
+from llmproxy.app.deadline import Deadline
 from llmproxy.app.state import AppState
 from llmproxy.app.watching import open_watch
 from llmproxy.cache.flight import Flights
@@ -47,19 +48,19 @@ class CannotStart(Exception):
 
 
 @asynccontextmanager
-async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[AppState]:
+async def open_rooms(settings: Settings, access: AccessLog, deadline: Deadline) -> AsyncIterator[AppState]:
     """Database, cache, history, upstreams, flights, jobs; at the end whatever waits is written."""
     metrics, rates = Metrics(__version__), Rates()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(await _usable(settings.database))
-        watch = await stack.enter_async_context(open_watch(database, metrics, settings.shutdown_seconds))
+        watch = await stack.enter_async_context(open_watch(database, metrics, deadline.left))
         # before the cache and the history, so that these are written before a collector is waited for
         telemetry = open_telemetry(os.environ, metrics, __version__)
-        stack.push_async_callback(telemetry.close, settings.shutdown_seconds)
-        cache = await stack.enter_async_context(open_cache(settings, database, watch.store_failed))
+        stack.push_async_callback(lambda: telemetry.close(deadline.left()))
+        cache = await stack.enter_async_context(open_cache(settings, database, watch.store_failed, deadline.left))
         history = history_for(settings, database, watch.keeping_failed)
         history.open()
-        stack.push_async_callback(history.close, settings.shutdown_seconds)
+        stack.push_async_callback(lambda: history.close(deadline.left()))
         accounts = Accounts(metrics, rates, watch.performance, access, history, telemetry)
         stack.callback(accounts.ledger.close)
         upstreams = Upstreams(settings, IdentityStore(database))
@@ -70,7 +71,7 @@ async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[App
         grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
         flights: Flights[Capture[Outcome]] = Flights(grace, lambda: cache.is_current)
         cache.part = flights.part
-        stack.push_async_callback(flights.close, settings.shutdown_seconds)
+        stack.push_async_callback(lambda: flights.close(deadline.requests_left()))
         hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, lambda: upstreams.epoch)
         rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, metrics.upstream_failed, telemetry.tracer)
         watched = (watch.rollups, watch.resources, watch.lag, database.size)
@@ -80,7 +81,7 @@ async def open_rooms(settings: Settings, access: AccessLog) -> AsyncIterator[App
         if settings.jobs:
             counting = (accounts.ledger.add, metrics.job_tried, metrics.answer_lost)
             try:
-                jobs = await stack.enter_async_context(open_jobs(database, rooms, ids, *counting))
+                jobs = await stack.enter_async_context(open_jobs(database, rooms, ids, *counting, deadline.left))
             except BlobsUnusable as error:
                 raise CannotStart(str(error)) from error
         state = AppState(settings, rooms, jobs, admin, metrics, accounts, database, InFlight(), ids, watch)

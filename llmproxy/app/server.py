@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 
 from llmproxy import __version__
+from llmproxy.app.deadline import Deadline
 from llmproxy.app.factory import create_app
 from llmproxy.app.opening import CannotStart, open_rooms
 from llmproxy.app.saying import NOTHING_FOUND, say
@@ -44,13 +45,14 @@ async def _serve(settings: Settings) -> None:
     if settings.log_level is not LogLevel.DEBUG:
         # what it says of its coming and going is said here in fewer words
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    async with open_rooms(settings, log) as state:
+    deadline = Deadline(settings.shutdown_seconds)
+    async with open_rooms(settings, log, deadline) as state:
         if not state.rooms.upstreams.targets:
             raise CannotStart(NOTHING_FOUND.format(verb="serve"))
         hot = Hot(state.rooms.hot, state.ids, state.accounts.ledger.add, cors=bool(settings.cors_origins))
         _settle_memory()
         tell = partial(say, form=form_for(settings.log_format, sys.stderr))
-        server = _Server(_config(settings, create_app(state), hot), tell, state.stop)
+        server = _Server(_config(settings, create_app(state), hot, deadline), tell, state.stop, deadline)
         tell(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
         await server.serve([listener])
 
@@ -79,7 +81,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(settings: Settings, app: Any, hot: Hot) -> uvicorn.Config:
+def _config(settings: Settings, app: Any, hot: Hot, deadline: Deadline) -> uvicorn.Config:
     limits = Limits.of(settings)
     return uvicorn.Config(
         app,
@@ -93,15 +95,18 @@ def _config(settings: Settings, app: Any, hot: Hot) -> uvicorn.Config:
         proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=math.ceil(settings.keep_alive_timeout),
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_seconds)),
+        timeout_graceful_shutdown=max(1, int(deadline.for_requests)),
     )
 
 
 class _Server(uvicorn.Server):
     """uvicorn's, but for its signals: it would raise them again before the rooms could be closed."""
 
-    def __init__(self, config: uvicorn.Config, say: Callable[[str], None], on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, say: Callable[[str], None], on_stop: Callable[[], None], deadline: Deadline
+    ) -> None:
         super().__init__(config)
+        self._deadline = deadline
         self._say = say
         self._on_stop = on_stop
 
@@ -117,6 +122,7 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._deadline.begin()
         self._on_stop()
         await super().shutdown(sockets)
 

@@ -1,6 +1,6 @@
 """What watches the running program: how requests fare, what is used, how late the loop is, what failed last."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -46,8 +46,8 @@ class Watch:
 
 
 @asynccontextmanager
-async def open_watch(database: Database, metrics: Metrics, limit: float) -> AsyncIterator[Watch]:
-    """At the end what waits is written, within ``limit`` seconds; close the database after it."""
+async def open_watch(database: Database, metrics: Metrics, left: Callable[[], float]) -> AsyncIterator[Watch]:
+    """At the end what waits is written, within the seconds that are ``left`` then; close the database after it."""
     performance = Performance()
 
     def failed(part: str, fault: Fault) -> None:
@@ -57,7 +57,7 @@ async def open_watch(database: Database, metrics: Metrics, limit: float) -> Asyn
     watch = Watch(metrics, performance, rollups, Resources(), Lag(metrics.loop_lagged), Faults())
     async with AsyncExitStack() as stack:
         rollups.open()
-        stack.push_async_callback(rollups.close, limit)
+        stack.push_async_callback(lambda: rollups.close(left()))
         watch.resources.open()
         stack.push_async_callback(watch.resources.close)
         watch.lag.open()

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from llmproxy import __version__
 from llmproxy.app import health
+from llmproxy.app.deadline import Deadline
 from llmproxy.app.opening import CannotStart, open_rooms
 from llmproxy.app.saying import NOTHING_FOUND, say
 from llmproxy.app.server import bind
@@ -35,8 +36,9 @@ def run(settings: Settings) -> None:
 async def _work(settings: Settings) -> None:
     log = configure(settings.log_level, settings.log_format, sys.stderr)
     tell = partial(say, form=form_for(settings.log_format, sys.stderr))
+    deadline = Deadline(settings.shutdown_seconds)
     with _stopped() as stopped:
-        async with open_rooms(settings, log) as state:
+        async with open_rooms(settings, log, deadline) as state:
             if not state.rooms.upstreams.targets:
                 raise CannotStart(NOTHING_FOUND.format(verb="worker"))
             tell(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
@@ -44,6 +46,7 @@ async def _work(settings: Settings) -> None:
             tell(f"working on the jobs of {place}, {settings.task_queue_workers} calls at once")
             async with _metrics(state, tell):
                 await stopped.wait()
+                deadline.begin()
 
 
 class _Server(uvicorn.Server):

@@ -27,7 +27,7 @@ from llmproxy.cache.statements import (
     delete_some,
 )
 from llmproxy.cache.tier import Flushed, Selector, TierStats
-from llmproxy.cache.writer import WriteLimits, Writer
+from llmproxy.cache.writer import DRAIN_SECONDS, WriteLimits, Writer
 from llmproxy.database.engine import Database
 from llmproxy.database.reads import PointQuery, Rows
 
@@ -77,11 +77,15 @@ class SqlTier:
         self._evictions = dict.fromkeys(("bytes", "expired", "flushed", "broken"), 0)
 
     async def __aenter__(self) -> Self:
-        self._writer.start()
+        self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def open(self) -> None:
+        """Begins to write."""
+        self._writer.start()
 
     def peek(self, key: bytes) -> Entry | None:
         """The entry if it still waits to be written."""
@@ -185,8 +189,9 @@ class SqlTier:
         """Waits until everything is written; while the database fails, that is as long as it fails."""
         await self._writer.drained()
 
-    async def close(self) -> None:
-        await self._writer.close()
+    async def close(self, limit: float = DRAIN_SECONDS) -> None:
+        """Writes what waits, at most ``limit`` seconds long."""
+        await self._writer.close(limit)
 
     async def _written(self, keys: Sequence[bytes]) -> set[bytes]:
         return {row[0] for chunk in chunks(keys) for row in await self._rows(self._holds, chunk)}

@@ -20,6 +20,7 @@ from llmproxy.cache.selection import key_range, matches, means_begun
 from llmproxy.cache.sql import Seal, SqlTier
 from llmproxy.cache.sweep import Sweep
 from llmproxy.cache.tier import Flushed, Selector, Tier, TierStats
+from llmproxy.cache.writer import DRAIN_SECONDS
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
 
@@ -353,12 +354,16 @@ class Cache:
 
 @asynccontextmanager
 async def open_cache(
-    settings: Settings, database: Database, on_fault: OnFault, clock: Callable[[], float] = time.time
+    settings: Settings,
+    database: Database,
+    on_fault: OnFault,
+    left: Callable[[], float] = lambda: DRAIN_SECONDS,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Cache]:
     """The cache that the settings describe, with everything it does in the background.
 
     ``on_fault(tier, kind)`` is told of every fault. ``clock`` gives Unix seconds. At the end what waits is written,
-    within a limit; close the database after it.
+    within the seconds that are ``left`` then; close the database after it.
     """
     memory = None
     if settings.cache_max_size > 0 and settings.cache_max_bytes > 0:
@@ -366,8 +371,9 @@ async def open_cache(
     async with AsyncExitStack() as stack:
         back = None
         if settings.cache_disk_bytes > 0:
-            tier = SqlTier(database, compress_from=settings.cache_compress_bytes, clock=clock, on_fault=on_fault)
-            back = await stack.enter_async_context(tier)
+            back = SqlTier(database, compress_from=settings.cache_compress_bytes, clock=clock, on_fault=on_fault)
+            back.open()
+            stack.push_async_callback(_closed, back, left)
         cache = Cache(memory, back, log=FlushLog(database), clock=clock, on_fault=on_fault)
         stack.push_async_callback(cache.leave)
         follow = Periodic("following flushes", _FOLLOW_SECONDS, cache.follow, on_fault, _FOLLOW_AGAIN_SECONDS)
@@ -387,3 +393,7 @@ async def open_cache(
             cache.sweep = sweep
             cache.listing = Listing(database, back.drained, clock)
         yield cache
+
+
+async def _closed(tier: SqlTier, left: Callable[[], float]) -> None:
+    await tier.close(min(left(), DRAIN_SECONDS))

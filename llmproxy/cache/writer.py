@@ -31,9 +31,12 @@ class WriteLimits:
     notes: int = 10_000
     #: seconds that the first of a group waits for others
     linger: float = 0.25
-    #: seconds that ``close`` may take
-    drain: float = 5.0
 
+
+#: seconds that the last writing may take where nobody says how many are left
+DRAIN_SECONDS = 5.0
+#: seconds for a transaction to end that was cancelled
+_CANCEL_SECONDS = 1.0
 
 #: an entry, and the values of its row
 _Row = tuple[Entry, tuple[Any, ...]]
@@ -105,16 +108,16 @@ class Writer:
         """Waits until nothing waits. While the database fails, that is as long as it fails."""
         await self._idle.wait()
 
-    async def close(self) -> None:
-        """Writes what waits, within the limit, and ends the task."""
+    async def close(self, limit: float) -> None:
+        """Writes what waits, at most ``limit`` seconds long, and ends the task."""
         self._closing.set()
         self._wake.set()
         if self._task is None:
             return
-        _, late = await asyncio.wait({self._task}, timeout=self._limits.drain)
+        _, late = await asyncio.wait({self._task}, timeout=limit)
         if late:
             self._task.cancel()
-            await asyncio.wait({self._task})
+            await asyncio.wait({self._task}, timeout=_CANCEL_SECONDS)
         for _ in range(len(self.pending)):
             self._on_fault("sql", "lost")
 

@@ -103,7 +103,9 @@ class Settings(BaseSettings):
     keep_alive_timeout: float = Field(
         75.0, gt=0, description="Seconds after which an idle connection is closed. Longer than the clients' own."
     )
-    shutdown_seconds: float = Field(10.0, ge=0, description="How long a stopping server waits for running requests.")
+    shutdown_seconds: float = Field(
+        10.0, ge=0, description="How long a stopping server may take: for running requests, and for writing what waits."
+    )
 
     # Upstream
     upstream: BaseUrls = Field((), description="Base URLs of model servers. Unset: the usual local ports are probed.")

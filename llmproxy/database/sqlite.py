@@ -39,7 +39,8 @@ _CREATE_SECONDS = 10.0
 
 _EACH_CONNECTION = (
     "PRAGMA synchronous = NORMAL",
-    f"PRAGMA mmap_size = {256 * 1024 * 1024}",
+    # a mapping of a file that somebody cuts short ends the process with SIGBUS; a read gives an error
+    "PRAGMA mmap_size = 0",
     f"PRAGMA journal_size_limit = {64 * 1024 * 1024}",
     "PRAGMA cache_size = -4096",
 )
@@ -61,6 +62,8 @@ class Sqlite:
             raise DatabaseUnusable("SQLite needs a file: give a path as LLMPROXY_DATABASE_PATH")
         self.url = url
         self._path = Path(url.database)
+        #: the file that was made ready: device and number
+        self._made: tuple[int, int] | None = None
 
     def engine_options(self) -> dict[str, Any]:
         return {
@@ -92,6 +95,7 @@ class Sqlite:
     def create(self) -> None:
         # answers are private: only the owner may look into a folder and a file that we make
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._remove_emptied()
         if not self._path.exists():
             self._path.touch(mode=0o600)
         deadline = time.monotonic() + _CREATE_SECONDS
@@ -104,7 +108,16 @@ class Sqlite:
                     raise
                 time.sleep(0.02)
             else:
+                status = self._path.stat()
+                self._made = status.st_dev, status.st_ino
                 return
+
+    def _remove_emptied(self) -> None:
+        """Removes a file that somebody has cut to nothing, with what belongs to it: a new one is another file, by which
+        the other processes notice."""
+        if self._path.exists() and self.identity() is None:
+            for path in (self._path, *(self._path.with_name(self._path.name + end) for end in ("-wal", "-shm"))):
+                path.unlink(missing_ok=True)
 
     def _set_up(self) -> None:
         with contextlib.closing(sqlite3.connect(self._path, timeout=_BUSY_SECONDS)) as connection:
@@ -117,7 +130,8 @@ class Sqlite:
             status = self._path.stat()
         except FileNotFoundError:
             return None
-        return status.st_dev, status.st_ino
+        identity = status.st_dev, status.st_ino
+        return None if status.st_size == 0 and identity == self._made else identity
 
     def lock_schema(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE has locked everything already."""

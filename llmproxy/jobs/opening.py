@@ -56,11 +56,12 @@ async def open_jobs(
     count: Callable[[Exchange], None],
     tried: Tried,
     lost: Callable[[], None],
+    left: Callable[[], float],
 ) -> AsyncIterator[JobRooms]:
     """The queue, and as many workers as the settings want in this process.
 
     ``count`` takes each finished exchange, ``tried`` each try at an item; ``lost`` is told of each answer that cannot
-    be kept.
+    be kept. ``left`` gives the seconds that there are for writing at the end.
     """
     settings, changes = proxy.settings, Changes()
     store = Store(database)
@@ -84,7 +85,7 @@ async def open_jobs(
     ]
     async with AsyncExitStack() as stack:
         answers.open()
-        stack.push_async_callback(answers.close, settings.shutdown_seconds)
+        stack.push_async_callback(lambda: answers.close(left()))
         for worker in workers if settings.task_queue_workers else ():
             worker.open()
             stack.push_async_callback(worker.close)

@@ -19,7 +19,7 @@ from llmproxy.database.engine import Database, open_database
 from tests.cache.entries import Clock, Faults, entry, key, streamed
 from tests.databases import PostgresServer, remove_sqlite, ruin_sqlite, sqlite_url
 
-QUICK = WriteLimits(linger=0.001, drain=1.0)
+QUICK = WriteLimits(linger=0.001)
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +104,9 @@ async def test_closing_ends_while_the_database_fails(sqlite: Database, sqlite_fi
     faults = Faults()
     with contextlib.closing(sqlite3.connect(sqlite_file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        async with sql_tier(sqlite, faults, WriteLimits(linger=0.001, drain=0.05)) as tier:
+        async with sql_tier(sqlite, faults, QUICK) as tier:
             tier.keep(entry(1))
+            await tier.close(0.05)
         other.execute("ROLLBACK")
     assert faults.kinds[-1] == "lost"
 

@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.conftest import MakeProxy
 from tests.faults.outcome import ask
@@ -86,6 +90,71 @@ async def test_a_database_deleted_while_running_stops_nothing(upstream: Scripted
             fresh = marker()
             assert (await ask(http, CHAT, CHAT.request(fresh))).cache == "MISS"
             assert (await ask(http, CHAT, CHAT.request(fresh))).cache == "HIT"
+
+
+def cut(path: Path, size: int) -> None:
+    if path.exists():
+        os.truncate(path, size)
+
+
+def replaced(path: Path) -> None:
+    """In place: the same file with other contents, as ``cp`` leaves it."""
+    path.write_bytes(b"no database " * 10_000)
+
+
+def moved(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("moved"))
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "emptied": lambda path: cut(path, 0),
+    "cut to a page": lambda path: cut(path, 8192),
+    "cut in the middle of a page": lambda path: cut(path, path.stat().st_size // 2 + 100),
+    "overwritten": replaced,
+    "its log emptied": lambda path: cut(path.with_name(path.name + "-wal"), 0),
+    "its log deleted": lambda path: path.with_name(path.name + "-wal").unlink(missing_ok=True),
+    "its index deleted": lambda path: path.with_name(path.name + "-shm").unlink(missing_ok=True),
+    "its folder gone": lambda path: shutil.rmtree(path.parent),
+    "its folder moved": moved,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_a_damaged_database_stops_nothing(upstream: ScriptedUpstream, tmp_path: Path, damage: str) -> None:
+    """Whatever is done to the file while it is open: hits from memory, answers and the pages that read it go on."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with Proxy(upstream.url, database=folder / "llmproxy.db", cache_sweep_seconds=0.1) as own:
+        old = [f"{marker()} [script:size=4000]" for _ in range(30)]
+        async with client(own) as http:
+            for prompt in old:
+                assert (await ask(http, CHAT, CHAT.request(prompt))).cache == "MISS"
+            await http.get("/api/history?limit=5")
+            DAMAGES[damage](own.database)
+            for prompt in old[:10]:
+                assert (await ask(http, CHAT, CHAT.request(prompt))).cache == "HIT"
+                assert (await ask(http, CHAT, CHAT.request(marker()))).status == 200
+                for path in ("/api/history?limit=5", "/admin/cache/groups", "/api/cache/stats"):
+                    assert (await http.get(path)).status_code in (200, 503)
+            assert (await http.get("/v1/uploads")).status_code == 200
+        assert own.process.poll() is None
+    assert "Traceback" not in own.log
+
+
+async def test_an_emptied_database_is_made_anew(upstream: ScriptedUpstream, proxy: MakeProxy) -> None:
+    own = proxy(upstream.url)
+    async with client(own) as http:
+        await ask(http, CHAT, CHAT.request(marker()))
+        os.truncate(own.database, 0)
+        prompt = marker()
+        await ask(http, CHAT, CHAT.request(prompt))
+        async with asyncio.timeout(15):
+            while not (await http.get("/api/history?limit=1")).json().get("data"):
+                await ask(http, CHAT, CHAT.request(marker()))
+    own.stop()
+    with contextlib.closing(sqlite3.connect(own.database)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert own.log.count("the database file was gone or replaced") == 1
 
 
 def remove(database: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from llmproxy.app.deadline import Deadline
 from llmproxy.app.opening import open_rooms
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import reading
@@ -28,7 +29,7 @@ async def opened(*upstreams: str, folder: Path, **settings: Any) -> AsyncIterato
     """The job queue of a program in front of ``upstreams``, with its database in ``folder``."""
     wanted = Settings(upstream=upstreams, database_path=folder / "llmproxy.db", **settings)
     log = AccessLog(JsonForm(), Outlet(io.StringIO(), lost=JsonForm().lost))
-    async with open_rooms(wanted, log) as state:
+    async with open_rooms(wanted, log, Deadline(wanted.shutdown_seconds)) as state:
         assert state.jobs is not None
         yield state.jobs
 

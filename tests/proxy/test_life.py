@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from llmproxy.app.deadline import Deadline
 from llmproxy.app.opening import open_rooms
 from llmproxy.app.state import AppState
 from llmproxy.config.settings import Settings
@@ -45,7 +46,7 @@ class Patient:
 async def state(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[AppState]:
     settings = Settings(upstream=(upstream.url,), database_path=tmp_path / "llmproxy.db")
     log = AccessLog(JsonForm(), Outlet(io.StringIO(), lost=JsonForm().lost))
-    async with open_rooms(settings, log) as state:
+    async with open_rooms(settings, log, Deadline(settings.shutdown_seconds)) as state:
         yield state
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from llmproxy.app.deadline import Deadline
 from llmproxy.app.opening import open_rooms
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import reading
@@ -101,6 +102,6 @@ async def by_hand(folder: Path, database_url: str) -> AsyncIterator[ByHand]:
         task_queue_workers=0,
     )
     log = AccessLog(JsonForm(), Outlet(io.StringIO(), lost=JsonForm().lost))
-    async with open_rooms(settings, log) as state:
+    async with open_rooms(settings, log, Deadline(settings.shutdown_seconds)) as state:
         assert state.jobs is not None
         yield ByHand(state.jobs)

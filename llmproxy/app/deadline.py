@@ -1,0 +1,58 @@
+"""The one time limit for everything that a stopping program still does."""
+
+import os
+import sys
+import threading
+from time import monotonic
+
+#: the requests' share ends so much earlier, so that what they leave behind can be written: of the whole, and at most
+_SHARE, _MOST = 0.2, 2.0
+#: what waits to be written may take so much longer than the limit, and the end of the program so much
+_WRITING_SECONDS, _END_SECONDS = 0.5, 1.0
+_SHORTEST = 1.0
+
+
+class Deadline:
+    """From ``begin`` on, the program ends within ``seconds`` and one more, even where a database or a thread hangs.
+
+    What is closed in order asks how much time is left; what hangs is ended with the process. Nothing is lost by that
+    which could still have been kept: rows are committed or not, jobs are claimed again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = max(seconds, _SHORTEST)
+        self._began: float | None = None
+
+    @property
+    def for_requests(self) -> float:
+        """Seconds from the beginning on for the requests in work."""
+        return self._seconds - min(self._seconds * _SHARE, _MOST)
+
+    def begin(self) -> None:
+        """The program was told to stop. Only the first call counts."""
+        if self._began is not None:
+            return
+        self._began = monotonic()
+        # a thread of its own: the loop may wait for one that hangs. A daemon, for it must not itself hold up the end
+        timer = threading.Timer(self._seconds + _END_SECONDS, _end)
+        timer.daemon = True
+        timer.start()
+
+    def requests_left(self) -> float:
+        """Seconds that the upstream calls under way still have."""
+        return self._left(self.for_requests)
+
+    def left(self) -> float:
+        """Seconds that the writing of what waits still has."""
+        return self._left(self._seconds + _WRITING_SECONDS)
+
+    def _left(self, seconds: float) -> float:
+        return seconds if self._began is None else max(0.0, self._began + seconds - monotonic())
+
+
+def _end() -> None:
+    # past the log, whose thread may hang as well
+    os.write(
+        sys.stderr.fileno(), b"llmproxy: something still hangs after the time for stopping; it ends with the program\n"
+    )
+    os._exit(0)

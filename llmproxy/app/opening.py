@@ -32,6 +32,7 @@ from llmproxy.observe.access import AccessLog
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.rates import Rates
 from llmproxy.observe.telemetry import open_telemetry
+from llmproxy.proxy.accepted import AcceptedCredentials
 from llmproxy.proxy.answer import Outcome
 from llmproxy.proxy.asked import Memo
 from llmproxy.proxy.fetch import FAILURES
@@ -73,7 +74,9 @@ async def open_rooms(settings: Settings, access: AccessLog, deadline: Deadline) 
         cache.part = flights.part
         stack.push_async_callback(lambda: flights.close(deadline.requests_left()))
         hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, lambda: upstreams.epoch)
-        rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, metrics.upstream_failed, telemetry.tracer)
+        accepted = AcceptedCredentials(refused=hot.clear)
+        failed = metrics.upstream_failed
+        rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, accepted, failed, telemetry.tracer)
         watched = (watch.rollups, watch.resources, watch.lag, database.size)
         admin = AdminState(cache, rates, history, accounts.ledger.drain, *watched)
         ids = RequestIds()

@@ -88,6 +88,10 @@ class HotTable:
             return None
         return answer
 
+    def clear(self) -> None:
+        """Forgets all: who was answered so may have to be looked at again."""
+        self._answers.clear()
+
     def length(self, head: bytes) -> int:
         """Bytes of a whole request that begins with this head, where one such is known; else 0."""
         known = self._heads.get(head)

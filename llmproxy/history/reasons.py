@@ -14,6 +14,7 @@ WHY: Mapping[Reason, str] = {
     Reason.NO_CACHE: "The request said 'Cache-Control: no-cache': the cache was not asked, the new answer may be kept.",
     Reason.NO_STORE: "The request said 'Cache-Control: no-store': the cache was neither asked nor told.",
     Reason.ONLY_IF_CACHED: "The request said 'Cache-Control: only-if-cached', and nothing was stored for it.",
+    Reason.CREDENTIAL: "The model server refused the caller's key, or has not accepted it yet.",
     Reason.POLICY_OFF: "Caching is switched off: LLMPROXY_CACHE_POLICY=off.",
     Reason.NOT_DETERMINISTIC: "LLMPROXY_CACHE_POLICY=deterministic caches only requests with temperature 0 or a seed.",
     Reason.NOT_OPTED_IN: "LLMPROXY_CACHE_POLICY=opt-in caches only requests that ask for it with a header.",

@@ -80,7 +80,7 @@ def remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> No
         # the model may have been swapped since the key was made: from now on it is another request
         return
     entry = rooms.cache.peek(bytes.fromhex(exchange.key))
-    if entry is None or entry.size > _MOST_REMEMBERED:
+    if entry is None or entry.size > _MOST_REMEMBERED or not rooms.is_accepted(exchange):
         return
     body = body_of(asked, entry)
 

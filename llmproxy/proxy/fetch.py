@@ -87,6 +87,7 @@ async def _fetch(
     headers = forwarded(asked.headers, settings, asked.peer, trace=exchange.trace)
     exchange.mark(Phase.PICK)
     adapted, reply = await _sent(plan, target, headers, rooms)
+    rooms.accepted.note(target.name, exchange.caller.credential, reply.status)
     exchange.mark(Phase.SEND)
     try:
         if reply.status < 400 and reply.status != 200:

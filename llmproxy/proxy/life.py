@@ -6,7 +6,7 @@ it. ``record`` and ``count`` close the exchange, in ``ingress.access``.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from llmproxy.cache.entry import Entry
@@ -30,6 +30,8 @@ from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listener) -> Answer:
     """One request to a cached endpoint. Raises ``ProxyError`` for an answer that is an error, ``ClientLeft``."""
     verdict = admit(rooms.settings.cache_policy, asked.draft.traits, asked.wishes)
+    if verdict.look_up and not rooms.is_accepted(exchange):
+        verdict = replace(verdict, look_up=False, reason=Reason.CREDENTIAL)
     exchange.mark(Phase.ADMIT)
     if asked.draft.each and verdict.keep:
         return await embed(exchange, asked, asked.body(), verdict, rooms, listener)

@@ -75,6 +75,9 @@ class _Passage:
         headers = forwarded(scope["headers"], rooms.settings, peer, reframed=False, trace=exchange.trace)
         call = Call(scope["method"], raw_target(scope), headers, self._body(sent))
         reply = await rooms.upstreams.send(target, call)
+        if reply.status >= 400:
+            # a success says nothing: some paths are open
+            rooms.accepted.note(target.name, exchange.caller.credential, reply.status)
         exchange.mark(Phase.SEND)
         try:
             if reply.status >= 400 and scope["method"] != "HEAD":

@@ -8,9 +8,11 @@ from llmproxy.cache.hot import HotTable
 from llmproxy.cache.tiers import Cache
 from llmproxy.capture.tee import Capture
 from llmproxy.config.settings import Settings
+from llmproxy.proxy.accepted import AcceptedCredentials
 from llmproxy.proxy.answer import Outcome
 from llmproxy.proxy.asked import Memo
 from llmproxy.upstream.upstreams import Upstreams
+from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.trace import Tracer
 
 
@@ -22,7 +24,13 @@ class Rooms:
     flights: Flights[Capture[Outcome]]
     memo: Memo
     hot: HotTable
+    accepted: AcceptedCredentials
     #: told of every failed upstream call, by reason
     upstream_failed: Callable[[str], None]
     #: begins a request's part in a distributed trace, None while nobody traces
     tracer: Tracer | None = None
+
+    def is_accepted(self, exchange: Exchange) -> bool:
+        """Whether the caller may be given what others' requests brought."""
+        servers = (target.name for target in self.upstreams.targets)
+        return self.accepted.is_accepted(exchange.caller.credential, servers)

@@ -8,6 +8,7 @@ _FORWARD = {
     Reason.ABSENT: b"uri-miss",
     Reason.EXPIRED: b"stale",
     Reason.NO_CACHE: b"request",
+    Reason.CREDENTIAL: b"request",
 }
 
 

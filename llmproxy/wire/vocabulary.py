@@ -37,6 +37,8 @@ class Reason(StrEnum):
     NO_STORE = "no-store"
     #: the request said ``only-if-cached`` and nothing was
     ONLY_IF_CACHED = "only-if-cached"
+    #: the upstream has refused what the caller presents, or has not accepted it yet
+    CREDENTIAL = "credential"
     #: caching is switched off by policy
     POLICY_OFF = "policy-off"
     #: the policy ``deterministic`` and neither temperature 0 nor a seed

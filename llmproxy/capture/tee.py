@@ -12,11 +12,12 @@ Outcome = TypeVar("Outcome")
 @dataclass(frozen=True, slots=True)
 class Head:
     """The upstream's status line, as far as readers care. ``stream``: frames will follow, else one document. ``both``:
-    whether the other form may be made of it."""
+    whether the other form may be made of it, ``asked``: whether the upstream was asked for a stream."""
 
     stream: bool
     headers: tuple[tuple[bytes, bytes], ...] = ()
     both: bool = True
+    asked: bool = False
 
 
 class Lagged(Exception):

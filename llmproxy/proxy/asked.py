@@ -112,6 +112,10 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
     canonical({name: body[name] for name in endpoint.excused if name in body}, ())
     # where a stream is another entry, saying what is so anyway makes no difference
     keyed = {**body, "stream": stream} if endpoint.streams else body
+    excused = set(endpoint.excused)
+    if "stream_options" in excused and (shaping := _shaping(options)):
+        keyed["stream_options"] = shaping
+        excused.remove("stream_options")
     return Draft(
         model=model or "",
         stream=stream and not load,
@@ -123,11 +127,16 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
             load=load,
             other_numbers=endpoint.per_input and other_numbers(body),
         ),
-        digest=sha256(canonical(keyed, endpoint.excused.keys() - INPUT_BY_INPUT)).digest(),
-        each=sha256(canonical(keyed, endpoint.excused)).digest() if endpoint.per_input and is_per_input(body) else b"",
+        digest=sha256(canonical(keyed, excused - INPUT_BY_INPUT)).digest(),
+        each=sha256(canonical(keyed, excused)).digest() if endpoint.per_input and is_per_input(body) else b"",
         echo=echo_of(body) if endpoint.echoes else None,
         store=body.get("store") is True,
     )
+
+
+def _shaping(options: dict[str, Any] | None) -> dict[str, Any]:
+    """What the options say of a stream beside its usage: all of it may change the frames."""
+    return {name: value for name, value in (options or {}).items() if name != "include_usage"}
 
 
 def _deterministic(body: dict[str, Any]) -> bool:

@@ -100,7 +100,7 @@ def _in_own_form(answer: Live, listener: Listener) -> Live:
 async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send, ping: float) -> bytes | None:
     """Frames as they come. Returns the last bytes: the last frames, or the one that tells of a failure; None where the
     flight has a plain answer of which no frames can be made."""
-    reader, capture = answer.reader, answer.flight.work
+    reader, capture, shown = answer.reader, answer.flight.work, answer.view.shown()
     while True:
         if listener.gone:
             raise ClientLeft
@@ -112,7 +112,9 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
             # pings went out first, and then the upstream answered in one piece
             frames = []
         elif answer.stream:
-            frames = answer.view.frames(frames)
+            frames = shown.feed(frames)
+            if capture.outcome is not None and not reader.behind:
+                frames += shown.close()
         if answer.own is not None and other_form(capture, stream=answer.stream):
             return None
         if frames:

@@ -171,7 +171,7 @@ async def _read_on(reply: Reply) -> None:
 async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: Exchange, plan: Plan) -> Landed:
     capture = recording.capture
     framed = recording.framed = _framed(reply, adapted)
-    capture.begin(Head(framed, recording.headers, adapted.both))
+    capture.begin(Head(framed, recording.headers, adapted.both, adapted.stream))
     if framed:
         await _tee_frames(reply, recording)
         exchange.mark(Phase.TEE)

@@ -9,7 +9,7 @@ from llmproxy.capture.tee import Capture, Reader
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, OtherForm, Outcome, Whole
 from llmproxy.proxy.asked import Asked
-from llmproxy.proxy.headers import JSON, timing_header, type_headers
+from llmproxy.proxy.headers import timing_header, type_headers
 from llmproxy.proxy.listener import ClientLeft, Listener
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Dialect
@@ -102,9 +102,10 @@ async def _first(
 
 
 def other_form(capture: Capture[Outcome], *, stream: bool) -> bool:
-    """Whether it is known that the answer comes in the other form, and cannot be given in this one."""
+    """Whether it is known that the answer comes in the other form and cannot be given in this one. Not where it was
+    asked for in this form: to ask again would change nothing."""
     head, outcome = capture.head, capture.outcome
-    if head is None or head.stream == stream:
+    if head is None or stream in (head.stream, head.asked):
         return False
     return not head.both or (isinstance(outcome, Landed) and not outcome.both)
 
@@ -131,12 +132,12 @@ def _whole(exchange: Exchange, asked: Asked, capture: Capture[Outcome], landed: 
             return Failed(error, landed.reason)
         # there is no other form: better as it came than not at all
         body = b"".join(capture.frames)
-        headers = type_headers(dialect.stream_type if framed else JSON, stream=framed)
+        headers = type_headers(dialect.stream_type if framed else dialect.document_type, stream=framed)
     elif asked.draft.stream and dialect.both:
         body = asked.view.rendered(landed.document)
         headers = type_headers(dialect.stream_type, stream=True)
     else:
-        body, headers = asked.view.document(landed.document), type_headers(JSON, stream=False)
+        body, headers = asked.view.document(landed.document), type_headers(dialect.document_type, stream=False)
     headers = [(b"content-length", b"%d" % len(body)), *headers, *landed.headers]
     headers += forward_headers(exchange, landed.reason)
     headers.append(timing_header(perf_counter() - exchange.started, landed.seconds))
@@ -153,7 +154,7 @@ def _live(
     stream: bool = True,
 ) -> Live:
     dialect = asked.endpoint.dialect
-    headers: HeaderList = type_headers(dialect.stream_type if stream else JSON, stream=stream)
+    headers: HeaderList = type_headers(dialect.stream_type if stream else dialect.document_type, stream=stream)
     if flight.work.head is not None:
         headers += flight.work.head.headers
     headers += forward_headers(exchange, None)

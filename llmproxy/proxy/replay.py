@@ -8,7 +8,7 @@ from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import Replay, Settings
 from llmproxy.proxy.answer import HeaderList, Paced, Whole
 from llmproxy.proxy.asked import Asked
-from llmproxy.proxy.headers import JSON, hit_headers, timing_header, type_headers
+from llmproxy.proxy.headers import hit_headers, timing_header, type_headers
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
@@ -37,7 +37,7 @@ def replay_headers(asked: Asked, entry: Entry, cache: CacheStatus, reason: Reaso
     dialect = asked.endpoint.dialect
     stream = wants_frames(asked, entry)
     return [
-        *type_headers(dialect.stream_type if stream else JSON, stream=stream),
+        *type_headers(dialect.stream_type if stream else dialect.document_type, stream=stream),
         *entry.headers,
         *hit_headers(entry, cache, reason, now),
     ]
@@ -59,15 +59,20 @@ def body_of(asked: Asked, entry: Entry) -> bytes:
         return view.document(entry.document)
     if not entry.frames:
         return view.rendered(entry.document)
-    if not view.as_is:
+    if not view.as_is or (not view.usage and _is_rewritten(entry)):
         return b"".join(view.frames([frame for _, frame in _frames(entry)]))
     return b"".join(_shown(entry)) if _hides(asked, entry) else entry.frames
+
+
+def _is_rewritten(entry: Entry) -> bool:
+    """Whether leaving frames out does not make it what callers get who did not ask for usage."""
+    return entry.hidden == array("I", (0, len(entry.frames))).tobytes()
 
 
 def _hides(asked: Asked, entry: Entry) -> bool:
     """Whether the stored frames are this caller's but for those that show usage."""
     view = asked.view
-    return bool(entry.frames and entry.hidden) and view.as_is and not view.usage
+    return bool(entry.frames and entry.hidden) and view.as_is and not view.usage and not _is_rewritten(entry)
 
 
 def _shown(entry: Entry) -> Iterator[memoryview]:
@@ -89,5 +94,8 @@ def _frames(entry: Entry) -> Iterator[tuple[int, bytes]]:
 
 
 def _pieces(asked: Asked, entry: Entry) -> list[tuple[int, bytes]]:
-    view = asked.view
-    return [(millis, piece) for millis, frame in _frames(entry) if (piece := b"".join(view.frames([frame])))]
+    shown, pieces, millis = asked.view.shown(), [], 0
+    for millis, frame in _frames(entry):
+        pieces.append((millis, b"".join(shown.feed([frame]))))
+    pieces.append((millis, b"".join(shown.close())))
+    return [(millis, piece) for millis, piece in pieces if piece]

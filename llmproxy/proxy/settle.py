@@ -171,11 +171,19 @@ def _landed(recording: Recording, body: bytes, document: Document, frames: tuple
 
 
 def _offsets(asked: Asked, frames: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+    """Where frames end, and what is hidden from callers who did not ask for usage: all of it where they get frames that
+    are no such pieces."""
+    dialect = asked.endpoint.dialect
     ends, hidden, at = array("I"), array("I"), 0
+    shown: list[bytes] = []
     for frame in frames:
         end = at + len(frame)
-        if asked.endpoint.dialect.usage_only(frame):
+        if dialect.usage_only(frame):
             hidden.extend((at, end))
+        else:
+            shown.append(frame)
         ends.append(end)
         at = end
+    if (filter := dialect.usage_filter()) is not None and filter.feed(frames) + filter.close() != shown:
+        hidden = array("I", (0, at))
     return ends.tobytes(), hidden.tobytes()

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from llmproxy.wire import sse
-from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.dialect import Dialect, Filter
 from llmproxy.wire.documents import peek
 from llmproxy.wire.echo import echoing, echoing_event
 
@@ -32,12 +32,13 @@ class View:
         return body if echoed is document else orjson.dumps(echoed)
 
     def frames(self, frames: list[bytes]) -> list[bytes]:
-        """Frames as this caller gets them."""
-        if not self.usage:
-            frames = [frame for frame in frames if not self.dialect.usage_only(frame)]
-        if self.echo is not None:
-            frames = [self._echoed(frame, self.echo) for frame in frames]
-        return frames
+        """All frames of a stream as this caller gets them."""
+        shown = self.shown()
+        return shown.feed(frames) + shown.close()
+
+    def shown(self) -> "Shown":
+        """What shows a stream to this caller as it comes."""
+        return Shown(self, None if self.usage else self.dialect.usage_filter())
 
     def rendered(self, body: bytes) -> bytes:
         """A plain answer as the stream that amounts to it."""
@@ -45,12 +46,35 @@ class View:
 
     @property
     def as_is(self) -> bool:
-        """Whether frames without usage ones are shown unchanged."""
+        """Whether frames are shown unchanged, but for what asking for usage leaves in them."""
         return self.echo is None
 
-    def _echoed(self, frame: bytes, echo: Mapping[str, Any]) -> bytes:
-        # most events of a Response hold neither it nor an id
-        if not any(name in frame for name in _HOLDING) or (event := peek(sse.data(frame))) is None:
-            return frame
-        echoed = echoing_event(event, echo)
-        return frame if echoed is event else sse.frame(orjson.dumps(echoed), sse.event(frame))
+
+class Shown:
+    """One stream on its way to one caller."""
+
+    def __init__(self, view: View, filter: Filter | None) -> None:
+        self._view = view
+        self._filter = filter
+
+    def feed(self, frames: list[bytes]) -> list[bytes]:
+        """Frames as the caller gets them."""
+        if self._filter is not None:
+            frames = self._filter.feed(frames)
+        return self._echoing(frames)
+
+    def close(self) -> list[bytes]:
+        """What was held back, once there is no more."""
+        return [] if self._filter is None else self._echoing(self._filter.close())
+
+    def _echoing(self, frames: list[bytes]) -> list[bytes]:
+        echo = self._view.echo
+        return frames if echo is None else [_echoed(frame, echo) for frame in frames]
+
+
+def _echoed(frame: bytes, echo: Mapping[str, Any]) -> bytes:
+    # most events of a Response hold neither it nor an id
+    if not any(name in frame for name in _HOLDING) or (event := peek(sse.data(frame))) is None:
+        return frame
+    echoed = echoing_event(event, echo)
+    return frame if echoed is event else sse.frame(orjson.dumps(echoed), sse.event(frame))

@@ -10,4 +10,9 @@ def with_usage(endpoint: str, body: Document) -> Document:
     if endpoint not in _COUNTED:
         return body
     options = body.get("stream_options")
-    return body | {"stream_options": (options if isinstance(options, dict) else {}) | {"include_usage": True}}
+    if options is None:
+        options = {}
+    if not isinstance(options, dict) or options.get("include_usage"):
+        # asked for already, or the upstream's to refuse
+        return body
+    return body | {"stream_options": options | {"include_usage": True}}

@@ -5,9 +5,7 @@ from typing import Any
 
 from llmproxy.wire.chat_assembly import TEXTS
 from llmproxy.wire.dialect import Malformed
-
-#: the long text of each kind of tool call: it follows its header in a delta of its own
-_LONG = {"function": "arguments", "custom": "input"}
+from llmproxy.wire.tool_calls import LONG
 
 
 def deltas(index: int, choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -30,8 +28,7 @@ def deltas(index: int, choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _message_deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     # a text's name goes with the role when it is null or empty: null and "" are told apart by SDKs, absent too
     opening = {name: message[name] for name in TEXTS if name in message and not message[name]}
-    content = "" if isinstance(message.get("content"), str) else None
-    yield {"role": message.get("role", "assistant"), "content": content, **opening}
+    yield {"role": message.get("role", "assistant"), "content": None, **opening}
     texts = [name for name in TEXTS if isinstance(message.get(name), str) and message[name]]
     for name in texts:
         yield {name: message[name]}
@@ -50,8 +47,10 @@ def _tool_call_deltas(place: int, call: Any) -> Iterator[dict[str, Any]]:
     if not isinstance(call, dict):
         raise Malformed("a tool call is not an object")
     header = {"index": place, **call}
+    if header["index"] != place:
+        raise Malformed("the indexes of tool calls are not in order")
     long: dict[str, Any] = {}
-    for kind, name in _LONG.items():
+    for kind, name in LONG.items():
         body = call.get(kind)
         if isinstance(body, dict) and isinstance(body.get(name), str):
             header[kind] = body | {name: ""}

@@ -6,22 +6,30 @@ from typing import Any
 import orjson
 
 from llmproxy.wire import sse
-from llmproxy.wire.dialect import Document, Fault, Malformed
+from llmproxy.wire.deltas import Deltas
+from llmproxy.wire.dialect import Document, Fault, Lossy, Malformed
 from llmproxy.wire.documents import parse, peek, read_leniently, tokens
 from llmproxy.wire.done import FINISH_REASONS, says_done
 from llmproxy.wire.errors import envelope
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.faults import fault_of
+from llmproxy.wire.usage_filter import UsageFilter, is_usage_only
 from llmproxy.wire.vocabulary import Reason
 
 DONE = b"data: [DONE]\n\n"
 
 #: members every chunk repeats
 _HEADER = ("id", "created", "model", "system_fingerprint", "service_tier")
-#: members whose first value counts
+#: members whose first value counts: they name the answer, and some servers name each chunk
 _SETTLED = ("id", "created", "model")
+#: members whose last value counts
+_LAST = ("object", "service_tier", "system_fingerprint", "timings")
 #: members of one chunk only: padding, progress of the prompt, and what is put together apart from the others
 _TRANSIENT = ("obfuscation", "prompt_progress", "usage", "choices")
+#: lists beside a choice's text that grow with it (vLLM)
+GROWN = frozenset({"token_ids"})
+#: lists of log probabilities, in the shape of chat and in the one of legacy completions
+_LOGPROBS = frozenset({"content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset"})
 
 
 class ChunkDialect:
@@ -31,6 +39,7 @@ class ChunkDialect:
 
     both: bool = True
     stream_type: bytes = b"text/event-stream"
+    document_type: bytes = b"application/json"
     said: str
     said_type: type
 
@@ -58,7 +67,10 @@ class ChunkDialect:
         if b'"usage"' not in frame or b'"usage":null' in frame:
             return False
         chunk = peek(sse.data(frame))
-        return chunk is not None and chunk.get("choices") == [] and chunk.get("usage") is not None
+        return chunk is not None and is_usage_only(chunk)
+
+    def usage_filter(self) -> UsageFilter:
+        return UsageFilter()
 
     def flaw(self, document: Document) -> Reason | None:
         if document.get("error") is not None or "error" in (document.get("type"), document.get("object")):
@@ -88,12 +100,14 @@ class ChunkDialect:
 
 
 def read(frames: Sequence[bytes]) -> Iterator[Document]:
-    """The chunks in ``frames`` up to ``[DONE]``. Raises ``Malformed``."""
+    """The chunks in ``frames`` up to ``[DONE]``. A null is no chunk: llama.cpp sends one for each further prompt of a
+    list. Raises ``Malformed``."""
     for frame in frames:
-        data = sse.data(frame)
-        if data.strip() == b"[DONE]":
+        data = sse.data(frame).strip()
+        if data == b"[DONE]":
             return
-        yield parse(data)
+        if data != b"null":
+            yield parse(data)
 
 
 def entries(chunk: Document) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -112,33 +126,60 @@ def entries(chunk: Document) -> Iterator[tuple[int, dict[str, Any]]]:
         yield index, choice
 
 
+def finished(choice: dict[str, Any]) -> dict[str, Any]:
+    """The choice's part of a chunk; an empty finish reason, as some servers send in the middle, is none yet."""
+    return choice | {"finish_reason": None} if choice.get("finish_reason") == "" else choice
+
+
+class Logprobs(Deltas):
+    """The log probabilities of one choice: lists that grow."""
+
+    __slots__ = ()
+
+    def __init__(self, doubts: list[str]) -> None:
+        super().__init__(doubts, grown=_LOGPROBS, pieces=True)
+
+
 class Shell:
-    """The answer around its choices: the first id, model and creation time, the last of the rest, the usage."""
+    """The answer around its choices: the first id, model and creation time, what else its chunks say, the usage."""
 
-    __slots__ = ("_members", "_usage")
+    __slots__ = ("_doubts", "_members", "_rest", "_usage")
 
-    def __init__(self) -> None:
+    def __init__(self, doubts: list[str]) -> None:
+        self._doubts = doubts
         self._members: Document = {}
+        self._rest = Deltas(doubts)
         self._usage = _UsageTally()
 
     def add(self, chunk: Document) -> None:
         self._usage.add(chunk)
-        members = self._members
+        rest: Document = {}
         for name, value in chunk.items():
-            # lists do not grow here as they do in a delta: what stands beside the choices is whole in every chunk
-            if name not in _SETTLED and value is not None:
-                members[name] = value
-            elif members.get(name) is None:
-                members[name] = value
+            if name in _LAST:
+                if value is not None or name not in self._members:
+                    self._members[name] = value
+            elif name in _SETTLED:
+                # Azure's first chunk has no id, no model and no time
+                self._members[name] = self._members.get(name) or value
+            elif name not in _TRANSIENT:
+                rest[name] = value
+        self._rest.add(rest)
+
+    @property
+    def fingerprint(self) -> object:
+        """What the server calls itself."""
+        return self._members.get("system_fingerprint")
 
     def document(self, object: str, choices: list[dict[str, Any]]) -> Document:
-        """The whole answer. Raises ``Malformed`` when there was no chunk at all."""
-        if not self._members:
+        """The whole answer. Raises ``Malformed`` when there was no chunk at all, ``Lossy`` where it may be another."""
+        if not self._rest:
             raise Malformed("the stream holds no chunk")
-        document = {name: value for name, value in self._members.items() if name not in _TRANSIENT}
-        document |= {"object": object, "choices": choices}
-        if (usage := self._usage.total()) is not None:
+        usage, certain = self._usage.total()
+        document = self._members | self._rest.result() | {"object": object, "choices": choices}
+        if usage is not None:
             document["usage"] = usage
+        if self._doubts or not certain:
+            raise Lossy(self._doubts[0] if self._doubts else "there are several usages", document)
         return document
 
 
@@ -168,10 +209,11 @@ class _UsageTally:
         else:
             self._running = [usage]
 
-    def total(self) -> dict[str, Any] | None:
+    def total(self) -> tuple[dict[str, Any] | None, bool]:
+        """The usage, and whether the sum is the sender's own: what of several it would have said is not known."""
         counted = self._alone or self._finishing or self._running
         if len(counted) < 2:
-            return counted[0] if counted else None
+            return (counted[0] if counted else None), True
         total = dict(counted[0])
         total["completion_tokens"] = _sum(usage.get("completion_tokens") for usage in counted)
         total["total_tokens"] = _sum((total.get("prompt_tokens"), total["completion_tokens"]))
@@ -180,7 +222,7 @@ class _UsageTally:
             total["completion_tokens_details"] = {
                 name: _sum(detail.get(name) for detail in details) for name in set().union(*details)
             }
-        return total
+        return total, False
 
 
 def _sum(counts: Iterable[object]) -> int:
@@ -190,16 +232,19 @@ def _sum(counts: Iterable[object]) -> int:
 def write(document: Document, object: str, choices: Sequence[dict[str, Any]]) -> list[bytes]:
     """The frames of a stream whose chunks carry ``choices``, one each: usage on a chunk of its own, then ``[DONE]``.
 
-    Members this module does not know ride on the last chunk before the usage.
+    Members this module does not know ride on the last chunk before the usage; llama.cpp's timings on the very last.
     """
     header = {name: document[name] for name in _HEADER if name in document}
     header["object"] = object
-    rest = {name: value for name, value in document.items() if name not in header and name not in ("choices", "usage")}
+    known = {*header, "choices", "usage", "timings"}
+    rest = {name: value for name, value in document.items() if name not in known}
     chunks = [header | {"choices": [choice]} for choice in choices]
     if chunks:
         chunks[-1] |= rest
     if document.get("usage") is not None:
         chunks.append(header | {"choices": [], "usage": document["usage"]})
+    if chunks and "timings" in document:
+        chunks[-1]["timings"] = document["timings"]
     return [*(sse.frame(orjson.dumps(chunk)) for chunk in chunks), DONE]
 
 

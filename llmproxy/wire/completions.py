@@ -16,12 +16,13 @@ class _Completions(chunks.ChunkDialect):
     said_type: type = str
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        shell = chunks.Shell()
+        doubts: list[str] = []
+        shell = chunks.Shell(doubts)
         choices: dict[int, _Choice] = {}
         for chunk in chunks.read(frames):
             shell.add(chunk)
             for index, choice in chunks.entries(chunk):
-                choices.setdefault(index, _Choice(index)).add(choice)
+                choices.setdefault(index, _Choice(index, doubts)).add(choice)
         return shell.document("text_completion", [choices[index].result() for index in sorted(choices)])
 
     def render(self, document: Document) -> list[bytes]:
@@ -34,17 +35,17 @@ class _Choice:
 
     __slots__ = ("_index", "_logprobs", "_members")
 
-    def __init__(self, index: int):
+    def __init__(self, index: int, doubts: list[str]):
         self._index = index
-        self._members = Deltas(joined=frozenset({"text"}))
-        self._logprobs = Deltas()
+        self._members = Deltas(doubts, joined=frozenset({"text"}), grown=chunks.GROWN)
+        self._logprobs = chunks.Logprobs(doubts)
 
     def add(self, choice: dict[str, Any]) -> None:
         logprobs = choice.get("logprobs")
         if isinstance(logprobs, dict):
             self._logprobs.add(logprobs)
             choice = {name: value for name, value in choice.items() if name != "logprobs"}
-        self._members.add(choice)
+        self._members.add(chunks.finished(choice))
 
     def result(self) -> dict[str, Any]:
         choice = {"finish_reason": None, **self._members.result(), "index": self._index}

@@ -1,6 +1,6 @@
 """What the proxy must know of one endpoint's answers to keep them and give them in either form. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +34,16 @@ class Fault:
     frame: bytes
 
 
+class Filter(Protocol):
+    """Takes the frames of one stream as they come, gives those that a caller is shown."""
+
+    def feed(self, frames: Iterable[bytes]) -> list[bytes]: ...
+
+    def close(self) -> list[bytes]:
+        """What was held back, once there is no more."""
+        ...
+
+
 class Dialect(Protocol):
     """An endpoint's answers. A frame is the strict bytes of one SSE event (ending in a blank line) or NDJSON line.
 
@@ -44,6 +54,8 @@ class Dialect(Protocol):
     both: bool
     #: content type of a streamed answer
     stream_type: bytes
+    #: content type of a plain answer
+    document_type: bytes
 
     def splitter(self) -> Splitter: ...
 
@@ -62,6 +74,10 @@ class Dialect(Protocol):
 
     def usage_only(self, frame: bytes) -> bool:
         """Whether only callers who asked for usage may get this frame."""
+        ...
+
+    def usage_filter(self) -> Filter | None:
+        """What makes the frames of callers who did not ask for usage; None where they are the same."""
         ...
 
     def assemble(self, frames: Sequence[bytes]) -> Document:

@@ -17,7 +17,7 @@ from llmproxy.wire.responses import RESPONSES
 
 _RENDERING = {
     "stream": "chooses the rendering; one entry serves both",
-    "stream_options": "chooses what the rendering shows",
+    "stream_options": "include_usage chooses what is shown; other members are keyed",
 }
 _BOOKKEEPING = {
     "user": "names the caller for the operator; the model never sees it",
@@ -29,13 +29,12 @@ _BOOKKEEPING = {
     "prompt_cache_options": "settings of the provider's prefix cache",
     "service_tier": "a price class of the hosted service",
 }
+_OLLAMA = {"keep_alive": "how long the model stays loaded"}
 _LLAMACPP = {
     "cache_prompt": "reuse of the prefix cache in the server",
     "id_slot": "which slot of the server works",
     "n_cache_reuse": "reuse of the prefix cache in the server",
-    "timings_per_token": "extra timing members while streaming",
-    "return_progress": "extra progress members while streaming",
-    "sse_ping_interval": "comment pings while streaming",
+    "sse_ping_interval": "comments in the stream, which are never passed on",
 }
 
 
@@ -119,7 +118,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("/api/chat",),
         OLLAMA_CHAT,
         needs="messages",
-        excused={"keep_alive": "how long the model stays loaded"},
+        excused=_OLLAMA | {"stream": _RENDERING["stream"]},
         streams_by_default=True,
     ),
     Endpoint(
@@ -127,7 +126,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("/api/generate",),
         OLLAMA_GENERATE,
         needs="prompt",
-        excused={"keep_alive": "how long the model stays loaded"},
+        excused=_OLLAMA | {"stream": _RENDERING["stream"]},
         streams_by_default=True,
     ),
     Endpoint(
@@ -136,7 +135,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         OLLAMA_EMBED,
         needs="input",
         streams=False,
-        excused={"keep_alive": "how long the model stays loaded"},
+        excused=_OLLAMA,
     ),
     Endpoint(
         "ollama-embeddings",
@@ -144,7 +143,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         OLLAMA_EMBEDDINGS,
         needs="prompt",
         streams=False,
-        excused={"keep_alive": "how long the model stays loaded"},
+        excused=_OLLAMA,
     ),
 )
 

@@ -16,6 +16,7 @@ from llmproxy.wire.vocabulary import Reason
 
 #: pieces of texts in a block, and of the JSON that becomes its ``input``
 _JOINED = frozenset({"text", "thinking", "signature", "partial_json"})
+_GROWN = frozenset({"citations"})
 
 
 class _Messages:
@@ -24,6 +25,7 @@ class _Messages:
     name: str = "messages"
     both: bool = False
     stream_type: bytes = b"text/event-stream"
+    document_type: bytes = b"application/json"
 
     def splitter(self) -> sse.SseSplitter:
         return sse.SseSplitter()
@@ -51,6 +53,9 @@ class _Messages:
 
     def usage_only(self, frame: bytes) -> bool:
         return False
+
+    def usage_filter(self) -> None:
+        return None
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
         message: Document | None = None
@@ -99,7 +104,7 @@ def _block(event: Document, blocks: dict[int, Deltas]) -> Deltas:
     index = event.get("index")
     if not isinstance(index, int):
         raise Malformed(f"{event.get('type')} has no index")
-    return blocks.setdefault(index, Deltas(joined=_JOINED, settled=frozenset({"type"})))
+    return blocks.setdefault(index, Deltas([], joined=_JOINED, grown=_GROWN, settled=frozenset({"type"})))
 
 
 def _block_delta(delta: Document) -> Document:

@@ -1,12 +1,12 @@
 """The answers of Ollama's own API: NDJSON lines, the last of which says ``done`` and carries the counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
 
 from llmproxy.wire.deltas import Deltas
-from llmproxy.wire.dialect import Document, Fault, Malformed
+from llmproxy.wire.dialect import Document, Fault, Lossy, Malformed
 from llmproxy.wire.documents import parse, read_leniently, tokens
 from llmproxy.wire.done import DONE_REASONS, says_done
 from llmproxy.wire.embeddings import is_vector
@@ -18,14 +18,22 @@ from llmproxy.wire.vocabulary import Reason
 #: reasons to be done without having generated anything: the request loaded or unloaded the model
 _HOUSEKEEPING = ("load", "unload")
 
+#: texts that come in pieces; a generated answer's is its ``response``
+_TEXTS = frozenset({"content", "response", "thinking"})
+#: members of lines that are not the last: how far an image is
+_PROGRESS = frozenset({"completed", "total"})
+
+_JSON = b"application/json; charset=utf-8"
+
 
 class _Lines:
     """The half of a dialect that chat and generate share."""
 
     __slots__ = ()
 
-    both: bool = False
+    both: bool = True
     stream_type: bytes = b"application/x-ndjson"
+    document_type: bytes = _JSON
     said: str
     said_type: type
 
@@ -51,8 +59,8 @@ class _Lines:
     def usage_only(self, frame: bytes) -> bool:
         return False
 
-    def render(self, document: Document) -> list[bytes]:
-        return [orjson.dumps(document) + b"\n"]
+    def usage_filter(self) -> None:
+        return None
 
     def flaw(self, document: Document) -> Reason | None:
         if document.get("error") is not None:
@@ -80,14 +88,28 @@ class _OllamaChat(_Lines):
     said_type: type = dict
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        lines = Deltas()
-        message = Deltas(joined=frozenset({"content", "thinking"}), settled=frozenset({"role"}))
-        for line in map(parse, frames):
-            piece = line.pop("message", None)
-            if isinstance(piece, dict):
-                message.add(piece)
-            lines.add(line)
-        return _whole(lines) | ({"message": message.result()} if message else {})
+        doubts: list[str] = []
+        lines = [parse(frame) for frame in frames]
+        messages = [line["message"] for line in lines if isinstance(line.get("message"), dict)]
+        document = _together(lines, frozenset(), frozenset({"logprobs"}), doubts)
+        if messages:
+            document["message"] = _together(messages, _TEXTS, frozenset({"tool_calls"}), doubts)
+        return _certain(document, doubts)
+
+    def render(self, document: Document) -> list[bytes]:
+        message = document.get("message")
+        if not isinstance(message, dict):
+            raise Malformed("the message is no object")
+        calls = {"tool_calls": message["tool_calls"]} if isinstance(message.get("tool_calls"), list) else {}
+        pieces = [
+            *({"content": "", "thinking": text} for text in _text(message, "thinking")),
+            *({"content": text} for text in _text(message, "content")),
+            *({"content": "", **calls} for _ in calls),
+        ]
+        role = {name: message[name] for name in ("role",) if name in message}
+        left = {name: value for name, value in message.items() if name not in (*_TEXTS, *calls)}
+        closing = role | {name: "" for name in _TEXTS if name in message} | left
+        return _lines(document, [{"message": role | piece} for piece in pieces], {"message": closing})
 
 
 class _OllamaGenerate(_Lines):
@@ -98,10 +120,16 @@ class _OllamaGenerate(_Lines):
     said_type: type = str
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        lines = Deltas(joined=frozenset({"response", "thinking"}))
-        for line in map(parse, frames):
-            lines.add(line)
-        return _whole(lines)
+        doubts: list[str] = []
+        lines = [parse(frame) for frame in frames]
+        return _certain(_together(lines, _TEXTS, frozenset({"logprobs"}), doubts), doubts)
+
+    def render(self, document: Document) -> list[bytes]:
+        pieces = [
+            *({"response": "", "thinking": text} for text in _text(document, "thinking")),
+            *({"response": text} for text in _text(document, "response")),
+        ]
+        return _lines(document, pieces, {name: "" for name in _TEXTS if name in document})
 
 
 class _Vectors(PlainDialect):
@@ -110,6 +138,7 @@ class _Vectors(PlainDialect):
     __slots__ = ()
 
     stream_type: bytes = b"application/x-ndjson"
+    document_type: bytes = _JSON
 
     def vectors(self, document: Document) -> list[Any]:
         answers: list[Any] = document[self.answers]
@@ -163,10 +192,40 @@ def only_loads(body: Document, needed: str) -> bool:
     return value in (None, "", [])
 
 
-def _whole(lines: Deltas) -> Document:
-    if not lines:
+def _together(pieces: list[Document], joined: frozenset[str], grown: frozenset[str], doubts: list[str]) -> Document:
+    """The plain answer as Ollama makes it: the last piece, with the texts of all and the lists of all. Raises
+    ``Malformed`` where there is no piece."""
+    if not pieces:
         raise Malformed("the stream holds no line")
-    return lines.result()
+    gathered = Deltas(doubts, joined=joined, grown=grown)
+    for piece in pieces:
+        gathered.add({name: value for name, value in piece.items() if name in joined or name in grown})
+    last = {name: value for name, value in pieces[-1].items() if name not in joined and name not in grown}
+    gone = {name for piece in pieces for name, value in piece.items() if value} - last.keys() - joined - grown
+    if unknown := gone - _PROGRESS:
+        doubts.append(f"{min(unknown)} is not in the last line")
+    return last | gathered.result()
+
+
+def _certain(document: Document, doubts: list[str]) -> Document:
+    if doubts:
+        raise Lossy(doubts[0], document)
+    return document
+
+
+def _text(holder: Document, name: str) -> Iterator[str]:
+    """The text under ``name``, if there is one."""
+    if isinstance(text := holder.get(name), str) and text:
+        yield text
+
+
+def _lines(document: Document, pieces: list[Document], closing: Document) -> list[bytes]:
+    """A line for each piece, and the last one with everything else. Log probabilities go with the first."""
+    header = {name: document[name] for name in ("model", "created_at") if name in document}
+    lines = [header | piece | {"done": False} for piece in pieces] + [{**document, **closing}]
+    if lines[0] is not lines[-1] and "logprobs" in lines[-1]:
+        lines[0]["logprobs"] = lines[-1].pop("logprobs")
+    return [orjson.dumps(line) + b"\n" for line in lines]
 
 
 OLLAMA_CHAT = _OllamaChat()

@@ -19,6 +19,7 @@ class PlainDialect:
 
     both: bool = False
     stream_type: bytes = b"text/event-stream"
+    document_type: bytes = b"application/json"
     answers: str
 
     def splitter(self) -> sse.SseSplitter:
@@ -35,6 +36,9 @@ class PlainDialect:
 
     def usage_only(self, frame: bytes) -> bool:
         return False
+
+    def usage_filter(self) -> None:
+        return None
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
         raise Malformed("this endpoint does not stream")

@@ -22,6 +22,7 @@ class _Responses:
     name: str = "responses"
     both: bool = True
     stream_type: bytes = b"text/event-stream"
+    document_type: bytes = b"application/json"
 
     def splitter(self) -> sse.SseSplitter:
         return sse.SseSplitter()
@@ -49,6 +50,9 @@ class _Responses:
 
     def usage_only(self, frame: bytes) -> bool:
         return False
+
+    def usage_filter(self) -> None:
+        return None
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
         # every event is read: what is no JSON may be handed on once, and not kept

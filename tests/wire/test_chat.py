@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from llmproxy.wire import sse
 from llmproxy.wire.chat import CHAT
 from llmproxy.wire.chunks import DONE
-from llmproxy.wire.dialect import Dialect, Document
+from llmproxy.wire.dialect import Dialect, Document, Lossy
 from llmproxy.wire.exchange import Usage
 from tests.wire.samples import sample
 from tests.wire.strategies import chat_documents, chat_streams
@@ -25,6 +25,13 @@ def message(*deltas: dict[str, Any]) -> dict[str, Any]:
     found = CHAT.assemble(frames)["choices"][0]["message"]
     assert isinstance(found, dict)
     return found
+
+
+def doubted(frames: list[bytes]) -> Document:
+    """What frames seem to amount to that only their server could put together."""
+    with pytest.raises(Lossy) as raised:
+        CHAT.assemble(frames)
+    return raised.value.document
 
 
 def chunks(frames: list[bytes]) -> list[Document]:
@@ -48,8 +55,12 @@ def test_a_rendered_answer_assembles_to_itself(document: Document) -> None:
 @given(frames=chat_streams())
 @settings(max_examples=120, deadline=None)
 def test_an_assembled_stream_renders_to_itself(frames: list[bytes]) -> None:
-    document = CHAT.assemble(frames)
-    assert CHAT.assemble(CHAT.render(document)) == document
+    try:
+        document = CHAT.assemble(frames)
+    except Lossy as lossy:
+        document = lossy.document
+    else:
+        assert CHAT.assemble(CHAT.render(document)) == document
     assert CHAT.flaw(document) is None
 
 
@@ -100,7 +111,7 @@ def test_rendering_word_for_word() -> None:
 
     opened = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
     assert chunks(CHAT.render(document)) == [
-        header | {"choices": [part({"role": "assistant", "content": ""})]},
+        header | {"choices": [part({"role": "assistant", "content": None})]},
         header | {"choices": [part({"reasoning_content": "hm"})]},
         header | {"choices": [part({"content": "é🦙"}, logprobs={"content": []})]},
         header | {"choices": [part({"tool_calls": [opened]})]},
@@ -112,7 +123,7 @@ def test_rendering_word_for_word() -> None:
 
 def test_two_choices_of_llamacpp() -> None:
     frames = sample("llamacpp_chat_two_choices")
-    document = CHAT.assemble(frames)
+    document = doubted(frames)
     assert [choice["index"] for choice in document["choices"]] == [0, 1]
     assert [choice["message"]["content"] for choice in document["choices"]] == ["Hello there!", "hi there,"]
     assert [len(choice["logprobs"]["content"]) for choice in document["choices"]] == [3, 3]
@@ -180,7 +191,7 @@ def test_audio_and_the_old_function_call() -> None:
     found = message(
         {"audio": {"id": "a", "transcript": "x"}},
         {"audio": {"data": "QQ==", "transcript": "y"}},
-        {"audio": {"id": "b", "data": "QQ==", "expires_at": 9}},
+        {"audio": {"id": "a", "data": "QQ==", "expires_at": 9}},
         {"function_call": {"name": "f", "arguments": "{"}},
         {"function_call": {"arguments": "}"}},
     )
@@ -189,7 +200,7 @@ def test_audio_and_the_old_function_call() -> None:
     assert found["content"] is None
 
 
-def test_unknown_members_survive_and_lists_grow() -> None:
+def test_unknown_members_with_several_values_are_doubted_and_annotations_grow() -> None:
     frames = [
         sse.frame(
             orjson.dumps(
@@ -204,7 +215,7 @@ def test_unknown_members_survive_and_lists_grow() -> None:
         )
         for id, fingerprint in (("1", "fp"), ("2", None))
     ]
-    assert CHAT.assemble([*frames, DONE]) == {
+    assert doubted([*frames, DONE]) == {
         "id": "1",
         "object": "chat.completion",
         "x": "2",
@@ -233,7 +244,7 @@ def test_a_running_usage_gives_way_to_the_one_beside_no_choices() -> None:
 def test_details_of_summed_completions_are_summed() -> None:
     first = {"prompt_tokens": 1, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 1}}
     frames = [*stream([], usage=first)[:-1], *stream([], usage=first)]
-    assert CHAT.assemble(frames)["usage"] == {
+    assert doubted(frames)["usage"] == {
         "prompt_tokens": 1,
         "completion_tokens": 4,
         "total_tokens": 5,

@@ -16,7 +16,7 @@ def lines(*documents: Document) -> list[bytes]:
 
 @pytest.mark.parametrize("dialect", [OLLAMA_CHAT, OLLAMA_GENERATE])
 def test_they_are_dialects(dialect: Dialect) -> None:
-    assert not dialect.both
+    assert dialect.both
     with pytest.raises(Malformed):
         dialect.assemble([])
     with pytest.raises(Malformed):

@@ -4,6 +4,8 @@ It notices that a caller has left only where it streams, so plain requests go ou
 together again without loss. Its Responses differ from OpenAI's in ways that SDKs stumble over.
 """
 
+from typing import Any
+
 import orjson
 
 from llmproxy.config.settings import Settings, UpstreamStream
@@ -17,8 +19,9 @@ from llmproxy.wire.responses_to_chat import response_format
 #: Of ``GET /props``. Not ``media_marker`` (drawn at every start), ``is_sleeping`` and the like.
 _FACTS = ("model_path", "model_ftype", "chat_template", "build_info", "modalities")
 
-#: With one of these set, the plain answer says more than the stream, or says it in another form.
-_PLAIN_ONLY = frozenset(
+#: With one of these set, the plain answer says more than the stream, or says it in another form. An answer in a given
+#: form (the last three) that is cut off is in the plain answer only.
+_OF_ONE_FORM = frozenset(
     {
         "best_of",
         "echo",
@@ -30,8 +33,14 @@ _PLAIN_ONLY = frozenset(
         "timings_per_token",
         "top_logprobs",
         "verbose",
+        "grammar",
+        "json_schema",
+        "response_format",
     }
 )
+
+#: endpoints whose plain answers are made of their streams
+_CHUNKED = frozenset({"chat", "completions"})
 
 #: What it does not know of the Responses API: it would hand these on to the chat template or ignore them.
 _RESPONSES_UNKNOWN = frozenset({"background", "metadata", "store"})
@@ -59,9 +68,10 @@ class LlamaCpp:
         auto = settings.upstream_stream is UpstreamStream.AUTO
         if endpoint == "responses":
             return _responses(body)
-        if not stream and auto and _lossless(endpoint, body):
+        both = endpoint not in _CHUNKED or _has_both_forms(body)
+        if not stream and auto and both and endpoint in _CHUNKED:
             return Adapted(orjson.dumps(with_usage(endpoint, body | {"stream": True})), stream=True)
-        return Adapted(orjson.dumps(with_usage(endpoint, body) if stream else body), stream)
+        return Adapted(orjson.dumps(with_usage(endpoint, body) if stream else body), stream, both=both)
 
 
 def _facts(props: Document) -> Document:
@@ -75,14 +85,22 @@ def _identity(facts: Document, *models: Document) -> str:
     return digest({"props": facts, "models": [(model["id"], model.get("meta")) for model in models]})
 
 
-def _lossless(endpoint: str, body: Document) -> bool:
-    """Whether the plain answer can be put together from the stream."""
-    if endpoint not in ("chat", "completions") or body.get("n") not in (None, 1):
+def _has_both_forms(body: Document) -> bool:
+    """Whether the plain answer and the stream can be made of each other."""
+    if body.get("n") not in (None, 1):
         return False
-    if any(body.get(name) not in (None, False, 0) for name in _PLAIN_ONLY):
+    if any(body.get(name) not in (None, False, 0, "", {}, {"type": "text"}) for name in _OF_ONE_FORM):
+        return False
+    if _is_prefilled(body.get("messages")):
         return False
     prompt = body.get("prompt")
     return not (isinstance(prompt, list) and any(not isinstance(item, int) for item in prompt))
+
+
+def _is_prefilled(messages: Any) -> bool:
+    """Whether the answer continues a message of the assistant: the plain one begins with it, the stream does not."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, dict) and last.get("role") == "assistant"
 
 
 def _responses(body: Document) -> Adapted:

@@ -1,0 +1,136 @@
+"""The tool calls of one message, put together from the deltas of its stream.
+
+Servers differ: OpenAI numbers the calls and sends each in pieces, Ollama and others send whole calls, some of them all
+with the same number, with none, or with null. A new id begins a new call. What cannot be told apart is doubted.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from json import JSONDecodeError, JSONDecoder
+from typing import Any
+
+from llmproxy.wire.deltas import Deltas
+
+#: the long text of each kind of call
+LONG = {"function": "arguments", "custom": "input"}
+
+_DECODER = JSONDecoder()
+
+
+class ToolCalls:
+    """The calls under way, in the order in which they began."""
+
+    __slots__ = ("_calls", "_doubts")
+
+    def __init__(self, doubts: list[str]) -> None:
+        self._doubts = doubts
+        self._calls: list[_ToolCall] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, pieces: Sequence[Any]) -> None:
+        for piece in pieces:
+            if isinstance(piece, dict):
+                self._of(piece).add(piece)
+            else:
+                self._doubts.append("a tool call is no object")
+
+    def result(self, *, numbered: bool = False) -> list[dict[str, Any]]:
+        """``numbered``: each with its index, as Ollama's plain answers have them."""
+        calls = self._calls
+        numbers = Counter(call.index for call in calls)
+        for call in calls:
+            alone = call.index is not None and numbers[call.index] == 1
+            if not alone and not call.is_whole and call is not calls[-1]:
+                self._doubts.append("it is not clear which tool call an argument belongs to")
+            if call.is_several and (call.beginnings > 1 or not alone):
+                self._doubts.append("several tool calls came as one")
+        if all(isinstance(call.index, int) for call in calls):
+            # the numbers are the order; calls that share one keep theirs
+            calls = sorted(calls, key=lambda call: call.index or 0)
+        return [call.result(numbered=numbered) for call in calls]
+
+    def _of(self, piece: dict[str, Any]) -> "_ToolCall":
+        """The call that a piece belongs to."""
+        index, id = piece.get("index"), piece.get("id") or None
+        if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
+            self._doubts.append("the index of a tool call is no number")
+            index = None
+        known = [call for call in self._calls if index is None or call.index in (index, None)]
+        if id is not None:
+            same = [call for call in known if call.id == id]
+            # an id may come after the beginning
+            nameless = [call for call in known[-1:] if call.id is None and index is not None]
+            known = same or nameless
+        elif known and index is None and _is_named(piece):
+            self._doubts.append("a tool call has neither id nor index")
+            known = []
+        if not known:
+            self._calls.append(_ToolCall(index, self._doubts))
+            return self._calls[-1]
+        call = known[-1]
+        if _is_named(piece) and call.beginnings and (id is None or call.id != id):
+            self._doubts.append("a tool call begins again")
+        return call
+
+
+class _ToolCall:
+    """One call under way. Some servers repeat its id and name in every delta: the first ones count."""
+
+    __slots__ = ("_kinds", "_members", "beginnings", "id", "index")
+
+    def __init__(self, index: int | None, doubts: list[str]) -> None:
+        self.index = index
+        self.id: Any = None
+        #: pieces that hold a name: more than one where every piece repeats it, or where several calls look like one
+        self.beginnings = 0
+        self._members = Deltas(doubts, settled=frozenset({"id", "type"}), pieces=True)
+        self._kinds = {
+            kind: Deltas(doubts, joined=frozenset({long}), settled=frozenset({"name"}), pieces=True)
+            for kind, long in LONG.items()
+        }
+
+    def add(self, piece: dict[str, Any]) -> None:
+        self.id = self.id or piece.get("id") or None
+        self.beginnings += _is_named(piece)
+        members = {}
+        for name, value in piece.items():
+            if name in self._kinds and isinstance(value, dict):
+                self._kinds[name].add(value)
+            elif name != "index":
+                members[name] = value
+        self._members.add(members)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are one JSON value, or none."""
+        arguments = self._arguments
+        return not arguments.strip() or _end(arguments) == len(arguments.rstrip())
+
+    @property
+    def is_several(self) -> bool:
+        """Whether more follows a whole JSON value in its arguments. Cut off, it is only unfinished."""
+        end = _end(self._arguments)
+        return end is not None and end < len(self._arguments.rstrip())
+
+    @property
+    def _arguments(self) -> str:
+        arguments = self._kinds["function"].result().get("arguments")
+        return arguments if isinstance(arguments, str) else ""
+
+    def result(self, *, numbered: bool) -> dict[str, Any]:
+        call = self._members.result() | {name: kind.result() for name, kind in self._kinds.items() if kind}
+        return call | {"index": self.index} if numbered and self.index is not None else call
+
+
+def _is_named(piece: dict[str, Any]) -> bool:
+    return any(isinstance(body := piece.get(kind), dict) and body.get("name") for kind in LONG)
+
+
+def _end(text: str) -> int | None:
+    """Where the JSON value at the beginning of ``text`` ends, None where there is none."""
+    try:
+        return _DECODER.raw_decode(text, len(text) - len(text.lstrip()))[1]
+    except (JSONDecodeError, RecursionError):
+        return None

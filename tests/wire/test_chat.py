@@ -116,8 +116,8 @@ def test_rendering_word_for_word() -> None:
         header | {"choices": [part({"content": "é🦙"}, logprobs={"content": []})]},
         header | {"choices": [part({"tool_calls": [opened]})]},
         header | {"choices": [part({"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]})]},
-        header | {"choices": [part({}, "stop", x=1)], "timings": {"n": 1}},
-        header | {"choices": [], "usage": {"prompt_tokens": 1}},
+        header | {"choices": [part({}, "stop", x=1)]},
+        header | {"choices": [], "usage": {"prompt_tokens": 1}, "timings": {"n": 1}},
     ]
 
 

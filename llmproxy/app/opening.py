@@ -35,6 +35,7 @@ from llmproxy.observe.telemetry import open_telemetry
 from llmproxy.proxy.accepted import AcceptedCredentials
 from llmproxy.proxy.answer import Outcome
 from llmproxy.proxy.asked import Memo
+from llmproxy.proxy.confirmations import Confirmations
 from llmproxy.proxy.fetch import FAILURES
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.upstream.identities import IdentityStore
@@ -69,14 +70,16 @@ async def open_rooms(settings: Settings, access: AccessLog, deadline: Deadline) 
         await upstreams.open()
         metrics.name_kinds(upstreams.kind)
         telemetry.name_kinds(upstreams.kind)
+        confirmations = Confirmations()
+        stack.push_async_callback(lambda: confirmations.close(deadline.requests_left()))
         grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
         flights: Flights[Capture[Outcome]] = Flights(grace, lambda: cache.is_current)
         cache.part = flights.part
         stack.push_async_callback(lambda: flights.close(deadline.requests_left()))
-        hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, lambda: upstreams.epoch)
+        hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, upstreams.current_epoch)
         accepted = AcceptedCredentials(refused=hot.clear)
-        failed = metrics.upstream_failed
-        rooms = Rooms(settings, cache, upstreams, flights, Memo(), hot, accepted, failed, telemetry.tracer)
+        shared = (settings, cache, upstreams, flights, Memo(), hot, accepted, confirmations)
+        rooms = Rooms(*shared, metrics.upstream_failed, telemetry.tracer)
         watched = (watch.rollups, watch.resources, watch.lag, database.size)
         admin = AdminState(cache, rates, history, accounts.ledger.drain, *watched)
         ids = RequestIds()

@@ -11,7 +11,7 @@ from llmproxy.jobs.chats.endpoint import ChatsEndpoint
 from llmproxy.jobs.responses.endpoint import ResponsesEndpoint
 from llmproxy.jobs.routes import routes as job_routes
 from llmproxy.proxy.endpoint import CachedEndpoint
-from llmproxy.proxy.models import Models
+from llmproxy.proxy.models import LISTS, OLLAMA_LISTS, Models
 from llmproxy.proxy.relay import Relay
 from llmproxy.wire.endpoints import BY_PATH
 
@@ -23,8 +23,8 @@ def route_table(settings: Settings) -> RouteTable:
             RouteGroup(
                 AccessLevel.CALLER,
                 [
-                    Route("/v1/models", Models()),
-                    Route("/v1/models/{id:path}", Models()),
+                    *(Route(path, Models()) for path in (*LISTS, *OLLAMA_LISTS)),
+                    *(Route(f"{path}/{{id:path}}", Models()) for path in LISTS),
                     *(job_routes() if settings.jobs else ()),
                 ],
             ),

@@ -2,7 +2,7 @@
 
 Two requests with the same bytes, head and body, are the same request: same caller, same wishes, same model. So the
 answer that the ordinary path gave is right again, for as long as its entry is still the memory tier's, is fresh, and
-the identity of the models has not changed. All three are checked each time.
+the identity of the models has not changed and was read lately. All of it is checked each time.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,8 @@ class HotTable:
     def __init__(
         self, size: int, max_bytes: int, current: Callable[[bytes], Entry | None], epoch: Callable[[], int]
     ) -> None:
-        """``current(key)`` is the memory tier's entry, touched; ``epoch()`` grows when a model's identity changes."""
+        """``current(key)`` is the memory tier's entry, touched; ``epoch()`` grows when a model's identity
+        changes, and is -1 while it would have to be read anew."""
         self._size = size
         self._max_bytes = max_bytes
         self._current = current
@@ -82,8 +83,12 @@ class HotTable:
         answer = self._answers.get(raw)
         if answer is None:
             return None
+        epoch = self._epoch()
+        if epoch < 0:
+            # the ordinary path asks what stands behind the name; the answer may be right again after that
+            return None
         entry = answer.entry
-        if entry.expires <= now or answer.epoch != self._epoch() or self._current(entry.key) is not entry:
+        if entry.expires <= now or answer.epoch != epoch or self._current(entry.key) is not entry:
             del self._answers[raw]
             return None
         return answer

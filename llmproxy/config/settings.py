@@ -121,7 +121,11 @@ class Settings(BaseSettings):
     first_byte_timeout: float = Field(600.0, gt=0, description="Seconds until the upstream's first byte.")
     idle_timeout: float = Field(120.0, gt=0, description="Seconds between two bytes of an upstream's answer.")
     total_timeout: float = Field(0.0, ge=0, description="Seconds for a whole upstream call; 0 sets no limit.")
-    identity_seconds: float = Field(60.0, gt=0, description="How often the identity of the models is read again.")
+    identity_seconds: float = Field(
+        5.0,
+        gt=0,
+        description="How old what a server says of its models may be when a cached answer rests on it.",
+    )
     ping_seconds: float = Field(15.0, ge=0, description="Comment pings on waiting streams; 0 sends none.")
     head_seconds: float = Field(
         20.0, ge=0, description="How long a stream's status waits for the upstream's, before 200 is sent for pings."

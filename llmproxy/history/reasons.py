@@ -30,6 +30,8 @@ WHY: Mapping[Reason, str] = {
     Reason.UPSTREAM_FAILED: "The upstream could not be reached, or broke off.",
     Reason.TIMEOUT: "The upstream was too slow.",
     Reason.TOO_LARGE: "The answer was larger than LLMPROXY_CACHE_ENTRY_BYTES.",
+    Reason.IDENTITY_UNKNOWN: "The model server does not tell what stands behind the model's name.",
+    Reason.FIELD_CASE: "A member of the body is spelt in another case than the proxy reads, and the server takes it.",
     Reason.MODEL_CHANGED: "The model behind the name changed while the answer was made.",
     Reason.ABANDONED: "Everybody who waited for the answer left before it was complete.",
     Reason.STORED: "The answer was kept.",

@@ -24,6 +24,16 @@ _MEMO_SIZE = 10_000
 _MEMO_BYTES = 4096
 
 
+#: members of any endpoint's body that say how the request is dealt with
+_READ = frozenset(
+    {
+        *("dimensions", "documents", "encoding_format", "format", "images", "input", "keep_alive", "messages", "model"),
+        *("options", "prompt", "query", "raw", "seed", "stream", "stream_options", "suffix", "system", "temperature"),
+        *("template", "texts", "think", "tools", "truncate"),
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """All that the cache needs to know of a body. ``digest`` is that of its canonical form."""
@@ -38,6 +48,8 @@ class Draft:
     each: bytes = b""
     #: what the answer repeats of it
     echo: Mapping[str, Any] | None = None
+    #: whether a member that is read here stands in it in another case: ``Model``
+    any_case: bool = False
     #: whether it says that its answer shall be one that can be asked for again
     store: bool = False
 
@@ -53,9 +65,13 @@ class Asked:
     #: raw path and query, as the client sent them
     target: bytes
     headers: list[tuple[bytes, bytes]]
-    #: what stands behind the model's name
-    identity: str
     peer: Peer
+    #: what stands behind the model's name, "" while it has not been asked for
+    identity: str = ""
+
+    @property
+    def path(self) -> str:
+        return self.target.partition(b"?")[0].decode("latin-1")
 
     def body(self) -> dict[str, Any]:
         return parse(self.raw)
@@ -95,7 +111,8 @@ class Memo:
 
 
 def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
-    model = body.get("model")
+    others = {folded: value for name, value in body.items() if (folded := name.casefold()) != name and folded in _READ}
+    model = body.get("model", others.get("model"))
     if model is not None and not isinstance(model, str):
         raise BadRequest("'model' must be a string.", param="model")
     stream = body.get("stream")
@@ -131,6 +148,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
         each=sha256(canonical(keyed, excused)).digest() if endpoint.per_input and is_per_input(body) else b"",
         echo=echo_of(body) if endpoint.echoes else None,
         store=body.get("store") is True,
+        any_case=bool(others),
     )
 
 

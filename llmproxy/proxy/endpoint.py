@@ -76,7 +76,7 @@ def remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> No
     take: Remember | None = extensions.get("llmproxy.hot")
     if take is None or exchange.cache is not CacheStatus.HIT or exchange.reason is Reason.INPUTS:
         return
-    if not _timeless(asked.wishes) or rooms.upstreams.identity(asked.draft.model) != asked.identity:
+    if not _timeless(asked.wishes) or _swapped(exchange, asked, rooms):
         # the model may have been swapped since the key was made: from now on it is another request
         return
     entry = rooms.cache.peek(bytes.fromhex(exchange.key))
@@ -92,6 +92,10 @@ def remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> No
     named = exchange.request_id.encode() in (value for name, value in asked.headers if name == b"x-request-id")
     request_id = exchange.request_id if named else ""
     take(HotAnswer(entry, body, head, request_id, rooms.upstreams.epoch, _template(exchange)))
+
+
+def _swapped(exchange: Exchange, asked: Asked, rooms: Rooms) -> bool:
+    return rooms.upstreams.identity(asked.draft.model, asked.path) != exchange.identity
 
 
 def _timeless(wishes: Directives) -> bool:

@@ -3,22 +3,27 @@
 import asyncio
 import logging
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import Any
 
+from llmproxy.cache.entry import Entry
+from llmproxy.cache.key import key_of, own_form
 from llmproxy.capture.tee import Capture, Head
 from llmproxy.config.settings import UpstreamStream
 from llmproxy.proxy.answer import Failed, Landed, Outcome
 from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.identity import question_key
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.settle import Recording, settle_document, settle_frames
 from llmproxy.upstream.errors import normalise
-from llmproxy.upstream.headers import forwarded, kept_headers
+from llmproxy.upstream.headers import credentials, forwarded, kept_headers
 from llmproxy.upstream.missing import MISSING_STATUSES, endpoint_missing, missing, translated
 from llmproxy.upstream.target import Adapted, Call, HeaderList, Reply, Target
-from llmproxy.wire.errors import InternalError, ProxyError, UpstreamBroke, UpstreamSlow, UpstreamStatus
+from llmproxy.upstream.upstreams import Origin
+from llmproxy.wire.errors import InternalError, ProxyError, UpstreamBroke, UpstreamError, UpstreamSlow, UpstreamStatus
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Phase, Reason
 
@@ -50,6 +55,8 @@ class Plan:
     split: Callable[[Recording, bytes], Awaitable[Landed]] | None = None
     #: whether the call must be made in the form that was asked: the other one was of no use
     own: bool = False
+    #: when that was, on the monotonic clock
+    keyed_at: float = field(default_factory=monotonic)
 
 
 async def fly(plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: Rooms) -> None:
@@ -68,7 +75,8 @@ async def fly(plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: 
         await _fetch(plan, capture, exchange, rooms, finish)
     except ProxyError as error:
         reason = reason_of(error)
-        rooms.upstream_failed(reason)
+        if isinstance(error, UpstreamError):
+            rooms.upstream_failed(reason)
         finish(Failed(error, reason))
     except CancelledError:
         finish(Failed(UpstreamBroke("The call was given up: nobody was listening."), Reason.ABANDONED))
@@ -82,7 +90,8 @@ async def _fetch(
     plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: Rooms, finish: Callable[[Landed], None]
 ) -> None:
     asked, settings, begun = plan.asked, rooms.settings, rooms.cache.position()
-    target = rooms.upstreams.pick(asked.draft.model)
+    shown = credentials(asked.headers, settings)
+    target = await rooms.upstreams.pick(asked.draft.model, asked.path, shown)
     exchange.upstream = target.name
     headers = forwarded(asked.headers, settings, asked.peer, trace=exchange.trace)
     exchange.mark(Phase.PICK)
@@ -96,19 +105,18 @@ async def _fetch(
         if reply.status != 200:
             raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
         recording = Recording(asked, capture, adapted, plan.key, plan.scope, kept_headers(reply.headers), settings)
-        async with _confirmation(reply, target, plan, rooms) as confirmed:
-            landed = await _tee(reply, recording, adapted, exchange, plan)
-            if plan.own and not landed.both and recording.framed != asked.draft.stream:
-                # it cannot serve those who ask for what its key says
-                landed = replace(landed, entries=(), reason=Reason.MALFORMED)
-            if landed.entries and not await confirmed():
-                # the server was restarted with another model in the meantime: the key speaks of the one before
-                landed = replace(landed, entries=(), reason=Reason.MODEL_CHANGED)
+        landed = await _tee(reply, recording, adapted, exchange, plan)
+        if plan.own and not landed.both and recording.framed != asked.draft.stream:
+            # it cannot serve those who ask for what its key says
+            landed = replace(landed, entries=(), reason=Reason.MALFORMED)
         exchange.mark(Phase.SETTLE)
-        for entry in landed.entries:
-            rooms.cache.store(entry, begun)
-        exchange.mark(Phase.STORE)
-        finish(landed)
+
+        def store(entries: Iterable[Entry]) -> None:
+            for entry in entries:
+                rooms.cache.store(entry, begun)
+            exchange.mark(Phase.STORE)
+
+        finish(_keep(landed, target, plan, store, exchange, rooms))
         await _read_on(reply)
     finally:
         await reply.aclose()
@@ -140,24 +148,42 @@ async def _sent(plan: Plan, target: Target, headers: HeaderList, rooms: Rooms) -
         adapted = instead
 
 
-@asynccontextmanager
-async def _confirmation(
-    reply: Reply, target: Target, plan: Plan, rooms: Rooms
-) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
-    """Whether the answer is by the model that the key speaks of. On a new connection that takes a question, which is
-    asked while the answer comes in."""
+def _keep(
+    landed: Landed,
+    target: Target,
+    plan: Plan,
+    store: Callable[[Iterable[Entry]], None],
+    exchange: Exchange,
+    rooms: Rooms,
+) -> Landed:
+    """Has a complete answer stored: at once if it is certain which model made it, else once the server has said so.
 
-    def ask() -> Awaitable[bool]:
-        return rooms.upstreams.confirm(target, plan.asked.draft.model, plan.identity)
+    Nobody waits for that: the listeners are told the end right after this. What they are told is that it is kept.
+    """
+    asked = plan.asked
+    origin = Origin(target, asked.draft.model, asked.path, plan.identity, plan.keyed_at, monotonic())
+    if not landed.entries or rooms.upstreams.confirmed(origin):
+        store(landed.entries)
+        return landed
+    if rooms.confirmations.full:
+        return replace(landed, reason=Reason.TOO_LARGE)
 
-    if not reply.fresh:
-        yield ask
-        return
-    task = asyncio.ensure_future(ask())
-    try:
-        yield lambda: task
-    finally:
-        task.cancel()
+    async def decide() -> None:
+        shown = credentials(asked.headers, rooms.settings)
+        identity = await rooms.upstreams.confirm(origin, shown)
+        if identity is None:
+            # another model may have made it than the one that the key speaks of
+            exchange.stored = Reason.MODEL_CHANGED
+        elif identity == plan.identity:
+            store(landed.entries)
+        elif plan.split is None:
+            key = key_of(asked.endpoint.name, identity, plan.scope, asked.wishes.namespace, asked.digest)
+            key = own_form(key, asked.draft.stream) if plan.own else key
+            store(replace(entry, key=key) for entry in landed.entries)
+
+    keys = {question_key(asked, plan.scope), *(entry.key for entry in landed.entries)}
+    rooms.confirmations.begin(keys, sum(entry.size for entry in landed.entries), decide())
+    return landed
 
 
 async def _read_on(reply: Reply) -> None:

@@ -125,6 +125,10 @@ async def _look_up(batch: Batch, rooms: Rooms) -> _Known:
     """
     known = _Known({}, {})
     other = FLOAT if batch.encoding == BASE64 else BASE64
+    # what an answer that ended just now brings
+    await rooms.confirmations.wait(
+        [batch.key(value, each) for value in batch.wanted.values() for each in (FLOAT, BASE64)]
+    )
     for encoding in (batch.encoding, other):
         keys = {batch.key(value, encoding): key for key, value in batch.wanted.items() if key not in known.usable}
         found = await rooms.cache.find_many(list(keys)) if keys else {}

@@ -18,6 +18,7 @@ from llmproxy.proxy.answer import Answer, Failed, OtherForm, Outcome
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
 from llmproxy.proxy.follow import follow
+from llmproxy.proxy.identity import identified
 from llmproxy.proxy.inputs import embed
 from llmproxy.proxy.listener import Listener
 from llmproxy.proxy.replay import replay, serves
@@ -33,6 +34,8 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
     if verdict.look_up and not rooms.is_accepted(exchange):
         verdict = replace(verdict, look_up=False, reason=Reason.CREDENTIAL)
     exchange.mark(Phase.ADMIT)
+    if verdict.keep:
+        asked, verdict = await identified(exchange, asked, verdict, rooms)
     if asked.draft.each and verdict.keep:
         return await embed(exchange, asked, asked.body(), verdict, rooms, listener)
     place = _key(exchange, asked, verdict, rooms)

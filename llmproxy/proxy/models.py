@@ -1,5 +1,12 @@
-"""``GET /v1/models`` and ``/v1/models/{id}``: the union over the upstreams, one model of it."""
+"""Lists of models, in OpenAI's shape and in Ollama's: one server's as it is, of several the union; and one of its rows.
 
+What a server answers by itself is passed on as it is. A list is put together only from several, or from what was read
+before of a server that is down.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 import orjson
@@ -7,9 +14,47 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.proxy.relay import Relay
 from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.target import peer_of, raw_target
+from llmproxy.upstream.headers import credentials, forwarded, relayed
+from llmproxy.upstream.target import Call, Document, HeaderList, Target
+from llmproxy.upstream.upstreams import no_such_model
+from llmproxy.wire.errors import UpstreamError
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 
-_PREFIX = b"/v1/models/"
+#: where OpenAI's list is, without and with the prefix
+LISTS = ("/v1/models", "/models")
+#: Ollama's own: what there is, and what is loaded
+OLLAMA_LISTS = ("/api/tags", "/api/ps")
+
+_LONGEST_DOCUMENT = 16 * 1024 * 1024
+#: what a server answers that has no page for a model by itself
+_NO_PAGE = frozenset({404, 405, 501})
+#: what names an entry of a list, whichever of them it has
+_NAMES = ("id", "name", "model")
+_JSON: HeaderList = [(b"content-type", b"application/json")]
+
+
+class Reply:
+    """What one server answered."""
+
+    def __init__(self, status: int, headers: HeaderList, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def is_json(self) -> bool:
+        return any(name == b"content-type" and b"json" in value for name, value in self.headers)
+
+    def document(self) -> Document | None:
+        """The list in it, None for anything else."""
+        if self.status != 200:
+            return None
+        try:
+            document = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+        return document if isinstance(document, dict) else None
 
 
 class Models:
@@ -19,21 +64,132 @@ class Models:
         self._relay = Relay()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in ("GET", "HEAD"):
+        rooms: Rooms = scope["state"]["rooms"]
+        alone = scope["path"] in OLLAMA_LISTS and len(rooms.upstreams.targets_for(scope["path"])) < 2
+        if scope["method"] not in ("GET", "HEAD") or alone:
             await self._relay(scope, receive, send)
             return
-        rooms: Rooms = scope["state"]["rooms"]
         exchange: Exchange = scope[EXCHANGE]
         exchange.endpoint = "models"
-        # the raw path: an id may hold a slash, percent-encoded by newer SDKs and raw by older ones
-        path: bytes = scope.get("raw_path") or scope["path"].encode()
-        name = unquote_to_bytes(path[len(_PREFIX) :]).decode("utf-8", "replace") if path.startswith(_PREFIX) else ""
-        document = await rooms.upstreams.model(name) if name else await rooms.upstreams.models()
-        body = orjson.dumps(document)
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        if not name:
+        name = _name(scope)
+        reply = await _one(scope, name) if name else await _all(scope)
+        headers = [header for header in relayed(reply.headers) if header[0] != b"content-length"]
+        headers.append((b"content-length", b"%d" % len(reply.body)))
+        if not name and scope["path"] in LISTS:
             # what is taken for a request without a model: the list may begin with one that only makes embeddings
             headers.append((b"x-llmproxy-default-model", quote(rooms.upstreams.first_model).encode()))
-        exchange.status = 200
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        exchange.status = reply.status
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
+
+
+def _name(scope: Scope) -> str:
+    """Of a model, "" in the path of a list."""
+    # the raw path: an id may hold a slash, percent-encoded by newer SDKs and raw by older ones
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
+    for prefix in LISTS:
+        if path.startswith(prefix.encode() + b"/"):
+            return unquote_to_bytes(path[len(prefix) + 1 :]).decode("utf-8", "replace")
+    return ""
+
+
+async def _all(scope: Scope) -> Reply:
+    """Raises ``UpstreamError`` where there are servers and none has anything to say."""
+    rooms: Rooms = scope["state"]["rooms"]
+    path: str = scope["path"]
+    # who asks for the list wants to know what is there now: what is known of the servers is read anew with it
+    known = await rooms.upstreams.models(credentials(scope["headers"], rooms.settings))
+    targets = rooms.upstreams.targets_for(path)
+    answers = await asyncio.gather(*(_asked(scope, target) for target in targets))
+    replies = [answer for answer in answers if isinstance(answer, Reply)]
+    if len(answers) == 1 and replies:
+        return replies[0]
+    documents = []
+    for target, answer in zip(targets, answers, strict=True):
+        if isinstance(answer, Reply):
+            documents.append(answer.document())
+        elif path in LISTS and (listed := rooms.upstreams.listed(target)):
+            documents.append({"object": "list", "data": list(listed)})
+    if found := [document for document in documents if document is not None]:
+        return Reply(200, _JSON, orjson.dumps(_union(found)))
+    if replies:
+        return replies[0]
+    for answer in answers:
+        if isinstance(answer, UpstreamError):
+            raise answer
+    return Reply(200, _JSON, orjson.dumps(known))
+
+
+async def _one(scope: Scope, name: str) -> Reply:
+    """Raises ``NotFound``, ``UpstreamError``."""
+    rooms: Rooms = scope["state"]["rooms"]
+    path: str = scope["path"]
+    targets = rooms.upstreams.with_model(name, path)
+    if not targets or _listed(rooms, targets, name) is None:
+        await rooms.upstreams.models(credentials(scope["headers"], rooms.settings))
+        # a server may have a page of one that it does not list
+        targets = rooms.upstreams.with_model(name, path) or rooms.upstreams.targets_for(path)
+    answers = await asyncio.gather(*(_asked(scope, target) for target in targets))
+    replies = [answer for answer in answers if isinstance(answer, Reply)]
+    for reply in sorted(replies, key=lambda reply: reply.status != 200):
+        if reply.status not in _NO_PAGE:
+            return reply
+    # the server has no such pages, or is down
+    if (model := _listed(rooms, targets, name)) is not None:
+        return Reply(200, _JSON, orjson.dumps(model))
+    for answer in answers:
+        if isinstance(answer, UpstreamError):
+            raise answer
+        if name.encode() in answer.body and answer.is_json:
+            # it does not say that there is no such path, but that there is no such model
+            return answer
+    raise no_such_model(name)
+
+
+def _listed(rooms: Rooms, targets: Sequence[Target], name: str) -> Document | None:
+    """The list's entry with this name in any of its spellings."""
+    for target in targets:
+        canonical = target.kind.canonical
+        for model in rooms.upstreams.listed(target):
+            aliases = model.get("aliases")
+            names = [model["id"], *(aliases if isinstance(aliases, list) else ())]
+            if canonical(name) in [canonical(one) for one in names if isinstance(one, str)]:
+                return model
+    return None
+
+
+async def _asked(scope: Scope, target: Target) -> Reply | UpstreamError:
+    rooms: Rooms = scope["state"]["rooms"]
+    # a HEAD of a list is a GET without its body: not every server knows it there
+    headers = forwarded(scope["headers"], rooms.settings, peer_of(scope), trace=scope[EXCHANGE].trace)
+    try:
+        reply = await rooms.upstreams.send(target, Call("GET", raw_target(scope), headers))
+        try:
+            return Reply(reply.status, reply.headers, await reply.read(_LONGEST_DOCUMENT))
+        finally:
+            await reply.aclose()
+    except UpstreamError as error:
+        return error
+
+
+def _union(documents: Sequence[Document]) -> Document:
+    """The members of all of them. Entries of lists with the same name are one: the first."""
+    whole: Document = {}
+    for document in documents:
+        for member, value in document.items():
+            mine = whole.get(member)
+            if isinstance(value, list):
+                whole[member] = _joined(mine if isinstance(mine, list) else [], value)
+            else:
+                whole.setdefault(member, value)
+    return whole
+
+
+def _joined(some: list[Any], more: list[Any]) -> list[Any]:
+    known = {_named(entry) for entry in some}
+    return [*some, *(entry for entry in more if _named(entry) is None or _named(entry) not in known)]
+
+
+def _named(entry: Any) -> str | None:
+    names = (entry.get(name) for name in _NAMES) if isinstance(entry, dict) else ()
+    return next((name for name in names if isinstance(name, str)), None)

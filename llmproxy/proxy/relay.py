@@ -12,7 +12,7 @@ from llmproxy.proxy.listener import BrokenOff, ClientLeft
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.upstream.errors import normalise
-from llmproxy.upstream.headers import forwarded, relayed
+from llmproxy.upstream.headers import credentials, forwarded, relayed
 from llmproxy.upstream.target import Call, Reply
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.errors import MethodNotAllowed, NotImplementedHere, ProxyError, UpstreamError
@@ -68,7 +68,7 @@ class _Passage:
     async def run(self, sent: Callable[[], None]) -> None:
         """``sent`` is called once the client has sent its whole request."""
         scope, exchange, rooms = self._scope, self._exchange, self._rooms
-        target = rooms.upstreams.pick("")
+        target = await rooms.upstreams.pick_for_path("", scope["path"], credentials(scope["headers"], rooms.settings))
         exchange.upstream = target.name
         exchange.mark(Phase.PICK)
         peer = peer_of(scope)

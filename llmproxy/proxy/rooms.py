@@ -11,6 +11,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.proxy.accepted import AcceptedCredentials
 from llmproxy.proxy.answer import Outcome
 from llmproxy.proxy.asked import Memo
+from llmproxy.proxy.confirmations import Confirmations
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.trace import Tracer
@@ -25,6 +26,7 @@ class Rooms:
     memo: Memo
     hot: HotTable
     accepted: AcceptedCredentials
+    confirmations: Confirmations
     #: told of every failed upstream call, by reason
     upstream_failed: Callable[[str], None]
     #: begins a request's part in a distributed trace, None while nobody traces

@@ -28,8 +28,8 @@ def understand(
     exchange.model, exchange.stream = draft.model, draft.stream
     exchange.namespace, exchange.session = wishes.namespace, wishes.session or exchange.session
     exchange.user = wishes.user or draft.user or exchange.user
-    exchange.identity, exchange.query = rooms.upstreams.identity(draft.model), target.partition(b"?")[2]
+    exchange.query = target.partition(b"?")[2]
     exchange.request_body = raw
     exchange.recorded = True
     exchange.mark(Phase.READ)
-    return Asked(endpoint, draft, wishes, raw, target, headers, exchange.identity, peer)
+    return Asked(endpoint, draft, wishes, raw, target, headers, peer)

@@ -97,6 +97,13 @@ def forwarded(
     return sent if trace is None else trace.passed_on(sent)
 
 
+def credentials(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> HeaderList:
+    """What a client shows to the upstream itself to be let in; [] where the proxy's own key takes its place."""
+    if settings.upstream_api_key is not None or settings.api_keys:
+        return []
+    return [header for header in headers if header[0] in CREDENTIALS]
+
+
 def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
     """An upstream's headers without those of its connection and those that cannot be sent on, names in lower case."""
     lowered = [(name.lower(), value) for name, value in sendable(headers)]

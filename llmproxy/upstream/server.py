@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from llmproxy.upstream.embedders import is_named_as_embedder
 from llmproxy.upstream.identities import Remembered
+from llmproxy.upstream.identity import more_precise
 from llmproxy.upstream.kinds import BY_NAME, GENERIC
-from llmproxy.upstream.target import Kind, Reading, Target
+from llmproxy.upstream.target import NOTHING_KNOWN, HeaderList, Identities, Kind, Reading, Target
 
 _LONGEST_COOL_DOWN = 30.0
 #: how long a server is taken not to have an endpoint: it may be upgraded at any time
@@ -15,6 +16,9 @@ _MISSING_SECONDS = 300.0
 
 #: the name under which the identity of every unlisted name is remembered
 _ANY = ""
+
+#: how long it is remembered that a name's identity has changed: longer than any answer takes
+_CHANGE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,16 @@ class Health:
     failed_at: float | None
 
 
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One reading under way. ``credentials`` are a caller's, where the server asks for some and the proxy has none."""
+
+    credentials: HeaderList
+    #: monotonic; infinite while it has not begun
+    begun: float = float("inf")
+    task: asyncio.Task[bool] = field(init=False)
+
+
 class Server:
     """State of one upstream. Times are of the monotonic clock unless said otherwise."""
 
@@ -40,14 +54,23 @@ class Server:
         self.in_flight = 0
         #: whether it answered when it was last asked
         self.up = False
+        #: whether it says what it is only to callers with a key
+        self.locked = False
         #: whether the reading says anything else than what was last saved
         self.unsaved = False
-        #: when the reading that is known was begun
+        #: when the reading that is known was begun, 0 before the first
         self.read_at = 0.0
         #: when a connection to it was last seen to be new: whoever answers may be another process since
         self.connected_at = 0.0
-        #: held by whoever reads
-        self.lock = asyncio.Lock()
+        #: when something passed through that may have changed its models
+        self.doubted_at = 0.0
+        #: the reading under way, and when the last one was begun
+        self.attempt: Attempt | None = None
+        self.tried_at = 0.0
+        self._recalled = seen is not None
+        self._lost = False
+        #: when another identity was first read behind a name
+        self._changes: dict[str, float] = {}
         self._refusals = 0
         self._cool_until = 0.0
         #: endpoints that it does not have -> until when that is believed
@@ -61,13 +84,48 @@ class Server:
     def name(self) -> str:
         return self.target.name
 
+    @property
+    def heard_of(self) -> bool:
+        """Whether it ever said what it is, be it before the start."""
+        return self.read_at > 0 or self._recalled
+
     def lists(self, model: str) -> bool:
         return self.target.kind.canonical(model) in self.reading.identities
 
-    def identity(self, model: str) -> str:
-        """What stands behind a name: a hex sha256, or the name itself where the server does not tell."""
-        name = self.target.kind.canonical(model)
-        return self.reading.identities.get(name, self.reading.default or name)
+    def identity(self, model: str) -> str | None:
+        """What stands behind a name: a hex sha256, the name itself where the server tells none of its models', or None
+        where it cannot be told."""
+        name, kind = self.target.kind.canonical(model), self.target.kind
+        if not kind.tells:
+            return name if self.heard_of else None
+        return self.reading.identities.get(name, self.reading.default)
+
+    def due(self, now: float, seconds: float) -> bool:
+        """Whether what is known must not be relied on before a new reading: it may be wrong, or is older than
+        ``seconds``. Of a server that is down what was read last stands; it is asked often, and not by those who wait.
+        """
+        if self.doubted or not self.heard_of:
+            return True
+        return self.up and self.target.kind.tells and now - self.read_at > seconds
+
+    @property
+    def doubted(self) -> bool:
+        return self.target.kind.tells and self.doubted_at >= self.read_at and self.doubted_at > 0
+
+    def fresh_until(self, seconds: float) -> float:
+        """Until when ``due`` will say no, if nothing happens."""
+        if self.doubted:
+            return 0.0
+        return self.read_at + seconds if self.up and self.target.kind.tells else float("inf")
+
+    def changed_since(self, model: str, moment: float) -> bool:
+        """Whether another identity than before has been read behind a name since then."""
+        return self._changes.get(self.target.kind.canonical(model), 0.0) > moment
+
+    @property
+    def lists_models(self) -> bool:
+        """Whether it said which models it has. Who has one only may answer to any name, and lists that one."""
+        return bool(self.reading.models)
 
     @property
     def text_models(self) -> list[str]:
@@ -77,13 +135,18 @@ class Server:
 
     def may_serve(self, model: str) -> bool:
         """False only where it told which models it has, and that they are all it has."""
-        closed = self.up and bool(self.reading.models) and self.reading.default is None
+        closed = self.up and self.lists_models and self.reading.default is None
         return not closed or self.lists(model)
 
     @property
     def serves_models(self) -> bool:
         """Whether it is a model server at all: any web server answers."""
         return self.up and (self.target.kind is not GENERIC or bool(self.reading.models))
+
+    @property
+    def known(self) -> Identities:
+        """What it said before, for as long as it may be the same process that goes on."""
+        return NOTHING_KNOWN if self._lost else self.reading.identities
 
     def learn(self, kind: Kind, reading: Reading, read_at: float) -> bool:
         """Takes a new reading. True if anything else than before stands behind a name, or it is of another kind."""
@@ -92,9 +155,20 @@ class Server:
         if changed:
             self.target = replace(self.target, kind=kind)
         changed |= (before.identities, before.default) != (reading.identities, reading.default)
+        if changed:
+            self._note_changes(before.identities, reading.identities, read_at)
         self.unsaved |= changed
+        self._lost = False
         self.answered()
         return changed
+
+    def _note_changes(self, before: Identities, after: Identities, read_at: float) -> None:
+        recent = {name: at for name, at in self._changes.items() if at > read_at - _CHANGE_SECONDS}
+        for name in before.keys() | after.keys():
+            old, new = before.get(name), after.get(name)
+            if old != new and not (old is not None and new is not None and more_precise(new, old)):
+                recent[name] = read_at
+        self._changes = recent
 
     def remembered(self) -> Remembered:
         """What is worth to be known after a restart."""
@@ -123,11 +197,12 @@ class Server:
     def silent(self) -> bool:
         """Notes that it did not answer when asked. True if it did the time before."""
         lost, self.up = self.up, False
+        self._lost |= lost
         return lost
 
     def refused(self, now: float) -> bool:
         """Notes that no connection was to be had: it is left alone for 1, 2, 4, ... 30 seconds. True if it was up."""
-        lost, self.up = self.up, False
+        lost = self.silent()
         self._cool_until = now + min(2.0**self._refusals, _LONGEST_COOL_DOWN)
         self._refusals += 1
         return lost

@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -76,9 +77,10 @@ Fetch = Callable[[str], Awaitable[Any]]
 class Reading:
     """What a model server said of itself.
 
-    ``models`` are the entries of its list in OpenAI's shape; ``identities`` what stands behind each name: a hex sha256,
-    or the name where the server does not tell. ``default`` is what answers to any other name, None if nothing does.
-    ``slots`` is how many calls it works on at once, None where it does not tell.
+    ``models`` are the entries of its list in OpenAI's shape; ``identities`` what stands behind each name in its
+    canonical form: a hex sha256, or the name where the server does not tell. A colon and what follows it make an
+    identity more precise: what the server tells only now and then. ``default`` is what answers to any other name, None
+    if nothing does. ``slots`` is how many calls it works on at once, None where it does not tell.
     """
 
     models: tuple[Document, ...]
@@ -89,13 +91,28 @@ class Reading:
     embedders: frozenset[str] = frozenset()
 
 
+#: identities by canonical name
+Identities = Mapping[str, str]
+
+NOTHING_KNOWN: Identities = MappingProxyType({})
+
+
 class Kind(Protocol):
     """The ways of one sort of model server."""
 
     name: str
+    #: whether it tells what stands behind a name; where not, the name is all that tells models apart
+    tells: bool
+    #: the beginning of the paths that are this kind's own, "" where it has none
+    own_paths: str
+    #: whether it takes the names of JSON members in any case, as Go's decoder does
+    any_case: bool
 
-    async def read(self, fetch: Fetch) -> Reading | None:
-        """What the server says of itself; None if it is of another kind. Raises ``UpstreamError``."""
+    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
+        """What the server says of itself; None if it is of another kind. Raises ``UpstreamError``.
+
+        ``known`` is what this server said before. Nothing that is asked may load a model or wake a sleeping one.
+        """
         ...
 
     def canonical(self, model: str) -> str:

@@ -1,24 +1,24 @@
 """All model servers: which one serves a model, what stands behind the model's name, and how they fare."""
 
 import asyncio
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from operator import attrgetter
 from time import monotonic
 
 from llmproxy.config.settings import Settings
+from llmproxy.upstream.choice import candidates, eligible
 from llmproxy.upstream.identities import IdentityStore
-from llmproxy.upstream.identity import digest
+from llmproxy.upstream.identity import more_precise, together
 from llmproxy.upstream.kinds import GENERIC
+from llmproxy.upstream.readings import Readings
 from llmproxy.upstream.send import Limits, send
 from llmproxy.upstream.server import Health, Server
 from llmproxy.upstream.survey import Survey
-from llmproxy.upstream.target import Call, Document, Reply, Target
+from llmproxy.upstream.target import Call, Document, HeaderList, Reply, Target
 from llmproxy.upstream.transport import AiohttpTransport
 from llmproxy.wire.errors import NotFound, UpstreamError, UpstreamRefused
-
-log = logging.getLogger(__name__)
 
 #: where model servers listen by default
 USUAL = {
@@ -30,16 +30,39 @@ USUAL = {
 
 #: how long the start waits for them
 _PROBE_SECONDS = 0.3
+#: how long a look-up waits for what stands behind a name
+LOOK_UP_SECONDS = 0.25
 #: how long a caller waits for a fresh list of models
 _LIST_SECONDS = 1.0
+#: how often a server that nobody asks anything is asked whether it is there
+_IDLE_SECONDS = 60.0
 #: how often a server that does not answer is asked again
 _RETRY_SECONDS = 2.0
-#: least time between two rounds of readings
+#: least time between two rounds of readings in the background
 _DEBOUNCE_SECONDS = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an answer came from: the server, and what its request asked for.
+
+    ``identity`` is what the key was made of, ``keyed_at`` when; ``ended_at`` when the answer was complete (monotonic).
+    """
+
+    target: Target
+    model: str
+    path: str
+    identity: str
+    keyed_at: float
+    ended_at: float
+
+
 class Upstreams:
-    """Made inside the running loop, opened and closed with the program. In between, a task keeps the readings fresh."""
+    """Made inside the running loop, opened and closed with the program.
+
+    While requests come, a task keeps the readings young. Without any it asks for no more than whether the servers are
+    there: the first request then waits for a reading.
+    """
 
     def __init__(
         self, settings: Settings, store: IdentityStore | None = None, usual: Mapping[str, str] = USUAL
@@ -49,7 +72,7 @@ class Upstreams:
         self._usual = usual
         self._limits = Limits.of(settings)
         self._transport = AiohttpTransport()
-        self._survey = Survey(self._transport, settings)
+        self._readings = Readings(Survey(self._transport, settings), self._read)
         #: where a server may be; ``_servers`` are those that count
         self._places: dict[str, Server] = {}
         self._servers: dict[str, Server] = {}
@@ -57,6 +80,9 @@ class Upstreams:
         self._keeper: asyncio.Task[None] | None = None
         #: grows whenever anything else than before stands behind a name, or a server is of another kind
         self.epoch = 0
+        #: whether anything was asked for since the last round of readings, and until when all readings are young
+        self._wanted = False
+        self._young_until = 0.0
 
     async def open(self) -> None:
         """Finds the servers; waits for their answers for a moment only. Never fails for a server's sake."""
@@ -64,7 +90,7 @@ class Upstreams:
         for url in self._settings.upstream or self._usual.values():
             target = Target.at(url, GENERIC)
             self._places[target.name] = Server(target, seen.get(target.name))
-        await self._read_all(self._places.values(), _PROBE_SECONDS)
+        await self._readings.read_all(self._places.values(), monotonic(), [], _PROBE_SECONDS)
         if self._settings.upstream:
             self._servers = self._places
         elif not self._adopt():
@@ -75,6 +101,7 @@ class Upstreams:
                 default=None,
             )
             self._servers = {last.upstream: self._places[last.upstream]} if last else {}
+        self._read(changed=False)
         self._wake.clear()
         self._keeper = asyncio.create_task(self._keep(), name="upstream readings")
 
@@ -84,6 +111,7 @@ class Upstreams:
             with suppress(asyncio.CancelledError):
                 await self._keeper
             await self._save()
+        await self._readings.close()
         await self._transport.aclose()
 
     @property
@@ -134,42 +162,129 @@ class Upstreams:
             return True, self.describe()
         return False, f"no model server answers: {self.describe()}" if self._servers else self._nobody()
 
-    def pick(self, model: str) -> Target:
-        """The server for a model: of those that list it and were not just unreachable, the one with least to do.
+    async def pick(self, model: str, path: str, credentials: HeaderList) -> Target:
+        """The server for a model: of those that have it and were not just unreachable, the one with least to do.
 
-        A name that none lists goes to the first server that answers. Raises ``UpstreamRefused`` where there is none.
+        Asks for the lists anew before it says no: the model may have been added just now. Raises ``UpstreamRefused``
+        where there is no server, ``NotFound`` where there are several and none has the model.
         """
-        candidates = self._candidates(model)
-        if not candidates:
+        servers = self._servers.values()
+        if not servers:
             raise UpstreamRefused(self._nobody())
-        now = monotonic()
-        return min(candidates, key=lambda server: (server.cooling(now), server.in_flight)).target
+        if not (found := candidates(servers, model, path)):
+            await self._readings.read_all(eligible(servers, path), monotonic(), credentials, _LIST_SECONDS)
+            found = candidates(servers, model, path)
+        if not found:
+            raise no_such_model(model)
+        return self._idlest(found)
 
-    def identity(self, model: str) -> str:
-        """What stands behind a model's name now, from the last readings: the same text means the same model.
+    async def pick_for_path(self, model: str, path: str, credentials: HeaderList) -> Target:
+        """The same for a path that is passed through, where a name may be one that is to be made.
 
-        Where several servers list the model and differ, all of them together are its identity.
+        On paths that are one kind's own, a name that none has goes to the first server of that kind.
         """
-        identities = {server.identity(model) for server in self._candidates(model)}
-        if len(identities) == 1:
-            return identities.pop()
-        return digest(sorted(identities)) if identities else model
+        try:
+            return await self.pick(model, path, credentials)
+        except NotFound:
+            found = eligible(self._servers.values(), path)
+            if any(server.target.kind.own_paths and path.startswith(server.target.kind.own_paths) for server in found):
+                return self._idlest(found[:1])
+            raise
 
-    async def confirm(self, target: Target, model: str, identity: str) -> bool:
-        """Whether an answer that ``target`` just gave is one by the model that had this identity before the call.
+    def identity(self, model: str, path: str) -> str | None:
+        """What stands behind a model's name, from the last readings: the same text means the same model.
 
-        A server that is restarted with another model loses its connections. So where a connection has been opened since
-        the last reading, it reads again. Not confirmed if that fails. Ask once the answer is complete.
+        Where several servers have the model and differ, all of them together are its identity. None where it cannot be
+        told: no server has it, or one that has it does not say, or what it said may be wrong by now.
         """
-        server = self._servers[target.name]
-        return await self._read(server, server.connected_at) and self.identity(model) == identity
+        servers = candidates(self._servers.values(), model, path)
+        now, seconds = monotonic(), self._settings.identity_seconds
+        told = {None if server.due(now, seconds) else server.identity(model) for server in servers}
+        known = {identity for identity in told if identity is not None}
+        return together(known) if known and len(known) == len(told) else None
+
+    async def identify(self, model: str, path: str, credentials: HeaderList) -> str | None:
+        """``identity``, from readings that are young enough to rest a hit on: waits for new ones, but not for long."""
+        self._wanted = True
+        now, seconds = monotonic(), self._settings.identity_seconds
+        servers = candidates(self._servers.values(), model, path)
+        for server in servers:
+            if server.due(now, seconds):
+                await self._wait_for(server, max(now - seconds, server.doubted_at), credentials)
+        identity = self.identity(model, path)
+        if identity is None and model:
+            # it may have been added just now
+            for server in eligible(self._servers.values(), path):
+                if server.up and server.target.kind.tells:
+                    await self._wait_for(server, now, credentials)
+            identity = self.identity(model, path)
+        return identity
+
+    async def confirm(self, origin: Origin, credentials: HeaderList) -> str | None:
+        """The identity of the model that made an answer; None if it may be another one's than the key says.
+
+        The server is read again for it, by a question begun after the answer's end, and no other identity may have been
+        read since the key was made. What comes back may be more precise than what the key was made of.
+        """
+        server = self._places[origin.target.name]
+        if not await self._readings.read(server, self._since(server, origin), credentials):
+            return None
+        now = self.identity(origin.model, origin.path)
+        if now is None or server.changed_since(origin.model, origin.keyed_at):
+            return None
+        return now if now == origin.identity or more_precise(now, origin.identity) else None
+
+    def confirmed(self, origin: Origin) -> bool:
+        """Whether ``confirm`` need ask nobody, and would agree."""
+        server = self._places[origin.target.name]
+        asked = server.read_at > self._since(server, origin)
+        return asked and self.identity(origin.model, origin.path) == origin.identity
+
+    def any_case(self, model: str, path: str) -> bool:
+        """Whether a server that may get the request takes the names of JSON members in any case."""
+        return any(server.target.kind.any_case for server in candidates(self._servers.values(), model, path))
+
+    def doubt(self, target: Target) -> None:
+        """Something has passed through to this server that may change its models: what was read before may be wrong."""
+        server = self._places[target.name]
+        server.doubted_at = monotonic()
+        self._young_until = 0.0
+        self._wake.set()
+
+    def current_epoch(self) -> int:
+        """``epoch``, or -1 where a hit needs a new reading first."""
+        self._wanted = True
+        return self.epoch if monotonic() < self._young_until else -1
 
     async def may_serve(self, model: str) -> bool:
         """Whether a server may know the model. Asks them anew before it says no: it may have been added just now."""
         servers = self._servers.values()
         if not any(server.may_serve(model) for server in servers):
-            await self._read_all(servers, _LIST_SECONDS)
+            await self._readings.read_all(servers, monotonic(), [], _LIST_SECONDS)
         return not servers or any(server.may_serve(model) for server in servers)
+
+    def targets_for(self, path: str) -> list[Target]:
+        """The servers that a path without a model's name is for."""
+        return [server.target for server in eligible(self._servers.values(), path)]
+
+    def with_model(self, model: str, path: str) -> list[Target]:
+        """The servers for a model by what is known of them, [] where none has it."""
+        return [server.target for server in candidates(self._servers.values(), model, path)]
+
+    def listed(self, target: Target) -> tuple[Document, ...]:
+        """The models that a server listed when it was last read, in OpenAI's shape."""
+        return self._places[target.name].reading.models
+
+    async def models(self, credentials: HeaderList) -> Document:
+        """The list of all models in OpenAI's shape, read anew where a server answers; of two with the same id the first
+        server's counts."""
+        servers = self._servers.values()
+        await self._readings.read_all(servers, monotonic(), credentials, _LIST_SECONDS)
+        listed: dict[str, Document] = {}
+        for server in servers:
+            for model in server.reading.models:
+                listed.setdefault(model["id"], model)
+        return {"object": "list", "data": list(listed.values())}
 
     async def send(self, target: Target, call: Call) -> Reply:
         """One call. Raises ``UpstreamRefused``, ``UpstreamBroke``, ``UpstreamSlow``."""
@@ -197,31 +312,6 @@ class Upstreams:
         """Notes that a server does not have an endpoint."""
         self._servers[target.name].lacking(endpoint, monotonic())
 
-    async def models(self) -> Document:
-        """The list of all models in OpenAI's shape. Of two with the same id the first server's counts."""
-        servers = self._servers.values()
-        await self._read_all(servers, _LIST_SECONDS)
-        listed: dict[str, Document] = {}
-        for server in servers:
-            for model in server.reading.models:
-                listed.setdefault(model["id"], model)
-        return {"object": "list", "data": list(listed.values())}
-
-    async def model(self, name: str) -> Document:
-        """One entry of the list. Raises ``NotFound``."""
-        names = {name} | {server.target.kind.canonical(name) for server in self._servers.values()}
-        for model in (await self.models())["data"]:
-            if model["id"] in names:
-                found: Document = model
-                return found
-        raise NotFound(f"The model {name[:200]!r} does not exist.", code="model_not_found", param="model")
-
-    def _candidates(self, model: str) -> list[Server]:
-        servers = self._servers.values()
-        listing = [server for server in servers if server.lists(model)]
-        # a name that none lists goes to the first that answers: llama.cpp takes any name
-        return listing or [server for server in servers if server.up][:1] or list(servers)[:1]
-
     def _nobody(self) -> str:
         asked = ", ".join(f"{kind} at {url}" for kind, url in self._usual.items())
         return f"No model server was found ({asked}). Start one, or name yours in LLMPROXY_UPSTREAM."
@@ -233,20 +323,36 @@ class Upstreams:
         return bool(found)
 
     async def _keep(self) -> None:
+        idle_since = monotonic()
         while True:
             await self._save()
-            well = bool(self._servers) and all(server.up for server in self._servers.values())
             seconds = self._settings.identity_seconds
+            well = bool(self._servers) and all(server.up for server in self._servers.values())
             with suppress(TimeoutError):
-                async with asyncio.timeout(seconds if well else min(_RETRY_SECONDS, seconds)):
+                # half of it, so that a hit in the middle of many finds a reading that is young enough
+                async with asyncio.timeout(seconds / 2 if well else min(_RETRY_SECONDS, seconds)):
                     await self._wake.wait()
+            woken = self._wake.is_set()
             self._wake.clear()
-            if self._settings.upstream or any(server.up for server in self._servers.values()):
-                await self._read_all(self._servers.values())
-            else:
-                await self._read_all(self._places.values())
-                self._adopt()
+            if self._wanted or woken or self.in_flight:
+                self._wanted, idle_since = False, monotonic()
+                await self._refresh()
+            elif not well:
+                await self._refresh()
+            elif monotonic() - idle_since > _IDLE_SECONDS:
+                idle_since = monotonic()
+                await asyncio.gather(*(self._readings.probe(server) for server in self._servers.values()))
             await asyncio.sleep(_DEBOUNCE_SECONDS)
+
+    async def _refresh(self) -> None:
+        if self._settings.upstream or any(server.up for server in self._servers.values()):
+            # who asks for a key is read when somebody comes with one
+            servers = [server for server in self._servers.values() if not (server.locked and server.up)]
+            await self._readings.read_all(servers, monotonic(), [])
+        else:
+            await self._readings.read_all(self._places.values(), monotonic(), [])
+            self._adopt()
+        self._read(changed=False)
 
     async def _save(self) -> None:
         for server in self._servers.values():
@@ -254,27 +360,30 @@ class Upstreams:
                 server.unsaved = False
                 await self._store.save(server.remembered())
 
-    async def _read_all(self, servers: Iterable[Server], patience: float | None = None) -> None:
-        now = monotonic()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                await asyncio.gather(*(self._read(server, now) for server in servers))
+    def _read(self, changed: bool) -> None:
+        """After each reading."""
+        if changed:
+            self.epoch += 1
+            self._wake.set()
+        seconds = self._settings.identity_seconds
+        self._young_until = min((server.fresh_until(seconds) for server in self._servers.values()), default=0.0)
 
-    async def _read(self, server: Server, since: float) -> bool:
-        """True once there is a reading that was begun after ``since``, false if the server does not answer."""
-        async with server.lock:
-            if server.read_at > since:
-                return True
-            read_at = monotonic()
-            try:
-                kind, reading = await self._survey.read(server.target)
-            except UpstreamError as error:
-                server.failed(error.message)
-                if server.silent():
-                    log.warning("the model server at %s does not answer any more: %s", server.name, error)
-                return False
-            server.latency = monotonic() - read_at
-            if server.learn(kind, reading, read_at):
-                self.epoch += 1
-                self._wake.set()
-            return True
+    async def _wait_for(self, server: Server, since: float, credentials: HeaderList) -> None:
+        """For a reading begun after ``since``, but not longer than a look-up may take; for one that hangs only once."""
+        patience = LOOK_UP_SECONDS
+        if server.attempt is not None:
+            patience = max(0.0, min(patience, server.attempt.begun + patience - monotonic()))
+        await self._readings.read_all([server], since, credentials, patience)
+
+    def _since(self, server: Server, origin: Origin) -> float:
+        """When a reading must have begun that confirms an answer: after its end, or, where the name is all that is ever
+        told, after the last connection to what may have been another process."""
+        return origin.ended_at if server.target.kind.tells else server.connected_at
+
+    def _idlest(self, servers: list[Server]) -> Target:
+        now = monotonic()
+        return min(servers, key=lambda server: (server.cooling(now), server.in_flight)).target
+
+
+def no_such_model(name: str) -> NotFound:
+    return NotFound(f"The model {name[:200]!r} does not exist.", code="model_not_found", param="model")

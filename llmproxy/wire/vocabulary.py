@@ -51,6 +51,10 @@ class Reason(StrEnum):
     LOAD = "load"
     #: vectors in another form than lists of floats or base64 of float32s
     NOT_FLOAT32 = "not-float32"
+    #: what stands behind the model's name cannot be told
+    IDENTITY_UNKNOWN = "identity-unknown"
+    #: a member of the body is spelt in another case than the proxy reads, and the server takes it all the same
+    FIELD_CASE = "field-case"
     #: the path is none of the cached ones
     PASS_THROUGH = "pass-through"
     #: the upstream answered with another status than 200

@@ -55,8 +55,7 @@ async def ask(
 ) -> tuple[Exchange, Answer]:
     endpoint, raw = BY_PATH[path], orjson.dumps(body)
     draft = state.rooms.memo.draft(endpoint, raw)
-    identity = state.rooms.upstreams.identity(draft.model)
-    asked = Asked(endpoint, draft, wishes, raw, path.encode(), [], identity, Peer("127.0.0.1"))
+    asked = Asked(endpoint, draft, wishes, raw, path.encode(), [], Peer("127.0.0.1"))
     exchange = Exchange("id", "POST", path, perf_counter(), time.time())
     try:
         return exchange, await live(exchange, asked, state.rooms, Patient())

@@ -42,7 +42,7 @@ def asked(wishes: Directives = Directives(paced=True), *, usage: bool = True) ->
     endpoint = BY_PATH["/v1/chat/completions"]
     raw = b'{"stream":true,"stream_options":{"include_usage":%s}}' % (b"true" if usage else b"false")
     draft = Memo().draft(endpoint, raw)
-    return Asked(endpoint, draft, wishes, raw, b"/v1/chat/completions", [], "", Peer("127.0.0.1"))
+    return Asked(endpoint, draft, wishes, raw, b"/v1/chat/completions", [], Peer("127.0.0.1"))
 
 
 def answer(of: Asked, settings: Settings, millis: tuple[int, int, int] = (0, 1, 2)) -> object:

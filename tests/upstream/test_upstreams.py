@@ -5,16 +5,17 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from llmproxy.database.engine import open_database
 from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.target import Call, Document, Target
-from llmproxy.upstream.upstreams import Upstreams
+from llmproxy.upstream.upstreams import LOOK_UP_SECONDS, Origin, Upstreams
 from llmproxy.wire.errors import NotFound, UpstreamRefused
 from tests.upstream.configured import configured
-from tests.upstream.scripted import PATIENCE, Visit, nothing, scripted
+from tests.upstream.scripted import PATIENCE, Handler, Visit, nothing, scripted
 
 
 class Llama:
@@ -48,6 +49,26 @@ async def ollama(visit: Visit) -> None:
         await visit.reply(b"404 page not found", "404 Not Found")
 
 
+class Pages:
+    """An Ollama whose models can be changed. ``contexts`` are told of those that are loaded."""
+
+    def __init__(self, *names: str) -> None:
+        self.digests = dict.fromkeys(names, "d")
+        self.contexts: dict[str, int] = {}
+
+    async def __call__(self, visit: Visit) -> None:
+        pages: dict[str, Document] = {
+            "/api/version": {"version": "0.12"},
+            "/api/tags": {"models": [{"name": name, "digest": digest} for name, digest in self.digests.items()]},
+            "/api/ps": {"models": [{"name": name, "context_length": n} for name, n in self.contexts.items()]},
+            "/v1/models": {"data": [{"id": name} for name in self.digests]},
+        }
+        if visit.path in pages:
+            await visit.json(pages[visit.path])
+        else:
+            await visit.reply(b"ok")
+
+
 async def no_model_server(visit: Visit) -> None:
     await visit.reply(b"<h1>Not Found</h1>", "404 Not Found")
 
@@ -72,7 +93,14 @@ async def opened(
         await upstreams.close()
 
 
+CHAT = "/v1/chat/completions"
 CALL = Call("POST", b"/v1/chat/completions", [], b"{}")
+
+
+def origin(target: Target, identity: str | None, model: str = "a") -> Origin:
+    """Of an answer that has ended just now, to a request whose key was made of ``identity`` a moment before."""
+    assert identity is not None
+    return Origin(target, model, CHAT, identity, monotonic(), monotonic())
 
 
 async def answer(upstreams: Upstreams, target: Target) -> bytes:
@@ -91,25 +119,47 @@ async def test_servers_are_recognised() -> None:
         assert upstreams.ready() == (True, upstreams.describe())
 
 
-async def test_a_model_is_served_by_who_lists_it_and_any_other_name_by_the_first() -> None:
+async def test_a_model_is_served_by_who_lists_it() -> None:
     async with scripted(Llama()) as llama, scripted(ollama) as other, opened(llama.url, other.url) as upstreams:
-        picked = {name: upstreams.pick(name).name for name in ("a", "m:latest", "m", "gpt-4o", "")}
+        picked = {name: (await upstreams.pick(name, CHAT, [])).name for name in ("a", "m:latest", "m", " M ", "")}
         assert picked == {
             "a": llama.url,
             "m:latest": other.url,
             "m": other.url,
-            "gpt-4o": llama.url,
+            " M ": other.url,
             "": llama.url,
         }
 
 
+async def test_of_several_none_gets_a_request_for_a_model_that_it_does_not_list() -> None:
+    async with scripted(Llama()) as llama, scripted(ollama) as other, opened(llama.url, other.url) as upstreams:
+        with pytest.raises(NotFound, match="gpt-4o") as unknown:
+            await upstreams.pick("gpt-4o", CHAT, [])
+        assert unknown.value.error_code == "model_not_found"
+        assert (await upstreams.pick("a", "/api/chat", [])).name == other.url, "the only one that has this path"
+        assert (await upstreams.pick_for_path("new", "/api/pull", [])).name == other.url
+        with pytest.raises(NotFound):
+            await upstreams.pick_for_path("new", "/v1/messages/count_tokens", [])
+    async with scripted(Llama()) as llama, opened(llama.url) as upstreams:
+        assert (await upstreams.pick("gpt-4o", CHAT, [])).name == llama.url, "the only one gets everything"
+
+
+async def test_a_model_that_was_added_just_now_is_found() -> None:
+    pages = Pages("m:latest")
+    async with scripted(Llama()) as llama, scripted(pages) as other, opened(llama.url, other.url) as upstreams:
+        pages.digests["new:latest"] = "d2"
+        assert (await upstreams.pick("new", CHAT, [])).name == other.url
+        pages.digests["newer:latest"] = "d3"
+        assert await upstreams.identify("NEWER", CHAT, []) is not None
+
+
 async def test_of_two_servers_the_idle_one_is_picked() -> None:
     async with scripted(Llama()) as one, scripted(Llama()) as two, opened(one.url, two.url) as upstreams:
-        first = await upstreams.send(upstreams.pick("a"), CALL)
-        assert upstreams.pick("a").name == two.url
-        second = await upstreams.send(upstreams.pick("a"), CALL)
+        first = await upstreams.send((await upstreams.pick("a", CHAT, [])), CALL)
+        assert (await upstreams.pick("a", CHAT, [])).name == two.url
+        second = await upstreams.send((await upstreams.pick("a", CHAT, [])), CALL)
         await first.aclose()
-        assert upstreams.pick("a").name == one.url
+        assert (await upstreams.pick("a", CHAT, [])).name == one.url
         assert await second.read(10) == b"ok"
         await second.aclose()
 
@@ -118,11 +168,11 @@ async def test_a_server_that_refuses_is_passed_over_for_a_while() -> None:
     async with scripted(Llama()) as one, scripted(Llama()) as two, opened(one.url, two.url) as upstreams:
         await one.stop()
         with pytest.raises(UpstreamRefused):
-            await upstreams.send(upstreams.pick("a"), CALL)
-        assert upstreams.pick("a").name == two.url
+            await upstreams.send((await upstreams.pick("a", CHAT, [])), CALL)
+        assert (await upstreams.pick("a", CHAT, [])).name == two.url
         assert upstreams.up() == {one.url: False, two.url: True}
-        busy = await upstreams.send(upstreams.pick("a"), CALL)
-        assert upstreams.pick("a").name == two.url
+        busy = await upstreams.send((await upstreams.pick("a", CHAT, [])), CALL)
+        assert (await upstreams.pick("a", CHAT, [])).name == two.url
         await busy.aclose()
 
 
@@ -131,9 +181,9 @@ async def test_the_only_server_is_tried_again_however_often_it_refused() -> None
         await server.stop()
         for _ in range(3):
             with pytest.raises(UpstreamRefused):
-                await upstreams.send(upstreams.pick("a"), CALL)
+                await upstreams.send((await upstreams.pick("a", CHAT, [])), CALL)
         await server.start()
-        assert await answer(upstreams, upstreams.pick("a")) == b"ok"
+        assert await answer(upstreams, (await upstreams.pick("a", CHAT, []))) == b"ok"
 
 
 async def test_usual_places_are_looked_at() -> None:
@@ -148,17 +198,17 @@ async def test_nobody_there() -> None:
     async with opened(usual={"llama.cpp": url}) as upstreams:
         assert upstreams.targets == ()
         with pytest.raises(UpstreamRefused, match="No model server was found") as refused:
-            upstreams.pick("a")
+            await upstreams.pick("a", CHAT, [])
         assert url in refused.value.message
         assert upstreams.ready()[0] is False
-        assert upstreams.identity("a") == "a"
-        assert await upstreams.models() == {"object": "list", "data": []}
+        assert upstreams.identity("a", CHAT) is None
+        assert await upstreams.models([]) == {"object": "list", "data": []}
 
 
 async def test_a_silent_server_does_not_hold_the_start_up() -> None:
     async with scripted(nothing) as server, asyncio.timeout(PATIENCE), opened(server.url) as upstreams:
         assert upstreams.ready() == (False, f"no model server answers: {server.url} (no answer yet)")
-        assert upstreams.pick("a").name == server.url
+        assert (await upstreams.pick("a", CHAT, [])).name == server.url
 
 
 async def test_a_server_that_loads_its_model_is_not_taken_for_another_kind() -> None:
@@ -167,9 +217,9 @@ async def test_a_server_that_loads_its_model_is_not_taken_for_another_kind() -> 
     async with scripted(llama) as server, opened(server.url) as upstreams:
         assert upstreams.ready()[0] is False
         llama.loading = False
-        await upstreams.models()
+        await upstreams.models([])
         assert upstreams.ready()[0] is True
-        assert upstreams.pick("a").kind.name == "llama.cpp"
+        assert (await upstreams.pick("a", CHAT, [])).kind.name == "llama.cpp"
 
 
 async def test_the_upstreams_key_is_shown_when_it_is_asked() -> None:
@@ -180,70 +230,185 @@ async def test_the_upstreams_key_is_shown_when_it_is_asked() -> None:
 async def test_a_swapped_model_is_another_and_swapped_back_the_same() -> None:
     llama = Llama()
     async with scripted(llama) as server, opened(server.url) as upstreams:
-        before, epoch = upstreams.identity("a"), upstreams.epoch
-        await upstreams.models()
-        assert (upstreams.identity("a"), upstreams.epoch) == (before, epoch)
+        before, epoch = upstreams.identity("a", CHAT), upstreams.epoch
+        await upstreams.models([])
+        assert (upstreams.identity("a", CHAT), upstreams.epoch) == (before, epoch)
         llama.path = "/models/b.gguf"
-        await upstreams.models()
-        assert upstreams.identity("a") != before
+        await upstreams.models([])
+        assert upstreams.identity("a", CHAT) != before
         assert upstreams.epoch > epoch
         llama.path = "/models/a.gguf"
-        await upstreams.models()
-        assert upstreams.identity("a") == before
+        await upstreams.models([])
+        assert upstreams.identity("a", CHAT) == before
 
 
 async def test_another_kind_of_server_in_the_same_place() -> None:
     async with scripted(Llama()) as server, opened(server.url) as upstreams:
         epoch = upstreams.epoch
         server.handler = ollama
-        await upstreams.models()
-        assert upstreams.pick("m").kind.name == "ollama"
+        await upstreams.models([])
+        assert (await upstreams.pick("m", CHAT, [])).kind.name == "ollama"
         assert upstreams.epoch > epoch
 
 
 async def test_names_that_mean_the_same_model_have_one_identity() -> None:
     async with scripted(Llama()) as llama, scripted(ollama) as other, opened(llama.url, other.url) as upstreams:
-        assert upstreams.identity("a") == upstreams.identity("whatever")
-        assert upstreams.identity("m") == upstreams.identity("m:latest") != upstreams.identity("a")
+        assert upstreams.identity("m", CHAT) == upstreams.identity("m:latest", CHAT) != upstreams.identity("a", CHAT)
+        assert upstreams.identity("whatever", CHAT) is None
+    async with scripted(Llama()) as llama, opened(llama.url) as upstreams:
+        assert upstreams.identity("a", CHAT) == upstreams.identity("whatever", CHAT) is not None
 
 
 async def test_servers_that_differ_are_their_models_identity_together() -> None:
     one, two = Llama(), Llama()
     async with scripted(one) as first, scripted(two) as second, opened(first.url, second.url) as upstreams:
-        same = upstreams.identity("a")
+        same = upstreams.identity("a", CHAT)
         two.path = "/models/b.gguf"
-        await upstreams.models()
-        differing = upstreams.identity("a")
+        await upstreams.models([])
+        differing = upstreams.identity("a", CHAT)
         one.path, two.path = two.path, one.path
-        await upstreams.models()
-        assert upstreams.identity("a") == differing != same
+        await upstreams.models([])
+        assert upstreams.identity("a", CHAT) == differing != same
 
 
 async def test_a_model_server_restarted_with_another_model_is_noticed_before_its_answer_is_kept() -> None:
     llama = Llama()
     async with scripted(llama) as server, opened(server.url) as upstreams:
-        target, identity = upstreams.pick("a"), upstreams.identity("a")
+        target, identity = (await upstreams.pick("a", CHAT, [])), upstreams.identity("a", CHAT)
         await answer(upstreams, target)
-        assert await upstreams.confirm(target, "a", identity)
+        assert await upstreams.confirm(origin(target, identity), [])
         await server.stop()
         llama.path = "/models/b.gguf"
         await server.start()
-        assert upstreams.identity("a") == identity
+        assert upstreams.identity("a", CHAT) == identity
         await answer(upstreams, target)
-        assert not await upstreams.confirm(target, "a", identity)
-        assert await upstreams.confirm(target, "a", upstreams.identity("a"))
+        assert not await upstreams.confirm(origin(target, identity), [])
+        assert await upstreams.confirm(origin(target, upstreams.identity("a", CHAT)), [])
 
 
-async def test_on_a_connection_that_was_kept_nothing_is_asked() -> None:
-    async with scripted(Llama()) as server, opened(server.url) as upstreams:
-        target, identity = upstreams.pick("a"), upstreams.identity("a")
+async def test_a_model_made_anew_is_noticed_before_an_answer_is_kept_on_a_kept_connection_too() -> None:
+    pages = Pages("m:latest")
+    async with scripted(pages) as server, opened(server.url) as upstreams:
+        target, before = await upstreams.pick("m", CHAT, []), upstreams.identity("m", CHAT)
         await answer(upstreams, target)
-        assert await upstreams.confirm(target, "a", identity)
+        assert await upstreams.confirm(origin(target, before, "m"), []) == before
+        connections = server.connections
+        pages.digests["m:latest"] = "other"
+        await answer(upstreams, target)
+        assert await upstreams.confirm(origin(target, before, "m"), []) is None
+        assert server.connections == connections
+        made = origin(target, before, "m")
+        pages.digests["m:latest"] = "d"
+        await upstreams.models([])
+        assert await upstreams.confirm(origin(target, before, "m"), []) == before
+        assert await upstreams.confirm(made, []) is None, "another model was seen in between"
+
+
+async def test_answers_that_end_together_are_confirmed_by_one_question() -> None:
+    async with scripted(Pages("m:latest")) as server, opened(server.url) as upstreams:
+        target, identity = await upstreams.pick("m", CHAT, []), upstreams.identity("m", CHAT)
         asked = len(server.visits)
-        for _ in range(3):
+        ended = [origin(target, identity, "m") for _ in range(50)]
+        assert set(await asyncio.gather(*(upstreams.confirm(each, []) for each in ended))) == {identity}
+        assert len(server.visits) == asked + 4, "version, tags, what is loaded, list"
+
+
+async def test_who_tells_names_only_is_asked_after_a_new_connection_only() -> None:
+    async def generic(visit: Visit) -> None:
+        known = visit.path == "/v1/models"
+        await visit.json({"data": [{"id": "a"}]} if known else {}, "200 OK" if known else "404 Not Found")
+
+    async with scripted(generic) as server, opened(server.url) as upstreams:
+        target, identity = await upstreams.pick("a", CHAT, []), upstreams.identity("a", CHAT)
+        assert identity == "a"
+        await answer(upstreams, target)
+        assert upstreams.confirmed(origin(target, identity))
+
+
+async def test_a_hit_rests_on_a_reading_after_what_may_have_changed_a_model() -> None:
+    pages = Pages("m:latest")
+    async with scripted(pages) as server, opened(server.url) as upstreams:
+        before, epoch = upstreams.identity("m", CHAT), upstreams.current_epoch()
+        assert epoch >= 0
+        pages.digests["m:latest"] = "other"
+        assert await upstreams.identify("m", CHAT, []) == before, "nobody knows, and it is young enough"
+        upstreams.doubt(await upstreams.pick("m", CHAT, []))
+        assert upstreams.identity("m", CHAT) is None
+        assert upstreams.current_epoch() == -1
+        assert await upstreams.identify("m", CHAT, []) not in (before, None)
+        assert upstreams.current_epoch() > epoch
+
+
+async def test_a_server_that_does_not_tell_in_time_is_not_relied_on_and_not_waited_for_twice() -> None:
+    pages = Pages("m:latest")
+    async with scripted(pages) as server, opened(server.url) as upstreams:
+        server.handler = nothing
+        upstreams.doubt(await upstreams.pick("m", CHAT, []))
+        async with asyncio.timeout(PATIENCE):
+            assert await upstreams.identify("m", CHAT, []) is None
+            began = monotonic()
+            assert await upstreams.identify("m", CHAT, []) is None
+            assert monotonic() - began < LOOK_UP_SECONDS
+
+
+async def test_a_context_that_is_told_makes_an_identity_more_precise_and_another_one_another() -> None:
+    pages = Pages("m:latest", "other:latest")
+    async with scripted(pages) as server, opened(server.url) as upstreams:
+        target, unloaded = await upstreams.pick("m", CHAT, []), upstreams.identity("m", CHAT)
+        pages.contexts["m:latest"] = 4096
+        loaded = await upstreams.confirm(origin(target, unloaded, "m"), [])
+        assert loaded not in (unloaded, None)
+        pages.contexts.clear()
+        await upstreams.models([])
+        assert upstreams.identity("m", CHAT) == loaded, "unloaded, it is loaded the same way again"
+        pages.contexts["m:latest"] = 2048
+        assert await upstreams.confirm(origin(target, loaded, "m"), []) is None
+        assert upstreams.identity("m", CHAT) not in (loaded, unloaded)
+
+
+async def test_what_was_told_of_the_context_does_not_outlive_the_server_that_told_it() -> None:
+    pages = Pages("m:latest")
+    pages.contexts["m:latest"] = 4096
+    async with scripted(pages) as server, opened(server.url) as upstreams:
+        target, loaded = await upstreams.pick("m", CHAT, []), upstreams.identity("m", CHAT)
+        await server.stop()
+        with pytest.raises(UpstreamRefused):
             await answer(upstreams, target)
-            assert await upstreams.confirm(target, "a", identity)
-        assert len(server.visits) == asked + 3
+        assert upstreams.identity("m", CHAT) == loaded, "what is known stands while it is down"
+        pages.contexts.clear()
+        await server.start()
+        await upstreams.models([])
+        assert upstreams.identity("m", CHAT) not in (loaded, None)
+
+
+class Guarded:
+    """A server that lets in who shows its key."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+
+    async def __call__(self, visit: Visit) -> None:
+        if visit.header(b"authorization") == [b"Bearer right"]:
+            await self.handler(visit)
+        else:
+            await visit.json({"error": {"message": "Invalid API Key"}}, "401 Unauthorized")
+
+
+RIGHT, WRONG = [(b"authorization", b"Bearer right")], [(b"authorization", b"Bearer wrong")]
+
+
+async def test_who_asks_for_a_key_is_read_with_that_of_a_caller() -> None:
+    async with scripted(Guarded(Llama())) as server, opened(server.url) as upstreams:
+        assert upstreams.ready()[0], "it answers"
+        assert await upstreams.identify("a", CHAT, []) is None
+        assert await upstreams.identify("a", CHAT, WRONG) is None
+        identity = await upstreams.identify("a", CHAT, RIGHT)
+        assert identity is not None
+        target = await upstreams.pick("a", CHAT, RIGHT)
+        assert target.kind.name == "llama.cpp"
+        assert await upstreams.confirm(origin(target, identity), WRONG) is None
+        assert await upstreams.confirm(origin(target, identity), RIGHT) == identity
+        assert upstreams.identity("a", CHAT) == identity, "a wrong key takes nothing away"
 
 
 async def test_who_is_gone_confirms_nothing() -> None:
@@ -251,28 +416,28 @@ async def test_who_is_gone_confirms_nothing() -> None:
         await visit.reply(b"ok", headers=b"connection: close\r\n")
 
     async with scripted(Llama()) as server, opened(server.url) as upstreams:
-        target, identity = upstreams.pick("a"), upstreams.identity("a")
+        target, identity = (await upstreams.pick("a", CHAT, [])), upstreams.identity("a", CHAT)
         await server.stop()
         server.handler = once
         await server.start()
         await answer(upstreams, target)
         await server.stop()
-        assert not await upstreams.confirm(target, "a", identity)
+        assert not await upstreams.confirm(origin(target, identity), [])
 
 
 async def test_after_a_failure_the_first_success_brings_a_new_reading() -> None:
     llama = Llama()
     async with scripted(llama) as server, opened(server.url) as upstreams:
-        before = upstreams.identity("a")
+        before = upstreams.identity("a", CHAT)
         await server.stop()
         with pytest.raises(UpstreamRefused):
-            await answer(upstreams, upstreams.pick("a"))
+            await answer(upstreams, (await upstreams.pick("a", CHAT, [])))
         llama.path = "/models/b.gguf"
         await server.start()
-        await answer(upstreams, upstreams.pick("a"))
+        await answer(upstreams, (await upstreams.pick("a", CHAT, [])))
         await server.visited("/v1/models", times=2)
-        await upstreams.models()
-        assert upstreams.identity("a") != before
+        await upstreams.models([])
+        assert upstreams.identity("a", CHAT) != before
 
 
 async def test_the_list_is_the_union_and_the_first_servers_entry_counts() -> None:
@@ -287,16 +452,12 @@ async def test_the_list_is_the_union_and_the_first_servers_entry_counts() -> Non
         scripted(third) as three,
         opened(one.url, two.url, three.url) as upstreams,
     ):
-        document = await upstreams.models()
+        document = await upstreams.models([])
         assert [(model["id"], model["owned_by"]) for model in document["data"]] == [
             ("a", ""),
             ("m:latest", ""),
             ("c", ""),
         ]
-        assert (await upstreams.model("m"))["id"] == "m:latest"
-        with pytest.raises(NotFound) as unknown:
-            await upstreams.model("gpt-4o")
-        assert unknown.value.error_code == "model_not_found"
 
 
 @pytest.fixture
@@ -309,14 +470,14 @@ async def test_what_was_known_outlives_server_and_proxy(store: IdentityStore) ->
     async with scripted(Llama()) as llama, scripted(ollama) as other:
         urls = llama.url, other.url
         async with opened(*urls, store=store) as upstreams:
-            known = {name: upstreams.identity(name) for name in ("a", "anything", "m")}
+            known = {name: upstreams.identity(name, CHAT) for name in ("a", "anything", "m")}
     async with opened(*urls, store=store) as upstreams:
         assert upstreams.ready()[0] is False
-        assert {name: upstreams.identity(name) for name in known} == known
+        assert {name: upstreams.identity(name, CHAT) for name in known} == known
         assert [target.kind.name for target in upstreams.targets] == ["llama.cpp", "ollama"]
-        assert [model["id"] for model in (await upstreams.models())["data"]] == ["a", "m:latest"]
+        assert [model["id"] for model in (await upstreams.models([]))["data"]] == ["a", "m:latest"]
         with pytest.raises(UpstreamRefused, match=llama.url):
-            await upstreams.send(upstreams.pick("a"), CALL)
+            await upstreams.send((await upstreams.pick("a", CHAT, [])), CALL)
 
 
 async def test_a_model_that_is_gone_is_forgotten(store: IdentityStore) -> None:
@@ -335,10 +496,10 @@ async def test_the_usual_place_where_something_was_last_is_remembered(store: Ide
     async with scripted(Llama()) as llama:
         usual = {"llama.cpp": llama.url, "Ollama": free_url()}
         async with opened(usual=usual, store=store) as upstreams:
-            known = upstreams.identity("a")
+            known = upstreams.identity("a", CHAT)
     async with opened(usual=usual, store=store) as upstreams:
         assert [target.name for target in upstreams.targets] == [llama.url]
-        assert upstreams.identity("a") == known
+        assert upstreams.identity("a", CHAT) == known
 
 
 async def test_a_broken_database_does_not_matter_and_is_told_once(
@@ -348,7 +509,7 @@ async def test_a_broken_database_does_not_matter_and_is_told_once(
     file.write_bytes(b"this is no database" * 1000)
     async with open_database(f"sqlite+aiosqlite:///{file}") as database, scripted(Llama()) as server:
         async with opened(server.url, store=IdentityStore(database)) as upstreams:
-            assert len(upstreams.identity("a")) == 64
+            assert len(upstreams.identity("a", CHAT) or "") == 64
         told = [record for record in caplog.records if record.name == "llmproxy.upstream.identities"]
         assert len(told) == 1
 
@@ -359,7 +520,7 @@ async def test_a_call_that_failed_is_no_longer_in_flight() -> None:
 
     async with scripted(Llama()) as one, scripted(Llama()) as two, opened(one.url, two.url) as upstreams:
         one.handler = broken
-        target = upstreams.pick("a")
+        target = await upstreams.pick("a", CHAT, [])
         with pytest.raises(Exception, match="No proper answer"):
             await upstreams.send(target, CALL)
-        assert upstreams.pick("a").name == one.url
+        assert (await upstreams.pick("a", CHAT, [])).name == one.url

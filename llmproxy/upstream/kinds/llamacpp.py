@@ -4,6 +4,7 @@ It notices that a caller has left only where it streams, so plain requests go ou
 together again without loss. Its Responses differ from OpenAI's in ways that SDKs stumble over.
 """
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -12,12 +13,16 @@ from llmproxy.config.settings import Settings, UpstreamStream
 from llmproxy.upstream.body import with_usage
 from llmproxy.upstream.identity import digest
 from llmproxy.upstream.listing import listed
-from llmproxy.upstream.target import Adapted, Document, Fetch, Reading
+from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, Reading
+from llmproxy.wire.errors import UpstreamBroke, UpstreamSlow
 from llmproxy.wire.responses_repair import Repair
 from llmproxy.wire.responses_to_chat import response_format
 
 #: Of ``GET /props``. Not ``media_marker`` (drawn at every start), ``is_sleeping`` and the like.
 _FACTS = ("model_path", "model_ftype", "chat_template", "build_info", "modalities")
+
+#: how long a server is asked for adapters that had none before
+_ADAPTERS_SECONDS = 0.15
 
 #: With one of these set, the plain answer says more than the stream, or says it in another form. An answer in a given
 #: form (the last three) that is cut off is in the plain answer only.
@@ -48,18 +53,32 @@ _RESPONSES_UNKNOWN = frozenset({"background", "metadata", "store"})
 
 class LlamaCpp:
     name = "llama.cpp"
+    tells = True
+    own_paths = ""
+    any_case = False
 
-    async def read(self, fetch: Fetch) -> Reading | None:
+    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
         props = await fetch("/props")
         if not isinstance(props, dict) or not isinstance(props.get("default_generation_settings"), dict):
             return None
         models = listed(await fetch("/v1/models"))
         facts = _facts(props)
-        identities = {model["id"]: _identity(facts, model) for model in models}
+        told = {model["id"]: _identity(facts, model) for model in models}
         # a server with one model does not look at the request's name for it
         default = _identity(facts, *models) if len(models) <= 1 else None
+        adapters: str | None = ""
+        if default is not None:
+            before = known.get(models[0]["id"], "") if models else ""
+            adapters = await _adapters(fetch, default, before, asleep=props.get("is_sleeping") is True)
+            default = None if adapters is None else default + adapters
+        told = {} if adapters is None else {name: identity + adapters for name, identity in told.items()}
+        for model in models:
+            aliases = model.get("aliases")
+            for alias in aliases if isinstance(aliases, list) and model["id"] in told else ():
+                if isinstance(alias, str):
+                    told.setdefault(alias, told[model["id"]])
         slots = props.get("total_slots")
-        return Reading(models, identities, default, slots if isinstance(slots, int) and slots > 0 else None)
+        return Reading(models, told, default, slots if isinstance(slots, int) and slots > 0 else None)
 
     def canonical(self, model: str) -> str:
         return model
@@ -72,6 +91,27 @@ class LlamaCpp:
         if not stream and auto and both and endpoint in _CHUNKED:
             return Adapted(orjson.dumps(with_usage(endpoint, body | {"stream": True})), stream=True)
         return Adapted(orjson.dumps(with_usage(endpoint, body) if stream else body), stream, both=both)
+
+
+async def _adapters(fetch: Fetch, identity: str, before: str, *, asleep: bool) -> str | None:
+    """What the scales of LoRA adapters add to an identity: "" where there are none, None where they cannot be told.
+
+    The question waits for the model's own loop: it would wake a server that sleeps, and a long prompt holds it up. So
+    it is not asked of one that sleeps, and hardly waited for where there were no adapters before: at run time none are
+    added, only their scales change. A server that sleeps has those that it had before.
+    """
+    if asleep:
+        return before.removeprefix(identity) if before.partition(":")[0] == identity else ""
+    none_before = before == identity
+    try:
+        async with asyncio.timeout(_ADAPTERS_SECONDS if none_before else None):
+            told = await fetch("/lora-adapters")
+    except (TimeoutError, UpstreamSlow, UpstreamBroke):
+        return "" if none_before else None
+    adapters = [item for item in told if isinstance(item, dict)] if isinstance(told, list) else []
+    if not adapters:
+        return ""
+    return ":" + digest([(item.get("id"), item.get("path"), item.get("scale")) for item in adapters])
 
 
 def _facts(props: Document) -> Document:

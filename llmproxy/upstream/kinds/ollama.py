@@ -1,6 +1,11 @@
-"""Ollama. Every tag has a digest of everything behind it: weights, template, parameters."""
+"""Ollama. Every tag has a digest of everything behind it: weights, template, parameters.
 
-from typing import Any
+The server's own setting ``OLLAMA_CONTEXT_LENGTH`` changes answers too. It shows only while a model is loaded, so what
+was told last stands for a model that is not.
+"""
+
+import asyncio
+from typing import Any, TypeVar
 
 import orjson
 
@@ -9,36 +14,61 @@ from llmproxy.upstream.body import with_usage
 from llmproxy.upstream.embedders import embedders
 from llmproxy.upstream.identity import digest
 from llmproxy.upstream.listing import listed
-from llmproxy.upstream.target import Adapted, Document, Fetch, Reading
+from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, Reading
+
+Value = TypeVar("Value")
+
+#: what a name means that does not say
+_REGISTRY, _NAMESPACE, _TAG = "registry.ollama.ai", "library", "latest"
 
 
 class Ollama:
     name = "ollama"
+    tells = True
+    own_paths = "/api/"
+    any_case = True
 
-    async def read(self, fetch: Fetch) -> Reading | None:
+    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
         about = await fetch("/api/version")
         version = about.get("version") if isinstance(about, dict) else None
         if not isinstance(version, str):
             return None
-        listing = await fetch("/api/tags")
-        tags = _tags(listing)
-        models = listed(await fetch("/v1/models"))
-        identities = {name: digest({"digest": tag, "version": version}) for name, tag in tags.items()}
-        return Reading(models, identities, embedders=embedders(listing))
+        tags, loaded, models = await asyncio.gather(fetch("/api/tags"), fetch("/api/ps"), fetch("/v1/models"))
+        contexts = self._by_name(loaded, "context_length", int)
+        identities = {}
+        for name, tag in self._by_name(tags, "digest", str).items():
+            identity = digest({"digest": tag, "version": version})
+            if name in contexts:
+                identity = f"{identity}:{contexts[name]}"
+            elif known.get(name, "").startswith(identity + ":"):
+                # it is not loaded: it will be loaded as it was the last time
+                identity = known[name]
+            identities[name] = identity
+        return Reading(listed(models), identities, embedders=embedders(tags))
 
     def canonical(self, model: str) -> str:
-        """A name without a tag means ``latest``."""
-        return model if not model or ":" in model.rpartition("/")[2] else f"{model}:latest"
+        """The name as the list has it, in lower case: without scheme, default registry and namespace, with its tag."""
+        name = model.strip()
+        if not name or not name.isascii():
+            # no name of a model holds anything but ASCII
+            return name
+        *where, name = name.partition("://")[2].split("/") if "://" in name else name.split("/")
+        name, _, tag = name.lower().partition(":")
+        where = [part.lower() for part in where]
+        if where[:1] == [_REGISTRY]:
+            where = where[1:]
+        if where == [_NAMESPACE]:
+            where = []
+        return f"{'/'.join([*where, name])}:{tag or _TAG}"
 
     def adapt(self, endpoint: str, body: Document, stream: bool, settings: Settings) -> Adapted:
         return Adapted(orjson.dumps(with_usage(endpoint, body) if stream else body), stream)
 
-
-def _tags(document: Any) -> dict[str, str]:
-    """Digest by name."""
-    models = document.get("models") if isinstance(document, dict) else None
-    return {
-        model["name"]: model["digest"]
-        for model in (models if isinstance(models, list) else ())
-        if isinstance(model, dict) and isinstance(model.get("name"), str) and isinstance(model.get("digest"), str)
-    }
+    def _by_name(self, document: Any, member: str, kind: type[Value]) -> dict[str, Value]:
+        """One member of each entry of a list of models, by the entry's canonical name."""
+        models = document.get("models") if isinstance(document, dict) else None
+        return {
+            self.canonical(model["name"]): model[member]
+            for model in (models if isinstance(models, list) else ())
+            if isinstance(model, dict) and isinstance(model.get("name"), str) and isinstance(model.get(member), kind)
+        }

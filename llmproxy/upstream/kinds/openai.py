@@ -5,13 +5,16 @@ import orjson
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.body import with_usage
 from llmproxy.upstream.listing import listed
-from llmproxy.upstream.target import Adapted, Document, Fetch, Reading
+from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, Reading
 
 
 class OpenAI:
     name = "openai"
+    tells = False
+    own_paths = ""
+    any_case = False
 
-    async def read(self, fetch: Fetch) -> Reading | None:
+    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
         models = listed(await fetch("/v1/models"))
         return Reading(models, {model["id"]: model["id"] for model in models})
 

@@ -292,6 +292,9 @@ async def _assembled(
     """The answer made of entries. ``hits`` is how many of them were known, None for all."""
     order = [entries[key] for key in batch.keys]
     parts = [Part(entry.document) for entry in order]
+    if len(order) == 1:
+        # it may be the other encoding's
+        exchange.key = order[0].key.hex()
     if sum(len(part.document) for part in parts) < _ASIDE_BYTES:
         body, usage = _written(parts, batch.encoding)
     else:

@@ -5,6 +5,7 @@ for is a vector rendered: base64 stands for little-endian float32s, as OpenAI se
 """
 
 import binascii
+import json
 import re
 from array import array
 from base64 import b64decode, b64encode
@@ -34,6 +35,11 @@ _FLOAT32 = (None, "float", "float32", "native", "little", ["float"])
 
 #: a vector of numbers, or a text, behind its name. In valid JSON the quotes can only be those of a name
 _VECTOR = re.compile(rb'"embedding"\s*:\s*(\[[-+0-9.eE,\s]*\]|"[^"\\]*")')
+
+
+_BLANKS = re.compile(rb'"data": \[')
+#: stands for what is written into a document as it is
+_PLACE = "\0place"
 
 
 class _Embeddings(PlainDialect):
@@ -106,7 +112,8 @@ class Part:
     """The part of an answer that belongs to one input: JSON, with the vector last.
 
     ``document`` has the members ``answer`` (all of the answer but its data, this input's share of the usage in it),
-    ``item`` (all of the item but its vector) and ``embedding`` (the text of the vector).
+    ``item`` (all of the item but its vector) and ``embedding`` (the text of the vector). ``blanks`` says whether the
+    answer was written with blanks behind its separators, as Python's ``json`` does and hardly anybody else.
     """
 
     document: bytes
@@ -148,6 +155,7 @@ def cut(body: bytes, inputs: Sequence[Any]) -> list[Part]:
     Raises ``Malformed`` for an answer that is none, ``OtherNumbers`` for vectors that are no float32s.
     """
     skeleton, vectors = _taken_out(body)
+    blanks = _BLANKS.search(body) is not None
     data = skeleton.get("data")
     if skeleton.get("error") is not None or not isinstance(data, list) or not data:
         raise Malformed("it holds no embeddings")
@@ -168,7 +176,7 @@ def cut(body: bytes, inputs: Sequence[Any]) -> list[Part]:
     for place, usage in zip(places, usages, strict=True):
         if usage is not None:
             answer["usage"] = usage
-        head = orjson.dumps({"answer": answer, "item": data[place] | {"embedding": None}})
+        head = orjson.dumps({"answer": answer, "item": data[place] | {"embedding": None}, "blanks": blanks})
         parts.append(Part(b"".join((head[:-1], _LAST, vectors[place], b"}"))))
     return parts
 
@@ -259,7 +267,8 @@ def assembled(parts: Sequence[Part], encoding: str) -> tuple[bytes, Usage]:
         answer["usage"] = _summed([one["answer"].get("usage") for one in members])
         if answer["usage"] is None:
             del answer["usage"]
-    data = []
+    blanks = members[0].get("blanks") is True
+    items = []
     for index, (one, part) in enumerate(zip(members, parts, strict=True)):
         item = one["item"]
         if "index" in item or len(parts) > 1:
@@ -267,10 +276,17 @@ def assembled(parts: Sequence[Part], encoding: str) -> tuple[bytes, Usage]:
         if encoding and part.encoding != encoding:
             # llama.cpp names the encoding of what is not a list of floats
             item.pop("encoding_format", None)
-        item["embedding"] = orjson.Fragment(rendered(part.vector, encoding))
-        data.append(item)
-    answer["data"] = data
-    return orjson.dumps(answer), tokens(answer.get("usage"), "prompt_tokens", "completion_tokens")
+        items.append(_written(item, "embedding", rendered(part.vector, encoding), blanks))
+    body = _written(answer, "data", b"[%b]" % (b", " if blanks else b",").join(items), blanks)
+    return body, tokens(answer.get("usage"), "prompt_tokens", "completion_tokens")
+
+
+def _written(document: Document, name: str, text: bytes, blanks: bool) -> bytes:
+    """JSON with ``text`` as the value of a member, with or without blanks behind the separators."""
+    if not blanks:
+        return orjson.dumps(document | {name: orjson.Fragment(text)})
+    before, _, after = json.dumps(document | {name: _PLACE}).partition(json.dumps(_PLACE))
+    return b"".join((before.encode(), text, after.encode()))
 
 
 def _summed(usages: Sequence[Any]) -> Document | None:

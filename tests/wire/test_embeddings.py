@@ -192,6 +192,17 @@ def test_further_members_stay() -> None:
     assert document["usage"] == {"prompt_tokens": 9, "total_tokens": 9, "cost": None}
 
 
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")], ids=["with blanks", "without"])
+@given(st.lists(st.lists(float32s, min_size=2, max_size=2), min_size=1, max_size=3), st.text(max_size=9))
+def test_put_together_again_it_is_the_same_bytes(
+    separators: tuple[str, str], vectors: list[list[float]], text: str
+) -> None:
+    data = [{"object": "embedding", "embedding": vector, "index": at, "of": 1} for at, vector in enumerate(vectors)]
+    document = {"id": text, "object": "list", "data": data, "usage": {"prompt_tokens": 5, "total_tokens": 5}}
+    body = json.dumps(document, separators=separators, ensure_ascii=separators[0] == ", ").encode()
+    assert assembled(cut(body, list("abc")[: len(vectors)]), FLOAT)[0] == body
+
+
 def test_the_name_of_an_encoding_goes_with_it() -> None:
     """llama.cpp has it beside base64 only."""
     body = b'{"data":[{"embedding":"AAAAPw==","index":0,"encoding_format":"base64"}]}'

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from llmproxy.cache.entry import Entry
+from llmproxy.cache.entry import Entry, Position
 from llmproxy.cache.flight import Flight, Seat
 from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import Freshness, Verdict, freshness
@@ -98,7 +98,7 @@ async def embed(
     exchange.mark(Phase.KEY)
     known, since = _Known({}, {}), rooms.cache.position()
     if verdict.look_up:
-        known = await _look_up(batch, rooms)
+        known = await _look_up(batch, since, rooms)
         exchange.mark(Phase.LOOK_UP)
     missing = [key for key in batch.wanted if key not in known.usable]
     if not missing:
@@ -108,16 +108,16 @@ async def embed(
         exchange.stored = Reason.ONLY_IF_CACHED
         raise OnlyIfCached("Not every input is stored, and the request forbids to ask the upstream.")
     try:
-        return await _fetched(exchange, batch, known.usable, missing, verdict, rooms, listener)
+        return await _fetched(exchange, batch, known.usable, since, missing, verdict, rooms, listener)
     except ProxyError as error:
-        spare = {key: entry for key, entry in known.spare.items() if rooms.cache.still_holds(entry, since)}
-        if error.http_status < 500 or not all(key in spare for key in missing):
+        spare = _held(known.spare | known.usable, since, rooms)
+        if error.http_status < 500 or not all(key in spare for key in batch.wanted):
             raise
         exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
-        return await _assembled(exchange, batch, known.usable | spare)
+        return await _assembled(exchange, batch, spare)
 
 
-async def _look_up(batch: Batch, rooms: Rooms) -> _Known:
+async def _look_up(batch: Batch, since: Position, rooms: Rooms) -> _Known:
     """Entries in the encoding that was asked for, else in the other one where the same float32s can be made of them.
 
     After the last look nothing is awaited until the flight is joined: an answer that was stored in the meantime is
@@ -135,6 +135,7 @@ async def _look_up(batch: Batch, rooms: Rooms) -> _Known:
         if encoding == other and found:
             found = await asyncio.to_thread(_renderable, found, batch.encoding)
         known = _judged(batch.asked, known, {keys[key]: entry for key, entry in found.items()})
+    known = _Known(_held(known.usable, since, rooms), known.spare, known.stale)
     late = {key: entry for key in batch.wanted if key not in known.usable and (entry := rooms.cache.peek(key))}
     return _judged(batch.asked, known, late)
 
@@ -152,6 +153,11 @@ def _judged(asked: Asked, known: _Known, found: Mapping[bytes, Entry]) -> _Known
     return _Known(usable, spare, stale)
 
 
+def _held(entries: Mapping[bytes, Entry], since: Position, rooms: Rooms) -> dict[bytes, Entry]:
+    """Those that no flush has taken since they were found: something was waited for."""
+    return {key: entry for key, entry in entries.items() if rooms.cache.still_holds(entry, since)}
+
+
 def _renderable(found: Mapping[bytes, Entry], encoding: str) -> dict[bytes, Entry]:
     """The entries of which this encoding can be made."""
     return {key: entry for key, entry in found.items() if Part(entry.document).has(encoding)}
@@ -161,6 +167,7 @@ async def _fetched(
     exchange: Exchange,
     batch: Batch,
     known: dict[bytes, Entry],
+    since: Position,
     missing: list[bytes],
     verdict: Verdict,
     rooms: Rooms,
@@ -170,13 +177,14 @@ async def _fetched(
         rest = batch.rest(missing)
         outcome = await _landed(exchange, rest, verdict, rooms, listener)
         if isinstance(outcome, Landed) and len(outcome.parts) == len(missing):
-            exchange.stored, exchange.upstream_seconds = outcome.reason, outcome.seconds
-            fetched = dict(zip(missing, outcome.parts, strict=True))
-            return await _assembled(exchange, batch, known | fetched, hits=len(known))
+            fetched = _held(known, since, rooms) | dict(zip(missing, outcome.parts, strict=True))
+            if len(fetched) == len(batch.wanted) and outcome.reason is not Reason.MODEL_CHANGED:
+                exchange.stored, exchange.upstream_seconds = outcome.reason, outcome.seconds
+                return await _assembled(exchange, batch, fetched, hits=len(known))
         if isinstance(outcome, Failed) and outcome.reason is not Reason.TOO_LARGE:
             exchange.stored = outcome.reason
             raise outcome.error
-        # what came cannot be put together with what is known: ask for all of it
+        # what came cannot be put together with what was known: ask for all of it
     seat = _join(exchange, batch, verdict, rooms)
     exchange.mark(Phase.JOIN)
     answer = await follow(exchange, batch.asked, seat.flight, listener, rooms.settings, None)

@@ -3,6 +3,7 @@
 import asyncio
 
 import httpx
+import pytest
 
 from tests.conftest import MakeProxy
 from tests.faults.outcome import joined
@@ -54,3 +55,35 @@ async def test_a_stale_vector_is_better_than_an_error(proxy: MakeProxy) -> None:
             saved = await http.post(EMBEDDINGS.path, json=body, headers={"cache-control": "stale-if-error=600"})
             assert saved.headers["x-cache"] == "STALE"
             assert saved.json()["data"] == first.json()["data"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+async def test_what_was_begun_before_a_flush_is_not_kept(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream, count: int
+) -> None:
+    gate = upstream.gate()
+    word = marker()
+    body = {"model": "scripted", "input": [f"{word} [script:gate={gate.name}]", *map(str, range(1, count))]}
+    asking = asyncio.create_task(http.post(EMBEDDINGS.path, json=body))
+    await gate.arrived.reached()
+    await http.post("/admin/cache/flush", json={"all": True})
+    gate.open()
+    assert (await asking).status_code == 200
+    again = await http.post(EMBEDDINGS.path, json=body, headers={"cache-control": "only-if-cached"})
+    assert again.status_code == 504
+
+
+async def test_what_was_known_before_a_flush_is_not_put_into_an_answer_after_it(
+    http: httpx.AsyncClient, upstream: ScriptedUpstream
+) -> None:
+    gate = upstream.gate()
+    word = marker()
+    known, new = f"{word} known", f"{word} [script:gate={gate.name}]"
+    body = {"model": "scripted", "input": [known, new]}
+    await http.post(EMBEDDINGS.path, json=body | {"input": [known]})
+    asking = asyncio.create_task(http.post(EMBEDDINGS.path, json=body))
+    await gate.arrived.reached()
+    await http.post("/admin/cache/flush", json={"all": True})
+    gate.open()
+    assert (await asking).status_code == 200
+    assert [visit.json["input"] for visit in upstream.visits(word)] == [[known], [new], [known, new]]

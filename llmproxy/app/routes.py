@@ -12,7 +12,7 @@ from llmproxy.jobs.responses.endpoint import ResponsesEndpoint
 from llmproxy.jobs.routes import routes as job_routes
 from llmproxy.proxy.endpoint import CachedEndpoint
 from llmproxy.proxy.models import LISTS, OLLAMA_LISTS, Models
-from llmproxy.proxy.relay import Relay
+from llmproxy.proxy.relay import OrRelay, Relay
 from llmproxy.wire.endpoints import BY_PATH
 
 
@@ -53,4 +53,4 @@ def _cached(settings: Settings) -> dict[str, ASGIApp]:
         cached |= {path: ResponsesEndpoint(BY_PATH[path]) for path in BY_PATH if path.endswith("/responses")}
     if settings.jobs and settings.store_answers:
         cached |= {path: ChatsEndpoint(row) for path, row in BY_PATH.items() if row.name == "chat"}
-    return cached
+    return {path: OrRelay(endpoint) for path, endpoint in cached.items()}

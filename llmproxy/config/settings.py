@@ -119,7 +119,11 @@ class Settings(BaseSettings):
     )
     connect_timeout: float = Field(5.0, gt=0, description="Seconds to connect to an upstream.")
     first_byte_timeout: float = Field(600.0, gt=0, description="Seconds until the upstream's first byte.")
-    idle_timeout: float = Field(120.0, gt=0, description="Seconds between two bytes of an upstream's answer.")
+    idle_timeout: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds between two bytes of an upstream's answer. What is passed through has no such limit.",
+    )
     total_timeout: float = Field(0.0, ge=0, description="Seconds for a whole upstream call; 0 sets no limit.")
     identity_seconds: float = Field(
         5.0,

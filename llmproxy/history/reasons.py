@@ -21,6 +21,7 @@ WHY: Mapping[Reason, str] = {
     Reason.SIDE_EFFECT: "The body asks for what must happen every time.",
     Reason.LOAD: "The request only loads or unloads a model.",
     Reason.NOT_FLOAT32: "The vectors come, or were asked for, in another form than floats or base64 of float32s.",
+    Reason.UNREADABLE: "The body cannot be read as a request to this endpoint; the upstream judged it.",
     Reason.PASS_THROUGH: "The path is none of those that are cached.",
     Reason.UPSTREAM_DOWN: "The upstream was down, and the request allowed an entry past its lifetime.",
     Reason.STATUS: "The upstream answered with another status than 200.",

@@ -1,4 +1,4 @@
-"""Phase ``guard``: whatever is raised below becomes an error in OpenAI's envelope."""
+"""Phase ``guard``: whatever is raised below becomes an error in the form of the path's API."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmproxy.wire.cache_status import forward_headers
+from llmproxy.wire.error_dialects import error_response
 from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, Unavailable
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 
@@ -51,37 +52,13 @@ class Errors:
 
 
 async def respond(send: Send, error: ProxyError, scope: Scope) -> None:
-    """Sends the error as the whole response; ``/admin`` gets the members of RFC 9457 as well."""
-    if scope["path"].startswith("/admin"):
-        error = Problem(error)
-    body = error.body()
+    """Sends the error as the whole response, in the form of the path's API."""
     exchange: Exchange = scope[EXCHANGE]
+    content_type, body = error_response(error, scope["path"], exchange.request_id)
     told = [] if exchange.cache is None else forward_headers(exchange, exchange.stored)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *told, *error.headers]
+    headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *told, *error.headers]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-
-class Problem(ProxyError):
-    """An error with the members of RFC 9457 beside OpenAI's envelope."""
-
-    def __init__(self, error: ProxyError) -> None:
-        super().__init__(error.message, headers=error.headers)
-        self._error = error
-
-    @property
-    def http_status(self) -> int:
-        return self._error.http_status
-
-    def document(self) -> dict[str, object]:
-        kind = self._error.error_code or "error"
-        return {
-            **self._error.document(),
-            "type": f"urn:llmproxy:error:{kind}",
-            "title": kind.replace("_", " "),
-            "status": self.http_status,
-            "detail": self.message,
-        }
 
 
 def _told(error: Exception, scope: Scope) -> ProxyError:

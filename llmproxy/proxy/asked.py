@@ -11,12 +11,12 @@ from cachetools import LRUCache
 from llmproxy.cache.policy import Traits
 from llmproxy.proxy.view import View
 from llmproxy.upstream.headers import Peer
-from llmproxy.wire.canonical import canonical, parse
+from llmproxy.wire.canonical import BOM, canonical, parse
 from llmproxy.wire.directives import Directives
 from llmproxy.wire.echo import echo_of
 from llmproxy.wire.embeddings import INPUT_BY_INPUT, is_per_input, other_numbers
 from llmproxy.wire.endpoints import Endpoint
-from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.errors import UnreadableBody
 from llmproxy.wire.native import only_loads
 
 _MEMO_SIZE = 10_000
@@ -100,10 +100,13 @@ class Memo:
         self._drafts: LRUCache[bytes, Draft] = LRUCache(size)
 
     def draft(self, endpoint: Endpoint, raw: bytes) -> Draft:
-        """Raises ``BadRequest`` for a body that is no JSON object of the right shape; such a body leaves no trace."""
+        """Raises ``UnreadableBody`` for what is no JSON object of the right shape; such a body leaves no trace."""
         token = blake2b(raw, digest_size=16, person=endpoint.name.encode()[:16]).digest()
         draft = self._drafts.get(token)
         if draft is None:
+            if raw.startswith(BOM):
+                # some servers take it and some do not
+                raise UnreadableBody("The request body begins with a byte-order mark.")
             draft = _draft(endpoint, parse(raw))
             if len(draft.model) + len(draft.user) + len(orjson.dumps(draft.echo)) <= _MEMO_BYTES:
                 self._drafts[token] = draft
@@ -114,16 +117,19 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
     others = {folded: value for name, value in body.items() if (folded := name.casefold()) != name and folded in _READ}
     model = body.get("model", others.get("model"))
     if model is not None and not isinstance(model, str):
-        raise BadRequest("'model' must be a string.", param="model")
+        raise UnreadableBody("'model' must be a string.", param="model")
     stream = body.get("stream")
     if stream is None or not endpoint.streams:
         stream = endpoint.streams_by_default
     elif not isinstance(stream, bool):
-        raise BadRequest("'stream' must be a boolean.", param="stream")
+        raise UnreadableBody("'stream' must be a boolean.", param="stream")
     load = bool(endpoint.needs) and only_loads(body, endpoint.needs)
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise BadRequest("'stream_options' must be an object.", param="stream_options")
+        raise UnreadableBody("'stream_options' must be an object.", param="stream_options")
+    include_usage = options.get("include_usage") if options else None
+    if include_usage is not None and not isinstance(include_usage, bool):
+        raise UnreadableBody("'include_usage' must be a boolean.", param="stream_options.include_usage")
     user = body.get("user")
     # what is excused from the key is sent on all the same: it must be possible to write it
     canonical({name: body[name] for name in endpoint.excused if name in body}, ())
@@ -136,7 +142,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
     return Draft(
         model=model or "",
         stream=stream and not load,
-        include_usage=bool(options and options.get("include_usage")),
+        include_usage=bool(include_usage),
         user=user if isinstance(user, str) else "",
         traits=Traits(
             deterministic=_deterministic(body),

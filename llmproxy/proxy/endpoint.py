@@ -14,12 +14,15 @@ from llmproxy.proxy.client import SocketListener
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.life import live
 from llmproxy.proxy.listener import BrokenOff, ClientLeft
+from llmproxy.proxy.relay import PassThrough
 from llmproxy.proxy.replay import body_of, replay_headers
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.proxy.understand import understand
-from llmproxy.wire.directives import Directives
+from llmproxy.upstream.headers import RESUMABLE
+from llmproxy.wire.directives import Directives, directives
 from llmproxy.wire.endpoints import Endpoint
+from llmproxy.wire.errors import OnlyIfCached, UnreadableBody
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
@@ -48,11 +51,34 @@ class CachedEndpoint:
 
 
 async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> Asked:
-    """Phase ``read``. Raises ``ProxyError`` for a request that is none, ``ClientLeft``."""
+    """Phase ``read``. Raises ``ProxyError``, ``ClientLeft``, ``PassThrough`` for what is the upstream's to judge."""
     rooms: Rooms = scope["state"]["rooms"]
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
-    raw = await read(receive, headers, rooms.settings)
-    return understand(scope[EXCHANGE], endpoint, raw, raw_target(scope), headers, peer_of(scope), rooms)
+    raw = await read(receive, scope["headers"], rooms.settings)
+    with unreadable_passes(scope, raw):
+        asked = understand(scope[EXCHANGE], endpoint, raw, raw_target(scope), scope["headers"], peer_of(scope), rooms)
+    pass_resumable(asked, rooms)
+    return asked
+
+
+@contextmanager
+def unreadable_passes(scope: Scope, raw: bytes) -> Iterator[None]:
+    """Raises ``PassThrough`` for a body that cannot be read: whether it is one is the upstream's to say, which may be
+    more lenient. Raises ``OnlyIfCached``."""
+    exchange: Exchange = scope[EXCHANGE]
+    exchange.request_body = raw
+    try:
+        yield
+    except UnreadableBody as error:
+        if directives(scope["headers"]).only_if_cached:
+            raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.") from error
+        raise PassThrough(raw, Reason.UNREADABLE) from error
+
+
+def pass_resumable(asked: Asked, rooms: Rooms) -> None:
+    """Raises ``PassThrough`` for a stream that its client may resume: the server keeps it under the client's own id."""
+    named = any(name == RESUMABLE for name, _ in asked.headers)
+    if named and rooms.upstreams.resumes(asked.draft.model, asked.path):
+        raise PassThrough(asked.raw, Reason.SIDE_EFFECT, asked.draft.model)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
-"""Everything the proxy does not answer itself: passed through, streamed both ways, never parsed."""
+"""Everything the proxy does not answer itself: passed through as it is, streamed both ways, never parsed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.proxy.body import received
 from llmproxy.proxy.client import SocketListener
@@ -19,75 +19,125 @@ from llmproxy.wire.errors import MethodNotAllowed, NotImplementedHere, ProxyErro
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
-_ERROR_BYTES = 1024 * 1024
 _NOT_MODIFIED = 304
 #: TRACE would tell the caller what the upstream gets, its key with it; CONNECT asks for a tunnel
 _NOT_RELAYED = frozenset({"CONNECT", "TRACE"})
 _RELAYED = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+#: of an error's body, to note what it says
+_LOOKED_AT = 4096
+
+
+class PassThrough(Exception):
+    """Raised by a cached endpoint for a request that the upstream is to answer as it came.
+
+    ``body`` is the request's body, its content coding undone; ``reason`` says why it is none for the cache; ``model`` is
+    "" where none could be read.
+    """
+
+    def __init__(self, body: bytes, reason: Reason, model: str = "") -> None:
+        super().__init__(reason)
+        self.body = body
+        self.reason = reason
+        self.model = model
 
 
 class Relay:
     """The ASGI application behind every path that has no row of its own."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rooms: Rooms = scope["state"]["rooms"]
-        exchange: Exchange = scope[EXCHANGE]
-        if scope["method"] in _NOT_RELAYED:
-            raise MethodNotAllowed(f"{scope['method']} is not passed on.", headers=((b"allow", _RELAYED),))
-        exchange.cache, exchange.reason = CacheStatus.BYPASS, Reason.PASS_THROUGH
-        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"]):
-            raise NotImplementedHere("WebSocket connections are not supported here.")
-        exchange.recorded = True
-        listener = SocketListener(receive)
+        await _relay(scope, receive, send, Reason.PASS_THROUGH)
+
+
+class OrRelay:
+    """A cached endpoint, and the relay for the requests that it does not take."""
+
+    def __init__(self, endpoint: ASGIApp) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await _while_there(listener, _Passage(scope, receive, send, exchange, rooms))
-        except ClientLeft:
-            exchange.status, exchange.error = 499, "the client left"
-        except UpstreamError as error:
-            exchange.stored = reason_of(error)
-            rooms.upstream_failed(exchange.stored)
-            raise
-        except BrokenOff as broken:
-            rooms.upstream_failed(Reason.UPSTREAM_FAILED)
-            # without its end the connection is closed, and the client sees that something is missing
-            exchange.error = str(broken)
-        finally:
-            listener.close()
+            await self._endpoint(scope, receive, send)
+        except PassThrough as request:
+            await _relay(scope, receive, send, request.reason, request.body, request.model)
+
+
+async def _relay(
+    scope: Scope, receive: Receive, send: Send, reason: Reason, body: bytes | None = None, model: str = ""
+) -> None:
+    """``body`` is None where it has not been read yet."""
+    rooms: Rooms = scope["state"]["rooms"]
+    exchange: Exchange = scope[EXCHANGE]
+    if scope["method"] in _NOT_RELAYED:
+        raise MethodNotAllowed(f"{scope['method']} is not passed on.", headers=((b"allow", _RELAYED),))
+    exchange.cache, exchange.reason = CacheStatus.BYPASS, reason
+    if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"]):
+        raise NotImplementedHere("WebSocket connections are not supported here.")
+    exchange.recorded = True
+    listener = SocketListener(receive)
+    try:
+        await _while_there(listener, _Passage(scope, receive, send, exchange, rooms, body, model))
+    except ClientLeft:
+        exchange.status, exchange.error = 499, "the client left"
+    except UpstreamError as error:
+        exchange.stored = reason_of(error)
+        rooms.upstream_failed(exchange.stored)
+        raise
+    except BrokenOff as broken:
+        rooms.upstream_failed(Reason.UPSTREAM_FAILED)
+        # without its end the connection is closed, and the client sees that something is missing
+        exchange.error = str(broken)
+    finally:
+        listener.close()
 
 
 class _Passage:
     """One request on its way through."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, rooms: Rooms) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        exchange: Exchange,
+        rooms: Rooms,
+        body: bytes | None,
+        model: str,
+    ) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._exchange = exchange
         self._rooms = rooms
+        self._whole = body
+        self._model = model
 
     async def run(self, sent: Callable[[], None]) -> None:
         """``sent`` is called once the client has sent its whole request."""
         scope, exchange, rooms = self._scope, self._exchange, self._rooms
-        target = await rooms.upstreams.pick_for_path("", scope["path"], credentials(scope["headers"], rooms.settings))
+        own = credentials(scope["headers"], rooms.settings)
+        target = await rooms.upstreams.pick_for_path(self._model, scope["path"], own)
         exchange.upstream = target.name
         exchange.mark(Phase.PICK)
-        peer = peer_of(scope)
-        headers = forwarded(scope["headers"], rooms.settings, peer, reframed=False, trace=exchange.trace)
+        headers = forwarded(scope["headers"], rooms.settings, peer_of(scope), passed=True, trace=exchange.trace)
+        if self._whole is not None and any(name == b"content-encoding" for name, _ in headers):
+            # the coding is undone
+            headers = [header for header in headers if header[0] not in (b"content-encoding", b"content-length")]
         call = Call(scope["method"], raw_target(scope), headers, self._body(sent))
-        reply = await rooms.upstreams.send(target, call)
+        reply = await rooms.upstreams.send(target, call, idle_limit=False)
         if reply.status >= 400:
             # a success says nothing: some paths are open
             rooms.accepted.note(target.name, exchange.caller.credential, reply.status)
         exchange.mark(Phase.SEND)
         try:
-            if reply.status >= 400 and scope["method"] != "HEAD":
-                raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
             await self._answer(reply)
             exchange.mark(Phase.TEE)
         finally:
             await reply.aclose()
 
     def _body(self, sent: Callable[[], None]) -> AsyncIterator[bytes] | bytes:
+        if self._whole is not None:
+            sent()
+            return self._whole
         names = {name for name, _ in self._scope["headers"]}
         if not names & {b"content-length", b"transfer-encoding"}:
             sent()
@@ -102,16 +152,26 @@ class _Passage:
     async def _answer(self, reply: Reply) -> None:
         exchange = self._exchange
         exchange.status = reply.status
+        failed = reply.status >= 400
+        if failed:
+            exchange.stored = Reason.STATUS
+            self._rooms.upstream_failed(Reason.STATUS)
         headers = [*relayed(reply.headers), *forward_headers(exchange, None)]
+        legible = failed and not any(name == b"content-encoding" for name, _ in headers)
         if reply.status == _NOT_MODIFIED:
             # the length is that of a body which does not follow (RFC 9110 section 15.4.5): the server would wait for it
             headers = [header for header in headers if header[0] != b"content-length"]
         await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        beginning = b""
         try:
             async for chunk in reply.chunks():
+                if legible and not beginning:
+                    beginning = chunk[:_LOOKED_AT]
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         except ProxyError as error:
             raise BrokenOff(error.message) from error
+        if failed:
+            exchange.error = normalise(reply.status, (), beginning).message
         await self._send({"type": "http.response.body", "body": b""})
 
 

@@ -1,22 +1,21 @@
-"""An upstream's error response, whatever its shape, as one with OpenAI's envelope. Pure.
+"""An upstream's error response, whatever its shape: as it came, and read into OpenAI's envelope. Pure.
 
 Seen in the wild: llama.cpp's integer ``code`` without ``param``, Ollama's ``{"error": "text"}``, FastAPI's
 ``{"detail": ...}``, flat ``{"message", "code"}``, arrays, plain text, HTML and empty bodies.
 """
 
+import json
 import re
 from collections.abc import Iterable
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
 import orjson
 
+from llmproxy.upstream.headers import answer_headers
 from llmproxy.wire.errors import UpstreamStatus, envelope
 from llmproxy.wire.markup import text_of
 
-#: One SDK sleeps for as long as it is told, another gives up above its own bound.
-_LONGEST_RETRY_SECONDS = 30.0
 _LOADING_RETRY_SECONDS = b"2"
 _LONGEST_MESSAGE = 2000
 #: bytes of a body that is no JSON in which a message is looked for
@@ -30,34 +29,57 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
-_PASSED = frozenset({b"x-request-id", b"x-should-retry"})
-_PASSED_PREFIXES = (b"openai-", b"x-ratelimit-")
 
 #: A 500 that says so will say so again.
 _DETERMINISTIC = re.compile(r"not supported|unsupported|not enabled|does not support|not implemented", re.IGNORECASE)
 
 
 def normalise(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> UpstreamStatus:
-    """The error to answer with: the upstream's status, message and further members, and its retry headers.
+    """The error to answer with: the upstream's status, body and headers, and what it says in OpenAI's envelope.
 
     ``headers`` have lower-case names. ``body`` may be cut off.
     """
-    error = _error(status, body)
-    return UpstreamStatus(status, {"error": error}, tuple(_retry(status, error["message"], list(headers))))
+    headers = list(headers)
+    found = _parsed(body)
+    error = _error(status, found)
+    # what stands beside the error of another form stays where its readers look for it
+    beside = {name: value for name, value in found.items() if name != "error"} if isinstance(found, dict) else {}
+    return UpstreamStatus(
+        status,
+        {"error": error} | (beside if _json(beside) else {}),
+        tuple(_passed(status, error["message"], headers)),
+        told=found,
+        original=body,
+        content_type=_json_type(headers),
+    )
 
 
-def _error(status: int, body: bytes) -> dict[str, Any]:
+def _parsed(body: bytes) -> Any:
+    """The JSON value, leniently read; the text of what is no JSON."""
     try:
-        found = orjson.loads(body)
+        return orjson.loads(body)
     except orjson.JSONDecodeError:
-        found = _readable(body)
+        pass
+    try:
+        return json.loads(body, strict=False)
+    except (ValueError, RecursionError):
+        return _readable(body)
+
+
+def _json_type(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The upstream's own content type where it is one of JSON."""
+    given = next((value for name, value in headers if name == b"content-type"), b"")
+    return given if b"json" in given.lower() else b"application/json"
+
+
+def _error(status: int, found: Any) -> dict[str, Any]:
     message, members = _told(found)
     kind, param = members.get("type"), members.get("param")
     error: dict[str, Any] = envelope(
-        message[:_LONGEST_MESSAGE] or _default_message(status),
-        kind if isinstance(kind, str) and kind else _default_type(status),
+        _valid(message[:_LONGEST_MESSAGE]) or _default_message(status),
+        _valid(kind) if isinstance(kind, str) and kind else _default_type(status),
         _code(status, members),
-        param if isinstance(param, str) else None,
+        _valid(param) if isinstance(param, str) else None,
     )["error"]
     further = {name: value for name, value in members.items() if name not in error}
     return error | further if _json(further) else error
@@ -72,11 +94,27 @@ def _told(found: Any) -> tuple[str, dict[str, Any]]:
             found = inner
         else:
             break
+    if complaints := _complaints(found if isinstance(found, list) else [found]):
+        return "; ".join(complaints), {}
     if isinstance(found, dict):
         for name in ("message", "error", "detail"):
             if isinstance(found.get(name), str):
                 return found[name].strip(), {key: value for key, value in found.items() if key != name}
     return found.strip() if isinstance(found, str) else "" if found is None else _json(found), {}
+
+
+def _complaints(found: list[Any]) -> list[str]:
+    """What FastAPI says of a request that it cannot validate: a place and a message each."""
+    return [
+        f"{'.'.join(map(str, each['loc']))}: {each['msg']}"
+        for each in found
+        if isinstance(each, dict) and isinstance(each.get("msg"), str) and isinstance(each.get("loc"), list)
+    ]
+
+
+def _valid(text: str) -> str:
+    """``text`` without half surrogates, which cannot be written."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _json(value: Any) -> str:
@@ -99,7 +137,7 @@ def _code(status: int, members: dict[str, Any]) -> str | None:
         return "context_length_exceeded"
     code = members.get("code")
     if isinstance(code, str):
-        return code or None
+        return _valid(code) or None
     return str(code) if isinstance(code, int) and not isinstance(code, bool) and code != status else None
 
 
@@ -115,17 +153,11 @@ def _default_message(status: int) -> str:
     return f"The model server answered {phrase} and did not say why."
 
 
-def _retry(status: int, message: str, headers: list[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
-    date = next((value for name, value in headers if name == b"date"), b"")
+def _passed(status: int, message: str, headers: list[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    """The upstream's headers but its cookies, which are for one caller, and what it should have said of retries."""
     names = set()
-    for name, value in headers:
-        if name == b"retry-after":
-            value = _seconds(value, date)
-        elif name == b"retry-after-ms":
-            value = _bounded(value, 1000 * _LONGEST_RETRY_SECONDS)
-        elif name not in _PASSED and not name.startswith(_PASSED_PREFIXES):
-            continue
-        if value:
+    for name, value in answer_headers(headers):
+        if name != b"set-cookie":
             names.add(name)
             yield name, value
     if status == HTTPStatus.SERVICE_UNAVAILABLE and not names & {b"retry-after", b"retry-after-ms"}:
@@ -133,22 +165,3 @@ def _retry(status: int, message: str, headers: list[tuple[bytes, bytes]]) -> Ite
     deterministic = status == HTTPStatus.NOT_IMPLEMENTED or (status == 500 and _DETERMINISTIC.search(message))
     if deterministic and b"x-should-retry" not in names:
         yield b"x-should-retry", b"false"
-
-
-def _seconds(value: bytes, date: bytes) -> bytes:
-    """Both forms of ``Retry-After`` (RFC 9110 section 10.2.3) as bounded seconds; b"" for what is neither."""
-    seconds = _bounded(value, _LONGEST_RETRY_SECONDS)
-    if seconds:
-        return seconds
-    try:
-        delay = parsedate_to_datetime(value.decode("latin-1")) - parsedate_to_datetime(date.decode("latin-1"))
-    except (TypeError, ValueError, OverflowError):
-        return b""
-    return b"%d" % min(max(0, delay.total_seconds()), _LONGEST_RETRY_SECONDS)
-
-
-def _bounded(value: bytes, most: float) -> bytes:
-    """A number, at most ``most``; b"" for what is none."""
-    if not re.fullmatch(rb"[0-9]{1,12}(\.[0-9]{1,6})?", value):
-        return b""
-    return value if float(value) <= most else b"%d" % most

@@ -27,32 +27,58 @@ _HOP_BY_HOP = frozenset(
     }
 )
 
-#: Read by the proxy, set by it, or harmful upstream: llama.cpp goes on generating for a caller who left if it sees
-#: ``x-conversation-id``, Ollama refuses a foreign ``origin`` or ``host``.
+#: Set by the proxy, or harmful upstream: Ollama refuses a foreign ``origin`` or ``host``, a browser's cookies are those
+#: of every program at this address.
 _NOT_FORWARDED = frozenset(
     {
-        b"accept-encoding",
-        b"age",
-        b"cache-control",
         b"cookie",
         b"expect",
         b"forwarded",
         b"host",
         b"origin",
         b"via",
-        b"x-conversation-id",
         b"x-forwarded-for",
         b"x-forwarded-host",
         b"x-forwarded-proto",
         b"x-real-ip",
     }
 )
+#: names a stream that llama.cpp keeps, and goes on generating, for a client that may come back for it
+RESUMABLE = b"x-conversation-id"
+#: Matters of a cache and of the body that it gives, where this proxy is one.
+_NOT_FORWARDED_BY_A_CACHE = frozenset(
+    {b"accept-encoding", b"age", b"cache-control", b"content-encoding", b"content-length", RESUMABLE}
+)
 _OUR_OWN = b"x-llmproxy-"
-_FRAMING = frozenset({b"content-encoding", b"content-length"})
 
 #: The proxy's server and its CORS rules speak for themselves.
 _NOT_RELAYED = frozenset({b"date", b"server"})
 _CORS = b"access-control-"
+
+#: What a fetched answer's own headers say of the body and of its way through caches: the proxy says it anew.
+_OF_THE_BODY = frozenset(
+    {
+        b"accept-ranges",
+        b"age",
+        b"cache-control",
+        b"content-digest",
+        b"content-disposition",
+        b"content-encoding",
+        b"content-length",
+        b"content-md5",
+        b"content-range",
+        b"content-type",
+        b"digest",
+        b"etag",
+        b"expires",
+        b"last-modified",
+        b"pragma",
+        b"repr-digest",
+        b"x-accel-buffering",
+    }
+)
+#: The proxy's own word; ``cache-status`` is a list to which every cache adds (RFC 9211).
+_REPLACED = frozenset({b"x-cache"})
 
 #: Not the content type: that is a matter of the rendering.
 _KEPT = frozenset({b"openai-model", b"openai-version"})
@@ -71,24 +97,25 @@ def forwarded(
     settings: Settings,
     peer: Peer | None = None,
     *,
-    reframed: bool = True,
+    passed: bool = False,
     trace: Trace | None = None,
 ) -> HeaderList:
     """A client's headers as the upstream gets them.
 
-    ``reframed`` says that the body is written anew, so that its length and coding are no longer the client's. Without
-    a ``trace`` of ours what the client says of its own is passed on.
+    ``passed`` says that the body goes up as it came, and that the answer comes down as it is: length, codings and
+    caching are between those two. Without a ``trace`` of ours what the client says of its own is passed on.
     Raises ``BadRequest`` for a request that has been here before.
     """
     headers = list(headers)
     dropped = _HOP_BY_HOP | _NOT_FORWARDED | _named_by_connection(headers)
-    if reframed:
-        dropped |= _FRAMING
+    if not passed:
+        dropped |= _NOT_FORWARDED_BY_A_CACHE
     key = settings.upstream_api_key
     if not settings.forwards_credentials:
         dropped |= CREDENTIALS
     sent = [header for header in headers if header[0] not in dropped and not header[0].startswith(_OUR_OWN)]
-    sent.append((b"accept-encoding", b"identity"))
+    if not passed:
+        sent.append((b"accept-encoding", b"identity"))
     sent.append((b"via", _via(headers)))
     if key is not None:
         sent.append((b"authorization", b"Bearer " + key.get_secret_value().encode()))
@@ -113,7 +140,13 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
 
 def relayed(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
     """The headers of a reply that is passed through as it is, as the client gets them."""
-    return [header for header in headers if header[0] not in _NOT_RELAYED and not header[0].startswith(_CORS)]
+    dropped = _NOT_RELAYED | _REPLACED
+    return [header for header in headers if header[0] not in dropped and not header[0].startswith(_CORS)]
+
+
+def answer_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+    """The headers of a reply whose body is given by the proxy: limits, processing times, ids, and whatever else."""
+    return [header for header in relayed(headers) if header[0] not in _OF_THE_BODY]
 
 
 def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:

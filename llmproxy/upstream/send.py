@@ -31,7 +31,7 @@ class Limits:
 
     connect: float
     first_byte: float
-    idle: float
+    idle: float | None
     total: float | None = None
 
     @classmethod

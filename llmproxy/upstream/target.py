@@ -107,6 +107,8 @@ class Kind(Protocol):
     own_paths: str
     #: whether it takes the names of JSON members in any case, as Go's decoder does
     any_case: bool
+    #: whether it keeps a stream for a client that names it (``x-conversation-id``)
+    resumes: bool
 
     async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
         """What the server says of itself; None if it is of another kind. Raises ``UpstreamError``.

@@ -98,6 +98,14 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
+class _Request(ClientRequest):
+    """Says nothing of a body where there is none; aiohttp would add ``content-length: 0``."""
+
+    def update_body_from_data(self, body: Any, _stacklevel: int = 3) -> None:
+        if body is not None:
+            super().update_body_from_data(body, _stacklevel)
+
+
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Connections to model servers, kept alive between calls, any number of them. Must be made inside a running loop.
 
@@ -110,6 +118,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            request_class=_Request,
             skip_auto_headers=_OWN_HEADERS_ONLY,
             timeout=aiohttp.ClientTimeout(total=None),
             max_line_size=_HEADER_BYTES,

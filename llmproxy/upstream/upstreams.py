@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from time import monotonic
 
@@ -244,6 +244,10 @@ class Upstreams:
         """Whether a server that may get the request takes the names of JSON members in any case."""
         return any(server.target.kind.any_case for server in candidates(self._servers.values(), model, path))
 
+    def resumes(self, model: str, path: str) -> bool:
+        """Whether a server that may get the request keeps streams for clients that name them."""
+        return any(server.target.kind.resumes for server in candidates(self._servers.values(), model, path))
+
     def doubt(self, target: Target) -> None:
         """Something has passed through to this server that may change its models: what was read before may be wrong."""
         server = self._places[target.name]
@@ -286,12 +290,16 @@ class Upstreams:
                 listed.setdefault(model["id"], model)
         return {"object": "list", "data": list(listed.values())}
 
-    async def send(self, target: Target, call: Call) -> Reply:
-        """One call. Raises ``UpstreamRefused``, ``UpstreamBroke``, ``UpstreamSlow``."""
+    async def send(self, target: Target, call: Call, *, idle_limit: bool = True) -> Reply:
+        """One call. ``idle_limit`` False: its answer may pause for as long as the caller waits.
+
+        Raises ``UpstreamRefused``, ``UpstreamBroke``, ``UpstreamSlow``.
+        """
+        limits = self._limits if idle_limit else replace(self._limits, idle=None)
         server = self._servers[target.name]
         server.begun()
         try:
-            reply = await send(self._transport, target, call, self._limits, server.ended)
+            reply = await send(self._transport, target, call, limits, server.ended)
         except UpstreamError as error:
             server.failed(error.message)
             if isinstance(error, UpstreamRefused) and server.refused(monotonic()):

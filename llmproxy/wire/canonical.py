@@ -7,29 +7,29 @@ from typing import Any
 
 import orjson
 
-from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.errors import UnreadableBody
 
 #: Numbers that a float or a 64-bit integer cannot tell apart: kept in their lexical form when one may be present.
 _DELICATE_NUMBER = re.compile(rb"[0-9][eE][+-]?[0-9]|[0-9.]{16,}")
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in ``body`` (RFC 8259; a byte-order mark is forgiven, of duplicate names the last one counts).
 
-    Nested numbers that would lose their lexical form are ``orjson.Fragment``. Raises ``BadRequest`` for what is not
+    Nested numbers that would lose their lexical form are ``orjson.Fragment``. Raises ``UnreadableBody`` for what is not
     UTF-8, not JSON (NaN and lone surrogates included), nested too deeply, or not an object.
     """
-    body = body.removeprefix(_BOM)
+    body = body.removeprefix(BOM)
     if not body.strip():
-        raise BadRequest("The request body is empty; a JSON object is needed.")
+        raise UnreadableBody("The request body is empty; a JSON object is needed.")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequest(f"The request body is not valid JSON: {error}") from error
+        raise UnreadableBody(f"The request body is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise BadRequest(f"The request body must be a JSON object, not {_kind(value)}.")
+        raise UnreadableBody(f"The request body must be a JSON object, not {_kind(value)}.")
     if _DELICATE_NUMBER.search(body):
         value = _lexical(body)
     return {name: _plain(member) for name, member in value.items()}
@@ -38,14 +38,14 @@ def parse(body: bytes) -> dict[str, Any]:
 def canonical(body: dict[str, Any], excused: Container[str]) -> bytes:
     """The body's keyed fields, top-level names sorted, everything nested in the order received.
 
-    Raises ``BadRequest`` for what is nested deeper than can be written again (some 250 levels).
+    Raises ``UnreadableBody`` for what is nested deeper than can be written again (some 250 levels).
     """
     kept = {name: body[name] for name in sorted(body) if name not in excused}
     try:
         # two levels are left free: an event repeats a member one level deeper, a batch's output two
         return orjson.dumps([[kept]])[2:-2]
     except orjson.JSONEncodeError as error:
-        raise BadRequest("The request body is nested too deeply.") from error
+        raise UnreadableBody("The request body is nested too deeply.") from error
 
 
 def _lexical(body: bytes) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _lexical(body: bytes) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(body, parse_float=keep, parse_int=keep_large)
     except RecursionError as error:
-        raise BadRequest("The request body is nested too deeply.") from error
+        raise UnreadableBody("The request body is nested too deeply.") from error
     for name, member in value.items():
         text = texts.get(id(member))
         # an integer beyond 64 bits keeps its digits even here: as a float it would equal its neighbours

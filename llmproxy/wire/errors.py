@@ -1,8 +1,9 @@
-"""Every error the proxy gives, and OpenAI's envelope around it.
+"""Every error the proxy gives, and OpenAI's envelope around it; ``error_dialects`` has the other forms.
 
 ProxyError
 ├── ClientError              the caller's mistake
-│   ├── BadRequest      400  not JSON, not an object, a bad directive
+│   ├── BadRequest      400  a bad directive, a job that is none
+│   │   └── UnreadableBody   no JSON object that a key can be made of
 │   ├── Unauthorized    401
 │   ├── Forbidden       403  a foreign Host or Origin, a missing admin token
 │   ├── NotFound        404
@@ -77,6 +78,10 @@ class ClientError(ProxyError):
 
 class BadRequest(ClientError):
     pass
+
+
+class UnreadableBody(BadRequest):
+    """No body that a key can be made of. A model server may be able to read it all the same."""
 
 
 class Unauthorized(ClientError):
@@ -186,12 +191,27 @@ class UpstreamLoading(UpstreamError):
 
 
 class UpstreamStatus(UpstreamError):
-    """The upstream's own error: its status, its message in the envelope, its retry headers."""
+    """The upstream's own error: its status, its words in OpenAI's envelope, and its body as it came.
 
-    def __init__(self, upstream_status: int, document: Mapping[str, Any], headers: Headers = ()):
+    ``told`` is the JSON value of ``original``, or the text of what is no JSON.
+    """
+
+    def __init__(
+        self,
+        upstream_status: int,
+        document: Mapping[str, Any],
+        headers: Headers = (),
+        *,
+        told: Any = None,
+        original: bytes = b"",
+        content_type: bytes = b"application/json",
+    ):
         error = document["error"]
         super().__init__(error["message"], headers=headers)
         self.upstream_status = upstream_status
+        self.told = told
+        self.original = original
+        self.content_type = content_type
         self._document = document
 
     @property

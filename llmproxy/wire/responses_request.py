@@ -8,7 +8,7 @@ import orjson
 from llmproxy.wire.canonical import canonical
 from llmproxy.wire.conversation import items_of
 from llmproxy.wire.dialect import Document
-from llmproxy.wire.errors import BadRequest, ProxyError, UpstreamStatus
+from llmproxy.wire.errors import BadRequest, ProxyError, UnreadableBody, UpstreamStatus
 from llmproxy.wire.responses_document import complete
 
 #: windows of ``background_options`` in which nobody waits for the answer
@@ -47,7 +47,7 @@ class ResponsesRequest:
             items_of(body.get("input")),
             store=_flag(body, "store", store),
             background=_flag(body, "background", False),
-            stream=_flag(body, "stream", False),
+            stream=_flag(body, "stream", False, UnreadableBody),
             previous_id=previous,
         )
         _check_window(request)
@@ -99,12 +99,12 @@ def _check_window(request: ResponsesRequest) -> None:
         )
 
 
-def _flag(body: Document, name: str, default: bool) -> bool:
+def _flag(body: Document, name: str, default: bool, refusal: type[BadRequest] = BadRequest) -> bool:
     value: Any = body.get(name)
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise BadRequest(f"'{name}' must be a boolean.", param=name)
+        raise refusal(f"'{name}' must be a boolean.", param=name)
     return value
 
 

@@ -55,6 +55,8 @@ class Reason(StrEnum):
     IDENTITY_UNKNOWN = "identity-unknown"
     #: a member of the body is spelt in another case than the proxy reads, and the server takes it all the same
     FIELD_CASE = "field-case"
+    #: the body is none that a key can be made of; the upstream judges it
+    UNREADABLE = "unreadable"
     #: the path is none of the cached ones
     PASS_THROUGH = "pass-through"
     #: the upstream answered with another status than 200

@@ -1,6 +1,7 @@
 """Request bodies of cached endpoints: what is understood, and how the rest is refused."""
 
 import gzip
+import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import zstandard
 from tests.conftest import MakeProxy
 from tests.scripted import CHAT, Json, marker
 from tests.scripted_upstream import ScriptedUpstream
+from tests.scripted_upstream.refusals import SHAPES
 from tests.server import Heard, Line, Proxy
 
 JSON = ("content-type", "application/json")
@@ -36,7 +38,8 @@ def error(heard: Heard, status: int) -> Json:
     return found
 
 
-BAD = {
+#: what no key can be made of, whatever the endpoint; some servers take some of it
+UNREADABLE = {
     "empty": b"",
     "not json": b"{",
     "trailing": b'{"messages": []} x',
@@ -44,19 +47,83 @@ BAD = {
     "infinity": b'{"messages": [], "temperature": -Infinity}',
     "lone surrogate": b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
     "nested lone surrogate": b'{"messages": [], "metadata": {"\\udc00": 1}}',
+    "byte-order mark": b'\xef\xbb\xbf{"messages": []}',
+    "deep": b'{"messages": ' + b"[" * 600 + b"]" * 600 + b"}",
+    "deeper": b'{"messages": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "deep excused": b'{"messages": [], "metadata": ' + b"[" * 600 + b"]" * 600 + b"}",
     "array": b"[]",
     "text": b'"hello"',
     "number": b"1",
     "null": b"null",
     "not utf-8": b'{"messages": [], "user": "\xff"}',
     "cut utf-8": '{"messages": [], "user": "é'.encode()[:-1],
+    "number for a model": b'{"messages": [], "model": 5}',
+    "list for a model": b'{"messages": [], "model": []}',
 }
+#: the same of endpoints that stream
+NO_STREAM = {
+    "text for a stream": b'{"messages": [], "stream": "true"}',
+    "number for a stream": b'{"messages": [], "stream": 1}',
+    "list for stream options": b'{"messages": [], "stream": true, "stream_options": []}',
+    "text for usage": b'{"messages": [], "stream": true, "stream_options": {"include_usage": "yes"}}',
+}
+STREAMED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate")
+PATHS = (*STREAMED, "/v1/embeddings", "/v1/rerank", "/api/embed", "/responses", "/chat/completions")
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/embeddings"])
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_body_is_a_400(line: Line, path: str, name: str) -> None:
-    assert error(line.ask("POST", path, [JSON], BAD[name]), 400)["type"] == "invalid_request_error"
+def judged_by_the_upstream(line: Line, upstream: ScriptedUpstream, path: str, body: bytes) -> None:
+    """What reached the upstream is what the client sent, and the answer is the upstream's own, bypassing the cache."""
+    word = marker()
+    headers = [JSON, ("x-of-its-own", word), ("content-length", str(len(body)))]
+    heard = line.ask("POST", f"{path}?{word}", headers, body)
+    (visit,) = upstream.visits(word)
+    assert visit.size == len(body)
+    assert visit.digest.digest() == hashlib.sha256(body).digest()
+    assert visit.header("content-length") == str(len(body))
+    assert visit.header("x-of-its-own") == word
+    if heard.status != 200:
+        assert (heard.status, heard.body) == (400, SHAPES["llamacpp"](400)[1])
+        assert heard.first("content-type") == SHAPES["llamacpp"](400)[0]
+    assert heard.first("x-cache") == "BYPASS"
+    assert heard.first("cache-status") == "llmproxy; fwd=bypass; detail=unreadable"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_body_that_cannot_be_read_is_the_upstreams_to_judge(
+    line: Line, upstream: ScriptedUpstream, path: str, name: str
+) -> None:
+    judged_by_the_upstream(line, upstream, path, UNREADABLE[name])
+
+
+@pytest.mark.parametrize("path", STREAMED)
+@pytest.mark.parametrize("name", NO_STREAM)
+def test_a_stream_that_is_asked_for_oddly_is_the_upstreams_to_judge(
+    line: Line, upstream: ScriptedUpstream, path: str, name: str
+) -> None:
+    judged_by_the_upstream(line, upstream, path, NO_STREAM[name])
+
+
+def test_what_cannot_be_read_does_not_go_up_where_that_is_forbidden(line: Line, upstream: ScriptedUpstream) -> None:
+    word = marker()
+    heard = line.ask("POST", f"{CHAT.path}?{word}", [JSON, ("cache-control", "only-if-cached")], b"{")
+    assert error(heard, 504)["code"] == "only_if_cached"
+    assert upstream.visits(word) == []
+
+
+def test_what_cannot_be_read_was_decoded(line: Line, upstream: ScriptedUpstream) -> None:
+    word = marker()
+    headers = [JSON, ("content-encoding", "gzip")]
+    assert line.ask("POST", f"{CHAT.path}?{word}", headers, gzip.compress(b'{"n": NaN}')).status == 200
+    (visit,) = upstream.visits(word)
+    assert visit.body == b'{"n": NaN}'
+    assert (visit.header("content-encoding"), visit.header("content-length")) == (None, "10")
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"", b'{"prompt": 1}'])
+def test_a_bad_body_for_what_is_the_proxys_own_is_a_400(line: Line, body: bytes) -> None:
+    for path in ("/api/completions", "/api/completions/batch", "/v1/batches"):
+        assert error(line.ask("POST", path, [JSON], body), 400)["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize(
@@ -65,11 +132,6 @@ def test_a_bad_body_is_a_400(line: Line, path: str, name: str) -> None:
 def test_the_content_type_does_not_matter(line: Line, content_type: str | None) -> None:
     body = json.dumps(CHAT.request(marker())).encode()
     assert line.ask("POST", CHAT.path, [("content-type", content_type)] if content_type else [], body).status == 200
-
-
-def test_a_byte_order_mark_is_allowed(line: Line) -> None:
-    body = b"\xef\xbb\xbf" + json.dumps(CHAT.request(marker())).encode()
-    assert line.ask("POST", CHAT.path, [JSON], body).status == 200
 
 
 def test_numbers_beyond_64_bits_are_kept(line: Line, upstream: ScriptedUpstream) -> None:

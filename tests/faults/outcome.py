@@ -59,12 +59,22 @@ async def joined(http: httpx.AsyncClient, endpoint: Endpoint, count: int) -> Non
     assert (await ask(http, endpoint, endpoint.request(marker()))).status == 200
 
 
-def refused(outcome: Outcome) -> Json:
-    """The error of an answer with an error status, which must be the whole envelope."""
+def refused(outcome: Outcome, path: str = "/v1/chat/completions") -> Json:
+    """The error of an answer with an error status, which must be the whole of it in the form of the path's API."""
     assert outcome.status >= 400, outcome
     assert outcome.headers["content-type"].startswith("application/json")
     assert outcome.headers["x-request-id"]
-    return envelope(httpx.Response(200, content=outcome.body).json())
+    document = httpx.Response(200, content=outcome.body).json()
+    if path.startswith("/api/"):
+        assert isinstance(document["error"], str)
+        return {"message": document["error"]}
+    if path.startswith("/v1/messages"):
+        assert document["type"] == "error"
+        assert document["request_id"]
+        assert document["error"]["type"].endswith("_error")
+        assert document["error"]["message"]
+        return dict(document["error"])
+    return envelope(document)
 
 
 def envelope(document: Any) -> Json:

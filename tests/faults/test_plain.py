@@ -9,6 +9,7 @@ from tests.conftest import sound
 from tests.faults.outcome import ask, envelope, failed, refused
 from tests.scripted import CHAT, COMPLETIONS, RESPONSES, STREAMING, Endpoint, marker, named
 from tests.scripted_upstream import ScriptedUpstream
+from tests.scripted_upstream.refusals import SHAPES
 from tests.server import Proxy
 
 
@@ -40,8 +41,7 @@ async def test_a_broken_plain_answer_is_a_502_and_is_not_kept(
     prompt = f"{marker()} [script:{fault}]"
     outcome = await ask(http, endpoint, endpoint.request(prompt))
     assert outcome.status == 502
-    if endpoint.path.startswith("/v1/"):
-        refused(outcome)
+    refused(outcome, endpoint.path)
     before = len(upstream.visits(prompt))
 
     again = await ask(http, endpoint, endpoint.request(prompt))
@@ -122,28 +122,34 @@ async def test_a_plain_caller_gets_the_whole_answer_of_the_stream_underneath(
     assert endpoint.streamed_text(streamed.body) == endpoint.text(answer)
 
 
-SHAPES = ("openai", "llamacpp", "ollama", "fastapi", "array", "text", "html", "empty", "not-text")
+NAMES = ("openai", "llamacpp", "ollama", "fastapi", "array", "text", "html", "empty", "not-text")
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-@pytest.mark.parametrize("shape", SHAPES)
-async def test_every_shape_of_error_arrives_in_the_envelope(
+@pytest.mark.parametrize("shape", NAMES)
+async def test_every_shape_of_error_is_one_of_openais(
     upstream: ScriptedUpstream, http: httpx.AsyncClient, shape: str, stream: bool
 ) -> None:
     prompt = f"{marker()} [script:status=422 shape={shape}]"
     for count in (1, 2):
         outcome = await ask(http, CHAT, CHAT.request(prompt, stream=stream))
         assert outcome.status == 422
-        message = str(refused(outcome)["message"])
-        assert "422" in message or shape == "empty"
-        assert "<html" not in message
+        if shape in ("openai", "llamacpp"):
+            # it is one already
+            assert outcome.body == SHAPES[shape](422)[1]
+            assert outcome.headers["content-type"] == "application/json; charset=utf-8"
+        else:
+            message = str(refused(outcome)["message"])
+            assert "422" in message or shape == "empty"
+            assert "<html" not in message
         assert len(upstream.visits(prompt)) == count
 
 
 async def test_the_members_of_a_context_overflow_are_kept(http: httpx.AsyncClient) -> None:
     prompt = f"{marker()} [script:status=400 shape=llamacpp-context]"
-    error = refused(await ask(http, CHAT, CHAT.request(prompt)))
+    error = httpx.Response(200, content=(await ask(http, CHAT, CHAT.request(prompt))).body).json()["error"]
     assert error["type"] == "exceed_context_size_error"
+    assert error["code"] == 400
     assert error["n_prompt_tokens"] == 3031
     assert error["n_ctx"] == 1024
 

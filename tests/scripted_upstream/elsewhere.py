@@ -87,6 +87,46 @@ async def not_found(stage: Stage, visit: Visit) -> None:
     await stage.whole(404, "text/plain", b"404 page not found")
 
 
+PAGE = b"<html><body>Who are you?</body></html>"
+
+
+async def denied(stage: Stage, visit: Visit) -> None:
+    """An error page with all that belongs to it."""
+    headers = [
+        ("set-cookie", "a=1"),
+        ("set-cookie", "b=2"),
+        ("www-authenticate", 'Basic realm="models"'),
+        ("retry-after", "3600"),
+        ("allow", "GET"),
+        ("etag", '"page"'),
+        ("x-of-its-own", "1"),
+    ]
+    await stage.whole(403, "text/html; charset=utf-8", PAGE, headers)
+
+
+async def only_compressed(stage: Stage, visit: Visit) -> None:
+    """llama.cpp's page: gzip, or 415 for who does not take it."""
+    if "gzip" in (visit.header("accept-encoding") or ""):
+        await stage.whole(200, "text/html", gzip.compress(PAGE, mtime=0), [("content-encoding", "gzip")])
+    else:
+        await stage.whole(415, "text/plain", b"Error: gzip is not supported by this browser")
+
+
+async def tagged(stage: Stage, visit: Visit) -> None:
+    """A resource with an entity tag, in ranges."""
+    if visit.header("if-none-match") == '"tag"':
+        await stage.head(304, [("etag", '"tag"'), ("content-length", "10")])
+    elif visit.header("range") == "bytes=2-4":
+        headers = [("content-range", "bytes 2-4/10"), ("etag", '"tag"')]
+        await stage.whole(206, "application/octet-stream", b"234", headers)
+    else:
+        await stage.whole(200, "application/octet-stream", b"0123456789", [("etag", '"tag"')])
+
+
+async def nothing(stage: Stage, visit: Visit) -> None:
+    await stage.head(204, [("x-of-its-own", "1")])
+
+
 async def echo(stage: Stage, visit: Visit) -> None:
     """What arrived, as JSON. ``body`` is base64 of the first bytes, ``sha256`` and ``size`` are of all of it."""
     document = {
@@ -108,5 +148,9 @@ SPECIAL: dict[str, Special] = {
     "/play/binary": binary,
     "/play/headers": headers,
     "/play/compressed": compressed,
+    "/play/denied": denied,
     "/play/not-found": not_found,
+    "/play/nothing": nothing,
+    "/play/only-compressed": only_compressed,
+    "/play/tagged": tagged,
 }

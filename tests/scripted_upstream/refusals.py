@@ -45,6 +45,22 @@ def ollama(status: int) -> tuple[str, bytes]:
     return _json({"error": f"refused with {status}"})
 
 
+def anthropic(status: int) -> tuple[str, bytes]:
+    error = {"type": "invalid_request_error", "message": f"refused with {status}"}
+    return _json({"type": "error", "error": error, "request_id": "req_1"})
+
+
+def overloaded(status: int) -> tuple[str, bytes]:
+    """Anthropic's without an id."""
+    return _json({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})
+
+
+def openrouter(status: int) -> tuple[str, bytes]:
+    """The code is a number, and the cause is beside it."""
+    error = {"message": f"refused with {status}", "code": status, "metadata": {"provider_name": "P", "raw": "..."}}
+    return _json({"error": error, "user_id": "u"})
+
+
 def fastapi(status: int) -> tuple[str, bytes]:
     return _json({"detail": f"refused with {status}"})
 
@@ -79,6 +95,9 @@ SHAPES: dict[str, Shape] = {
     "llamacpp-context": llamacpp_context,
     "llamacpp-image": llamacpp_image,
     "ollama": ollama,
+    "anthropic": anthropic,
+    "overloaded": overloaded,
+    "openrouter": openrouter,
     "fastapi": fastapi,
     "array": array,
     "text": text,

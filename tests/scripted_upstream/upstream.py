@@ -157,7 +157,11 @@ class ScriptedUpstream:
             await self._gates[script.gate].pass_through()
 
     async def _play(self, stage: Stage, visit: Visit, path: str) -> None:
-        """One completion as its script wants it."""
+        """One completion as its script wants it. Bodies are read as leniently as a server may."""
+        if not _is_object(visit.body):
+            content_type, body = SHAPES["llamacpp"](400)
+            await stage.whole(400, content_type, body)
+            return
         script = Script.of(visit.body)
         if script.times and self.journal.repeats(visit) > script.times:
             script = Script()
@@ -191,3 +195,10 @@ class ScriptedUpstream:
             await self._gated(script)
         await ODDITIES.get(script.oddity, as_it_is)(stage, after)
         return await stage.end()
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False

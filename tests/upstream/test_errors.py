@@ -1,6 +1,5 @@
 """Errors of every shape, in one."""
 
-import re
 from typing import Any
 
 import orjson
@@ -16,7 +15,7 @@ def told(status: int, body: bytes, headers: HeaderList | None = None) -> dict[st
     error = normalise(status, headers or [], body)
     assert error.http_status == status
     document: dict[str, Any] = orjson.loads(error.body())
-    assert list(document) == ["error"]
+    assert next(iter(document)) == "error"
     assert {"message", "type", "param", "code"} <= set(document["error"])
     members: dict[str, Any] = document["error"]
     return members
@@ -122,43 +121,26 @@ def headers(status: int, body: bytes, *given: tuple[bytes, bytes]) -> dict[bytes
     return dict(normalise(status, given, body).headers)
 
 
-def test_headers_that_speak_of_retries_limits_and_ids_pass() -> None:
+def test_every_header_but_those_of_the_body_and_cookies_passes() -> None:
     passed = {
         b"x-should-retry": b"true",
-        b"x-request-id": b"r",
+        b"request-id": b"r",
         b"openai-processing-ms": b"5",
         b"x-ratelimit-remaining-tokens": b"0",
+        b"anthropic-ratelimit-requests-remaining": b"0",
         b"retry-after": b"7",
         b"retry-after-ms": b"6500",
+        b"allow": b"GET",
+        b"www-authenticate": b"Bearer",
+        b"x-of-a-gateway": b"1",
     }
-    others = [(b"content-type", b"text/html"), (b"set-cookie", b"a"), (b"content-length", b"9")]
+    others = [(b"content-type", b"text/html"), (b"set-cookie", b"a"), (b"content-length", b"9"), (b"server", b"x")]
     assert headers(429, b"", *passed.items(), *others) == passed
 
 
-@pytest.mark.parametrize(
-    ("given", "passed"),
-    [
-        (b"3600", b"30"),
-        (b"0.5", b"0.5"),
-        (b"30", b"30"),
-        (b"Mon, 23 Nov 2026 10:00:05 GMT", b"5"),
-        (b"Mon, 23 Nov 2026 11:00:00 GMT", b"30"),
-        (b"Mon, 23 Nov 2026 09:00:00 GMT", b"0"),
-        (b"soon", None),
-        (b"-1", None),
-    ],
-)
-def test_retry_after_is_bounded_seconds(given: bytes, passed: bytes | None) -> None:
-    date = (b"date", b"Mon, 23 Nov 2026 10:00:00 GMT")
-    assert headers(429, b"", date, (b"retry-after", given)).get(b"retry-after") == passed
-
-
-def test_a_date_without_a_date_to_compare_is_dropped() -> None:
-    assert headers(429, b"", (b"retry-after", b"Mon, 23 Nov 2026 11:00:00 GMT")) == {}
-
-
-def test_retry_after_ms_is_bounded() -> None:
-    assert headers(429, b"", (b"retry-after-ms", b"90000")) == {b"retry-after-ms": b"30000"}
+@pytest.mark.parametrize("given", [b"3600", b"0.5", b"Mon, 23 Nov 2026 11:00:00 GMT", b"soon"])
+def test_retry_after_is_the_upstreams_own(given: bytes) -> None:
+    assert headers(429, b"", (b"retry-after", given)) == {b"retry-after": given}
 
 
 LOADING = b'{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
@@ -224,9 +206,25 @@ def test_deep_nesting_does_no_harm(depth: int, opening: bytes, closing: bytes) -
     assert told(500, opening * depth + b'"x"' + closing * depth)["type"] == "server_error"
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=40))
-def test_retry_after_is_always_a_number(value: bytes) -> None:
-    kept = headers(503, b"", (b"retry-after", value))[b"retry-after"]
-    assert re.fullmatch(rb"[0-9.]+", kept)
-    assert float(kept) <= 30
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            b'{"detail":[{"type":"missing","loc":["body","messages"],"msg":"Field required","input":{}}]}',
+            "body.messages: Field required",
+        ),
+        (
+            b'{"detail":[{"loc":["body","n"],"msg":"not a number"},{"loc":["body",0],"msg":"too long"}]}',
+            "body.n: not a number; body.0: too long",
+        ),
+    ],
+)
+def test_what_fastapi_cannot_validate_is_readable_and_stays_beside(body: bytes, message: str) -> None:
+    error = normalise(422, [], body)
+    assert error.message == message
+    assert orjson.loads(error.body())["detail"] == orjson.loads(body)["detail"]
+
+
+def test_half_surrogates_and_raw_control_characters_do_no_harm() -> None:
+    error = told(400, b'{"error":{"message":"a \\ud800 b\x01","code":NaN,"type":"\\udc00"}}')
+    assert error["message"] == "a ? b\x01"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmproxy.upstream.headers import Peer, end_to_end, forwarded, kept_headers, relayed
+from llmproxy.upstream.headers import Peer, answer_headers, end_to_end, forwarded, kept_headers, relayed
 from llmproxy.wire.errors import BadRequest
 from tests.upstream.configured import configured
 
@@ -40,9 +40,26 @@ def test_headers_that_connection_names_are_dropped() -> None:
     assert forwarded(headers, OPEN) == EVER
 
 
-def test_a_body_that_passes_as_it_is_keeps_its_length_and_coding() -> None:
-    headers = [(b"content-length", b"7"), (b"content-encoding", b"gzip")]
-    assert forwarded(headers, OPEN, reframed=False) == headers + EVER
+def test_what_is_passed_keeps_what_is_between_client_and_server() -> None:
+    headers = [
+        (b"content-length", b"7"),
+        (b"content-encoding", b"gzip"),
+        (b"accept-encoding", b"gzip, br"),
+        (b"cache-control", b"max-age=0"),
+        (b"if-none-match", b'"a"'),
+        (b"range", b"bytes=0-1"),
+        (b"x-conversation-id", b"c"),
+    ]
+    assert forwarded(headers, OPEN, passed=True) == [*headers, (b"via", b"1.1 llmproxy")]
+
+
+def test_no_coding_is_asked_for_where_the_client_asks_for_none() -> None:
+    assert forwarded([], OPEN, passed=True) == [(b"via", b"1.1 llmproxy")]
+
+
+@pytest.mark.parametrize("name", ["cookie", "host", "origin", "expect", "te", "x-llmproxy-ttl", "x-forwarded-for"])
+def test_what_is_passed_has_nothing_of_the_connection_or_the_proxy(name: str) -> None:
+    assert forwarded([(name.encode(), b"x")], OPEN, passed=True) == [(b"via", b"1.1 llmproxy")]
 
 
 def test_the_way_so_far_is_kept() -> None:
@@ -106,6 +123,18 @@ def test_the_upstreams_cors_server_and_date_do_not_pass() -> None:
         (b"content-length", b"3"),
     ]
     assert relayed(headers) == headers[4:]
+
+
+def test_an_answer_of_the_proxys_keeps_what_does_not_describe_the_upstreams_body() -> None:
+    kept = [
+        (b"x-ratelimit-remaining-requests", b"9"),
+        (b"openai-processing-ms", b"12"),
+        (b"request-id", b"r"),
+        (b"set-cookie", b"a"),
+        (b"cache-status", b"Edge; hit"),
+    ]
+    body = "content-type content-length content-encoding etag last-modified cache-control age expires x-cache server"
+    assert answer_headers([*((name.encode(), b"1") for name in body.split()), *kept]) == kept
 
 
 def test_hardly_anything_is_stored() -> None:

@@ -1,6 +1,7 @@
 """``POST /v1/responses`` where Responses are kept: answered as ever, under an id of its own, or in the background."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import orjson
@@ -20,7 +21,7 @@ from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.body import read
 from llmproxy.proxy.client import SocketListener
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.endpoint import listening, remember
+from llmproxy.proxy.endpoint import listening, pass_resumable, remember, unreadable_passes
 from llmproxy.proxy.headers import JSON, type_headers
 from llmproxy.proxy.life import live
 from llmproxy.proxy.target import peer_of, raw_target
@@ -50,20 +51,27 @@ class ResponsesEndpoint:
         exchange.endpoint = self._endpoint.name
         with listening(receive, exchange) as listener:
             raw = await read(receive, scope["headers"], settings)
-            request = ResponsesRequest.read(parse(raw), store=settings.store_answers)
+            with unreadable_passes(scope, raw):
+                request = ResponsesRequest.read(parse(raw), store=settings.store_answers)
             if request.plain:
-                asked = self._understood(scope, exchange, raw, rooms)
+                with unreadable_passes(scope, raw):
+                    asked = self._understood(scope, exchange, raw, rooms)
+                pass_resumable(asked, rooms.proxy)
                 answer = await live(exchange, asked, rooms.proxy, listener)
                 if isinstance(answer, Whole):
                     remember(scope, exchange, asked, rooms.proxy)
                 await deliver(answer, exchange, listener, send, settings.ping_seconds)
                 return
-            body = await _effective(request, raw, exchange, rooms)
-            if request.background:
-                accepted = await accept(rooms, exchange, request, body, scope["headers"])
-                await _tell(accepted, request, rooms, listener, send)
-                return
-            asked = self._understood(scope, exchange, body, rooms)
+            # what only the proxy can do is the proxy's to refuse
+            leniency = nullcontext() if request.background or request.previous_id else unreadable_passes(scope, raw)
+            with leniency:
+                body = await _effective(request, raw, exchange, rooms)
+                if request.background:
+                    accepted = await accept(rooms, exchange, request, body, scope["headers"])
+                    await _tell(accepted, request, rooms, listener, send)
+                    return
+                asked = self._understood(scope, exchange, body, rooms)
+            pass_resumable(asked, rooms.proxy)
             exchange.request_body = raw
             await _foreground(request, asked, exchange, rooms, listener, send)
 

@@ -56,6 +56,7 @@ class LlamaCpp:
     tells = True
     own_paths = ""
     any_case = False
+    resumes = True
 
     async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
         props = await fetch("/props")

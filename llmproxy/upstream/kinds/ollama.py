@@ -27,6 +27,7 @@ class Ollama:
     tells = True
     own_paths = "/api/"
     any_case = True
+    resumes = False
 
     async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
         about = await fetch("/api/version")

@@ -13,6 +13,7 @@ class OpenAI:
     tells = False
     own_paths = ""
     any_case = False
+    resumes = False
 
     async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
         models = listed(await fetch("/v1/models"))

@@ -30,8 +30,8 @@ _LOOKED_AT = 4096
 class PassThrough(Exception):
     """Raised by a cached endpoint for a request that the upstream is to answer as it came.
 
-    ``body`` is the request's body, its content coding undone; ``reason`` says why it is none for the cache; ``model`` is
-    "" where none could be read.
+    ``body`` is the request's body, its content coding undone; ``reason`` says why it is none for the cache;
+    ``model`` is "" where none could be read.
     """
 
     def __init__(self, body: bytes, reason: Reason, model: str = "") -> None:

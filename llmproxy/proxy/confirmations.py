@@ -46,10 +46,12 @@ class Confirmations:
 
         task.add_done_callback(decided)
 
-    async def wait(self, keys: Collection[bytes]) -> None:
-        """Until it is decided whether the answers under these keys are kept, but not for long."""
+    async def wait(self, keys: Collection[bytes]) -> bool:
+        """Until it is decided whether the answers under these keys are kept, but not for long. Whether it is."""
         if self._waiting and (tasks := {task for key in keys if (task := self._waiting.get(key)) is not None}):
-            await asyncio.wait(tasks, timeout=_WAIT_SECONDS)
+            _, undecided = await asyncio.wait(tasks, timeout=_WAIT_SECONDS)
+            return not undecided
+        return True
 
     async def close(self, seconds: float) -> None:
         """Lets them be decided for so many seconds; what is not decided then is not kept."""

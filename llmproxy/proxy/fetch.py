@@ -3,11 +3,11 @@
 import asyncio
 import logging
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.key import key_of, own_form
@@ -38,6 +38,18 @@ WHOLE_BYTES = 64 * 1024 * 1024
 _READ_ON_SECONDS = 1.0
 
 
+class Split(Protocol):
+    """The parts of an answer that is not kept as a whole."""
+
+    async def settle(self, recording: Recording, body: bytes) -> Landed:
+        """The answer with its entries. Raises ``UpstreamBroke``."""
+        ...
+
+    def under(self, identity: str, landed: Landed) -> Iterable[Entry]:
+        """The entries of an answer, for a more precise identity of the model that made it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What one flight is to do."""
@@ -51,8 +63,8 @@ class Plan:
     identity: str = ""
     #: under which others join; None if nobody can
     flight_key: bytes | None = None
-    #: settles an answer that is kept in parts. Raises ``UpstreamBroke``
-    split: Callable[[Recording, bytes], Awaitable[Landed]] | None = None
+    #: what an answer is split by that is kept in parts
+    split: Split | None = None
     #: whether the call must be made in the form that was asked: the other one was of no use
     own: bool = False
     #: when that was, on the monotonic clock
@@ -176,7 +188,9 @@ def _keep(
             exchange.stored = Reason.MODEL_CHANGED
         elif identity == plan.identity:
             store(landed.entries)
-        elif plan.split is None:
+        elif plan.split is not None:
+            store(plan.split.under(identity, landed))
+        else:
             key = key_of(asked.endpoint.name, identity, plan.scope, asked.wishes.namespace, asked.digest)
             key = own_form(key, asked.draft.stream) if plan.own else key
             store(replace(entry, key=key) for entry in landed.entries)
@@ -213,7 +227,7 @@ async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: E
             await _room(recording)
     exchange.mark(Phase.TEE)
     if plan.split is not None:
-        return await plan.split(recording, b"".join(pieces))
+        return await plan.split.settle(recording, b"".join(pieces))
     return settle_document(recording, b"".join(pieces))
 
 

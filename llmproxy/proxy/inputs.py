@@ -5,7 +5,7 @@ Where nothing is known, the request goes upstream as it is, and its answer comes
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -27,6 +27,7 @@ from llmproxy.proxy.headers import JSON, timing_header, type_headers
 from llmproxy.proxy.listener import Listener
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.settle import Recording, settle_document
+from llmproxy.upstream.identity import more_precise
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Malformed
 from llmproxy.wire.embeddings import (
@@ -76,6 +77,23 @@ class Batch:
         values = [self.wanted[key] for key in missing]
         inputs = values if isinstance(self.body["input"], list) else values[0]
         return Batch(self.asked, self.body | {"input": inputs}, self.scope)
+
+    async def settle(self, recording: Recording, body: bytes) -> Landed:
+        """An answer as it came, with an entry for each input.
+
+        Raises ``UpstreamBroke`` where floats were asked for and there is something else of which none can be made.
+        """
+        if recording.capture.overflowed or len(body) < _ASIDE_BYTES:
+            return _settled(self, recording, body)
+        return await asyncio.to_thread(_settled, self, recording, body)
+
+    def under(self, identity: str, landed: Landed) -> Iterator[Entry]:
+        """The entries of an answer, for a more precise identity of the model that made it."""
+        precise = Batch(replace(self.asked, identity=identity), self.body, self.scope)
+        kept = {entry.key for entry in landed.entries}
+        for value, entry in zip(self.inputs, landed.parts, strict=True):
+            if entry.key in kept:
+                yield replace(entry, key=precise.key(value, Part(entry.document).encoding))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +194,13 @@ async def _fetched(
     if known or len(missing) < len(batch.inputs):
         rest = batch.rest(missing)
         outcome = await _landed(exchange, rest, verdict, rooms, listener)
-        if isinstance(outcome, Landed) and len(outcome.parts) == len(missing):
+        if (
+            isinstance(outcome, Landed)
+            and len(outcome.parts) == len(missing)
+            and await _same_model(batch, outcome, rooms)
+        ):
             fetched = _held(known, since, rooms) | dict(zip(missing, outcome.parts, strict=True))
-            if len(fetched) == len(batch.wanted) and outcome.reason is not Reason.MODEL_CHANGED:
+            if len(fetched) == len(batch.wanted):
                 exchange.stored, exchange.upstream_seconds = outcome.reason, outcome.seconds
                 return await _assembled(exchange, batch, fetched, hits=len(known))
         if isinstance(outcome, Failed) and outcome.reason is not Reason.TOO_LARGE:
@@ -199,6 +221,15 @@ async def _fetched(
     assert not isinstance(answer, OtherForm)
     answer.headers.append(_counts(0, len(missing)))
     return answer
+
+
+async def _same_model(batch: Batch, landed: Landed, rooms: Rooms) -> bool:
+    """Whether the model that has just answered is the one whose vectors are known: no answer mixes those of two."""
+    asked = batch.asked
+    if not await rooms.confirmations.wait([part.key for part in landed.parts]):
+        return False
+    now = rooms.upstreams.identity(asked.draft.model, asked.path)
+    return now is not None and (now == asked.identity or more_precise(now, asked.identity))
 
 
 async def _landed(exchange: Exchange, batch: Batch, verdict: Verdict, rooms: Rooms, listener: Listener) -> Outcome:
@@ -224,17 +255,9 @@ def _join(exchange: Exchange, batch: Batch, verdict: Verdict, rooms: Rooms) -> S
 
 def _launch(exchange: Exchange, batch: Batch, flight_key: bytes | None, rooms: Rooms) -> Flight[Capture[Outcome]]:
     asked = batch.asked
-    plan = Plan(asked, batch.body, None, batch.scope, asked.identity, flight_key, partial(_settle, batch))
+    plan = Plan(asked, batch.body, None, batch.scope, asked.identity, flight_key, batch)
     capture: Capture[Outcome] = Capture(max(WHOLE_BYTES, rooms.settings.cache_entry_bytes))
     return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
-
-
-async def _settle(batch: Batch, recording: Recording, body: bytes) -> Landed:
-    """An answer as it came, with an entry for each input. Raises ``UpstreamBroke`` where floats were asked for and
-    there is something else, of which none can be made."""
-    if recording.capture.overflowed or len(body) < _ASIDE_BYTES:
-        return _settled(batch, recording, body)
-    return await asyncio.to_thread(_settled, batch, recording, body)
 
 
 def _settled(batch: Batch, recording: Recording, body: bytes) -> Landed:

@@ -87,3 +87,33 @@ async def test_what_was_known_before_a_flush_is_not_put_into_an_answer_after_it(
     gate.open()
     assert (await asking).status_code == 200
     assert [visit.json["input"] for visit in upstream.visits(word)] == [[known], [new], [known, new]]
+
+
+async def test_an_answer_never_mixes_the_vectors_of_two_models(proxy: MakeProxy) -> None:
+    with ScriptedUpstream("ollama") as upstream:
+        gate = upstream.gate()
+        word = marker()
+        known, new = f"{word} known", f"{word} [script:gate={gate.name}]"
+        body = {"model": "scripted", "input": [known, new]}
+        async with httpx.AsyncClient(base_url=proxy(upstream.url).url, timeout=30, trust_env=False) as http:
+            await http.post(EMBEDDINGS.path, json=body | {"input": [known]})
+            asking = asyncio.create_task(http.post(EMBEDDINGS.path, json=body))
+            await gate.arrived.reached()
+            upstream.weights = "second"
+            gate.open()
+            assert (await asking).status_code == 200
+            assert [visit.json["input"] for visit in upstream.visits(word)] == [[known], [new], [known, new]]
+
+
+async def test_what_a_server_tells_only_of_a_loaded_model_costs_no_hit(proxy: MakeProxy) -> None:
+    with ScriptedUpstream("ollama") as upstream:
+        gate = upstream.gate()
+        word = f"{marker()} [script:gate={gate.name}]"
+        body = {"model": "scripted", "input": [word, "b"]}
+        async with httpx.AsyncClient(base_url=proxy(upstream.url).url, timeout=30, trust_env=False) as http:
+            asking = asyncio.create_task(http.post(EMBEDDINGS.path, json=body))
+            await gate.arrived.reached()
+            upstream.pages["/api/ps"] = {"models": [{"name": "scripted", "context_length": 4096}]}
+            gate.open()
+            assert (await asking).status_code == 200
+            assert (await http.post(EMBEDDINGS.path, json=body)).headers["x-cache"] == "HIT"

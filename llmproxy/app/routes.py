@@ -11,7 +11,8 @@ from llmproxy.jobs.chats.endpoint import ChatsEndpoint
 from llmproxy.jobs.responses.endpoint import ResponsesEndpoint
 from llmproxy.jobs.routes import routes as job_routes
 from llmproxy.proxy.endpoint import CachedEndpoint
-from llmproxy.proxy.models import LISTS, OLLAMA_LISTS, Models
+from llmproxy.proxy.models import OLLAMA_LISTS, Models
+from llmproxy.proxy.named import LISTS
 from llmproxy.proxy.relay import OrRelay, Relay
 from llmproxy.wire.endpoints import BY_PATH
 

@@ -48,8 +48,8 @@ class Draft:
     each: bytes = b""
     #: what the answer repeats of it
     echo: Mapping[str, Any] | None = None
-    #: whether a member that is read here stands in it in another case: ``Model``
-    any_case: bool = False
+    #: for a server that takes the names of members in any case: whether it is a stream. None where all are spelt right
+    any_case_stream: bool | None = None
     #: whether it says that its answer shall be one that can be asked for again
     store: bool = False
 
@@ -66,6 +66,8 @@ class Asked:
     target: bytes
     headers: list[tuple[bytes, bytes]]
     peer: Peer
+    #: whether the server reads members of it that are spelt in another case than they are read here (``Model``)
+    any_case: bool = False
     #: what stands behind the model's name, "" while it has not been asked for
     identity: str = ""
 
@@ -123,7 +125,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
         stream = endpoint.streams_by_default
     elif not isinstance(stream, bool):
         raise UnreadableBody("'stream' must be a boolean.", param="stream")
-    load = bool(endpoint.needs) and only_loads(body, endpoint.needs)
+    load = bool(endpoint.needs) and only_loads({**others, **body}, endpoint.needs)
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise UnreadableBody("'stream_options' must be an object.", param="stream_options")
@@ -154,7 +156,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
         each=sha256(canonical(keyed, excused)).digest() if endpoint.per_input and is_per_input(body) else b"",
         echo=echo_of(body) if endpoint.echoes else None,
         store=body.get("store") is True,
-        any_case=bool(others),
+        any_case_stream=others.get("stream", stream) is True and not load if others else None,
     )
 
 

@@ -20,7 +20,7 @@ async def identified(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: 
     if verdict.look_up:
         await rooms.confirmations.wait((question_key(asked, exchange.caller.scope),))
     model = asked.draft.model
-    if asked.draft.any_case and rooms.upstreams.any_case(model, asked.path):
+    if asked.any_case:
         return asked, Verdict(look_up=False, keep=False, reason=Reason.FIELD_CASE)
     shown = credentials(asked.headers, rooms.settings)
     identity = await rooms.upstreams.identify(model, asked.path, shown)

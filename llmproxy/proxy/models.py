@@ -7,11 +7,12 @@ before of a server that is down.
 import asyncio
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from llmproxy.proxy.named import LISTS, in_path
 from llmproxy.proxy.relay import Relay
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.target import peer_of, raw_target
@@ -21,8 +22,6 @@ from llmproxy.upstream.upstreams import no_such_model
 from llmproxy.wire.errors import UpstreamError
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 
-#: where OpenAI's list is, without and with the prefix
-LISTS = ("/v1/models", "/models")
 #: Ollama's own: what there is, and what is loaded
 OLLAMA_LISTS = ("/api/tags", "/api/ps")
 
@@ -71,7 +70,7 @@ class Models:
             return
         exchange: Exchange = scope[EXCHANGE]
         exchange.endpoint = "models"
-        name = _name(scope)
+        name = in_path(scope)
         reply = await _one(scope, name) if name else await _all(scope)
         headers = [header for header in relayed(reply.headers) if header[0] != b"content-length"]
         headers.append((b"content-length", b"%d" % len(reply.body)))
@@ -81,16 +80,6 @@ class Models:
         exchange.status = reply.status
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
-
-
-def _name(scope: Scope) -> str:
-    """Of a model, "" in the path of a list."""
-    # the raw path: an id may hold a slash, percent-encoded by newer SDKs and raw by older ones
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
-    for prefix in LISTS:
-        if path.startswith(prefix.encode() + b"/"):
-            return unquote_to_bytes(path[len(prefix) + 1 :]).decode("utf-8", "replace")
-    return ""
 
 
 async def _all(scope: Scope) -> Reply:

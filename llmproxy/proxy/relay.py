@@ -9,11 +9,12 @@ from llmproxy.proxy.body import received
 from llmproxy.proxy.client import SocketListener
 from llmproxy.proxy.fetch import reason_of
 from llmproxy.proxy.listener import BrokenOff, ClientLeft
+from llmproxy.proxy.named import Opened, names_in
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import credentials, forwarded, relayed
-from llmproxy.upstream.target import Call, Reply
+from llmproxy.upstream.target import Call, Reply, Target
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.errors import MethodNotAllowed, NotImplementedHere, ProxyError, UpstreamError
 from llmproxy.wire.exchange import EXCHANGE, Exchange
@@ -39,6 +40,13 @@ class PassThrough(Exception):
         self.body = body
         self.reason = reason
         self.model = model
+
+
+#: paths that change models: Ollama's, and llama.cpp's
+_CHANGING = frozenset(
+    {"/api/copy", "/api/create", "/api/pull", "/lora-adapters", "/models/load", "/models/unload", "/props"}
+)
+_BLOBS, _DELETE = "/api/blobs/", "/api/delete"
 
 
 class Relay:
@@ -114,27 +122,53 @@ class _Passage:
     async def run(self, sent: Callable[[], None]) -> None:
         """``sent`` is called once the client has sent its whole request."""
         scope, exchange, rooms = self._scope, self._exchange, self._rooms
-        own = credentials(scope["headers"], rooms.settings)
-        target = await rooms.upstreams.pick_for_path(self._model, scope["path"], own)
+        body = self._body(sent)
+        target = await self._target(body)
         exchange.upstream = target.name
         exchange.mark(Phase.PICK)
         headers = forwarded(scope["headers"], rooms.settings, peer_of(scope), passed=True, trace=exchange.trace)
         if self._whole is not None and any(name == b"content-encoding" for name, _ in headers):
             # the coding is undone
             headers = [header for header in headers if header[0] not in (b"content-encoding", b"content-length")]
-        call = Call(scope["method"], raw_target(scope), headers, self._body(sent))
+        call = Call(scope["method"], raw_target(scope), headers, body if isinstance(body, bytes) else aiter(body))
+        changed = target if _changes_models(scope["method"], scope["path"]) else None
+        self._doubt(changed)
+        try:
+            await self._pass(target, call, changed)
+        finally:
+            self._doubt(changed)
+
+    async def _pass(self, target: Target, call: Call, changed: Target | None) -> None:
+        exchange, rooms = self._exchange, self._rooms
         reply = await rooms.upstreams.send(target, call, idle_limit=False)
         if reply.status >= 400:
             # a success says nothing: some paths are open
             rooms.accepted.note(target.name, exchange.caller.credential, reply.status)
         exchange.mark(Phase.SEND)
         try:
-            await self._answer(reply)
+            await self._answer(reply, changed)
             exchange.mark(Phase.TEE)
         finally:
             await reply.aclose()
 
-    def _body(self, sent: Callable[[], None]) -> AsyncIterator[bytes] | bytes:
+    async def _target(self, body: Opened | bytes) -> Target:
+        """The server for the path, and for the model that the request names. Raises ``UpstreamError``, ``NotFound``."""
+        scope, upstreams = self._scope, self._rooms.upstreams
+        shown = credentials(scope["headers"], self._rooms.settings)
+        # Ollama's client asks so whether it is there
+        path = "/api/version" if scope["path"] == "/" and scope["method"] == "HEAD" else scope["path"]
+        names = [self._model] if self._model else []
+        if not names and len(upstreams.targets_for(path)) > 1:
+            names = await names_in(scope, None if isinstance(body, bytes) else body)
+        known = next((name for name in names if upstreams.with_model(name, path)), "")
+        return await upstreams.pick_for_path(known or "".join(names[:1]), path, shown)
+
+    def _doubt(self, changed: Target | None) -> None:
+        """What is known of this server's models may be wrong from now on."""
+        if changed is not None:
+            self._rooms.upstreams.doubt(changed)
+
+    def _body(self, sent: Callable[[], None]) -> Opened | bytes:
         if self._whole is not None:
             sent()
             return self._whole
@@ -142,14 +176,15 @@ class _Passage:
         if not names & {b"content-length", b"transfer-encoding"}:
             sent()
             return b""
-        return self._flow(sent)
+        return Opened(self._flow(sent))
 
     async def _flow(self, sent: Callable[[], None]) -> AsyncIterator[bytes]:
         async for chunk in received(self._receive, self._rooms.settings):
             yield chunk
         sent()
 
-    async def _answer(self, reply: Reply) -> None:
+    async def _answer(self, reply: Reply, changed: Target | None) -> None:
+        """``changed`` is the server whose models may be others now."""
         exchange = self._exchange
         exchange.status = reply.status
         failed = reply.status >= 400
@@ -167,12 +202,21 @@ class _Passage:
             async for chunk in reply.chunks():
                 if legible and not beginning:
                     beginning = chunk[:_LOOKED_AT]
+                # who reads that it is done and asks at once is to meet the new model
+                self._doubt(changed)
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         except ProxyError as error:
             raise BrokenOff(error.message) from error
         if failed:
             exchange.error = normalise(reply.status, (), beginning).message
         await self._send({"type": "http.response.body", "body": b""})
+
+
+def _changes_models(method: str, path: str) -> bool:
+    """Whether a request may change what stands behind a model's name."""
+    if method == "POST":
+        return path in _CHANGING or path.startswith(_BLOBS)
+    return method == "DELETE" and path == _DELETE
 
 
 async def _while_there(listener: SocketListener, passage: _Passage) -> None:

@@ -1,5 +1,7 @@
 """Phase ``read``, its second half: from the bytes of a request to what is asked."""
 
+from dataclasses import replace
+
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.upstream.headers import Peer
@@ -24,7 +26,10 @@ def understand(
     """
     exchange.endpoint = endpoint.name
     wishes = directives(headers)
-    draft = rooms.memo.draft(endpoint, raw)
+    draft, any_case = rooms.memo.draft(endpoint, raw), False
+    if (stream := draft.any_case_stream) is not None:
+        any_case = rooms.upstreams.any_case(draft.model, exchange.path)
+        draft = replace(draft, stream=stream) if any_case else draft
     exchange.model, exchange.stream = draft.model, draft.stream
     exchange.namespace, exchange.session = wishes.namespace, wishes.session or exchange.session
     exchange.user = wishes.user or draft.user or exchange.user
@@ -32,4 +37,4 @@ def understand(
     exchange.request_body = raw
     exchange.recorded = True
     exchange.mark(Phase.READ)
-    return Asked(endpoint, draft, wishes, raw, target, headers, peer)
+    return Asked(endpoint, draft, wishes, raw, target, headers, peer, any_case)

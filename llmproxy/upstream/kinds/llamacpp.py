@@ -14,15 +14,15 @@ from llmproxy.upstream.body import with_usage
 from llmproxy.upstream.identity import digest
 from llmproxy.upstream.listing import listed
 from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, Reading
-from llmproxy.wire.errors import UpstreamBroke, UpstreamSlow
+from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.responses_repair import Repair
 from llmproxy.wire.responses_to_chat import response_format
 
 #: Of ``GET /props``. Not ``media_marker`` (drawn at every start), ``is_sleeping`` and the like.
 _FACTS = ("model_path", "model_ftype", "chat_template", "build_info", "modalities")
 
-#: how long a server is asked for adapters that had none before
-_ADAPTERS_SECONDS = 0.15
+#: how long a server is asked for its adapters, and one that had none before
+_ADAPTERS_SECONDS, _NO_ADAPTERS_SECONDS = 1.0, 0.15
 
 #: With one of these set, the plain answer says more than the stream, or says it in another form. An answer in a given
 #: form (the last three) that is cut off is in the plain answer only.
@@ -105,10 +105,13 @@ async def _adapters(fetch: Fetch, identity: str, before: str, *, asleep: bool) -
         return before.removeprefix(identity) if before.partition(":")[0] == identity else ""
     none_before = before == identity
     try:
-        async with asyncio.timeout(_ADAPTERS_SECONDS if none_before else None):
+        async with asyncio.timeout(_NO_ADAPTERS_SECONDS if none_before else _ADAPTERS_SECONDS):
             told = await fetch("/lora-adapters")
-    except (TimeoutError, UpstreamSlow, UpstreamBroke):
+    except TimeoutError:
         return "" if none_before else None
+    except UpstreamBroke:
+        # it does not know the question
+        return ""
     adapters = [item for item in told if isinstance(item, dict)] if isinstance(told, list) else []
     if not adapters:
         return ""

@@ -15,8 +15,11 @@ from llmproxy.upstream.embedders import embedders
 from llmproxy.upstream.identity import digest
 from llmproxy.upstream.listing import listed
 from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, Reading
+from llmproxy.wire.errors import UpstreamBroke
 
 Value = TypeVar("Value")
+
+_LOADED_SECONDS = 1.0
 
 #: what a name means that does not say
 _REGISTRY, _NAMESPACE, _TAG = "registry.ollama.ai", "library", "latest"
@@ -34,7 +37,7 @@ class Ollama:
         version = about.get("version") if isinstance(about, dict) else None
         if not isinstance(version, str):
             return None
-        tags, loaded, models = await asyncio.gather(fetch("/api/tags"), fetch("/api/ps"), fetch("/v1/models"))
+        tags, loaded, models = await asyncio.gather(fetch("/api/tags"), _loaded(fetch), fetch("/v1/models"))
         contexts = self._by_name(loaded, "context_length", int)
         identities = {}
         for name, tag in self._by_name(tags, "digest", str).items():
@@ -73,3 +76,12 @@ class Ollama:
             for model in (models if isinstance(models, list) else ())
             if isinstance(model, dict) and isinstance(model.get("name"), str) and isinstance(model.get(member), kind)
         }
+
+
+async def _loaded(fetch: Fetch) -> Any:
+    """The list of models that are loaded. It only adds to what is known: a server may do without it."""
+    try:
+        async with asyncio.timeout(_LOADED_SECONDS):
+            return await fetch("/api/ps")
+    except (TimeoutError, UpstreamBroke):
+        return None

@@ -13,7 +13,7 @@ from llmproxy.cache.entry import Entry
 from llmproxy.wire.fields import sendable
 
 #: version of the body's form. An entry's offsets are in the machine's byte order, so the other order is another form
-FORMAT = 1 if sys.byteorder == "little" else 2
+FORMAT = 3 if sys.byteorder == "little" else 4
 
 #: longest text in a row, in bytes: PostgreSQL indexes no more than 2704 bytes of a row
 _TEXT_BYTES = 512

@@ -12,12 +12,16 @@ Outcome = TypeVar("Outcome")
 @dataclass(frozen=True, slots=True)
 class Head:
     """The upstream's status line, as far as readers care. ``stream``: frames will follow, else one document. ``both``:
-    whether the other form may be made of it, ``asked``: whether the upstream was asked for a stream."""
+    whether the other form may be made of it, ``asked``: whether the upstream was asked for a stream.
+
+    An answer with another ``status`` than 200 is everyone's as it comes, with these headers.
+    """
 
     stream: bool
     headers: tuple[tuple[bytes, bytes], ...] = ()
     both: bool = True
     asked: bool = False
+    status: int = 200
 
 
 class Lagged(Exception):

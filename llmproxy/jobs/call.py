@@ -29,8 +29,8 @@ from llmproxy.wire.vocabulary import Reason
 #: where a job's calls come from, as the model server is told
 LOCAL = Peer("127.0.0.1")
 
-#: what was sent with status 200, and is not an answer all the same
-_NO_ANSWERS = frozenset({Reason.ERROR, Reason.MALFORMED})
+#: what was sent as no error, and is not an answer all the same
+NO_ANSWERS = frozenset({Reason.ERROR, Reason.MALFORMED, Reason.STATUS})
 
 _BACKOFF = Backoff()
 #: until somebody may be there again who was not
@@ -81,7 +81,7 @@ class Call:
                 exchange, endpoint, item.body, item.job.path.encode(), item.job.headers, LOCAL, self._rooms.proxy
             )
             answer = await answered(exchange, asked, self._rooms.proxy, patience)
-            if exchange.stored in _NO_ANSWERS:
+            if exchange.stored in NO_ANSWERS:
                 raise UpstreamBroke("The model server's answer is none: it holds an error, or nothing.")
         except ProxyError as error:
             exchange.status, exchange.error = error.http_status, error.message

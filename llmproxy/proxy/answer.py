@@ -22,6 +22,9 @@ class Landed:
     ``reason`` says whether it was kept: STORED, or why not. ``entries`` is what was kept of it. ``both``: whether it
     serves callers of the other form than the one in which it came. ``parts`` are the entries of an answer that is kept
     input by input, kept or not, in the order of the inputs.
+
+    ``type`` is the content type of what is no answer that its endpoint knows: it is given as it came, whoever asked. It
+    is empty where the upstream named none, and None for an answer.
     """
 
     document: bytes
@@ -32,6 +35,7 @@ class Landed:
     headers: tuple[tuple[bytes, bytes], ...] = ()
     both: bool = True
     parts: tuple[Entry, ...] = ()
+    type: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Live:
     view: View
     #: frames for a stream, raw pieces of one document otherwise
     stream: bool = True
+    status: int = 200
     #: begins a flight in this caller's own form, for when this one turns out to be of no use
     own: Callable[[], Flight[Capture[Outcome]]] | None = None
 

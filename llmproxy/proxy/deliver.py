@@ -8,13 +8,14 @@ from starlette.types import Send
 
 from llmproxy.capture.tee import Lagged, Reader
 from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Paced, Whole
-from llmproxy.proxy.follow import TOO_LARGE, other_form
+from llmproxy.proxy.follow import TOO_LARGE, other_form, refusal
 from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
-from llmproxy.wire.errors import ProxyError, UpstreamFault
+from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
 
 _PING = b": ping\n\n"
+_NO_STREAM = "The upstream answered with a document that cannot be given as a stream."
 #: Handed to the server at a time; it waits for the client before it takes more. So much of an answer is held for a
 #: client that does not read.
 _PIECE_BYTES = 256 * 1024
@@ -73,8 +74,8 @@ async def _paced(answer: Paced, exchange: Exchange, listener: Listener, send: Se
 
 async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send, ping: float) -> None:
     try:
-        exchange.status = 200
-        await _start(send, 200, answer.headers)
+        exchange.status = answer.status
+        await _start(send, answer.status, answer.headers)
         ping = ping if answer.stream and _is_sse(answer) else 0
         while (last := await _pump(answer, exchange, listener, send, ping)) is None:
             answer = _in_own_form(answer, listener)
@@ -138,7 +139,9 @@ def _landed(answer: Live, exchange: Exchange, landed: Landed) -> bytes:
         if landed.reason is Reason.TOO_LARGE and not landed.document:
             return _failure(answer, exchange, TOO_LARGE)
         if not landed.both:
-            return _failure(answer, exchange, "The upstream answered with a document that cannot be given as a stream.")
+            # pings went out first: the form in which it came can no longer be given
+            error = refusal(answer.dialect, landed) or UpstreamBroke(_NO_STREAM)
+            return _failed(answer, exchange, error)
         return answer.view.rendered(landed.document)
     return b""
 

@@ -19,12 +19,13 @@ from llmproxy.proxy.identity import question_key
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.settle import Recording, settle_document, settle_frames
 from llmproxy.upstream.errors import normalise
-from llmproxy.upstream.headers import credentials, forwarded, kept_headers
+from llmproxy.upstream.headers import credentials, forwarded, kept_headers, relayed
 from llmproxy.upstream.missing import MISSING_STATUSES, endpoint_missing, missing, translated
 from llmproxy.upstream.target import Adapted, Call, HeaderList, Reply, Target
 from llmproxy.upstream.upstreams import Origin
 from llmproxy.wire.errors import InternalError, ProxyError, UpstreamBroke, UpstreamError, UpstreamSlow, UpstreamStatus
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.forms import is_stream
 from llmproxy.wire.vocabulary import Phase, Reason
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ _ERROR_BYTES = 1024 * 1024
 #: Largest answer that is put together for a caller who needs the whole of it: a plain document, or embeddings. How much
 #: of that is kept is another matter (``LLMPROXY_CACHE_ENTRY_BYTES``).
 WHOLE_BYTES = 64 * 1024 * 1024
+_ANSWERED = 200
+#: headers of a reply that several may get, each with a framing of its own
+_OF_ONE_MESSAGE = frozenset({b"content-length", b"set-cookie"})
 #: how long the end of a body may take after the end of the answer in it
 _READ_ON_SECONDS = 1.0
 
@@ -111,14 +115,12 @@ async def _fetch(
     rooms.accepted.note(target.name, exchange.caller.credential, reply.status)
     exchange.mark(Phase.SEND)
     try:
-        if reply.status < 400 and reply.status != 200:
-            # neither an answer nor an error: passed on as it is, an SDK would take it for one of them
-            raise UpstreamBroke(f"The model server answered with status {reply.status}{_elsewhere(reply)}.")
-        if reply.status != 200:
+        if reply.status >= 400:
             raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
-        recording = Recording(asked, capture, adapted, plan.key, plan.scope, kept_headers(reply.headers), settings)
+        kept, kind = kept_headers(reply.headers), _content_type(reply)
+        recording = Recording(asked, capture, adapted, plan.key, plan.scope, kept, settings, kind)
         landed = await _tee(reply, recording, adapted, exchange, plan)
-        if plan.own and not landed.both and recording.framed != asked.draft.stream:
+        if plan.own and landed.entries and not landed.both and recording.framed != asked.draft.stream:
             # it cannot serve those who ask for what its key says
             landed = replace(landed, entries=(), reason=Reason.MALFORMED)
         exchange.mark(Phase.SETTLE)
@@ -210,31 +212,64 @@ async def _read_on(reply: Reply) -> None:
 
 async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: Exchange, plan: Plan) -> Landed:
     capture = recording.capture
-    framed = recording.framed = _framed(reply, adapted)
+    if reply.status != _ANSWERED:
+        return await _as_it_comes(reply, recording)
+    framed, opening = await _form(reply, recording, adapted)
+    recording.framed = framed
     capture.begin(Head(framed, recording.headers, adapted.both, adapted.stream))
     if framed:
-        await _tee_frames(reply, recording)
+        await _tee_frames(reply, recording, opening)
         exchange.mark(Phase.TEE)
         return settle_frames(recording)
+    body = await _tee_pieces(reply, recording, opening)
+    exchange.mark(Phase.TEE)
+    return settle_document(recording, body) if plan.split is None else await plan.split.settle(recording, body)
+
+
+async def _as_it_comes(reply: Reply, recording: Recording) -> Landed:
+    """Neither an answer nor an error: a redirect, work that was only accepted. It is the client's to make sense of."""
+    headers = [header for header in relayed(reply.headers) if header[0] not in _OF_ONE_MESSAGE]
+    recording.capture.begin(Head(False, tuple(headers), both=False, status=reply.status))
+    body = await _tee_pieces(reply, recording, b"")
+    return Landed(body, Reason.STATUS, seconds=recording.seconds, both=False, type=recording.content_type)
+
+
+async def _form(reply: Reply, recording: Recording, adapted: Adapted) -> tuple[bool, bytes]:
+    """Whether the answer comes as a stream, and as much of it as had to be seen to know."""
+    endpoint = recording.asked.endpoint
+    kind = recording.content_type.partition(b";")[0].strip().lower()
+    opening, whole = b"", False
+    while True:
+        found = is_stream(endpoint.dialect.stream_type, kind, opening, asked=adapted.stream, whole=whole)
+        if not endpoint.streams or found is not None:
+            return endpoint.streams and bool(found), opening
+        chunk = await anext(reply.chunks(), b"")
+        opening, whole = opening + chunk, not chunk
+
+
+async def _tee_pieces(reply: Reply, recording: Recording, opening: bytes) -> bytes:
+    """All of a plain body; nothing where it is too large to keep: it goes through the capture piece by piece then."""
+    capture = recording.capture
     pieces: list[bytes] = []
-    async for chunk in reply.chunks():
-        # an answer too large to keep goes through the capture piece by piece, and is not collected here
+    chunks = reply.chunks()
+    chunk = opening or await anext(chunks, b"")
+    while chunk:
         if not capture.overflowed:
             pieces.append(chunk)
         capture.add((chunk,))
         if capture.overflowed:
             pieces.clear()
             await _room(recording)
-    exchange.mark(Phase.TEE)
-    if plan.split is not None:
-        return await plan.split.settle(recording, b"".join(pieces))
-    return settle_document(recording, b"".join(pieces))
+        chunk = await anext(chunks, b"")
+    return b"".join(pieces)
 
 
-async def _tee_frames(reply: Reply, recording: Recording) -> None:
+async def _tee_frames(reply: Reply, recording: Recording, opening: bytes) -> None:
     """Raises ``UpstreamBroke`` for a stream that ends in one of the ways that look clean and are not."""
     capture = recording.capture
-    async for chunk in reply.chunks():
+    chunks = reply.chunks()
+    chunk = opening or await anext(chunks, b"")
+    while chunk:
         frames = recording.take(chunk)
         if recording.complete:
             # listeners are told of the last frames once the answer is stored: who has seen the end and asks again
@@ -245,6 +280,7 @@ async def _tee_frames(reply: Reply, recording: Recording) -> None:
             capture.add(frames)
         if capture.overflowed:
             await _room(recording)
+        chunk = await anext(chunks, b"")
     capture.add(recording.close(delimited=reply.delimited), tell=False)
 
 
@@ -256,22 +292,8 @@ async def _room(recording: Recording) -> None:
         raise UpstreamBroke("The answer was given up: nobody read on.") from None
 
 
-def _elsewhere(reply: Reply) -> str:
-    """Where a redirect leads: most often LLMPROXY_UPSTREAM lacks its ``https`` or a path."""
-    where = next((value for name, value in reply.headers if name == b"location"), b"")
-    return f", which leads to {where[:200].decode('latin-1')!r}" if where else ""
-
-
-def _framed(reply: Reply, adapted: Adapted) -> bool:
-    """Whether the body comes as a stream: as the upstream says, else as it was asked."""
-    for name, value in reply.headers:
-        if name == b"content-type":
-            kind = value.partition(b";")[0].strip().lower()
-            if kind in (b"text/event-stream", b"application/x-ndjson"):
-                return True
-            if kind == b"application/json":
-                return False
-    return adapted.stream
+def _content_type(reply: Reply) -> bytes:
+    return next((value for name, value in reply.headers if name == b"content-type"), b"")
 
 
 #: the words for a failed upstream call

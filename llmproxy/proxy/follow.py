@@ -12,12 +12,14 @@ from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.headers import timing_header, type_headers
 from llmproxy.proxy.listener import ClientLeft, Listener
 from llmproxy.wire.cache_status import forward_headers
-from llmproxy.wire.dialect import Dialect
-from llmproxy.wire.documents import peek
+from llmproxy.wire.dialect import Dialect, Malformed
+from llmproxy.wire.documents import is_json, peek
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.messages import MESSAGES
 from llmproxy.wire.vocabulary import Reason
+
+_ANSWERED = 200
 
 TOO_LARGE = "The answer is too large to be given in another form than the upstream's."
 
@@ -84,6 +86,8 @@ async def _first(
         if isinstance(capture.outcome, Failed):
             return capture.outcome
         head = capture.head
+        if head is not None and head.status != _ANSWERED:
+            return _live(exchange, asked, flight, reader, None, stream=False)
         if own is not None and other_form(capture, stream=stream):
             return OtherForm()
         if head is not None and reader.behind:
@@ -113,12 +117,19 @@ def other_form(capture: Capture[Outcome], *, stream: bool) -> bool:
 def refusal(dialect: Dialect, landed: Landed) -> ProxyError | None:
     """Why a plain answer cannot be given to a caller who asked for a stream even as it came: read as one it would be an
     empty success. None where there is more to it."""
-    document = peek(landed.document)
+    body = landed.document
+    if landed.type is not None:
+        kind = landed.type.partition(b";")[0].strip().lower()
+        torn = kind.endswith(b"json") and not is_json(body)
+        if torn or kind == b"text/html" or not body.strip():
+            return UpstreamBroke("The upstream answered a request for a stream with a body that is no answer.")
+        return None
+    document = peek(body)
     flaw = None if document is None else dialect.flaw(document)
     if document is not None and flaw is Reason.ERROR:
         return UpstreamFault(document.get("error") or document)
     if flaw is Reason.MALFORMED or dialect is MESSAGES:
-        return UpstreamBroke("The upstream answered a request for a stream with a document that is none.")
+        return UpstreamBroke("The upstream answered a request for a stream with a document that is no answer.")
     return None
 
 
@@ -127,21 +138,30 @@ def _whole(exchange: Exchange, asked: Asked, capture: Capture[Outcome], landed: 
     exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
     dialect = asked.endpoint.dialect
     framed = capture.head is not None and capture.head.stream
-    if not landed.both and framed != asked.draft.stream:
-        if not framed and (error := refusal(dialect, landed)) is not None:
+    if landed.type is not None or (not landed.both and framed != asked.draft.stream):
+        error = refusal(dialect, landed) if asked.draft.stream and not framed else None
+        if error is not None:
             return Failed(error, landed.reason)
         # there is no other form: better as it came than not at all
         body = b"".join(capture.frames)
-        headers = type_headers(dialect.stream_type if framed else dialect.document_type, stream=framed)
-    elif asked.draft.stream and dialect.both:
-        body = asked.view.rendered(landed.document)
-        headers = type_headers(dialect.stream_type, stream=True)
+        kind = dialect.document_type if landed.type is None else landed.type
+        headers = type_headers(dialect.stream_type if framed else kind, stream=framed)
     else:
-        body, headers = asked.view.document(landed.document), type_headers(dialect.document_type, stream=False)
+        try:
+            body, headers = _rendered(asked, landed)
+        except (Malformed, TypeError, RecursionError):
+            return Failed(UpstreamBroke("The upstream's answer is nested too deeply to be given on."), Reason.MALFORMED)
     headers = [(b"content-length", b"%d" % len(body)), *headers, *landed.headers]
     headers += forward_headers(exchange, landed.reason)
     headers.append(timing_header(perf_counter() - exchange.started, landed.seconds))
     return Whole(200, headers, body)
+
+
+def _rendered(asked: Asked, landed: Landed) -> tuple[bytes, HeaderList]:
+    dialect = asked.endpoint.dialect
+    if asked.draft.stream and dialect.both:
+        return asked.view.rendered(landed.document), type_headers(dialect.stream_type, stream=True)
+    return asked.view.document(landed.document), type_headers(dialect.document_type, stream=False)
 
 
 def _live(
@@ -153,9 +173,12 @@ def _live(
     *,
     stream: bool = True,
 ) -> Live:
-    dialect = asked.endpoint.dialect
-    headers: HeaderList = type_headers(dialect.stream_type if stream else dialect.document_type, stream=stream)
-    if flight.work.head is not None:
-        headers += flight.work.head.headers
+    dialect, head = asked.endpoint.dialect, flight.work.head
+    headers: HeaderList = []
+    if head is None or head.status == _ANSWERED:
+        headers += type_headers(dialect.stream_type if stream else dialect.document_type, stream=stream)
+    if head is not None:
+        headers += head.headers
     headers += forward_headers(exchange, None)
-    return Live(headers, reader, flight, dialect, asked.view, stream, own)
+    status = _ANSWERED if head is None else head.status
+    return Live(headers, reader, flight, dialect, asked.view, stream, status, own)

@@ -5,6 +5,7 @@
 it. ``record`` and ``count`` close the exchange, in ``ingress.access``.
 """
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,8 @@ from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
+log = logging.getLogger(__name__)
+
 
 async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listener) -> Answer:
     """One request to a cached endpoint. Raises ``ProxyError`` for an answer that is an error, ``ClientLeft``."""
@@ -44,8 +47,8 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
     if verdict.look_up:
         hit, stale, place = await _look_up(exchange, asked, place, rooms)
         exchange.mark(Phase.LOOK_UP)
-        if hit is not None:
-            return replay(exchange, asked, hit, rooms.settings, time.time())
+        if hit is not None and (answer := _given(exchange, asked, hit, rooms)) is not None:
+            return answer
     if asked.wishes.only_if_cached:
         exchange.stored = Reason.ONLY_IF_CACHED
         raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.")
@@ -84,7 +87,9 @@ async def _flown(
     seat = _join(exchange, asked, verdict, place, rooms)
     exchange.mark(Phase.JOIN)
     if isinstance(seat, Entry):
-        return replay(exchange, asked, seat, rooms.settings, time.time())
+        if (answer := _given(exchange, asked, seat, rooms)) is not None:
+            return answer
+        seat = Seat(_launch(exchange, asked, None, place, rooms), led=True)
 
     def lead_own() -> Flight[Capture[Outcome]]:
         own = place.of_form(exchange, asked)
@@ -99,8 +104,8 @@ async def _flown(
         place, hit = place.of_form(exchange, asked), None
         if verdict.look_up:
             hit, _, place = await _look_up(exchange, asked, place, rooms)
-        if hit is not None:
-            return replay(exchange, asked, hit, rooms.settings, time.time())
+        if hit is not None and (answer := _given(exchange, asked, hit, rooms)) is not None:
+            return answer
         return await _flown(exchange, asked, verdict, place, rooms, listener)
     return result
 
@@ -186,5 +191,17 @@ def _failed(exchange: Exchange, asked: Asked, failed: Failed, stale: Entry | Non
     exchange.stored = failed.reason
     if stale is not None and failed.error.http_status >= 500:
         exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
-        return replay(exchange, asked, stale, rooms.settings, time.time())
+        if (answer := _given(exchange, asked, stale, rooms)) is not None:
+            return answer
     raise failed.error
+
+
+def _given(exchange: Exchange, asked: Asked, entry: Entry, rooms: Rooms) -> Answer | None:
+    """A stored answer in this caller's rendering. None, a miss, for one that cannot be given: an earlier version may
+    have stored it."""
+    try:
+        return replay(exchange, asked, entry, rooms.settings, time.time())
+    except Exception as error:  # noqa: BLE001 - a fault of what is stored is never the client's
+        log.warning("a stored answer cannot be given, and is fetched anew: %r", error)
+        exchange.cache, exchange.reason = CacheStatus.MISS, Reason.ABSENT
+        return None

@@ -3,6 +3,7 @@
 import time
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
 
@@ -29,6 +30,7 @@ class Recording:
         scope: str,
         headers: Sequence[tuple[bytes, bytes]],
         settings: Settings,
+        content_type: bytes = b"",
     ) -> None:
         self.asked = asked
         self.capture = capture
@@ -36,6 +38,8 @@ class Recording:
         self.scope = scope
         self.headers = tuple(headers)
         self.settings = settings
+        #: as the upstream named it, empty if it did not
+        self.content_type = content_type
         #: whether the answer comes as a stream, asked for or not
         self.framed = adapted.stream
         #: whether the other form may be made of it at all
@@ -94,7 +98,7 @@ class Recording:
 
 
 def settle_frames(recording: Recording) -> Landed:
-    """A complete stream. Raises ``UpstreamBroke`` where its frames do not amount to an answer."""
+    """A stream that came to its end. One that is no strict JSON was handed on, but there is no plain answer to it."""
     capture, dialect = recording.capture, recording.asked.endpoint.dialect
     if capture.overflowed:
         return Landed(b"", Reason.TOO_LARGE, seconds=recording.seconds, headers=recording.headers)
@@ -103,34 +107,46 @@ def settle_frames(recording: Recording) -> Landed:
         document = dialect.assemble(capture.frames)
     except Lossy as lossy:
         document, both = lossy.document, False
-    except Malformed as error:
-        raise UpstreamBroke(f"The upstream's stream is malformed: {error}") from error
-    return _landed(recording, orjson.dumps(document), document, tuple(capture.frames), both)
+    except Malformed:
+        return _unkept(recording, b"")
+    try:
+        body = orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        # nested more deeply than is written
+        return _unkept(recording, b"")
+    return _landed(recording, body, document, tuple(capture.frames), both)
 
 
 def settle_document(recording: Recording, body: bytes) -> Landed:
-    """A plain answer, read to its end. Raises ``UpstreamBroke`` where it is no JSON."""
+    """A plain answer, read to its end. What is none, a text or nothing at all, is given as it came."""
     if recording.capture.overflowed:
-        return Landed(b"", Reason.TOO_LARGE, seconds=recording.seconds, headers=recording.headers)
+        return replace(_unkept(recording, b""), reason=Reason.TOO_LARGE, type=recording.content_type)
+    bare = recording.asked.endpoint.bare_list
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise UpstreamBroke("The upstream's answer is not valid JSON; it may have been cut off.") from error
-    if isinstance(document, list) and recording.asked.endpoint.bare_list:
-        document = {recording.asked.endpoint.bare_list: document}
+    except orjson.JSONDecodeError:
+        document = None
+    if isinstance(document, list) and bare:
+        document = {bare: document}
     if not isinstance(document, dict):
-        # nothing that could be kept, but maybe what the client waits for: llama.cpp's own form of embeddings is a list
-        return Landed(body, Reason.MALFORMED, seconds=recording.seconds, headers=recording.headers, both=False)
+        return replace(_unkept(recording, body), type=recording.content_type)
     both = recording.both and recording.asked.endpoint.streams and _is_renderable(recording.asked, document)
     return _landed(recording, body, document, (), both)
+
+
+def _unkept(recording: Recording, body: bytes) -> Landed:
+    """What can be given in the form in which it came only, and once."""
+    return Landed(body, Reason.MALFORMED, seconds=recording.seconds, headers=recording.headers, both=False)
 
 
 def _is_renderable(asked: Asked, document: Document) -> bool:
     """Whether a stream can be made of it that says all of it: one of which it can be made again."""
     dialect = asked.endpoint.dialect
+    if dialect.flaw(document) not in (None, Reason.INCOMPLETE):
+        return False
     try:
-        return dialect.flaw(document) is None and dialect.assemble(dialect.render(document)) == document
-    except Malformed:
+        return dialect.assemble(dialect.render(document)) == document
+    except (Malformed, orjson.JSONEncodeError, RecursionError):
         return False
 
 

@@ -8,7 +8,7 @@ import orjson
 
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Dialect, Filter
-from llmproxy.wire.documents import peek
+from llmproxy.wire.documents import dump, peek
 from llmproxy.wire.echo import echoing, echoing_event
 
 #: members that an event has whose echo may have to change
@@ -29,7 +29,7 @@ class View:
             return body
         document = orjson.loads(body)
         echoed = echoing(document, self.echo)
-        return body if echoed is document else orjson.dumps(echoed)
+        return body if echoed is document else dump(echoed)
 
     def frames(self, frames: list[bytes]) -> list[bytes]:
         """All frames of a stream as this caller gets them."""
@@ -77,4 +77,4 @@ def _echoed(frame: bytes, echo: Mapping[str, Any]) -> bytes:
     if not any(name in frame for name in _HOLDING) or (event := peek(sse.data(frame))) is None:
         return frame
     echoed = echoing_event(event, echo)
-    return frame if echoed is event else sse.frame(orjson.dumps(echoed), sse.event(frame))
+    return frame if echoed is event else sse.frame(dump(echoed), sse.event(frame))

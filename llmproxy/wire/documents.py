@@ -10,6 +10,8 @@ from llmproxy.wire.exchange import Usage
 
 #: no answer has more; what says so does not know
 _MOST_TOKENS = 2**31 - 1
+#: bytes of which it is found out whether they are JSON that is not strict
+_LONGEST_LENIENT = 1024 * 1024
 
 
 def parse(data: bytes) -> Document:
@@ -36,13 +38,30 @@ def read_leniently(data: bytes) -> Document | None:
     surrogates, raw control characters, bytes that are no UTF-8. None where there is none."""
     if (document := peek(data)) is not None:
         return document
-    if not data.lstrip().startswith(b"{"):
+    if len(data) > _LONGEST_LENIENT or not data.lstrip().startswith(b"{"):
         return None
     try:
-        value = json.loads(data.decode("utf-8", "replace"), strict=False)
+        value = _loaded(data)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def is_json(data: bytes) -> bool:
+    """Whether many clients find any JSON in it, strict or not. What is too large to look at is taken for it."""
+    if len(data) > _LONGEST_LENIENT:
+        return True
+    try:
+        _loaded(data)
+    except ValueError:
+        return False
+    except RecursionError:
+        return True
+    return True
+
+
+def _loaded(data: bytes) -> Any:
+    return json.loads(data.decode("utf-8", "replace").removeprefix("\ufeff"), strict=False)
 
 
 def dump(document: Any) -> bytes:

@@ -96,7 +96,8 @@ class Repair:
         data = sse.data(frame)
         event = peek(data)
         if event is None:
-            return [] if data.strip() == b"[DONE]" else self._fail("The upstream sent an event that is not JSON.")
+            # what is no strict JSON is handed on: the client may read it
+            return [] if data.strip() == b"[DONE]" else [frame]
         if not self._response and _is_standard(event):
             self._standard = True
             return [frame]

@@ -127,6 +127,12 @@ async def nothing(stage: Stage, visit: Visit) -> None:
     await stage.head(204, [("x-of-its-own", "1")])
 
 
+async def status(stage: Stage, visit: Visit) -> None:
+    """The status that the path's last part says."""
+    number = int(urlsplit(visit.target.decode()).path.rsplit("/", 1)[1])
+    await stage.whole(number, "text/plain", b"as you wish")
+
+
 async def echo(stage: Stage, visit: Visit) -> None:
     """What arrived, as JSON. ``body`` is base64 of the first bytes, ``sha256`` and ``size`` are of all of it."""
     document = {
@@ -153,4 +159,5 @@ SPECIAL: dict[str, Special] = {
     "/play/nothing": nothing,
     "/play/only-compressed": only_compressed,
     "/play/tagged": tagged,
+    "/play/status": status,
 }

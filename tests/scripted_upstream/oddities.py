@@ -66,6 +66,20 @@ async def after_done(stage: Stage, frames: Sequence[bytes]) -> None:
     await stage.chunk(b": bye\n\n")
 
 
+async def bare_end(stage: Stage, frames: Sequence[bytes]) -> None:
+    """The last frame without its newlines, in a chunk of its own, and later than the others."""
+    for frame in frames[:-1]:
+        await stage.chunk(frame)
+    await asyncio.sleep(0)
+    await stage.chunk(frames[-1].rstrip(b"\n"))
+
+
+async def one_newline(stage: Stage, frames: Sequence[bytes]) -> None:
+    """The last frame with one newline only."""
+    await as_it_is(stage, frames[:-1])
+    await stage.chunk(frames[-1].rstrip(b"\n") + b"\r\n")
+
+
 async def padded(stage: Stage, frames: Sequence[bytes]) -> None:
     """OpenAI's padding beside each piece of text."""
     for frame in frames:
@@ -92,7 +106,9 @@ ODDITIES: dict[str, Oddity] = {
     "together": together,
     "after-done": after_done,
     "padded": padded,
+    "bare-end": bare_end,
+    "one-newline": one_newline,
 }
 
 #: those that make sense for NDJSON as well
-OF_LINES = ("crlf", "split", "together")
+OF_LINES = ("crlf", "split", "together", "bare-end", "one-newline")

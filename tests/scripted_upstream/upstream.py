@@ -11,6 +11,7 @@ from typing import Any, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from tests.scripted_upstream.answers import ENDPOINTS, Answer
+from tests.scripted_upstream.bodies import BODIES, STREAMS
 from tests.scripted_upstream.elsewhere import SPECIAL, echo, introspection, not_found
 from tests.scripted_upstream.faults import INSTEAD, WITHIN, Scene
 from tests.scripted_upstream.journal import Gate, Journal, Visit
@@ -168,15 +169,20 @@ class ScriptedUpstream:
         endpoint, streams = ENDPOINTS[path]
         request = visit.json
         answer = endpoint(visit.number, request, script)
+        streamed = request.get("stream", streams) and bool(answer.frames)
+        instead = INSTEAD.get(script.fault) or BODIES.get(script.fault)
+        if streamed:
+            instead = instead or STREAMS.get(script.fault)
         if not script.gate_after and script.fault not in WITHIN:
             await self._gated(script)
         if script.status != 200:
             content_type, body = SHAPES[script.shape](script.status)
             retry = [("retry-after", script.retry)] if script.retry else []
+            retry += [("location", "/elsewhere")] if script.status < 400 else []
             await stage.whole(script.status, content_type, body, [("x-request-id", f"up-{visit.number}"), *retry])
-        elif script.fault in INSTEAD:
-            await INSTEAD[script.fault](Scene(stage, answer))
-        elif request.get("stream", streams) and answer.frames:
+        elif instead is not None:
+            await instead(Scene(stage, answer))
+        elif streamed:
             await self._stream(stage, answer, script)
         else:
             body = json.dumps(answer.document, ensure_ascii=False).encode()

@@ -35,7 +35,7 @@ from llmproxy.wire.responses_request import ResponsesRequest
 from llmproxy.wire.vocabulary import Reason
 
 #: of such an answer nothing could be shown again
-_UNUSABLE = frozenset({Reason.MALFORMED, Reason.INCOMPLETE})
+_UNUSABLE = frozenset({Reason.MALFORMED, Reason.INCOMPLETE, Reason.STATUS})
 
 
 class ResponsesEndpoint:
@@ -133,6 +133,9 @@ def _keep(request: ResponsesRequest, asked: Asked, exchange: Exchange, rooms: Jo
         return
     echo = asked.draft.echo or {}
     document = echoing(orjson.loads(exchange.response_body), echo)
+    if not isinstance(document.get("output"), list):
+        # an error in the place of a Response
+        return
     rooms.answers.keep(
         Answer(
             id=document["id"],

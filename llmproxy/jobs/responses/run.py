@@ -30,6 +30,7 @@ from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import ProxyError, UpstreamBroke
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.responses_request import response_error, unfinished
+from llmproxy.wire.vocabulary import Reason
 
 #: how long a Response can be asked for that was not to be stored, from its end on
 UNSTORED_SECONDS = 600.0
@@ -66,6 +67,8 @@ class Run:
                 document = await self._streamed(exchange, asked, recording, patience)
             else:
                 whole = await answered(exchange, asked, self._rooms.proxy, patience)
+                if exchange.stored in (Reason.MALFORMED, Reason.STATUS):
+                    raise UpstreamBroke("The model server gave something else in the place of a Response.")
                 document = echoing(orjson.loads(whole.body), asked.draft.echo or {})
         except ProxyError as error:
             exchange.status, exchange.error = error.http_status, error.message

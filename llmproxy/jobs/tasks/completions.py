@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.config.settings import Settings
-from llmproxy.jobs.call import answered
+from llmproxy.jobs.call import NO_ANSWERS, answered
 from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, speaking
 from llmproxy.jobs.rendering import rendered
@@ -27,7 +27,6 @@ from llmproxy.wire.directives import directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.vocabulary import Reason
 
 #: prompts turned into calls before others get their turn
 _AT_ONCE = 200
@@ -68,7 +67,7 @@ async def _answer(order: Order, scope: Scope, exchange: Exchange, rooms: JobRoom
     asked = understand(exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), rooms.proxy)
     answer = await answered(exchange, asked, rooms.proxy, listener)
     words = said(answer.body)
-    if words.response is None and exchange.stored in (Reason.ERROR, Reason.MALFORMED):
+    if words.response is None and exchange.stored in NO_ANSWERS:
         raise UpstreamBroke("The model server gave something else in the place of an answer.")
     response = rendered(
         {

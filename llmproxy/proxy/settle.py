@@ -14,6 +14,7 @@ from llmproxy.proxy.answer import Landed, Outcome
 from llmproxy.proxy.asked import Asked
 from llmproxy.upstream.target import Adapted
 from llmproxy.wire.dialect import Document, Lossy, Malformed
+from llmproxy.wire.documents import dump
 from llmproxy.wire.errors import UpstreamBroke, UpstreamFault
 from llmproxy.wire.vocabulary import Reason
 
@@ -110,9 +111,8 @@ def settle_frames(recording: Recording) -> Landed:
     except Malformed:
         return _unkept(recording, b"")
     try:
-        body = orjson.dumps(document)
-    except orjson.JSONEncodeError:
-        # nested more deeply than is written
+        body = dump(document)
+    except RecursionError:
         return _unkept(recording, b"")
     return _landed(recording, body, document, tuple(capture.frames), both)
 
@@ -146,7 +146,7 @@ def _is_renderable(asked: Asked, document: Document) -> bool:
         return False
     try:
         return dialect.assemble(dialect.render(document)) == document
-    except (Malformed, orjson.JSONEncodeError, RecursionError):
+    except (Malformed, RecursionError):
         return False
 
 

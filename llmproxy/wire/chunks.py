@@ -8,7 +8,7 @@ import orjson
 from llmproxy.wire import sse
 from llmproxy.wire.deltas import Deltas
 from llmproxy.wire.dialect import Document, Fault, Lossy, Malformed
-from llmproxy.wire.documents import parse, peek, read_leniently, tokens
+from llmproxy.wire.documents import dump, parse, peek, read_leniently, tokens
 from llmproxy.wire.done import FINISH_REASONS, says_done
 from llmproxy.wire.errors import envelope
 from llmproxy.wire.exchange import Usage
@@ -245,7 +245,7 @@ def write(document: Document, object: str, choices: Sequence[dict[str, Any]]) ->
         chunks.append(header | {"choices": [], "usage": document["usage"]})
     if chunks and "timings" in document:
         chunks[-1]["timings"] = document["timings"]
-    return [*(sse.frame(orjson.dumps(chunk)) for chunk in chunks), DONE]
+    return [*(sse.frame(dump(chunk)) for chunk in chunks), DONE]
 
 
 def in_order(document: Document) -> list[tuple[int, dict[str, Any]]]:

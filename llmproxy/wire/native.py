@@ -7,7 +7,7 @@ import orjson
 
 from llmproxy.wire.deltas import Deltas
 from llmproxy.wire.dialect import Document, Fault, Lossy, Malformed
-from llmproxy.wire.documents import parse, read_leniently, tokens
+from llmproxy.wire.documents import dump, parse, read_leniently, tokens
 from llmproxy.wire.done import DONE_REASONS, says_done
 from llmproxy.wire.embeddings import is_vector
 from llmproxy.wire.exchange import Usage
@@ -225,7 +225,7 @@ def _lines(document: Document, pieces: list[Document], closing: Document) -> lis
     lines = [header | piece | {"done": False} for piece in pieces] + [{**document, **closing}]
     if lines[0] is not lines[-1] and "logprobs" in lines[-1]:
         lines[0]["logprobs"] = lines[-1].pop("logprobs")
-    return [orjson.dumps(line) + b"\n" for line in lines]
+    return [dump(line) + b"\n" for line in lines]
 
 
 OLLAMA_CHAT = _OllamaChat()

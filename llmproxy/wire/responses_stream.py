@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import orjson
-
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Document
+from llmproxy.wire.documents import dump
 
 
 class TextPart(NamedTuple):
@@ -39,7 +38,7 @@ class EventWriter:
         """One event of ``type`` with the next sequence number."""
         body = {"type": type, "sequence_number": self._sent, **members}
         self._sent += 1
-        return sse.frame(orjson.dumps(body), type.encode())
+        return sse.frame(dump(body), type.encode())
 
     def opening(self, response: Document) -> list[bytes]:
         """``response.created`` and ``response.in_progress`` of a Response under way."""

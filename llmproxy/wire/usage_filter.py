@@ -9,11 +9,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Document
-from llmproxy.wire.documents import peek
+from llmproxy.wire.documents import dump, peek
 
 #: a member, not a word in a text: there its quotes would be escaped
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
@@ -45,7 +43,7 @@ class UsageFilter:
                 self._move(chunk)
             elif _is_trace(chunk):
                 kept = {name: value for name, value in chunk.items() if name != "usage"}
-                self._show(sse.frame(orjson.dumps(kept), sse.event(frame)), shown)
+                self._show(sse.frame(dump(kept), sse.event(frame)), shown)
             else:
                 self._show(frame, shown)
         return shown
@@ -67,7 +65,7 @@ class UsageFilter:
         beside = {name: value for name, value in chunk.items() if name not in _HEADER}
         held = None if self._held is None else peek(sse.data(self._held))
         if beside and held is not None and self._held is not None:
-            self._held = sse.frame(orjson.dumps(beside | held), sse.event(self._held))
+            self._held = sse.frame(dump(beside | held), sse.event(self._held))
 
 
 def is_usage_only(chunk: Document) -> bool:

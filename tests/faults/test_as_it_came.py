@@ -105,15 +105,15 @@ async def test_frames_that_are_nested_deeply_arrive_untouched(http: httpx.AsyncC
 
 
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS], ids=named)
-async def test_an_event_that_is_null_arrives_with_the_others(
-    upstream: ScriptedUpstream, http: httpx.AsyncClient, endpoint: Endpoint
-) -> None:
-    for outcome in await asked_twice(http, upstream, endpoint, f"{marker()} [script:null-frame]", stream=True):
+async def test_an_event_that_is_null_arrives_with_the_others(http: httpx.AsyncClient, endpoint: Endpoint) -> None:
+    request = endpoint.request(f"{marker()} [script:null-frame]", stream=True)
+    for _ in range(2):
+        outcome = await ask(http, endpoint, request)
         assert outcome.body.startswith(b"data: null\n\n")
         assert outcome.body.endswith(b"data: [DONE]\n\n")
 
 
-@pytest.mark.parametrize("name", ["nan-frames", "surrogate-frames", "deep-frames", "null-frame"])
+@pytest.mark.parametrize("name", ["nan-frames", "surrogate-frames", "control-frames", "not-utf8-frames"])
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS], ids=named)
 async def test_what_a_stream_does_not_amount_to_is_asked_for_plainly(
     streamer: ScriptedUpstream, streamer_http: httpx.AsyncClient, endpoint: Endpoint, name: str

@@ -1,6 +1,6 @@
 """Which callers' credentials the model servers take: what one has refused gets no answer that others' brought."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from time import monotonic
 
 from cachetools import LRUCache, TTLCache
@@ -13,8 +13,8 @@ _REFUSALS = frozenset({401, 403})
 
 
 class AcceptedCredentials:
-    """Fingerprints by server, in memory only. A server that has refused anybody checks keys: from then on, only those
-    whom it has answered are given what is stored.
+    """Fingerprints by server, in memory only. A server that has refused anybody, the proxy too, checks keys: there,
+    only those whom it has answered are given what is stored.
 
     ``refused`` is called when somebody may no longer be given what they were given before.
     """
@@ -26,26 +26,37 @@ class AcceptedCredentials:
         self._refused: TTLCache[tuple[str, str], bool] = TTLCache(_MOST, _REFUSED_SECONDS, monotonic)
 
     def note(self, server: str, credential: str, status: int) -> None:
-        """Takes the status of a server's answer to a caller's request. ``credential`` "" is none of a caller's."""
-        mark = (server, credential)
-        if not credential:
-            return
-        if status in _REFUSALS:
-            known = mark in self._refused
-            self._checking.add(server)
-            self._accepted.pop(mark, None)
-            self._refused[mark] = True
-            if not known:
-                self._tell()
-        elif status == 200:
-            self._accepted[mark] = True
-            self._refused.pop(mark, None)
+        """Takes the status of a server's answer to a model's call. ``credential`` "" is none of a caller's."""
+        self.note_refusal(server, credential, status)
+        if credential and status == 200:
+            self._accepted[server, credential] = True
+            self._refused.pop((server, credential), None)
 
-    def is_accepted(self, credential: str, servers: Iterable[str]) -> bool:
-        """Whether a caller may be given what others' requests brought from one of these servers."""
-        marks = [(server, credential) for server in servers]
-        if not credential or not marks:
+    def note_refusal(self, server: str, credential: str, status: int) -> None:
+        """The same for any other request: that it was answered says nothing, as some paths are open."""
+        mark = (server, credential)
+        if not credential or status not in _REFUSALS:
+            return
+        known = mark in self._refused
+        self._checking.add(server)
+        self._accepted.pop(mark, None)
+        self._refused[mark] = True
+        if not known:
+            self._tell()
+
+    def is_accepted(self, credential: str, servers: Mapping[str, bool | None]) -> bool:
+        """Whether a caller may be given what others' requests brought from one of these servers.
+
+        With each server stands whether it takes the credential as far as its own pages tell, None where they are open.
+        """
+        if not credential or not servers:
             return True
-        if any(mark in self._refused for mark in marks):
+        if any((server, credential) in self._refused for server in servers):
             return False
-        return any(mark[0] not in self._checking or mark in self._accepted for mark in marks)
+        for server, takes in servers.items():
+            if takes:
+                self._accepted[server, credential] = True
+        return any(
+            (server, credential) in self._accepted or (takes is None and server not in self._checking)
+            for server, takes in servers.items()
+        )

@@ -106,7 +106,7 @@ def remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> No
         # the model may have been swapped since the key was made: from now on it is another request
         return
     entry = rooms.cache.peek(bytes.fromhex(exchange.key))
-    if entry is None or entry.size > _MOST_REMEMBERED or not rooms.is_accepted(exchange):
+    if entry is None or entry.size > _MOST_REMEMBERED or not rooms.is_accepted(exchange, asked):
         return
     body = body_of(asked, entry)
 

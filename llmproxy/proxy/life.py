@@ -24,6 +24,7 @@ from llmproxy.proxy.inputs import embed
 from llmproxy.proxy.listener import Listener
 from llmproxy.proxy.replay import replay, serves
 from llmproxy.proxy.rooms import Rooms
+from llmproxy.upstream.headers import credentials
 from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
@@ -34,11 +35,11 @@ log = logging.getLogger(__name__)
 async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listener) -> Answer:
     """One request to a cached endpoint. Raises ``ProxyError`` for an answer that is an error, ``ClientLeft``."""
     verdict = admit(rooms.settings.cache_policy, asked.draft.traits, asked.wishes)
-    if verdict.look_up and not rooms.is_accepted(exchange):
-        verdict = replace(verdict, look_up=False, reason=Reason.CREDENTIAL)
     exchange.mark(Phase.ADMIT)
     if verdict.keep:
         asked, verdict = await identified(exchange, asked, verdict, rooms)
+        if verdict.look_up and not await _is_accepted(exchange, asked, rooms):
+            verdict = replace(verdict, look_up=False, reason=Reason.CREDENTIAL)
     if asked.draft.each and verdict.keep:
         return await embed(exchange, asked, asked.body(), verdict, rooms, listener)
     place = _key(exchange, asked, verdict, rooms)
@@ -57,6 +58,15 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
         spare = stale if stale is not None and rooms.cache.still_holds(stale, since) else None
         return _failed(exchange, asked, result, spare, rooms)
     return result
+
+
+async def _is_accepted(exchange: Exchange, asked: Asked, rooms: Rooms) -> bool:
+    """Whether the caller may be given what is stored: what is not known yet is asked of the server's own pages."""
+    if rooms.is_accepted(exchange, asked):
+        return True
+    if presented := credentials(asked.headers, rooms.settings):
+        await rooms.upstreams.show(rooms.targets(asked), presented)
+    return rooms.is_accepted(exchange, asked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ async def _asked(scope: Scope, target: Target) -> Reply | UpstreamError:
     headers = forwarded(scope["headers"], rooms.settings, peer_of(scope), trace=scope[EXCHANGE].trace)
     try:
         reply = await rooms.upstreams.send(target, Call("GET", raw_target(scope), headers))
+        rooms.accepted.note_refusal(target.name, scope[EXCHANGE].caller.credential, reply.status)
         try:
             return Reply(reply.status, reply.headers, await reply.read(_LONGEST_DOCUMENT))
         finally:

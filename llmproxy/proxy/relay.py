@@ -141,9 +141,7 @@ class _Passage:
     async def _pass(self, target: Target, call: Call, changed: Target | None) -> None:
         exchange, rooms = self._exchange, self._rooms
         reply = await rooms.upstreams.send(target, call, idle_limit=False)
-        if reply.status >= 400:
-            # a success says nothing: some paths are open
-            rooms.accepted.note(target.name, exchange.caller.credential, reply.status)
+        rooms.accepted.note_refusal(target.name, exchange.caller.credential, reply.status)
         exchange.mark(Phase.SEND)
         try:
             await self._answer(reply, changed)

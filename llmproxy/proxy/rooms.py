@@ -10,8 +10,9 @@ from llmproxy.capture.tee import Capture
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.accepted import AcceptedCredentials
 from llmproxy.proxy.answer import Outcome
-from llmproxy.proxy.asked import Memo
+from llmproxy.proxy.asked import Asked, Memo
 from llmproxy.proxy.confirmations import Confirmations
+from llmproxy.upstream.target import Target
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.trace import Tracer
@@ -32,7 +33,14 @@ class Rooms:
     #: begins a request's part in a distributed trace, None while nobody traces
     tracer: Tracer | None = None
 
-    def is_accepted(self, exchange: Exchange) -> bool:
+    def is_accepted(self, exchange: Exchange, asked: Asked) -> bool:
         """Whether the caller may be given what others' requests brought."""
-        servers = (target.name for target in self.upstreams.targets)
-        return self.accepted.is_accepted(exchange.caller.credential, servers)
+        credential = exchange.caller.credential
+        if not credential:
+            return True
+        takes = {target.name: self.upstreams.takes(target, credential) for target in self.targets(asked)}
+        return self.accepted.is_accepted(credential, takes)
+
+    def targets(self, asked: Asked) -> list[Target]:
+        """The servers whose answers the request may be given."""
+        return self.upstreams.with_model(asked.draft.model, asked.path) or self.upstreams.targets_for(asked.path)

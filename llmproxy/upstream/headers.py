@@ -126,7 +126,7 @@ def forwarded(
 
 def credentials(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> HeaderList:
     """What a client shows to the upstream itself to be let in; [] where the proxy's own key takes its place."""
-    if settings.upstream_api_key is not None or settings.api_keys:
+    if not settings.forwards_credentials:
         return []
     return [header for header in headers if header[0] in CREDENTIALS]
 

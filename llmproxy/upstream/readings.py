@@ -10,6 +10,7 @@ from time import monotonic
 from llmproxy.upstream.server import Attempt, Server
 from llmproxy.upstream.survey import KeyNeeded, Survey
 from llmproxy.upstream.target import HeaderList
+from llmproxy.wire.credentials import credentials, fingerprint
 from llmproxy.wire.errors import UpstreamError
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,7 @@ class Readings:
             return False
         server.latency = monotonic() - attempt.begun
         server.locked = bool(attempt.credentials)
+        server.opened_by = fingerprint(credentials(attempt.credentials)) if server.locked else ""
         self._changed(server.learn(kind, reading, attempt.begun))
         return True
 

@@ -56,6 +56,8 @@ class Server:
         self.up = False
         #: whether it says what it is only to callers with a key
         self.locked = False
+        #: fingerprint of the key to which it last said so, "" where it asks for none
+        self.opened_by = ""
         #: whether the reading says anything else than what was last saved
         self.unsaved = False
         #: when the reading that is known was begun, 0 before the first

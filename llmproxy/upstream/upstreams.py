@@ -267,6 +267,16 @@ class Upstreams:
             await self._readings.read_all(servers, monotonic(), [], _LIST_SECONDS)
         return not servers or any(server.may_serve(model) for server in servers)
 
+    def takes(self, target: Target, credential: str) -> bool | None:
+        """Whether a server has told what it is to this credential (a fingerprint); None where it tells everybody."""
+        server = self._places[target.name]
+        return credential == server.opened_by if server.locked else None
+
+    async def show(self, targets: list[Target], credentials: HeaderList) -> None:
+        """Asks those of the servers that tell nothing to everybody what they are, with a caller's credentials."""
+        servers = [server for target in targets if (server := self._places[target.name]).locked]
+        await self._readings.read_all(servers, monotonic(), credentials, _LIST_SECONDS)
+
     def targets_for(self, path: str) -> list[Target]:
         """The servers that a path without a model's name is for."""
         return [server.target for server in eligible(self._servers.values(), path)]

@@ -17,33 +17,54 @@ HEADERS = [("authorization", "Bearer {}"), ("x-api-key", "{}"), ("api-key", "{}"
 def test_who_was_refused_waits_until_they_are_accepted() -> None:
     told: list[None] = []
     known = AcceptedCredentials(refused=lambda: told.append(None))
-    assert known.is_accepted("ann", ["one"])
+    assert known.is_accepted("ann", {"one": None})
     known.note("one", "ann", 200)
     known.note("one", "bob", 401)
-    assert known.is_accepted("ann", ["one"])
-    assert not known.is_accepted("bob", ["one"])
+    assert known.is_accepted("ann", {"one": None})
+    assert not known.is_accepted("bob", {"one": None})
     # the server asks for keys: nobody knows of this one
-    assert not known.is_accepted("cem", ["one"])
-    assert known.is_accepted("cem", ["two"])
+    assert not known.is_accepted("cem", {"one": None})
+    assert known.is_accepted("cem", {"two": None})
     known.note("one", "bob", 200)
-    assert known.is_accepted("bob", ["one"])
+    assert known.is_accepted("bob", {"one": None})
     known.note("one", "ann", 403)
-    assert not known.is_accepted("ann", ["one", "two"])
+    assert not known.is_accepted("ann", {"one": None, "two": None})
     assert len(told) == 2
+
+
+def test_a_servers_own_pages_tell_who_is_accepted() -> None:
+    known = AcceptedCredentials(refused=lambda: None)
+    assert not known.is_accepted("bob", {"one": False})
+    assert known.is_accepted("ann", {"one": True})
+    # others were shown the pages since
+    assert known.is_accepted("ann", {"one": False})
+    # one of two servers that have the model lets everybody in
+    assert known.is_accepted("bob", {"one": False, "two": None})
+    known.note("one", "ann", 401)
+    assert not known.is_accepted("ann", {"one": True})
+
+
+def test_a_page_that_is_open_accepts_nobody() -> None:
+    known = AcceptedCredentials(refused=lambda: None)
+    known.note("one", "ann", 401)
+    known.note_refusal("one", "bob", 200)
+    assert not known.is_accepted("bob", {"one": None})
+    known.note_refusal("one", "bob", 403)
+    assert not known.is_accepted("bob", {"one": None})
 
 
 @pytest.mark.parametrize("status", [200, 304, 400, 404, 429, 500, 502, 503])
 def test_other_failures_refuse_nobody(status: int) -> None:
     known = AcceptedCredentials(refused=lambda: None)
     known.note("one", "ann", status)
-    assert known.is_accepted("ann", ["one"])
-    assert known.is_accepted("bob", ["one"])
+    assert known.is_accepted("ann", {"one": None})
+    assert known.is_accepted("bob", {"one": None})
 
 
 def test_where_nothing_of_the_callers_is_forwarded_nobody_is_refused() -> None:
     known = AcceptedCredentials(refused=lambda: None)
     known.note("one", "", 401)
-    assert known.is_accepted("", ["one"])
+    assert known.is_accepted("", {"one": None})
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +177,34 @@ def test_credentials_of_every_kind_keep_answers_apart(apart: Proxy) -> None:
     # the same secret is the same caller, whatever header it is in
     assert seen == ["MISS", "MISS", *["HIT"] * 6, "MISS", "MISS", "MISS", "MISS"]
     assert [ask(apart, CHAT, word, *caller) for caller in callers] == ["HIT"] * len(callers)
+
+
+@pytest.mark.parametrize("kind", ["openai", "llamacpp"])
+def test_a_server_that_asks_for_a_key_from_the_start_lets_no_wrong_one_have_a_hit(proxy: MakeProxy, kind: str) -> None:
+    ann, eve, cem = ("authorization", "Bearer ann"), ("authorization", "Bearer eve"), ("authorization", "Bearer cem")
+    with ScriptedUpstream(kind) as checking:
+        checking.keys = ("ann", "cem")
+        made, word = proxy(checking.url), marker()
+        assert ask(made, CHAT, word, ann) == "MISS"
+        assert ask(made, CHAT, word, ann) == "HIT"
+        for _ in range(2):
+            assert ask(made, CHAT, word, eve) == "401"
+            assert ask(made, CHAT, word) == "401"
+        # the server's own pages tell who else is let in
+        assert [ask(made, CHAT, word, cem) for _ in range(2)] == ["HIT", "HIT"]
+        assert ask(made, CHAT, word, ann) == "HIT"
+        # after a restart too
+        made.stop()
+        made.start()
+        assert ask(made, CHAT, word, eve) == "401"
+        assert ask(made, CHAT, word, ann) == "HIT"
+
+
+def test_a_server_that_is_away_is_no_server_that_refuses(proxy: MakeProxy) -> None:
+    with ScriptedUpstream() as away:
+        made, word = proxy(away.url), marker()
+        assert ask(made, CHAT, word, ("authorization", "Bearer ann")) == "MISS"
+        made.stop()
+        away.down()
+        made.start()
+        assert ask(made, CHAT, word, ("authorization", "Bearer other")) == "HIT"

@@ -40,6 +40,8 @@ class ScriptedUpstream:
         self._gates: dict[str, Gate] = {}
         #: GET path -> document, in the place of what the kind would say
         self.pages: dict[str, object] = {}
+        #: where there are any, 401 for whoever shows none of them as a Bearer token
+        self.keys: tuple[str, ...] = ()
         self._answers: dict[bytes, tuple[Callable[[Visit], bytes], str]] = {}
         self._numbers = itertools.count(1)
         self._playing = 0
@@ -135,6 +137,9 @@ class ScriptedUpstream:
         for word, (make, content_type) in self._answers.items():
             if word in visit.body:
                 return await stage.whole(200, content_type, make(visit))
+        if self.keys and visit.header("authorization") not in [f"Bearer {key}" for key in self.keys]:
+            content_type, refusal = SHAPES["openai"](401)
+            return await stage.whole(401, content_type, refusal)
         path = urlsplit(visit.target.decode("latin-1")).path
         stage.further = Script.of(visit.body).fields
         if path in self.lacks:

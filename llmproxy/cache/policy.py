@@ -17,8 +17,6 @@ class Traits:
     deterministic: bool = False
     #: asks for what must happen every time
     side_effect: bool = False
-    #: asks for no answer, but loads or unloads its model
-    load: bool = False
     #: asks for vectors in a form that is passed on, and not kept
     other_numbers: bool = False
 
@@ -43,8 +41,6 @@ def admit(policy: CachePolicy, traits: Traits, wishes: Directives) -> Verdict:
         return Verdict(look_up=False, keep=False, reason=Reason.POLICY_OFF)
     if traits.side_effect:
         return Verdict(look_up=False, keep=False, reason=Reason.SIDE_EFFECT)
-    if traits.load:
-        return Verdict(look_up=False, keep=False, reason=Reason.LOAD)
     if traits.other_numbers:
         return Verdict(look_up=False, keep=False, reason=Reason.NOT_FLOAT32)
     if policy is CachePolicy.DETERMINISTIC and not traits.deterministic:

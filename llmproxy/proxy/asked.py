@@ -46,6 +46,8 @@ class Draft:
     digest: bytes
     #: the same without what differs from input to input; b"" where answers are not kept input by input
     each: bytes = b""
+    #: whether it asks for no answer, but loads or unloads its model
+    load: bool = False
     #: what the answer repeats of it
     echo: Mapping[str, Any] | None = None
     #: for a server that takes the names of members in any case: whether it is a stream. None where all are spelt right
@@ -144,12 +146,12 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
     return Draft(
         model=model or "",
         stream=stream and not load,
+        load=load,
         include_usage=bool(include_usage),
         user=user if isinstance(user, str) else "",
         traits=Traits(
             deterministic=_deterministic(body),
             side_effect=any(body.get(name) for name in endpoint.side_effects),
-            load=load,
             other_numbers=endpoint.per_input and other_numbers(body),
         ),
         digest=sha256(canonical(keyed, excused - INPUT_BY_INPUT)).digest(),

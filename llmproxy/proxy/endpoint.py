@@ -57,6 +57,9 @@ async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> Asked:
     with unreadable_passes(scope, raw):
         asked = understand(scope[EXCHANGE], endpoint, raw, raw_target(scope), scope["headers"], peer_of(scope), rooms)
     pass_resumable(asked, rooms)
+    if asked.draft.load:
+        # Ollama answers it with one document, whatever is said of streams
+        raise PassThrough(asked.raw, Reason.LOAD, asked.draft.model)
     return asked
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from llmproxy.config.settings import UpstreamStream
 from llmproxy.upstream.kinds import BY_NAME, GENERIC, KINDS
 from llmproxy.upstream.target import Adapted, Fetch, Kind, Reading
+from llmproxy.wire.errors import UpstreamBroke
 from tests.upstream.configured import configured
 
 AUTO = configured()
@@ -166,6 +167,17 @@ async def test_ollamas_digest_and_version_are_the_identity() -> None:
 )
 def test_ollama_takes_a_name_without_a_tag_for_the_latest(name: str, canonical: str) -> None:
     assert OLLAMA.canonical(name) == canonical
+
+
+async def test_an_ollama_whose_list_of_loaded_models_fails_is_read_all_the_same() -> None:
+    pages = ollama()
+
+    async def fetch(path: str) -> Any:
+        if path == "/api/ps":
+            raise UpstreamBroke("closed")
+        return await pages(path)
+
+    assert await read(OLLAMA, fetch) == await read(OLLAMA, pages)
 
 
 async def test_ollama_tells_which_models_only_embed() -> None:

@@ -19,7 +19,7 @@ from llmproxy.proxy.identity import question_key
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.settle import Recording, settle_document, settle_frames
 from llmproxy.upstream.errors import normalise
-from llmproxy.upstream.headers import credentials, forwarded, kept_headers, relayed
+from llmproxy.upstream.headers import coding_of, credentials, forwarded, kept_headers, live_headers, relayed
 from llmproxy.upstream.missing import MISSING_STATUSES, endpoint_missing, missing, translated
 from llmproxy.upstream.target import Adapted, Call, HeaderList, Reply, Target
 from llmproxy.upstream.upstreams import Origin
@@ -117,7 +117,9 @@ async def _fetch(
     try:
         if reply.status >= 400:
             raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
-        kept, kind = kept_headers(reply.headers), _content_type(reply)
+        if reply.status == _ANSWERED:
+            exchange.upstream_headers = tuple(live_headers(reply.headers))
+        kept, kind = [*kept_headers(reply.headers), *coding_of(reply.headers)], _content_type(reply)
         recording = Recording(asked, capture, adapted, plan.key, plan.scope, kept, settings, kind)
         landed = await _tee(reply, recording, adapted, exchange, plan)
         if plan.own and landed.entries and not landed.both and recording.framed != asked.draft.stream:
@@ -223,7 +225,9 @@ async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: E
         return settle_frames(recording)
     body = await _tee_pieces(reply, recording, opening)
     exchange.mark(Phase.TEE)
-    return settle_document(recording, body) if plan.split is None else await plan.split.settle(recording, body)
+    if plan.split is None or coding_of(reply.headers):
+        return settle_document(recording, body)
+    return await plan.split.settle(recording, body)
 
 
 async def _as_it_comes(reply: Reply, recording: Recording) -> Landed:
@@ -236,6 +240,9 @@ async def _as_it_comes(reply: Reply, recording: Recording) -> Landed:
 
 async def _form(reply: Reply, recording: Recording, adapted: Adapted) -> tuple[bool, bytes]:
     """Whether the answer comes as a stream, and as much of it as had to be seen to know."""
+    if coding_of(reply.headers):
+        # in a way that is not known here
+        return False, b""
     endpoint = recording.asked.endpoint
     kind = recording.content_type.partition(b";")[0].strip().lower()
     opening, whole = b"", False

@@ -151,7 +151,7 @@ def _whole(exchange: Exchange, asked: Asked, capture: Capture[Outcome], landed: 
             body, headers = _rendered(asked, landed)
         except (Malformed, TypeError, RecursionError):
             return Failed(UpstreamBroke("The upstream's answer is nested too deeply to be given on."), Reason.MALFORMED)
-    headers = [(b"content-length", b"%d" % len(body)), *headers, *landed.headers]
+    headers = [(b"content-length", b"%d" % len(body)), *headers, *landed.headers, *exchange.upstream_headers]
     headers += forward_headers(exchange, landed.reason)
     headers.append(timing_header(perf_counter() - exchange.started, landed.seconds))
     return Whole(200, headers, body)
@@ -178,7 +178,7 @@ def _live(
     if head is None or head.status == _ANSWERED:
         headers += type_headers(dialect.stream_type if stream else dialect.document_type, stream=stream)
     if head is not None:
-        headers += head.headers
+        headers += [*head.headers, *exchange.upstream_headers]
     headers += forward_headers(exchange, None)
     status = _ANSWERED if head is None else head.status
     return Live(headers, reader, flight, dialect, asked.view, stream, status, own)

@@ -336,6 +336,7 @@ async def _assembled(
         exchange.upstream_seconds = sum(entry.upstream_seconds for entry in order)
         headers += _hit_headers(exchange, order)
     else:
+        headers += exchange.upstream_headers
         headers += [*forward_headers(exchange, exchange.stored), _counts(hits, len(entries) - hits)]
     headers.append(timing_header(perf_counter() - exchange.started, exchange.upstream_seconds))
     return Whole(200, headers, body)

@@ -140,7 +140,7 @@ class _Passage:
 
     async def _pass(self, target: Target, call: Call, changed: Target | None) -> None:
         exchange, rooms = self._exchange, self._rooms
-        reply = await rooms.upstreams.send(target, call, idle_limit=False)
+        reply = await rooms.upstreams.send(target, call, passed=True)
         rooms.accepted.note_refusal(target.name, exchange.caller.credential, reply.status)
         exchange.mark(Phase.SEND)
         try:

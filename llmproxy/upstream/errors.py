@@ -40,6 +40,9 @@ def normalise(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) 
     ``headers`` have lower-case names. ``body`` may be cut off.
     """
     headers = list(headers)
+    if any(name == b"content-encoding" for name, _ in headers):
+        # one that is not known here
+        body = b""
     found = _parsed(body)
     error = _error(status, found)
     # what stands beside the error of another form stays where its readers look for it

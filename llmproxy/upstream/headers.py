@@ -146,12 +146,24 @@ def relayed(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
 
 def answer_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
     """The headers of a reply whose body is given by the proxy: limits, processing times, ids, and whatever else."""
-    return [header for header in relayed(headers) if header[0] not in _OF_THE_BODY]
+    return [
+        header for header in relayed(headers) if header[0] not in _OF_THE_BODY and not header[0].startswith(_OUR_OWN)
+    ]
+
+
+def live_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+    """Those of them that only the caller gets whose call it was: what ``kept_headers`` has is everybody's."""
+    return [header for header in answer_headers(headers) if header[0] not in _KEPT]
 
 
 def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
     """The headers of a reply that say something about the answer itself, and may be stored with it."""
     return [header for header in headers if header[0] in _KEPT]
+
+
+def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+    """The content coding of a reply, [] where it has none."""
+    return [header for header in headers if header[0] == b"content-encoding"]
 
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:

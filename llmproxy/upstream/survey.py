@@ -6,6 +6,7 @@ import httpx
 import orjson
 
 from llmproxy.config.settings import Settings
+from llmproxy.upstream.decoded import decoded
 from llmproxy.upstream.headers import forwarded
 from llmproxy.upstream.kinds import GENERIC, KINDS
 from llmproxy.upstream.send import Limits, send
@@ -64,7 +65,7 @@ class Survey:
     async def _fetch(self, target: Target, path: str, credentials: HeaderList) -> tuple[int, Any]:
         """The status, and the JSON of a 200 answer."""
         headers = [*self._headers, *credentials]
-        reply = await send(self._transport, target, Call("GET", path.encode(), headers), _LIMITS)
+        reply = decoded(await send(self._transport, target, Call("GET", path.encode(), headers), _LIMITS))
         try:
             if reply.status == 503:
                 raise UpstreamLoading(f"The model server at {target.name} is still loading its model.")

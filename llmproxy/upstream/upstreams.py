@@ -9,6 +9,7 @@ from time import monotonic
 
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.choice import candidates, eligible
+from llmproxy.upstream.decoded import decoded
 from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.identity import more_precise, together
 from llmproxy.upstream.kinds import GENERIC
@@ -300,12 +301,12 @@ class Upstreams:
                 listed.setdefault(model["id"], model)
         return {"object": "list", "data": list(listed.values())}
 
-    async def send(self, target: Target, call: Call, *, idle_limit: bool = True) -> Reply:
-        """One call. ``idle_limit`` False: its answer may pause for as long as the caller waits.
+    async def send(self, target: Target, call: Call, *, passed: bool = False) -> Reply:
+        """One call. ``passed``: its answer comes down as it is, and may pause for as long as the caller waits.
 
         Raises ``UpstreamRefused``, ``UpstreamBroke``, ``UpstreamSlow``.
         """
-        limits = self._limits if idle_limit else replace(self._limits, idle=None)
+        limits = replace(self._limits, idle=None) if passed else self._limits
         server = self._servers[target.name]
         server.begun()
         try:
@@ -320,7 +321,7 @@ class Upstreams:
             server.connected_at = monotonic()
         if server.answered():
             self._wake.set()
-        return reply
+        return reply if passed else decoded(reply)
 
     def lacks(self, target: Target, endpoint: str) -> bool:
         """Whether a server was seen not to have an endpoint, a name in ``wire.endpoints``."""

@@ -72,6 +72,8 @@ class Exchange:
     upstream_seconds: float | None = None
     #: seconds per phase
     phases: dict[Phase, float] = field(default_factory=dict)
+    #: of the answer to this request's own call upstream, for its caller alone
+    upstream_headers: tuple[tuple[bytes, bytes], ...] = ()
     request_body: bytes = b""
     response_body: bytes = b""
     error: str = ""

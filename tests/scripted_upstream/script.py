@@ -17,7 +17,8 @@ class Script:
     bytes. ``gate`` names a gate the answer waits at: right before a fault inside a stream, else after ``gate_after``
     frames, else before the head. ``status`` answers with an error whose body has the shape ``shape``, and ``retry``
     is its ``retry-after``. ``header`` is one more line of the head, its odd bytes
-    percent-encoded. ``times`` plays all this only to the first so many requests with the very same body.
+    percent-encoded. ``coding`` names a row of ``codings.CODINGS``, in which the answer comes whatever was asked for.
+    ``times`` plays all this only to the first so many requests with the very same body.
     """
 
     fault: str = ""
@@ -30,6 +31,7 @@ class Script:
     shape: str = "openai"
     size: int = 0
     retry: str = ""
+    coding: str = ""
     header: str = ""
     times: int = 0
 
@@ -57,4 +59,4 @@ class Script:
 
 
 _NUMBERS = {"after", "words", "gate_after", "status", "size", "times"}
-_TEXTS = {"fault", "oddity", "gate", "shape", "retry", "header"}
+_TEXTS = {"fault", "oddity", "gate", "shape", "retry", "coding", "header"}

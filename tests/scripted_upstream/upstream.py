@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from tests.scripted_upstream.answers import ENDPOINTS, Answer
 from tests.scripted_upstream.bodies import BODIES, STREAMS
+from tests.scripted_upstream.codings import CODINGS
 from tests.scripted_upstream.elsewhere import SPECIAL, echo, introspection, not_found
 from tests.scripted_upstream.faults import INSTEAD, WITHIN, Scene
 from tests.scripted_upstream.journal import Gate, Journal, Visit
@@ -180,7 +181,9 @@ class ScriptedUpstream:
             instead = instead or STREAMS.get(script.fault)
         if not script.gate_after and script.fault not in WITHIN:
             await self._gated(script)
-        if script.status != 200:
+        if script.coding:
+            await _coded(stage, answer, script, stream=request.get("stream", streams) and bool(answer.frames))
+        elif script.status != 200:
             content_type, body = SHAPES[script.shape](script.status)
             retry = [("retry-after", script.retry)] if script.retry else []
             retry += [("location", "/elsewhere")] if script.status < 400 else []
@@ -206,6 +209,21 @@ class ScriptedUpstream:
             await self._gated(script)
         await ODDITIES.get(script.oddity, as_it_is)(stage, after)
         return await stage.end()
+
+
+async def _coded(stage: Stage, answer: Answer, script: Script, *, stream: bool) -> None:
+    name, encode = CODINGS[script.coding]
+    content_type, body = "application/json", json.dumps(answer.document).encode()
+    if script.status != 200:
+        content_type, body = SHAPES[script.shape](script.status)
+    elif stream:
+        content_type, body = answer.stream_type, b"".join(answer.frames)
+    body = encode(body)
+    headers = [("content-type", content_type), ("content-encoding", name), ("transfer-encoding", "chunked")]
+    await stage.head(script.status, headers)
+    for start in range(0, len(body), 50):
+        await stage.chunk(body[start : start + 50])
+    await stage.end()
 
 
 def _is_object(body: bytes) -> bool:

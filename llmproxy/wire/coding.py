@@ -1,0 +1,78 @@
+"""Content codings undone, a bounded piece at a time (RFC 9110 section 8.4). Pure."""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import zstandard
+
+#: Decoded at a time. These few bytes become 512 KiB at most with deflate, 16 MiB with zstd: a small body cannot turn
+#: into a large one unnoticed.
+_STEP = 512
+_MOST_WINDOW = 2**27
+
+
+class UnknownCoding(ValueError):
+    """A coding, or a list of them, that is not undone here."""
+
+
+class NotCoded(ValueError):
+    """A body that is not what its coding says."""
+
+
+class Decoder:
+    """Undoes one content coding. ``start`` makes the library's decoder for what begins with the given bytes.
+
+    ``many``: whether what is coded may follow upon another (RFC 1952, RFC 8878).
+    """
+
+    def __init__(self, start: Callable[[memoryview], Any], *, many: bool) -> None:
+        self._start = start
+        self._many = many
+        #: of zlib or zstandard; None before the first byte
+        self._stream: Any = None
+
+    def decode(self, chunk: bytes) -> Iterator[bytes]:
+        """Raises ``NotCoded``."""
+        view = memoryview(chunk)
+        for at in range(0, len(chunk), _STEP):
+            rest = view[at : at + _STEP]
+            while rest:
+                if self._stream is None or (self._stream.eof and self._many):
+                    self._stream = self._start(rest)
+                elif self._stream.eof:
+                    raise NotCoded("something follows its end")
+                try:
+                    piece = self._stream.decompress(rest)
+                except (zlib.error, zstandard.ZstdError) as error:
+                    raise NotCoded(str(error)) from error
+                rest = memoryview(self._stream.unused_data)
+                if piece:
+                    yield piece
+
+    def finish(self) -> None:
+        """Raises ``NotCoded`` for a body that was cut off."""
+        if self._stream is not None and not self._stream.eof:
+            raise NotCoded("its end is missing")
+
+
+def decoder(headers: Iterable[tuple[bytes, bytes]]) -> Decoder | None:
+    """What undoes the coding that headers with lower-case names tell, None where there is none.
+
+    Raises ``UnknownCoding``.
+    """
+    coding = b", ".join(value for name, value in headers if name == b"content-encoding").strip().lower()
+    if coding in (b"", b"identity"):
+        return None
+    if coding in (b"gzip", b"x-gzip"):
+        return Decoder(lambda _: zlib.decompressobj(wbits=31), many=True)
+    if coding == b"deflate":
+        return Decoder(_deflate, many=False)
+    if coding == b"zstd":
+        return Decoder(lambda _: zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW).decompressobj(), many=True)
+    raise UnknownCoding(coding.decode("latin-1"))
+
+
+def _deflate(first: memoryview) -> Any:
+    """With the zlib wrapper that belongs to it, or without, as some servers send it (RFC 9110 section 8.4.1.2)."""
+    return zlib.decompressobj() if first[0] & 0x8F == 0x08 else zlib.decompressobj(wbits=-zlib.MAX_WBITS)

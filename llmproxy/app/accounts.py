@@ -2,18 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from time import perf_counter
 
-from llmproxy.cache.hot import HotAnswer, HotHit
 from llmproxy.history.history import History
-from llmproxy.history.record import Hit
 from llmproxy.observe.access import AccessLog
-from llmproxy.observe.ledger import Ledger
+from llmproxy.observe.ledger import Ledger, Sink
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.performance import Performance
 from llmproxy.observe.rates import Rates
 from llmproxy.observe.telemetry import Telemetry
-from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.exchange import Exchange, RepeatHit
+from llmproxy.wire.vocabulary import Phase
 
 #: asked every few seconds by orchestrators, by Prometheus, and by an open page: no line in the log, no trace
 UNLOGGED = frozenset(
@@ -23,8 +22,8 @@ UNLOGGED = frozenset(
 #: hits of one batch that each get a line of their own in the log; more are summed up
 MOST_LINES = 100
 
-Finished = Exchange | HotHit
-Hits = list[tuple[HotAnswer, list[HotHit]]]
+Finished = Exchange | RepeatHit
+Hits = list[tuple[Exchange, list[RepeatHit]]]
 
 
 class Accounts:
@@ -50,78 +49,75 @@ class Accounts:
         self._batch: Sequence[Finished] = ()
         self._split: tuple[list[Exchange], Hits] = ([], [])
         sinks = {
-            "metrics": self._count,
+            "metrics": self._timed(Phase.COUNT, self._count),
             "rates": self._rate,
             "performance": self._add_up,
             "log": self._write,
-            "history": self._record,
+            "history": self._timed(Phase.RECORD, self._record),
         }
         if telemetry.tracer is not None:
             sinks["traces"] = self._trace
         self.ledger: Ledger[Finished] = Ledger(sinks, on_fault=metrics.observing_failed)
 
+    def _timed(self, phase: Phase, sink: Sink[Finished]) -> Sink[Finished]:
+        """``sink``, which counts how long a batch took as a phase of each of its requests."""
+
+        def timed(batch: Sequence[Finished]) -> None:
+            began = perf_counter()
+            sink(batch)
+            self._metrics.phase_shared(phase, perf_counter() - began, len(batch))
+
+        return timed
+
     def _parts(self, batch: Sequence[Finished]) -> tuple[list[Exchange], Hits]:
         """The same for each sink of one batch."""
         if batch is not self._batch:
             exchanges: list[Exchange] = []
-            hits: defaultdict[int, list[HotHit]] = defaultdict(list)
+            hits: defaultdict[int, list[RepeatHit]] = defaultdict(list)
             for item in batch:
-                if isinstance(item, HotHit):
-                    hits[id(item.answer)].append(item)
+                if isinstance(item, RepeatHit):
+                    hits[id(item.template)].append(item)
                 else:
                     exchanges.append(item)
             self._batch = batch
-            self._split = exchanges, [(group[0].answer, group) for group in hits.values()]
+            self._split = exchanges, [(group[0].template, group) for group in hits.values()]
         return self._split
 
     def _count(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._parts(batch)
         self._metrics.count(exchanges)
-        for answer, group in hits:
-            self._metrics.count_many(answer.template, [hit.seconds for hit in group])
+        for template, group in hits:
+            self._metrics.count_many(template, [hit.seconds for hit in group])
 
     def _rate(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._parts(batch)
         self._rates.add(exchanges)
-        for answer, group in hits:
-            self._rates.add_many(answer.template, len(group))
+        for template, group in hits:
+            self._rates.add_many(template, len(group))
 
     def _add_up(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._parts(batch)
         self._performance.add(exchanges)
-        for answer, group in hits:
-            template = answer.template
+        for template, group in hits:
             self._performance.add_many(template, [hit.seconds for hit in group], stream=template.stream)
 
     def _write(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._parts(batch)
         lines = [exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED]
         if sum(len(group) for _, group in hits) <= MOST_LINES:
-            lines += [exchange_of(hit) for _, group in hits for hit in group]
+            lines += [hit.exchange() for _, group in hits for hit in group]
             hits = []
-        self._log.write(lines, [(answer.template, len(group)) for answer, group in hits])
+        self._log.write(lines, [(template, len(group)) for template, group in hits])
 
     def _record(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._parts(batch)
         self._history.record(exchanges)
-        for answer, group in hits:
-            self._history.record_hits(answer.template, [Hit(*hit[1:]) for hit in group])
+        for template, group in hits:
+            self._history.record_hits(template, group)
 
     def _trace(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._parts(batch)
         self._telemetry.record([exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED])
         for _, group in hits:
             # what finds no room there need not be made
-            self._telemetry.record([exchange_of(hit) for hit in group[: self._telemetry.room + 1]])
-
-
-def exchange_of(hit: HotHit) -> Exchange:
-    """The hit as the ordinary path would have noted it."""
-    return replace(
-        hit.answer.template,
-        request_id=hit.request_id,
-        started_at=hit.started_at,
-        first_byte=hit.seconds,
-        finished=hit.seconds,
-        phases={},
-    )
+            self._telemetry.record([hit.exchange() for hit in group[: self._telemetry.room + 1]])

@@ -7,7 +7,6 @@ the identity of the models has not changed and was read lately. All of it is che
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from cachetools import LRUCache
 
@@ -16,16 +15,6 @@ from llmproxy.wire.exchange import Exchange
 
 #: a request larger than this is not worth remembering by its bytes
 LONGEST = 64 * 1024
-
-
-class HotHit(NamedTuple):
-    """One request that was answered so. Counted, logged and recorded later."""
-
-    answer: "HotAnswer"
-    request_id: str
-    #: Unix seconds
-    started_at: float
-    seconds: float
 
 
 @dataclass(slots=True)

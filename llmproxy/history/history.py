@@ -7,14 +7,14 @@ from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
 from llmproxy.history.follower import Follower, OnFault, ignore
 from llmproxy.history.reader import Reader
-from llmproxy.history.record import Hit, Recorder
+from llmproxy.history.record import Recorder
 from llmproxy.history.redact import Redactor
 from llmproxy.history.retention import Retention
 from llmproxy.history.summaries import Summaries
 from llmproxy.history.texts import Texts
 from llmproxy.history.writer import Writer
 from llmproxy.wire.errors import NotFound
-from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.exchange import Exchange, RepeatHit
 
 
 class History(Protocol):
@@ -37,7 +37,7 @@ class History(Protocol):
         """Takes finished exchanges: a sink of the ledger."""
         ...
 
-    def record_hits(self, template: Exchange, hits: Sequence[Hit]) -> None:
+    def record_hits(self, template: Exchange, hits: Sequence[RepeatHit]) -> None:
         """Takes requests that had the answer of ``template``."""
         ...
 
@@ -93,7 +93,7 @@ class KeptHistory:
         due = [exchange for exchange in batch if exchange.recorded]
         self._writer.add(len(due), map(self._recorder.row, due))
 
-    def record_hits(self, template: Exchange, hits: Sequence[Hit]) -> None:
+    def record_hits(self, template: Exchange, hits: Sequence[RepeatHit]) -> None:
         if template.recorded:
             self._writer.add(len(hits), self._recorder.rows_like(template, hits))
 
@@ -127,7 +127,7 @@ class NoHistory:
     def record(self, batch: Sequence[Exchange]) -> None:
         pass
 
-    def record_hits(self, template: Exchange, hits: Sequence[Hit]) -> None:
+    def record_hits(self, template: Exchange, hits: Sequence[RepeatHit]) -> None:
         pass
 
     @property

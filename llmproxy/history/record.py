@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from llmproxy.history.redact import REDACTED, Redactor
 from llmproxy.history.tables import history
-from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.exchange import Exchange, RepeatHit
 from llmproxy.wire.vocabulary import Phase
 
 Row = tuple[Any, ...]
@@ -24,15 +24,6 @@ LONGEST_TEXT = 1_000
 
 #: what every database holds in an INTEGER
 LARGEST = 2**31 - 1
-
-
-class Hit(NamedTuple):
-    """One of many requests that got the same answer in one piece."""
-
-    request_id: str
-    #: Unix seconds
-    started_at: float
-    seconds: float
 
 
 #: what SDKs put into URLs, and holds no secret
@@ -59,12 +50,12 @@ class Recorder:
         when = (kept_text(exchange.request_id), exchange.started_at, exchange.started_at + seconds)
         return (*when, *_before_times(exchange), first, seconds, *self._after_times(exchange))
 
-    def rows_like(self, template: Exchange, hits: Iterable[Hit]) -> Iterator[Row]:
+    def rows_like(self, template: Exchange, hits: Iterable[RepeatHit]) -> Iterator[Row]:
         """The rows of requests that had the answer of ``template``; made one by one, as they are taken."""
         before, after = _before_times(template), self._after_times(template)
-        for request_id, started_at, seconds in hits:
-            when = (kept_text(request_id), started_at, started_at + seconds)
-            yield (*when, *before, seconds, seconds, *after)
+        for hit in hits:
+            when = (kept_text(hit.request_id), hit.started_at, hit.started_at + hit.seconds)
+            yield (*when, *before, hit.seconds, hit.seconds, *after)
 
     def finished(self, rows: Sequence[Row]) -> Sequence[Row]:
         """The rows as they are written: nothing in the bodies and errors that must not be kept. Blocks for as long as

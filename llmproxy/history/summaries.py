@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.database.engine import Database
 from llmproxy.history.follower import mark, move
 from llmproxy.history.tables import history, sessions, users
+from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED
 
 #: rows summed up in one transaction
 CHUNK = 2_000
@@ -16,10 +17,6 @@ CHUNK = 2_000
 FORGOTTEN = 300
 #: the columns that add up
 SUMMED = tuple(column.name for column in users.c if column.name not in ("user_name", "first_seen", "last_seen"))
-
-_HIT = ("hit", "stale")
-_SAVED = (*_HIT, "joined")
-_LOOKED_UP = (*_SAVED, "miss")
 
 
 class Summaries:
@@ -61,12 +58,12 @@ def _sums(*keys: Column[Any]) -> Select[Any]:
         func.min(row.created_at),
         func.max(row.created_at),
         func.count(),
-        _count(row.cache.in_(_LOOKED_UP)),
-        _count(row.cache.in_(_HIT)),
+        _count(row.cache.in_(LOOKED_UP)),
+        _count(row.cache.in_(HITS)),
         _count(or_(row.status >= 400, row.status == 0)),
         func.coalesce(func.sum(row.prompt_tokens), 0),
         func.coalesce(func.sum(row.completion_tokens), 0),
-        func.coalesce(func.sum(case((row.cache.in_(_SAVED), row.upstream_seconds), else_=0.0)), 0.0),
+        func.coalesce(func.sum(case((row.cache.in_(SAVED), row.upstream_seconds), else_=0.0)), 0.0),
     )
     return select(*keys, *totals).where(row.id > bindparam("seen"), row.id <= bindparam("last")).group_by(*keys)
 

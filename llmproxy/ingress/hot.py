@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from llmproxy.cache.hot import LONGEST, HotAnswer, HotHit, HotTable
+from llmproxy.cache.hot import LONGEST, HotAnswer, HotTable
 from llmproxy.ingress.connections import Limits
 from llmproxy.ingress.protocol import Protocol, Stage, bound
+from llmproxy.wire.exchange import RepeatHit
 from llmproxy.wire.ids import RequestIds
 
 #: where the ordinary path finds ``remember`` in an ASGI scope's extensions
@@ -98,7 +99,7 @@ class HotProtocol(Protocol):
         self.transport.write(b"".join(lines))
         self.server_state.total_requests += 1
         self.since = self.loop.time()
-        hot.add(HotHit(answer, request_id, now, seconds))
+        hot.add(RepeatHit(answer.template, request_id, now, seconds))
 
     def on_headers_complete(self) -> None:
         self.scope["extensions"] = {EXTENSION: self._remember}  # type: ignore[dict-item]  # typed for uvicorn's own
@@ -117,7 +118,7 @@ class HotProtocol(Protocol):
 class Hot:
     """What a ``HotProtocol`` needs of the app. ``cors``: whether answers differ for pages of other origins."""
 
-    def __init__(self, table: HotTable, ids: RequestIds, add: Callable[[HotHit], None], *, cors: bool) -> None:
+    def __init__(self, table: HotTable, ids: RequestIds, add: Callable[[RepeatHit], None], *, cors: bool) -> None:
         self.table = table
         self.ids = ids
         self.add = add

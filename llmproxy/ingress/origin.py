@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.config.settings import Settings
 from llmproxy.wire.errors import Forbidden
+from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.vocabulary import Phase
 
 
 class Origin:
@@ -32,6 +34,8 @@ class Origin:
                 elif name == b"sec-fetch-site":
                     site = value
             self._check(host.decode("latin-1"), origin.decode("latin-1"), site, (scope.get("server") or ("",))[0])
+            exchange: Exchange = scope[EXCHANGE]
+            exchange.mark(Phase.GUARD)
         await self._app(scope, receive, send)
 
     def _check(self, host: str, origin: str, site: bytes, address: str) -> None:

@@ -15,6 +15,7 @@ from llmproxy.jobs.job import Claimed, Failure, Job, Result
 from llmproxy.jobs.leases import RUNNING
 from llmproxy.jobs.states import ItemStatus, JobStatus, Step
 from llmproxy.jobs.tables import items, results
+from llmproxy.wire.vocabulary import HITS
 
 Done = Sequence[tuple[Claimed, Result]]
 
@@ -112,7 +113,7 @@ def _counts(job: Job, calls: Sequence[Result], now: float) -> dict[str, Any]:
         "started_at": job.started_at if job.started_at is not None else now,
         "completed": job.completed + len(completed),
         "failed": job.failed + len(calls) - len(completed),
-        "hits": job.hits + sum(result.cache == "hit" for result in completed),
+        "hits": job.hits + sum(result.cache in HITS for result in completed),
         "prompt_tokens": min(_LARGEST, job.prompt_tokens + sum(each.prompt for each in tokens)),
         "completion_tokens": min(_LARGEST, job.completion_tokens + sum(each.completion for each in tokens)),
         "cached_tokens": min(_LARGEST, job.cached_tokens + sum(each.cached for each in tokens)),

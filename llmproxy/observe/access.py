@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from llmproxy.observe.lines import Form
 from llmproxy.observe.outlet import Outlet
-from llmproxy.observe.shape import Answered, Observed
+from llmproxy.wire.exchange import Exchange
 
 
 class AccessLog:
@@ -30,13 +30,13 @@ class AccessLog:
         self._limit = limit
         self._clock = clock
 
-    def write(self, batch: Sequence[Observed], hits: Iterable[tuple[Answered, int]] = ()) -> None:
+    def write(self, batch: Sequence[Exchange], hits: Iterable[tuple[Exchange, int]] = ()) -> None:
         """Writes finished requests: a sink of the ledger.
 
         ``hits`` are answers with the number of requests that got them and are not in ``batch``; they are summed up.
         """
         if self._failures_only:
-            batch, hits = [observed for observed in batch if failed(observed)], ()
+            batch, hits = [observed for observed in batch if observed.failed], ()
         listed, unlisted = self._choose(batch)
         rest: Counter[tuple[str, str]] = Counter()
         for observed in unlisted:
@@ -49,14 +49,9 @@ class AccessLog:
         if lines:
             self._outlet.write("".join(lines))
 
-    def _choose(self, batch: Sequence[Observed]) -> tuple[Sequence[Observed], Sequence[Observed]]:
+    def _choose(self, batch: Sequence[Exchange]) -> tuple[Sequence[Exchange], Sequence[Exchange]]:
         if len(batch) <= self._limit:
             return batch, ()
-        by_weight = sorted(range(len(batch)), key=lambda index: not failed(batch[index]))
+        by_weight = sorted(range(len(batch)), key=lambda index: not batch[index].failed)
         chosen, rest = sorted(by_weight[: self._limit]), by_weight[self._limit :]
         return [batch[index] for index in chosen], [batch[index] for index in rest]
-
-
-def failed(observed: Observed) -> bool:
-    """Whether the proxy or the upstream failed the request, as opposed to the caller's own mistakes."""
-    return observed.status >= 500

@@ -5,7 +5,7 @@ These names are shared with other gateways, so dashboards made for them show thi
 
 from llmproxy.observe.collectors import Histogram, Series
 from llmproxy.observe.names import Names
-from llmproxy.observe.shape import Observed, first_byte_seconds_of, seconds_of
+from llmproxy.wire.exchange import Exchange
 
 #: our endpoints -> the conventions' operations; calls of others are no generation
 OPERATIONS = {
@@ -63,13 +63,13 @@ class Generations:
             _TOKEN_SECONDS,
         )
 
-    def count(self, observed: Observed, provider: str) -> None:
+    def count(self, observed: Exchange, provider: str) -> None:
         """Counts a request that had an upstream call to itself. ``provider`` is the upstream's kind."""
         operation = OPERATIONS.get(observed.endpoint)
         if operation is None or not observed.upstream:
             return
         call = (operation, provider, self._models.label(observed.model, proven=observed.status < 400))
-        spent = seconds_of(observed) if observed.upstream_seconds is None else observed.upstream_seconds
+        spent = observed.seconds if observed.upstream_seconds is None else observed.upstream_seconds
         error = _error_type(observed)
         self._calls.observe((*call, error), spent)
         if not error:
@@ -78,21 +78,21 @@ class Generations:
     def all(self) -> list[Series]:
         return [self._calls, self._tokens, self._first_tokens, self._token_times]
 
-    def _count_answer(self, observed: Observed, call: tuple[str, ...]) -> None:
+    def _count_answer(self, observed: Exchange, call: tuple[str, ...]) -> None:
         usage = observed.usage
         for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
             if tokens is not None and tokens >= 0:
                 self._tokens.observe((*call, kind), tokens)
-        first = first_byte_seconds_of(observed)
+        first = observed.first_byte_seconds
         if not observed.stream or first is None:
             return
         self._first_tokens.observe(call, first)
         if usage.completion_tokens is not None and usage.completion_tokens > 1:
-            rest = max(0.0, seconds_of(observed) - first)
+            rest = max(0.0, observed.seconds - first)
             self._token_times.observe(call, rest / (usage.completion_tokens - 1))
 
 
-def _error_type(observed: Observed) -> str:
+def _error_type(observed: Exchange) -> str:
     """The status, or another word where it does not tell; "" for a success, which is no label at all."""
     if observed.status >= 400:
         return str(observed.status)

@@ -10,7 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from llmproxy.observe.shape import Observed, first_byte_seconds_of, seconds_of
+from llmproxy.wire.exchange import Exchange
 
 ACCESS = "llmproxy.access"
 
@@ -33,7 +33,7 @@ CACHE_COLOURS = {"hit": GREEN, "stale": YELLOW, "joined": CYAN}
 class Form(Protocol):
     """How log lines look. Every method gives one line (a record with a traceback: several) with its line feed."""
 
-    def request(self, observed: Observed) -> str:
+    def request(self, observed: Exchange) -> str:
         """The line of a finished request."""
         ...
 
@@ -57,7 +57,7 @@ class TextForm:
         self._colour = colour
         self._traceback = logging.Formatter("%(message)s")
 
-    def request(self, observed: Observed) -> str:
+    def request(self, observed: Exchange) -> str:
         status = f"{observed.status:3d}" if observed.status else "---"
         parts = [
             _clock(finished_at(observed)),
@@ -70,8 +70,8 @@ class TextForm:
         if observed.cache:
             word = f"{observed.cache} ({observed.reason})" if observed.reason else observed.cache
             parts.append(self._paint(word, CACHE_COLOURS.get(observed.cache, "")))
-        parts.append(_duration(seconds_of(observed)))
-        first_byte = first_byte_seconds_of(observed)
+        parts.append(_duration(observed.seconds))
+        first_byte = observed.first_byte_seconds
         if first_byte is not None:
             parts.append(f"first {_duration(first_byte)}")
         usage = observed.usage
@@ -103,7 +103,7 @@ class JsonForm:
     def __init__(self) -> None:
         self._traceback = logging.Formatter()
 
-    def request(self, observed: Observed) -> str:
+    def request(self, observed: Exchange) -> str:
         return _json(
             time=_iso(finished_at(observed)),
             level="error" if observed.status >= 500 else "info",
@@ -119,8 +119,8 @@ class JsonForm:
             cache=observed.cache,
             reason=observed.reason,
             stored=observed.stored,
-            duration_seconds=round(seconds_of(observed), 6),
-            first_byte_seconds=_rounded(first_byte_seconds_of(observed)),
+            duration_seconds=round(observed.seconds, 6),
+            first_byte_seconds=_rounded(observed.first_byte_seconds),
             upstream=observed.upstream,
             upstream_seconds=_rounded(observed.upstream_seconds),
             prompt_tokens=observed.usage.prompt_tokens,
@@ -152,9 +152,9 @@ class JsonForm:
         )
 
 
-def finished_at(observed: Observed) -> float:
+def finished_at(observed: Exchange) -> float:
     """When the request ended, in Unix seconds."""
-    return observed.started_at + seconds_of(observed)
+    return observed.started_at + observed.seconds
 
 
 def _source(record: logging.LogRecord) -> str:

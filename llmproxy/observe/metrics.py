@@ -13,7 +13,8 @@ from llmproxy.observe.catalogue import DURATIONS, Catalogue
 from llmproxy.observe.collectors import Counter, tally
 from llmproxy.observe.names import NONE, Names
 from llmproxy.observe.resources import Sample
-from llmproxy.observe.shape import Answered, Observed, failed, first_byte_seconds_of, seconds_of
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import FETCHED, SAVED
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +22,6 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 #: seconds that one refresh may take at a scrape
 REFRESH_LIMIT = 2.0
-
-#: answers that cost no generation of their own
-SAVED = frozenset({"hit", "stale", "joined"})
-#: answers that an upstream worked on for this request alone
-FETCHED = frozenset({"miss", "bypass"})
 
 Refresh = Callable[[], Awaitable[None]]
 
@@ -47,14 +43,14 @@ class Metrics:
         ProcessCollector(registry=self._registry)
         self.catalogue.build.set((version, "{}.{}.{}".format(*sys.version_info)), 1.0)
 
-    def count(self, batch: Sequence[Observed]) -> None:
+    def count(self, batch: Sequence[Exchange]) -> None:
         """Counts finished requests: a sink of the ledger."""
         shown = self.catalogue
         for observed in batch:
             by_cache = (observed.endpoint, observed.cache or NONE)
-            seconds = seconds_of(observed)
+            seconds = observed.seconds
             shown.durations.observe(by_cache, seconds)
-            first_byte = first_byte_seconds_of(observed)
+            first_byte = observed.first_byte_seconds
             if first_byte is not None:
                 shown.first_bytes.observe(by_cache, first_byte)
             overhead = _overhead(observed, seconds)
@@ -63,12 +59,12 @@ class Metrics:
             for phase, spent in observed.phases.items():
                 shown.phases.observe((phase,), spent)
             # with a success, too: a rate needs the 0 before the first failure
-            shown.failed.add((observed.endpoint,), float(failed(observed)))
+            shown.failed.add((observed.endpoint,), float(observed.failed))
             if observed.cache in FETCHED:
                 shown.generations.count(observed, self._kinds(observed.upstream))
             self._count_answers(observed, 1)
 
-    def count_many(self, answered: Answered, durations: Sequence[float]) -> None:
+    def count_many(self, answered: Exchange, durations: Sequence[float]) -> None:
         """Counts hits of one answer that were each sent in one piece, after these seconds."""
         shown = self.catalogue
         by_cache = (answered.endpoint, answered.cache or NONE)
@@ -78,6 +74,11 @@ class Metrics:
         shown.overheads.observe_all((answered.endpoint,), tallied)
         shown.failed.add((answered.endpoint,), 0.0)
         self._count_answers(answered, len(durations))
+
+    def phase_shared(self, phase: str, seconds: float, requests: int) -> None:
+        """Counts a phase that took ``seconds`` for so many requests together."""
+        tallied = tally([seconds / requests] * requests, DURATIONS)
+        self.catalogue.phases.observe_all((phase,), tallied)
 
     def name_kinds(self, kinds: Callable[[str], str]) -> None:
         """``kinds`` gives the kind of the upstream with this name, a word of a closed list."""
@@ -198,7 +199,7 @@ class Metrics:
         else:
             self._failing.discard(part)
 
-    def _count_answers(self, answered: Answered, count: int) -> None:
+    def _count_answers(self, answered: Exchange, count: int) -> None:
         shown = self.catalogue
         cache = answered.cache or NONE
         model = self._models.label(answered.model, proven=answered.status < 400)
@@ -212,14 +213,14 @@ class Metrics:
             _count_tokens(shown.upstream_tokens, answered, count)
 
 
-def _count_tokens(counter: Counter, answered: Answered, count: int) -> None:
+def _count_tokens(counter: Counter, answered: Exchange, count: int) -> None:
     usage = answered.usage
     for kind, tokens in (("prompt", usage.prompt_tokens), ("completion", usage.completion_tokens)):
         if tokens:
             counter.add((kind,), count * tokens)
 
 
-def _overhead(observed: Observed, seconds: float) -> float | None:
+def _overhead(observed: Exchange, seconds: float) -> float | None:
     """Unknown for a request that joined a call half-way, or whose upstream time is not known."""
     if observed.cache in FETCHED:
         return None if observed.upstream_seconds is None else max(0.0, seconds - observed.upstream_seconds)

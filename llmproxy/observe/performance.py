@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from llmproxy.observe.distribution import Distribution
-from llmproxy.observe.metrics import FETCHED
 from llmproxy.observe.names import NONE, Names
-from llmproxy.observe.shape import Answered, Observed, failed, first_byte_seconds_of, seconds_of
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import FETCHED
 
 MINUTE = 60
 
@@ -79,19 +79,19 @@ class Performance:
         #: cells that found no room to wait in, or were refused, since start
         self.lost = 0
 
-    def add(self, batch: Sequence[Observed]) -> None:
+    def add(self, batch: Sequence[Exchange]) -> None:
         """Counts finished requests: a sink of the ledger."""
         for observed in batch:
             if observed.cache is None:
                 continue
             cell = self._cell(observed)
             cell.requests += 1
-            if failed(observed):
+            if observed.failed:
                 cell.errors += 1
             elif observed.status < 400:
                 _add_answer(cell, observed)
 
-    def add_many(self, answered: Answered, durations: Sequence[float], *, stream: bool) -> None:
+    def add_many(self, answered: Exchange, durations: Sequence[float], *, stream: bool) -> None:
         """Counts hits of one answer that were each sent in one piece, after these seconds."""
         cell = self._cell(answered)
         cell.requests += len(durations)
@@ -131,7 +131,7 @@ class Performance:
                 merge(found, cells)
         return found
 
-    def _cell(self, answered: Answered) -> Cell:
+    def _cell(self, answered: Exchange) -> Cell:
         model = self._names.label(answered.model, proven=answered.status < 400)
         cells = self._minutes.setdefault(self._minute(), {})
         series = Series(answered.endpoint, model, answered.cache or NONE)
@@ -145,9 +145,9 @@ class Performance:
         return int(self._clock() // MINUTE) * MINUTE
 
 
-def _add_answer(cell: Cell, observed: Observed) -> None:
-    cell.durations.add(seconds_of(observed))
-    first_byte = first_byte_seconds_of(observed)
+def _add_answer(cell: Cell, observed: Exchange) -> None:
+    cell.durations.add(observed.seconds)
+    first_byte = observed.first_byte_seconds
     if observed.stream and first_byte is not None:
         cell.first_tokens.add(first_byte)
     _add_work(cell, observed, 1)
@@ -156,7 +156,7 @@ def _add_answer(cell: Cell, observed: Observed) -> None:
         cell.speeds.add(tokens / seconds)
 
 
-def _add_work(cell: Cell, answered: Answered, count: int) -> None:
+def _add_work(cell: Cell, answered: Exchange, count: int) -> None:
     cell.prompt_tokens += count * plausible(answered.usage.prompt_tokens)
     cell.completion_tokens += count * plausible(answered.usage.completion_tokens)
     cell.upstream_seconds += count * (answered.upstream_seconds or 0.0)

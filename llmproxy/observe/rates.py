@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmproxy.observe.metrics import SAVED
 from llmproxy.observe.performance import plausible
-from llmproxy.observe.shape import Answered
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED
 
 MINUTE = 60.0
 MINUTES = 60
@@ -36,12 +36,12 @@ class Rates:
         self._saved_prompt_tokens = 0
         self._saved_completion_tokens = 0
 
-    def add(self, batch: Sequence[Answered]) -> None:
+    def add(self, batch: Sequence[Exchange]) -> None:
         """Counts finished requests: a sink of the ledger."""
         for answered in batch:
             self.add_many(answered, 1)
 
-    def add_many(self, answered: Answered, count: int) -> None:
+    def add_many(self, answered: Exchange, count: int) -> None:
         """Counts ``count`` requests that had this answer."""
         cache = answered.cache
         if cache is None:
@@ -93,6 +93,6 @@ class Rates:
 
 def _document(counts: Counter[str]) -> dict[str, Any]:
     """The hit rate is that of the requests that were looked up, None where there were none."""
-    looked_up = counts["hit"] + counts["stale"] + counts["miss"] + counts["joined"]
-    rate = (counts["hit"] + counts["stale"]) / looked_up if looked_up else None
+    looked_up = sum(counts[word] for word in LOOKED_UP)
+    rate = sum(counts[word] for word in HITS) / looked_up if looked_up else None
     return {**{name: counts[word] for word, name in NAMES.items()}, "hit_rate": rate}

@@ -4,13 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llmproxy.observe.distribution import ERROR
-from llmproxy.observe.metrics import SAVED
 from llmproxy.observe.performance import Cell, Cells, Series
-
-#: answered from a tier
-HITS = frozenset({"hit", "stale"})
-#: what the hit rate is a share of: requests that were looked up
-LOOKED_UP = HITS | {"miss", "joined"}
+from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED
 
 
 def report(cells: Cells, start: float, until: float) -> dict[str, Any]:

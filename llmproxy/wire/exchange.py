@@ -1,7 +1,8 @@
 """The notebook of one request: what is known about it so far. Rooms meet only through it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import NamedTuple
 
 from llmproxy.wire.trace import Trace
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
@@ -84,8 +85,45 @@ class Exchange:
     #: when the last phase ended
     marked: float = 0.0
 
+    @property
+    def seconds(self) -> float:
+        """How long the request took; 0 for one that was never finished."""
+        return 0.0 if self.finished is None else self.finished - self.started
+
+    @property
+    def first_byte_seconds(self) -> float | None:
+        """How long the first byte of the answer took, None where there was none."""
+        return None if self.first_byte is None else self.first_byte - self.started
+
+    @property
+    def failed(self) -> bool:
+        """Whether the proxy or the upstream failed the request, be it in the middle of a stream that began with 200."""
+        return self.status >= 500 or (self.status < 400 and self.error != "")
+
     def mark(self, phase: Phase) -> None:
         """The phase ended now; it began when the one before ended."""
         now = perf_counter()
         self.phases[phase] = self.phases.get(phase, 0.0) + now - (self.marked or self.started)
         self.marked = now
+
+
+class RepeatHit(NamedTuple):
+    """One of many requests that got the same answer in one piece. ``template`` is the exchange of the first of them."""
+
+    template: Exchange
+    request_id: str
+    #: Unix seconds
+    started_at: float
+    seconds: float
+
+    def exchange(self) -> Exchange:
+        """The hit as the ordinary path would have noted it."""
+        return replace(
+            self.template,
+            request_id=self.request_id,
+            started=0.0,
+            started_at=self.started_at,
+            first_byte=self.seconds,
+            finished=self.seconds,
+            phases={},
+        )

@@ -18,6 +18,16 @@ class CacheStatus(StrEnum):
     STALE = "stale"
 
 
+#: answered from a tier
+HITS = frozenset({CacheStatus.HIT, CacheStatus.STALE})
+#: answers that cost no generation of their own
+SAVED = HITS | {CacheStatus.JOINED}
+#: what the hit rate is a share of
+LOOKED_UP = SAVED | {CacheStatus.MISS}
+#: answers that an upstream worked on for this request alone
+FETCHED = frozenset({CacheStatus.MISS, CacheStatus.BYPASS})
+
+
 class Reason(StrEnum):
     """Why a hit, why not, why not stored. ``Cache-Status``'s ``detail``, and the metric label ``reason``."""
 

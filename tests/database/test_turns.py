@@ -6,6 +6,10 @@ from sqlalchemy import select, text
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.history.tables import marks
+from tests.databases import PostgresServer
+
+#: seconds that a turn may be waited for
+PATIENCE = 20.0
 
 
 async def test_who_comes_second_waits_until_the_first_is_done(database: Database) -> None:
@@ -30,10 +34,15 @@ async def test_who_comes_second_waits_until_the_first_is_done(database: Database
     assert order == ["first", "second"]
 
 
-async def test_other_turns_are_free(database: Database) -> None:
-    async with database.write() as connection:
-        for name in ("rows", "other rows"):
-            await database.dialect.take_turn(connection, name)
+async def test_other_turns_are_free(postgres: PostgresServer) -> None:
+    """SQLite lets one connection write at a time, whatever for; a PostgreSQL session may take its own turn again."""
+    url = postgres.create()
+    async with open_database(url) as database, open_database(url) as other:
+        await database.verify()
+        async with database.write() as connection, asyncio.timeout(PATIENCE):
+            await database.dialect.take_turn(connection, "rows")
+            async with other.write() as second:
+                await other.dialect.take_turn(second, "other rows")
 
 
 async def until_one_waits(database: Database) -> None:

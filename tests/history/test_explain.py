@@ -245,7 +245,7 @@ def test_a_stream_is_keyed_where_it_is_another_entry() -> None:
     messages, chat = BY_PATH["/v1/messages"], BY_PATH["/v1/chat/completions"]
     ollama = BY_PATH["/api/chat"]
     assert keyed(messages, b'{"model": "m"}') == {"model": "m", "stream": False}
-    assert keyed(ollama, b'{"stream": null, "keep_alive": 5}') == {"stream": True}
+    assert keyed(ollama, b'{"stream": null, "keep_alive": 5}') == {}
     assert keyed(chat, b'{"stream": true}') == {}
     assert keyed(chat, b'{"cut') is None
 

@@ -7,9 +7,9 @@ from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
 from llmproxy.history import reader
 from llmproxy.history.history import History, NoHistory, history_for
-from llmproxy.history.record import Hit
 from llmproxy.history.wanted import Wanted
 from llmproxy.wire.errors import BadRequest, InternalError, NotFound
+from llmproxy.wire.exchange import RepeatHit
 from tests.history.exchanges import FETCHED, fetched
 
 TEXT = (("hello",),)
@@ -28,9 +28,9 @@ async def test_what_was_recorded_can_be_asked_for_at_once(database: Database) ->
     kept = history_for(settings(), database)
     kept.open()
     kept.record([fetched(request_id="a"), fetched(request_id="b", recorded=False), fetched(request_id="c")])
-    hits = [Hit("d", 1_700_000_001.0, 0.5), Hit("e", 1_700_000_002.0, 0.5)]
+    hits = [RepeatHit(FETCHED, "d", 1_700_000_001.0, 0.5), RepeatHit(FETCHED, "e", 1_700_000_002.0, 0.5)]
     kept.record_hits(fetched(), hits)
-    kept.record_hits(fetched(recorded=False), [Hit("f", 1.0, 0.5)])
+    kept.record_hits(fetched(recorded=False), [RepeatHit(FETCHED, "f", 1.0, 0.5)])
     assert await ids(kept) == ["e", "d", "c", "a"]
     assert await ids(kept, 2) == ["e", "d"]
     assert (await kept.reader.session("s-1"))["requests"] == 4
@@ -124,7 +124,7 @@ async def test_switched_off_it_keeps_nothing(database: Database) -> None:
     assert isinstance(nothing, NoHistory)
     nothing.open()
     nothing.record([FETCHED])
-    nothing.record_hits(FETCHED, [Hit("a", 1.0, 0.5)])
+    nothing.record_hits(FETCHED, [RepeatHit(FETCHED, "a", 1.0, 0.5)])
     with pytest.raises(NotFound, match="LLMPROXY_HISTORY"):
         _ = nothing.reader
     assert (nothing.written, nothing.lost) == (0, 0)

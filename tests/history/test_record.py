@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.history.record import COLUMNS, LARGEST, LONGEST_TEXT, Hit, Recorder, Row
+from llmproxy.history.record import COLUMNS, LARGEST, LONGEST_TEXT, Recorder, Row
 from llmproxy.history.redact import Redactor
-from llmproxy.wire.exchange import Caller, Exchange, Usage
+from llmproxy.wire.exchange import Caller, Exchange, RepeatHit, Usage
 from tests.history.exchanges import FETCHED, fetched
 
 
@@ -139,17 +139,17 @@ def test_hits_of_one_answer_are_searched_once() -> None:
             return super().redacted(body)
 
     recorder = Recorder(1000, Counting(["x"]))
-    rows = list(recorder.rows_like(FETCHED, [Hit(str(number), 1.0, 0.5) for number in range(5)]))
+    rows = list(recorder.rows_like(FETCHED, [RepeatHit(FETCHED, str(number), 1.0, 0.5) for number in range(5)]))
     assert len(recorder.finished(rows)) == 5
     assert searches == [b"request", b"response"]
 
 
 def test_many_hits_are_what_they_are_one_by_one() -> None:
     recorder = Recorder(1000)
-    hits = [Hit("a", 100.0, 0.5), Hit("b", 200.0, 0.25)]
+    hits = [RepeatHit(FETCHED, "a", 100.0, 0.5), RepeatHit(FETCHED, "b", 200.0, 0.25)]
     one_by_one = [
         fetched(request_id=id, started_at=started_at, started=0.0, first_byte=seconds, finished=seconds)
-        for id, started_at, seconds in hits
+        for _, id, started_at, seconds in hits
     ]
     assert list(recorder.rows_like(FETCHED, hits)) == list(map(recorder.row, one_by_one))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from llmproxy.observe.access import AccessLog
 from llmproxy.observe.lines import TextForm
 from llmproxy.observe.outlet import Outlet
-from llmproxy.observe.shape import Answered, Observed
+from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus
 from tests.observe.exchanges import hit
 
@@ -20,7 +20,7 @@ class Counted(io.StringIO):
 
 
 def written(
-    batch: Sequence[Observed], hits: Sequence[tuple[Answered, int]] = (), *, failures_only: bool = False
+    batch: Sequence[Exchange], hits: Sequence[tuple[Exchange, int]] = (), *, failures_only: bool = False
 ) -> tuple[list[str], int]:
     """The lines without their time, and in how many writes they came."""
     stream = Counted()

@@ -5,9 +5,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llmproxy.observe import metrics as module
-from llmproxy.observe.metrics import CONTENT_TYPE, FETCHED, SAVED, Metrics
+from llmproxy.observe.metrics import CONTENT_TYPE, Metrics
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.vocabulary import CacheStatus
+from llmproxy.wire.vocabulary import FETCHED, SAVED, CacheStatus
 from tests.observe.exchanges import hit, miss
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -20,7 +20,6 @@ HEAD = 256 * 1024
 
 _LEAST_SECONDS, _MOST_SECONDS = 3_600, 2_592_000
 _MOST_LISTED = 10_000
-_LONGEST_KEY = 255
 _LONGEST_SHOWN = 100
 _BOM = b"\xef\xbb\xbf"
 
@@ -71,14 +70,6 @@ def check_begins_as_jsonl(head: bytes) -> None:
     whole = bool(end) or len(head) < HEAD
     if peek(line) is None if whole else not line.startswith(b"{"):
         raise BadRequest("Invalid file format for Batch API. Must be .jsonl")
-
-
-def idempotency_key_of(headers: Mapping[str, str]) -> str | None:
-    """The header ``Idempotency-Key``. Raises ``BadRequest``."""
-    key = headers.get("idempotency-key")
-    if key is not None and not 1 <= len(key) <= _LONGEST_KEY:
-        raise BadRequest(f"The header Idempotency-Key takes from 1 to {_LONGEST_KEY} characters.")
-    return key
 
 
 def asked_list(query: Mapping[str, str]) -> AskedList:

@@ -12,12 +12,12 @@ from llmproxy.jobs.files.asked import (
     BATCH_BYTES,
     HEAD,
     check_begins_as_jsonl,
-    idempotency_key_of,
     lifetime_of,
     purpose_of,
 )
 from llmproxy.jobs.files.document import File, new_id
 from llmproxy.jobs.files.form import Form
+from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.rooms import exchange_of, rooms_of
 from llmproxy.proxy.body import decoded, received
 from llmproxy.wire.errors import BadRequest, TooLarge
@@ -40,7 +40,7 @@ async def upload(request: Request) -> File:
     then.
     """
     rooms = rooms_of(request)
-    key = idempotency_key_of(request.headers)
+    key = idempotency_key(request.headers.raw)
     form = Form(request.headers.get("content-type", ""))
     id = new_id()
     async with rooms.blobs.create(id) as sink:

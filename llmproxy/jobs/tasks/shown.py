@@ -5,12 +5,11 @@ from typing import Any
 from llmproxy.jobs.job import Item, Job
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.jobs.tasks.chat import Said, said
-from llmproxy.wire.vocabulary import CacheStatus
+from llmproxy.wire.vocabulary import HITS
 
 Document = dict[str, Any]
 
 _NOTHING = Said(None, None, None)
-_FROM_CACHE = (CacheStatus.HIT, CacheStatus.STALE)
 
 
 def task(job: Job) -> Document:
@@ -60,4 +59,4 @@ def result(item: Item) -> Document:
 
 def from_cache(status: str | None) -> bool:
     """Whether an answer of this ``CacheStatus`` was not generated for its request."""
-    return status in _FROM_CACHE
+    return status in HITS

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from llmproxy.observe.genai import OPERATIONS
-from llmproxy.observe.otel.shape import Traced
+from llmproxy.wire.exchange import Exchange
 
 Value = str | int | float | Sequence[str]
 
@@ -31,7 +31,7 @@ _NUMBERS = {
 }
 
 
-def name_of(traced: Traced) -> str:
+def name_of(traced: Exchange) -> str:
     """The span's name: the operation and the model, or the method and the endpoint."""
     operation = OPERATIONS.get(traced.endpoint)
     if operation is None:
@@ -39,7 +39,7 @@ def name_of(traced: Traced) -> str:
     return f"{operation} {traced.model}" if traced.model else operation
 
 
-def attributes_of(traced: Traced, provider: str) -> dict[str, Value]:
+def attributes_of(traced: Exchange, provider: str) -> dict[str, Value]:
     """``provider`` is the upstream's kind, "" where none was asked."""
     found: dict[str, Value] = {
         "http.request.method": traced.method,
@@ -63,14 +63,14 @@ def attributes_of(traced: Traced, provider: str) -> dict[str, Value]:
     return found
 
 
-def error_of(traced: Traced) -> str:
+def error_of(traced: Exchange) -> str:
     """The status of an error, ``_OTHER`` for a stream that broke off, "" for a success."""
     if traced.status >= 400:
         return str(traced.status)
     return "_OTHER" if traced.error else ""
 
 
-def _generation(traced: Traced) -> Iterator[tuple[str, Value]]:
+def _generation(traced: Exchange) -> Iterator[tuple[str, Value]]:
     yield "gen_ai.operation.name", OPERATIONS[traced.endpoint]
     if traced.model:
         yield "gen_ai.request.model", traced.model

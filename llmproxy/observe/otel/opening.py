@@ -13,8 +13,8 @@ from llmproxy.observe.ledger import Ledger
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.otel.aside import aside
 from llmproxy.observe.otel.exporters import exporters
-from llmproxy.observe.otel.shape import Traced
 from llmproxy.observe.otel.spans import Spans
+from llmproxy.wire.exchange import Exchange
 
 NAME = "llmproxy"
 
@@ -40,7 +40,7 @@ class OpenTelemetry:
         self._provider = provider
         self._on_fault = on_fault
         self.tracer = Spans(provider.get_tracer(NAME, version))
-        self._ledger: Ledger[Traced] = Ledger({"traces": self._write}, on_fault=on_fault, interval=0.0, batch=_PIECE)
+        self._ledger: Ledger[Exchange] = Ledger({"traces": self._write}, on_fault=on_fault, interval=0.0, batch=_PIECE)
 
     @property
     def room(self) -> int:
@@ -49,7 +49,7 @@ class OpenTelemetry:
     def name_kinds(self, kinds: Callable[[str], str]) -> None:
         self.tracer.kind_of = kinds
 
-    def record(self, requests: Sequence[Traced]) -> None:
+    def record(self, requests: Sequence[Exchange]) -> None:
         room = self.room
         for traced in requests[:room]:
             self._ledger.add(traced)
@@ -61,7 +61,7 @@ class OpenTelemetry:
         with suppress(TimeoutError):
             await aside(self._provider.shutdown, limit)
 
-    def _write(self, batch: Sequence[Traced]) -> None:
+    def _write(self, batch: Sequence[Exchange]) -> None:
         for traced in batch:
             self.tracer.end(traced)
 

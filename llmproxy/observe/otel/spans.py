@@ -5,14 +5,15 @@ down afterwards, when the request is counted.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import cast
 
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_context
 
 from llmproxy.observe.otel.attributes import attributes_of, error_of, name_of
-from llmproxy.observe.otel.shape import Traced
-from llmproxy.observe.shape import seconds_of
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import Phase
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -52,9 +53,9 @@ class Spans:
         parent = get_global_textmap().extract(carrier, Context())
         return RequestTrace(self._start("request", parent, started_at, SpanKind.SERVER), parent, self._fields)
 
-    def end(self, traced: Traced) -> None:
+    def end(self, traced: Exchange) -> None:
         """Writes down a finished request, be it one that was answered like the one its trace was begun for."""
-        begun: RequestTrace = traced.trace
+        begun = cast(RequestTrace, traced.trace)
         span, begun.span = begun.span, None
         if span is None:
             span = self._start("request", begun.parent, traced.started_at, SpanKind.SERVER)
@@ -66,14 +67,14 @@ class Spans:
             # a status from 400 on is the client's doing, and no error of a server's span
             span.set_status(StatusCode.ERROR, traced.error or None)
         self._end_phases(traced.phases, set_span_in_context(span, Context()), traced.started_at)
-        span.end(_nanoseconds(traced.started_at + seconds_of(traced)))
+        span.end(_nanoseconds(traced.started_at + traced.seconds))
 
     def _start(self, name: str, parent: Context, at: float, kind: SpanKind) -> Span:
         return self._tracer.start_span(name, context=parent, kind=kind, start_time=_nanoseconds(at))
 
-    def _end_phases(self, phases: Mapping[str, float], parent: Context, at: float) -> None:
+    def _end_phases(self, phases: Mapping[Phase, float], parent: Context, at: float) -> None:
         for phase, seconds in phases.items():
-            child = self._start(str(phase), parent, at, SpanKind.INTERNAL)
+            child = self._start(phase.value, parent, at, SpanKind.INTERNAL)
             at += seconds
             child.end(_nanoseconds(at))
 

@@ -11,11 +11,11 @@ from llmproxy.jobs.files.asked import (
     HEAD,
     asked_list,
     check_begins_as_jsonl,
-    idempotency_key_of,
     lifetime_of,
     purpose_of,
 )
 from llmproxy.jobs.files.document import OUTPUTS, PURPOSES
+from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.wire.errors import BadRequest
 
 
@@ -122,8 +122,8 @@ def test_a_bad_list_is_refused(name: str, value: str) -> None:
 
 
 def test_idempotency_keys() -> None:
-    assert idempotency_key_of({}) is None
-    assert idempotency_key_of({"idempotency-key": "k" * 255}) == "k" * 255
-    for bad in ("", "k" * 256):
+    assert idempotency_key([]) is None
+    assert idempotency_key([(b"idempotency-key", b"k" * 255)]) == "k" * 255
+    for bad in (b"", b"k" * 256, b"two words", "schlüssel".encode()):
         with pytest.raises(BadRequest):
-            idempotency_key_of({"idempotency-key": bad})
+            idempotency_key([(b"idempotency-key", bad)])

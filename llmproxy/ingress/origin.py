@@ -10,13 +10,16 @@ import ipaddress
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.config.settings import Settings
-from llmproxy.wire.errors import Forbidden
+from llmproxy.wire.errors import BadRequest, Forbidden
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import Phase
 
+#: values of ``Sec-Fetch-Site``
+_FOREIGN = frozenset({b"cross-site", b"same-site"})
+
 
 class Origin:
-    """Pure ASGI. Raises ``Forbidden``."""
+    """Pure ASGI. Raises ``Forbidden``, ``BadRequest``."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app = app
@@ -25,30 +28,35 @@ class Origin:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            host = origin = site = b""
+            found: dict[bytes, list[bytes]] = {b"host": [], b"origin": [], b"sec-fetch-site": []}
             for name, value in scope["headers"]:
-                if name == b"host":
-                    host = value
-                elif name == b"origin":
-                    origin = value
-                elif name == b"sec-fetch-site":
-                    site = value
-            self._check(host.decode("latin-1"), origin.decode("latin-1"), site, (scope.get("server") or ("",))[0])
+                if name in found:
+                    found[name].append(value)
+            if len(found[b"host"]) > 1:
+                # RFC 9112 section 3.2: which of them counts is anybody's guess
+                raise BadRequest("More than one Host header was sent.")
+            host = b"".join(found[b"host"]).decode("latin-1")
+            self._check_host(host, (scope.get("server") or ("",))[0])
+            # said twice, each counts
+            for origin in found[b"origin"] or [b""]:
+                self._check_origin(host, origin.decode("latin-1"), found[b"sec-fetch-site"])
             exchange: Exchange = scope[EXCHANGE]
             exchange.mark(Phase.GUARD)
         await self._app(scope, receive, send)
 
-    def _check(self, host: str, origin: str, site: bytes, address: str) -> None:
+    def _check_host(self, host: str, address: str) -> None:
         name = _hostname(host)
         if "*" not in self._hosts and name not in self._hosts and name != address and not _loopback(name):
             raise Forbidden(
                 f"Requests to the host name {name[:100]!r} are refused: a web page could have made it point here. "
                 f"Allow it with LLMPROXY_ALLOWED_HOSTS={name[:100]}."
             )
+
+    def _check_origin(self, host: str, origin: str, sites: list[bytes]) -> None:
         if origin in self._origins or "*" in self._origins:
             return
         foreign = bool(origin) and (origin == "null" or origin.partition("://")[2].lower() != host.lower())
-        if foreign or site in (b"cross-site", b"same-site"):
+        if foreign or not _FOREIGN.isdisjoint(sites):
             raise Forbidden(
                 f"Requests from web pages of another site ({origin[:100] or 'unnamed'}) are refused. "
                 "Allow an origin with LLMPROXY_CORS_ORIGINS."

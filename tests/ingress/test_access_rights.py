@@ -277,3 +277,22 @@ def test_the_methods_that_are_relayed_are_named(tokened: Proxy) -> None:
     assert {"GET", "POST", "DELETE"} <= {*allowed}
     assert {"TRACE", "CONNECT"}.isdisjoint(allowed)
     assert json.loads(answer.body)["error"]["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ((b"host: elsewhere.example",), 400),
+        ((b"host: 127.0.0.1",), 400),
+        ((b"origin: http://elsewhere.example", b"origin: http://127.0.0.1"), 403),
+        ((b"origin: http://127.0.0.1", b"origin: http://elsewhere.example"), 403),
+        ((b"sec-fetch-site: cross-site", b"sec-fetch-site: same-origin"), 403),
+        ((b"sec-fetch-site: none", b"sec-fetch-site: same-site"), 403),
+        ((b"origin: http://127.0.0.1", b"sec-fetch-site: same-origin"), 200),
+    ],
+    ids=repr,
+)
+def test_what_is_said_twice_about_the_senders_site_counts_twice(
+    tokened: Proxy, headers: tuple[bytes, ...], status: int
+) -> None:
+    assert ask(tokened, b"GET", b"/health", *headers)[0] == status

@@ -51,10 +51,12 @@ _ASIDE_BYTES = 128 * 1024
 class Batch:
     """The inputs of one request. Each has an entry for each encoding, under the one in which its vector came."""
 
-    def __init__(self, asked: Asked, body: dict[str, Any], scope: str) -> None:
+    def __init__(self, asked: Asked, body: dict[str, Any], scope: str, *, shortest: bool) -> None:
+        """``shortest``: the server prints float32s in their shortest form."""
         self.asked = asked
         self.body = body
         self.scope = scope
+        self.shortest = shortest
         self.encoding = encoding_of(body)
         self.inputs = inputs_of(body)
         self.keys = [self.key(value, self.encoding) for value in self.inputs]
@@ -76,7 +78,7 @@ class Batch:
         """A request for these inputs only."""
         values = [self.wanted[key] for key in missing]
         inputs = values if isinstance(self.body["input"], list) else values[0]
-        return Batch(self.asked, self.body | {"input": inputs}, self.scope)
+        return Batch(self.asked, self.body | {"input": inputs}, self.scope, shortest=self.shortest)
 
     async def settle(self, recording: Recording, body: bytes) -> Landed:
         """An answer as it came, with an entry for each input.
@@ -89,7 +91,7 @@ class Batch:
 
     def under(self, identity: str, landed: Landed) -> Iterator[Entry]:
         """The entries of an answer, for a more precise identity of the model that made it."""
-        precise = Batch(replace(self.asked, identity=identity), self.body, self.scope)
+        precise = Batch(replace(self.asked, identity=identity), self.body, self.scope, shortest=self.shortest)
         kept = {entry.key for entry in landed.entries}
         for value, entry in zip(self.inputs, landed.parts, strict=True):
             if entry.key in kept:
@@ -111,7 +113,9 @@ async def embed(
 ) -> Answer:
     """Raises ``ProxyError``, ``ClientLeft``."""
     exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
-    batch = Batch(asked, body, exchange.caller.scope)
+    # what takes names in any case is written in Go, which prints so
+    shortest = rooms.upstreams.any_case(asked.draft.model, asked.path)
+    batch = Batch(asked, body, exchange.caller.scope, shortest=shortest)
     exchange.key = batch.all_keys.hex()
     exchange.mark(Phase.KEY)
     known, since = _Known({}, {}), rooms.cache.position()
@@ -272,20 +276,20 @@ def _settled(batch: Batch, recording: Recording, body: bytes) -> Landed:
     except Malformed:
         landed = settle_document(recording, body)
         return replace(landed, reason=Reason.MALFORMED) if landed.reason is Reason.NO_STORE else landed
-    document, usage = _as_asked(body, parts, batch.encoding)
+    document, usage = _as_asked(body, parts, batch)
     entries = tuple(_entries(batch, recording, parts))
     kept = tuple(entry for entry in entries if len(entry.document) <= recording.settings.cache_entry_bytes)
     reason = Reason.STORED if kept else Reason.TOO_LARGE
     return Landed(document, reason, usage, recording.seconds, kept, recording.headers, parts=entries)
 
 
-def _as_asked(body: bytes, parts: list[Part], encoding: str) -> tuple[bytes, Usage]:
+def _as_asked(body: bytes, parts: list[Part], batch: Batch) -> tuple[bytes, Usage]:
     """The answer as it came, but for vectors in the other encoding that can be given in the one that was asked for."""
     usage = Usage(_total([part.prompt_tokens for part in parts]), None)
-    if all(part.encoding == encoding for part in parts):
+    if all(part.encoding == batch.encoding for part in parts):
         return body, usage
     try:
-        return assembled(parts, encoding)
+        return assembled(parts, batch.encoding, shortest=batch.shortest)
     except OtherNumbers:
         return body, usage
 
@@ -327,9 +331,9 @@ async def _assembled(
         # it may be the other encoding's
         exchange.key = order[0].key.hex()
     if sum(len(part.document) for part in parts) < _ASIDE_BYTES:
-        body, usage = _written(parts, batch.encoding)
+        body, usage = _written(parts, batch)
     else:
-        body, usage = await asyncio.to_thread(_written, parts, batch.encoding)
+        body, usage = await asyncio.to_thread(_written, parts, batch)
     exchange.usage, exchange.response_body = usage, body
     headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False), *order[0].headers]
     if hits is None:
@@ -342,10 +346,10 @@ async def _assembled(
     return Whole(200, headers, body)
 
 
-def _written(parts: list[Part], encoding: str) -> tuple[bytes, Usage]:
+def _written(parts: list[Part], batch: Batch) -> tuple[bytes, Usage]:
     """Every part in the encoding if it can be; else each as it came, which is how the upstream gave it."""
     try:
-        return assembled(parts, encoding)
+        return assembled(parts, batch.encoding, shortest=batch.shortest)
     except OtherNumbers:
         return assembled(parts, "")
 

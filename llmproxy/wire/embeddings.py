@@ -259,8 +259,11 @@ def shares(total: int, inputs: Sequence[Any]) -> list[int]:
     return result
 
 
-def assembled(parts: Sequence[Part], encoding: str) -> tuple[bytes, Usage]:
-    """One answer of parts, in the order of the inputs, and what it says it took. Raises ``OtherNumbers``."""
+def assembled(parts: Sequence[Part], encoding: str, *, shortest: bool = False) -> tuple[bytes, Usage]:
+    """One answer of parts, in the order of the inputs, and what it says it took. Raises ``OtherNumbers``.
+
+    ``shortest``: the server prints a float32 in its shortest form, not widened to a double.
+    """
     members = [part.members for part in parts]
     answer = members[0]["answer"]
     if "usage" in answer:
@@ -276,7 +279,7 @@ def assembled(parts: Sequence[Part], encoding: str) -> tuple[bytes, Usage]:
         if encoding and part.encoding != encoding:
             # llama.cpp names the encoding of what is not a list of floats
             item.pop("encoding_format", None)
-        items.append(_written(item, "embedding", rendered(part.vector, encoding), blanks))
+        items.append(_written(item, "embedding", rendered(part.vector, encoding, shortest=shortest), blanks))
     body = _written(answer, "data", b"[%b]" % (b", " if blanks else b",").join(items), blanks)
     return body, tokens(answer.get("usage"), "prompt_tokens", "completion_tokens")
 
@@ -302,21 +305,30 @@ def _summed(usages: Sequence[Any]) -> Document | None:
     return first | sums
 
 
-def rendered(vector: bytes, encoding: str) -> bytes:
+def rendered(vector: bytes, encoding: str, *, shortest: bool = False) -> bytes:
     """A vector's text in an encoding: as it is, else made of the other one; "" leaves it as it is.
 
     Raises ``OtherNumbers`` where that would not be the same float32s.
     """
     if is_text(vector):
-        return _listed(vector) if encoding == FLOAT else vector
+        return _listed(vector, shortest=shortest) if encoding == FLOAT else vector
     return _packed(vector) if encoding == BASE64 else vector
 
 
-def _listed(vector: bytes) -> bytes:
+def _listed(vector: bytes, *, shortest: bool) -> bytes:
     floats = floats_of(vector[1:-1])
     if floats is None:
         raise OtherNumbers("an embedding is a text that is no base64 of float32s")
+    if shortest:
+        return f"[{','.join(map(_shortest, floats))}]".encode()
     return orjson.dumps(floats.tolist())
+
+
+def _shortest(number: float) -> str:
+    """The fewest digits that are this float32 and no other."""
+    texts = [f"{number:.{digits}g}" for digits in (6, 7, 8)]
+    near = array("f", map(float, texts))
+    return next((text for text, other in zip(texts, near, strict=True) if other == number), f"{number:.9g}")
 
 
 def _packed(vector: bytes) -> bytes:

@@ -117,3 +117,15 @@ async def test_what_a_server_tells_only_of_a_loaded_model_costs_no_hit(proxy: Ma
             gate.open()
             assert (await asking).status_code == 200
             assert (await http.post(EMBEDDINGS.path, json=body)).headers["x-cache"] == "HIT"
+
+
+async def test_an_ollama_prints_its_numbers_in_their_shortest_form(proxy: MakeProxy) -> None:
+    with ScriptedUpstream("ollama") as upstream:
+        word = marker()
+        upstream.answer_with(word, lambda _: b'{"data":[{"embedding":"zczMPQrXIzw=","index":0}]}')
+        async with httpx.AsyncClient(base_url=proxy(upstream.url).url, timeout=30, trust_env=False) as http:
+            body = {"model": "scripted", "input": word}
+            await http.post(EMBEDDINGS.path, json=body | {"encoding_format": "base64"})
+            hit = await http.post(EMBEDDINGS.path, json=body)
+            assert hit.headers["x-cache"] == "HIT"
+            assert hit.text == '{"data":[{"embedding":[0.1,0.01],"index":0}]}'

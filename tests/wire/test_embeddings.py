@@ -111,6 +111,13 @@ def test_the_shortest_form_of_a_float32_is_that_float32(text: str) -> None:
     assert rendered(f"[{text}]".encode(), BASE64) == f'"{packed([float(text)])}"'.encode()
 
 
+@given(st.lists(st.floats(width=32, min_value=-1, max_value=1, allow_subnormal=False), min_size=1))
+def test_base64_is_given_as_the_shortest_numbers_to_those_whose_server_prints_so(vector: list[float]) -> None:
+    text = rendered(f'"{packed(vector)}"'.encode(), FLOAT, shortest=True)
+    assert packed(json.loads(text, parse_int=float)) == packed(vector)
+    assert rendered(b'"zczMPQrXIzw="', FLOAT, shortest=True) == b"[0.1,0.01]"
+
+
 def _packs_to(text: str, number: float) -> bool:
     try:
         return struct.pack("<f", float(text)) == struct.pack("<f", number)

@@ -146,6 +146,7 @@ def _whole(exchange: Exchange, asked: Asked, capture: Capture[Outcome], landed: 
         body = b"".join(capture.frames)
         kind = dialect.document_type if landed.type is None else landed.type
         headers = type_headers(dialect.stream_type if framed else kind, stream=framed)
+        headers = [header for header in headers if header[1]]
     else:
         try:
             body, headers = _rendered(asked, landed)

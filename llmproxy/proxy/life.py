@@ -26,7 +26,7 @@ from llmproxy.proxy.replay import replay, serves
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.upstream.headers import credentials
 from llmproxy.wire.errors import OnlyIfCached
-from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.exchange import NO_USAGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
 log = logging.getLogger(__name__)
@@ -214,4 +214,5 @@ def _given(exchange: Exchange, asked: Asked, entry: Entry, rooms: Rooms) -> Answ
     except Exception as error:  # noqa: BLE001 - a fault of what is stored is never the client's
         log.warning("a stored answer cannot be given, and is fetched anew: %r", error)
         exchange.cache, exchange.reason = CacheStatus.MISS, Reason.ABSENT
+        exchange.usage, exchange.upstream_seconds, exchange.response_body = NO_USAGE, None, b""
         return None

@@ -13,6 +13,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.proxy.answer import Landed, Outcome
 from llmproxy.proxy.asked import Asked
 from llmproxy.upstream.target import Adapted
+from llmproxy.wire.chunks import DONE
 from llmproxy.wire.dialect import Document, Lossy, Malformed
 from llmproxy.wire.documents import dump
 from llmproxy.wire.errors import UpstreamBroke, UpstreamFault
@@ -68,12 +69,15 @@ class Recording:
         """
         frames = self._judged(self._splitter.finish())
         rest = self._splitter.rest()[:200].decode("utf-8", "replace").strip()
+        self.loose = not self.complete and not delimited
+        if self._repair is not None and not self.complete and not rest:
+            # what is made of another endpoint's stream ends with that one, which may not have said so
+            frames += self._judged([DONE])
         if not self.complete and (rest or not self._dialect.finished([*self.capture.frames, *frames])):
             raise UpstreamBroke(
                 "The upstream ended its stream before the answer was complete"
                 + (f"; its last words: {rest!r}." if rest else ".")
             )
-        self.loose = not self.complete and not delimited
         return frames
 
     def _judged(self, frames: list[bytes]) -> list[bytes]:

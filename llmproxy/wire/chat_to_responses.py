@@ -6,7 +6,7 @@ from typing import Any
 
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Document
-from llmproxy.wire.documents import peek
+from llmproxy.wire.documents import read_leniently
 from llmproxy.wire.responses_repair import Repair
 from llmproxy.wire.responses_to_chat import arguments_text
 
@@ -52,7 +52,7 @@ class ChatTranslation:
         data = sse.data(frame)
         if data.strip() == b"[DONE]":
             return self._end()
-        chunk = peek(data)
+        chunk = read_leniently(data)
         if chunk is None:
             return self._repair.event({"type": "error", "message": "The upstream sent an event that is not JSON."})
         if chunk.get("error") is not None:

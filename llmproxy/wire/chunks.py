@@ -250,4 +250,7 @@ def write(document: Document, object: str, choices: Sequence[dict[str, Any]]) ->
 
 def in_order(document: Document) -> list[tuple[int, dict[str, Any]]]:
     """The choices of a plain answer by index: helpers of SDKs need index 0 first. Raises ``Malformed``."""
-    return sorted(entries(document), key=lambda entry: entry[0])
+    found = sorted(entries(document), key=lambda entry: entry[0])
+    if not found:
+        raise Malformed("the answer has no choices")
+    return found

@@ -33,7 +33,8 @@ CLASSES = {
 }
 STREAMS = ("chat_stream", "chat_helper", "completions_stream", "responses_stream", "responses_helper")
 SUCCESSES = ("chat_plain", "responses_plain", *STREAMS)
-BREAKS = ("cut", "reset", "clean-end", "no-terminal", "router-text", "error-frame")
+WITHOUT = ("chat_stream", "completions_stream")
+BREAKS = ("cut", "reset", "clean-end", "half-frame", "router-text", "error-frame")
 
 
 def jobs() -> list[Job]:
@@ -47,6 +48,9 @@ def jobs() -> list[Job]:
             made.append(Job(f"{call} {status}", call, f"{marker()} [script:status={status}]"))
     made += [
         Job(f"{call} {how}", call, f"{marker()} [script:{how} after=6 words=9]") for call in STREAMS for how in BREAKS
+    ]
+    made += [
+        Job(f"{call} without an end", call, f"{marker()} [script:no-terminal after=6 words=9]") for call in WITHOUT
     ]
     made.append(Job("plain drop", "chat_plain", f"{marker()} [script:drop]"))
     made.append(Job("foreign page", "chat_plain", headers={"Origin": "https://evil.example"}))
@@ -172,6 +176,11 @@ def test_a_stream_that_breaks_raises(report: Report, upstream: ScriptedUpstream,
     else:
         assert outcome["error"] in {"APIError", "InternalServerError"}, outcome
         assert outcome["message"]
+
+
+@pytest.mark.parametrize("call", WITHOUT)
+def test_a_stream_without_its_terminal_event_is_whole(report: Report, call: str) -> None:
+    report.result(f"{call} without an end")
 
 
 @pytest.mark.parametrize(

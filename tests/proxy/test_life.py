@@ -4,6 +4,7 @@ import io
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -159,3 +160,30 @@ async def test_a_shared_answer_repeats_each_callers_own_labels(state: AppState) 
     assert again.cache is CacheStatus.HIT
     assert isinstance(same, Whole)
     assert same.body == first.body
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b'{"choices":[{"index":0,"message":null,"finish_reason":"stop"}]}',
+        b'{"choices":null}',
+        b'{"choices":[{"index":"a"}]}',
+        b'{"error":{"message":"no"},"deep":%b}' % (b"[" * 1000 + b"]" * 1000),
+        b"[1]",
+        b"no JSON",
+        b"",
+    ],
+)
+async def test_what_was_stored_and_cannot_be_given_is_a_miss(state: AppState, document: bytes) -> None:
+    """As an earlier version may have stored it, or a later one."""
+    body = chat(marker())
+    first, _ = await ask(state, body)
+    key = bytes.fromhex(first.key)
+    entry = state.rooms.cache.peek(key)
+    assert entry is not None
+    state.rooms.cache.remember(replace(entry, document=document))
+    again, answer = await ask(state, body | {"stream": True})
+    assert (again.cache, again.stored) == (CacheStatus.MISS, None if isinstance(answer, Live) else Reason.STORED)
+    assert document == b"" or again.response_body != document
+    if isinstance(answer, Live):
+        answer.flight.leave()

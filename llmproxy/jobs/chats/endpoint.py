@@ -17,7 +17,7 @@ from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import ask, listening, remember
 from llmproxy.proxy.life import live
 from llmproxy.wire.canonical import canonical
-from llmproxy.wire.documents import peek
+from llmproxy.wire.documents import dump, peek
 from llmproxy.wire.echo import echo_of, echoing
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.exchange import EXCHANGE, Exchange
@@ -90,7 +90,7 @@ class Keeping:
                 created_at=self._id.time,
                 request=canonical(self._body, {"messages"}),
                 input=orjson.dumps(messages if isinstance(messages, list) else []),
-                document=orjson.dumps(echoing(document, self._echo) | own),
+                document=dump(echoing(document, self._echo) | own),
                 stream=draft.stream,
                 metadata=written(self._labels),
             )

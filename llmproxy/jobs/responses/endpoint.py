@@ -27,6 +27,7 @@ from llmproxy.proxy.life import live
 from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.proxy.understand import understand
 from llmproxy.wire.canonical import parse
+from llmproxy.wire.documents import dump
 from llmproxy.wire.echo import echoing
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import TooLarge
@@ -145,7 +146,7 @@ def _keep(request: ResponsesRequest, asked: Asked, exchange: Exchange, rooms: Jo
             created_at=time.time(),
             request=request.beside_input(),
             input=request.input_json(),
-            document=orjson.dumps(document),
+            document=dump(document),
             stream=request.stream,
             previous_id=request.previous_id or "",
         )

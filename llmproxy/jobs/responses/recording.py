@@ -5,7 +5,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
 from starlette.types import Message
 
 from llmproxy.jobs.job import Claimed
@@ -14,6 +13,7 @@ from llmproxy.jobs.responses import events
 from llmproxy.jobs.responses.events import OPENING, Event
 from llmproxy.jobs.rooms import JobRooms
 from llmproxy.wire import sse
+from llmproxy.wire.documents import dump, read_leniently
 from llmproxy.wire.responses import RESPONSES
 
 #: seconds that an event waits for others at most
@@ -86,7 +86,9 @@ class Recording:
         if RESPONSES.fault(frame) is not None:
             # this try's own failure; what it means for the Response is decided later
             return
-        event = orjson.loads(sse.data(frame))
+        event = read_leniently(sse.data(frame))
+        if event is None:
+            return
         # padding against those who count bytes on the way from there; whoever asks for the events again is near
         event.pop("obfuscation", None)
         if RESPONSES.terminal(frame):
@@ -99,7 +101,7 @@ class Recording:
         number = self._number
         self._number += 1
         name = str(event.get("type", "")).encode()
-        return number, sse.frame(orjson.dumps(event | {"sequence_number": number}), name)
+        return number, sse.frame(dump(event | {"sequence_number": number}), name)
 
     async def _flush_soon(self) -> None:
         with suppress(TimeoutError):

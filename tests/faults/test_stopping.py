@@ -45,8 +45,9 @@ async def test_with_a_locked_database(upstream: ScriptedUpstream, proxy: MakePro
             connection.execute("BEGIN EXCLUSIVE")
             for _ in range(20):
                 assert (await ask(http, CHAT, CHAT.request(marker()))).status == 200
-            await http.post("/api/completions", json={"prompt": marker(), "background": True})
+            waiting = asyncio.create_task(http.post("/api/completions", json={"prompt": marker(), "background": True}))
             await stops(own)
+            await asyncio.gather(waiting, return_exceptions=True)
 
 
 async def test_what_waits_is_written_although_a_call_hangs(upstream: ScriptedUpstream, proxy: MakeProxy) -> None:

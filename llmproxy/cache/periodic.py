@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Self
 
 from llmproxy.cache.health import Health, OnFault
@@ -27,6 +28,7 @@ class Periodic:
         self._work = work
         self._health = Health("sql", name, on_fault, time.monotonic)
         self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run(), name=f"cache {self._name}")
@@ -36,6 +38,10 @@ class Periodic:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+
+    def wake(self) -> None:
+        """The next round comes now; not before its time while the database fails."""
+        self._woken.set()
 
     async def once(self) -> None:
         """One round, now."""
@@ -49,4 +55,9 @@ class Periodic:
     async def _run(self) -> None:
         while True:
             await self.once()
-            await asyncio.sleep(max(self._seconds, min(self._health.remaining, self._longest_rest)))
+            rest = min(self._health.remaining, self._longest_rest)
+            await asyncio.sleep(rest)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._seconds - rest)):
+                    await self._woken.wait()
+            self._woken.clear()

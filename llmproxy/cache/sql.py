@@ -65,12 +65,14 @@ class SqlTier:
     ):
         self._database = database
         self._clock = clock
-        self._writer = Writer(database, compress_from, limits or WriteLimits(), clock, on_fault)
+        self._writer = Writer(database, compress_from, limits or WriteLimits(), clock, on_fault, self._wrote)
         self._health = Health(self.name, "reading", on_fault, time.monotonic)
         self._unpacker = Unpacker()
         self._one = database.point_query(FIND, KEY)
         self._many = database.point_query(FIND_MANY, KEYS)
         self._holds = database.point_query(HOLDS_MANY, KEYS)
+        #: told of the bytes that each transaction has added
+        self.on_written: Callable[[int], None] = lambda size: None
         self._census = TierStats(0, 0, None, {})
         self._census_seconds = census_seconds
         self._census_until = 0.0
@@ -119,6 +121,9 @@ class SqlTier:
         """Which of these keys have an entry here."""
         waiting = {key for key in keys if self.peek(key) is not None}
         return waiting | await self._written([key for key in keys if key not in waiting])
+
+    def _wrote(self, size: int) -> None:
+        self.on_written(size)
 
     def forget(self, selector: Selector) -> list[Entry]:
         """Removes what ``selector`` means of what waits to be written, and returns it."""

@@ -25,6 +25,7 @@ from llmproxy.cache.selection import is_empty, key_range
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Selector
 from llmproxy.database.dialect import Dialect
+from llmproxy.database.footprint import index_bytes, row_bytes
 
 #: keys in one query for several; fewer are filled up, so that the query is compiled only once
 MANY = 64
@@ -56,21 +57,30 @@ CENSUS = select(func.count(), func.sum(entries.c.size), func.min(entries.c.creat
 
 def values(entry: Entry, packed: Packed, now: float) -> dict[str, Any]:
     """A row of ``cache_entries``."""
+    tags = tag_text(entry.tags)
     return {
         "key": entry.key,
         "operation": entry.operation,
         "model": entry.model,
         "scope": entry.scope,
         "namespace": entry.namespace,
-        "tags": tag_text(entry.tags),
+        "tags": tags,
         "created_at": entry.created,
         "expires_at": entry.expires,
         "used_at": now,
-        "size": len(packed.body),
+        "size": _size(entry, tags, packed),
         "digest": packed.digest,
         "format": packed.format,
         "body": packed.body,
     }
+
+
+def _size(entry: Entry, tags: str, packed: Packed) -> int:
+    """What the row and its entries in the indexes take in the file."""
+    searched = sum(len(text.encode()) for text in (entry.model, entry.namespace, entry.operation, tags))
+    # beside texts and body: the key, the digest, five numbers and a head; an index entry has the row's number
+    row = row_bytes(len(packed.body) + searched + len(entry.scope.encode()) + 112)
+    return row + index_bytes(searched + 24) + index_bytes(len(entry.key) + 8) + 2 * index_bytes(28)
 
 
 def chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -13,6 +13,8 @@ from llmproxy.database.engine import Database
 
 #: rows deleted in one transaction
 _CHUNK = 300
+#: of the bound, what may be written before the next sweep comes early
+_AHEAD = 0.125
 #: pages given back in one transaction, and transactions in one sweep
 _PAGES = 1000
 _STEPS = 20
@@ -20,7 +22,7 @@ _STEPS = 20
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep did. ``bytes`` were the bodies', ``reclaimed`` is by how much the database's file got shorter."""
+    """What one sweep did. ``bytes`` were the rows', ``reclaimed`` is by how much the database's file got shorter."""
 
     expired: int = 0
     evicted: int = 0
@@ -31,8 +33,9 @@ class Swept:
 class Sweep:
     """One sweep a call; raises what the database raises.
 
-    ``max_bytes`` bounds the stored bodies. ``in_use`` gives the keys that the tier in front answers: the SQL tier does
-    not see them used. Entries are kept for ``stale_seconds`` past their lifetime. ``clock`` gives Unix seconds.
+    ``max_bytes`` bounds what the entries take in the file. ``in_use`` gives the keys that the tier in front answers:
+    the SQL tier does not see them used. Entries are kept for ``stale_seconds`` past their lifetime. ``clock`` gives
+    Unix seconds.
     """
 
     def __init__(
@@ -53,12 +56,22 @@ class Sweep:
         self._stale_seconds = stale_seconds
         #: bytes given back to the file system since start
         self.reclaimed = 0
+        #: called when so much was written that the bound may be passed long before the next sweep
+        self.wake: Callable[[], None] = lambda: None
+        self._written = 0
+        tier.on_written = self._note
 
     async def __call__(self) -> Swept:
+        self._written = 0
         expired, expired_bytes = await self._expire()
         evicted, evicted_bytes = await self._evict()
         reclaimed = await self._reclaim()
         return Swept(expired, evicted, expired_bytes + evicted_bytes, reclaimed)
+
+    def _note(self, size: int) -> None:
+        self._written += size
+        if self._written > self._max_bytes * _AHEAD:
+            self.wake()
 
     async def _expire(self) -> tuple[int, int]:
         past = entries.c.expires_at <= self._clock() - self._stale_seconds

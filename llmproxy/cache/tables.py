@@ -24,7 +24,7 @@ entries = Table(
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
     Column("used_at", Double, nullable=False),
-    # bytes of the body as it is stored
+    # bytes that the row takes in the file, with its entries in the indexes
     Column("size", BigInteger, nullable=False),
     Column("digest", LargeBinary(16), nullable=False),
     Column("format", SmallInteger, nullable=False),

@@ -389,7 +389,9 @@ async def open_cache(
                 clock=clock,
                 stale_seconds=settings.cache_stale_hours * 3600.0,
             )
-            await stack.enter_async_context(Periodic("sweeping", settings.cache_sweep_seconds, sweep, on_fault))
+            sweeping = Periodic("sweeping", settings.cache_sweep_seconds, sweep, on_fault)
+            sweep.wake = sweeping.wake
+            await stack.enter_async_context(sweeping)
             cache.sweep = sweep
             cache.listing = Listing(database, back.drained, clock)
         yield cache

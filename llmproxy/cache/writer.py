@@ -47,6 +47,7 @@ class Writer:
 
     ``clock`` gives Unix seconds. Beside a database's faults, ``on_fault`` is told of every entry that is not kept:
     "queue-full" for want of room to wait, "refused" if no row can hold it, "lost" if it still waited at the end.
+    ``written`` is told of the bytes of each group.
     """
 
     def __init__(
@@ -56,15 +57,18 @@ class Writer:
         limits: WriteLimits,
         clock: Callable[[], float],
         on_fault: OnFault,
+        written: Callable[[int], None],
     ):
         self.pending = Pending(limits.waiting_entries, limits.waiting_bytes)
         self.health = Health("sql", "writing", on_fault, time.monotonic)
         self._database = database
         self._packer = Packer(compress_from)
         self._upsert, self._columns = _upsert_statement(database)
+        self._size = self._columns.index("size")
         self._limits = limits
         self._clock = clock
         self._on_fault = on_fault
+        self._written = written
         self._batch_entries = limits.batch_entries
         self._touched: dict[bytes, float] = {}
         self._broken: dict[bytes, bytes] = {}
@@ -160,6 +164,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - a tier's failure contract: no fault reaches the tier's users
                 return self._write_failed(error, batch)
             self.pending.done(batch)
+            self._written(sum(row[self._size] for _, row in rows))
             _remove(self._touched, touched)
             _remove(self._broken, broken)
             for _ in range(len(batch) - len(rows)):

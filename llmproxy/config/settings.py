@@ -153,7 +153,9 @@ class Settings(BaseSettings):
     cache_stale_hours: float = Field(
         24.0, ge=0, description="How long entries are kept past their lifetime, for `max-stale` and `stale-if-error`."
     )
-    cache_disk_bytes: int = Field(4 * GiB, ge=0, description="Bytes in the SQL tier; 0 switches the tier off.")
+    cache_disk_bytes: int = Field(
+        4 * GiB, ge=0, description="Bytes that the SQL tier takes in the database; 0: no such tier."
+    )
     cache_entry_bytes: int = Field(16 * MiB, ge=1, description="Largest answer that is kept.")
     cache_compress_bytes: int = Field(
         1024, ge=0, description="Bodies of this size or more are compressed in the SQL tier."
@@ -180,7 +182,7 @@ class Settings(BaseSettings):
     history_bodies: bool = Field(True, description="Keep request and response bodies in the history.")
     history_body_bytes: int = Field(256 * 1024, ge=0, description="A longer body is cut at this size in the history.")
     history_days: float = Field(30.0, gt=0, description="Age at which history rows are deleted.")
-    history_bytes: int = Field(1 * GiB, ge=0, description="Bytes of history that are kept.")
+    history_bytes: int = Field(1 * GiB, ge=0, description="Bytes that the history takes in the database.")
     history_redact: Patterns = Field(
         (),
         description="What is removed from bodies before they are kept. Several in the environment: a JSON array.",

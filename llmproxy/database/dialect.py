@@ -93,6 +93,19 @@ class Dialect(Protocol):
         """Removes these texts from the index ``name``, where they are there."""
         ...
 
+    def texts_merged(self, name: str) -> str | None:
+        """A statement that takes what was deleted out of the index ``name`` for good, a little at a time; None where
+        the database does it by itself."""
+        ...
+
+    async def texts_size(self, connection: AsyncConnection, name: str) -> int:
+        """Bytes that the index ``name`` takes, without the texts themselves where it keeps them."""
+        ...
+
+    def byte_length(self, column: ColumnElement[str]) -> ColumnElement[int]:
+        """The bytes of a text."""
+        ...
+
     async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """The rows of a query on the driver's own connection."""
         ...

@@ -130,6 +130,16 @@ class Postgres:
         id = column("id", BigInteger)
         return delete(table_named(name, id)).where(id.in_(ids))
 
+    def texts_merged(self, name: str) -> str | None:
+        return None
+
+    async def texts_size(self, connection: AsyncConnection, name: str) -> int:
+        size = await connection.execute(text("SELECT pg_total_relation_size(CAST(:name AS regclass))"), {"name": name})
+        return int(size.scalar_one())
+
+    def byte_length(self, column: ColumnElement[str]) -> ColumnElement[int]:
+        return func.octet_length(column)
+
     async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         rows: Sequence[Sequence[Any]] = await driver.fetch(sql, *values)
         return rows

@@ -16,8 +16,10 @@ from sqlalchemy import (
     Engine,
     Insert,
     Integer,
+    LargeBinary,
     Select,
     Table,
+    cast,
     column,
     delete,
     event,
@@ -37,11 +39,14 @@ _BUSY_SECONDS = 2.0
 #: seconds that the making of a new file waits for another process that makes it too
 _CREATE_SECONDS = 10.0
 
+#: bytes that a page of a full-text index takes: two share one of the file's. Pages merged in one transaction
+_TEXT_PAGE, _MERGED_PAGES = 4096, 200
+
 _EACH_CONNECTION = (
     "PRAGMA synchronous = NORMAL",
     # a mapping of a file that somebody cuts short ends the process with SIGBUS; a read gives an error
     "PRAGMA mmap_size = 0",
-    f"PRAGMA journal_size_limit = {64 * 1024 * 1024}",
+    f"PRAGMA journal_size_limit = {4 * 1024 * 1024}",
     "PRAGMA cache_size = -4096",
 )
 
@@ -177,6 +182,17 @@ class Sqlite:
     def texts_deleted(self, name: str, ids: Sequence[int]) -> Delete:
         id: ColumnClause[int] = column("rowid", Integer)
         return delete(table_named(name, id)).where(id.in_(ids))
+
+    def texts_merged(self, name: str) -> str | None:
+        return f"INSERT INTO {name} ({name}, rank) VALUES ('merge', -{_MERGED_PAGES})"
+
+    async def texts_size(self, connection: AsyncConnection, name: str) -> int:
+        # it has a row for each page of the index, and is a hundredth of its size
+        pages = await connection.exec_driver_sql(f"SELECT count(*) FROM {name}_idx")
+        return int(pages.scalar_one()) * _TEXT_PAGE
+
+    def byte_length(self, column: ColumnElement[str]) -> ColumnElement[int]:
+        return func.length(cast(column, LargeBinary))
 
     async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         rows: Sequence[Sequence[Any]] = await driver.execute_fetchall(sql, values)

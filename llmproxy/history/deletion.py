@@ -17,10 +17,10 @@ _BYTES = 512 * 1024
 CHUNK_PAUSE = 0.02
 
 
-async def delete_rows(database: Database, chosen: Select[Any]) -> int:
-    """Deletes the rows whose id and ``body_bytes`` the query gives, at most ``CHUNK`` of them. Returns their number."""
+async def delete_rows(database: Database, chosen: Select[Any], most: int = CHUNK) -> int:
+    """Deletes the rows whose id and ``body_bytes`` the query gives, at most so many. Returns their number."""
     async with database.read() as connection:
-        rows = (await connection.execute(chosen.limit(CHUNK))).all()
+        rows = (await connection.execute(chosen.limit(most))).all()
     deleted = 0
     for ids in _portions(rows):
         async with database.write() as connection:

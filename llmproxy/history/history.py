@@ -64,7 +64,7 @@ class KeptHistory:
             database,
             queue_rows=settings.history_queue,
             finish=self._recorder.finished if settings.history_redact else None,
-            told=self._wake,
+            told=self._wrote,
             on_fault=on_fault,
         )
         self._sums = Follower(Summaries(database), self._writer.is_busy, on_fault=on_fault)
@@ -113,7 +113,8 @@ class KeptHistory:
         for follower in self._followers:
             await follower.close()
 
-    def _wake(self) -> None:
+    def _wrote(self, bytes: int) -> None:
+        self._retention.note(bytes)
         for follower in self._followers:
             follower.wake()
 

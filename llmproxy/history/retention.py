@@ -2,19 +2,24 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Text, func, literal, select
 
+from llmproxy.database.dialect import Dialect
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import Fault, fault_of
+from llmproxy.database.footprint import index_bytes, row_bytes, row_bytes_of
 from llmproxy.history import summaries
-from llmproxy.history.deletion import CHUNK, delete_rows
+from llmproxy.history.deletion import CHUNK, CHUNK_PAUSE, delete_rows
 from llmproxy.history.follower import OnFault, ignore
-from llmproxy.history.tables import history
+from llmproxy.history.tables import HISTORY_TEXTS, history, sessions, users
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +27,17 @@ DAY = 86_400.0
 SWEEP_SECONDS = 60.0
 #: seconds for a deletion to end that was cancelled
 CLOSE_SECONDS = 1.0
-#: what a row takes beside its bodies, with indexes and what is left of pages: 400 to 1,200, measured on SQLite
-ROW_BYTES = 700
-#: what its words take in the full-text index for each byte of a body: 1.2 measured on SQLite, 2.0 on PostgreSQL
-TEXT_SHARE = 1.2
+#: bytes of a row's numbers and of its head
+_NUMBERS = 140
+#: what its words take in the full-text index for each byte of a body: 0.4 to 2.3 on SQLite beside the words themselves,
+#: 2.0 on PostgreSQL. It is measured; but what was deleted stays there for a while
+_LEAST_SHARE, _MOST_SHARE = 0.3, 3.0
+#: transactions in one sweep that take deleted words out of the index
+_MERGES = 50
+#: pages given back to the file system in one transaction, and such transactions in one sweep
+_PAGES, _RECLAIMS = 1000, 20
+#: of the bound, what may be written before the next sweep comes early
+_AHEAD = 0.125
 
 
 @dataclass(slots=True)
@@ -35,11 +47,13 @@ class _Segment:
     last_id: int
     rows: int
     bytes: int
+    #: those of the bodies
+    body_bytes: int
 
 
 class Retention:
-    """Keeps the table within its age and its bytes, those of the full-text index included where texts are ``searched``.
-    ``clock`` gives Unix seconds.
+    """Keeps the table within its age and its bytes: those that it takes in the file, with its indexes, the sums of
+    users and sessions and, where texts are ``searched``, the full-text index. ``clock`` gives Unix seconds.
 
     Adding up the table each time would read all of it. So sums are kept for segments of it, in the order of ids: new
     rows are added at one end, deleted at the other. Whoever deletes, this process or another, deletes the lowest ids;
@@ -59,7 +73,10 @@ class Retention:
         self._database = database
         self._age = days * DAY
         self._max_bytes = max_bytes
-        self._share = 1 + TEXT_SHARE if searched else 1
+        self._searched = searched
+        self._row_bytes = _row_bytes(database.dialect, searched=searched)
+        self._written = 0
+        self._due = asyncio.Event()
         self._on_fault = on_fault
         self._clock = clock
         self._segments: deque[_Segment] = deque()
@@ -90,9 +107,20 @@ class Retention:
         """Rows in the middle were deleted: what was added up no longer holds. A sweep under way ends as it began."""
         self._stale = True
 
+    def note(self, bytes: int) -> None:
+        """So much was written: a sweep comes early where the bound may be passed long before the next one."""
+        self._written += bytes
+        if self._written > self._max_bytes * _AHEAD:
+            self._due.set()
+
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_SECONDS):
+                    # not before the time while the database fails
+                    await (self._due.wait() if self._fault is None else asyncio.sleep(SWEEP_SECONDS))
+            self._due.clear()
+            self._written = 0
             try:
                 await self.sweep()
             except Exception as error:  # noqa: BLE001 - any driver's any fault: the next sweep makes up for it
@@ -125,31 +153,92 @@ class Retention:
     async def _measure_next(self) -> int:
         """Adds up the next rows, at most ``CHUNK``, and returns their number."""
         seen = self._segments[-1].last_id if self._segments else 0
-        new = select(history.c.id, history.c.body_bytes).where(history.c.id > seen).order_by(history.c.id)
-        rows = new.limit(CHUNK).subquery()
-        sums = select(func.max(rows.c.id), func.count(), func.sum(rows.c.body_bytes)).select_from(rows)
+        new = select(history.c.id, history.c.body_bytes, self._row_bytes.label("taken"))
+        rows = new.where(history.c.id > seen).order_by(history.c.id).limit(CHUNK).subquery()
+        sums = select(func.max(rows.c.id), func.count(), func.sum(rows.c.taken), func.sum(rows.c.body_bytes))
         async with self._database.read() as connection:
-            last_id, count, bytes = (await connection.execute(sums)).one()
+            last_id, count, taken, bodies = (await connection.execute(sums.select_from(rows))).one()
         if count == 0:
             return 0
-        segment = _Segment(last_id, count, int(bytes * self._share) + count * ROW_BYTES)
+        segment = _Segment(last_id, count, int(taken), int(bodies))
         if self._segments and self._segments[-1].rows + count <= CHUNK:
             before = self._segments.pop()
-            segment = _Segment(last_id, before.rows + count, before.bytes + segment.bytes)
+            bytes, body_bytes = before.bytes + segment.bytes, before.body_bytes + segment.body_bytes
+            segment = _Segment(last_id, before.rows + count, bytes, body_bytes)
         self._segments.append(segment)
         return int(count)
 
     async def _shrink(self) -> None:
-        total = sum(segment.bytes for segment in self._segments)
+        for_row, for_body = await self._shares()
+
+        def taken(segment: _Segment) -> float:
+            return segment.bytes + segment.rows * for_row + segment.body_bytes * for_body
+
+        total = sum(map(taken, self._segments))
+        if total <= self._max_bytes:
+            return
         rows = select(history.c.id, history.c.body_bytes).order_by(history.c.id)
-        while total > self._max_bytes:
+        while total > self._max_bytes and self._segments:
             oldest = self._segments[0]
-            await delete_rows(self._database, rows.where(history.c.id <= oldest.last_id))
-            self._segments.popleft()
-            total -= oldest.bytes
+            # as many as suffice if they are of average size
+            many = min(oldest.rows, math.ceil((total - self._max_bytes) * oldest.rows / taken(oldest)))
+            await delete_rows(self._database, rows.where(history.c.id <= oldest.last_id), many)
+            left = 1 - many / oldest.rows
+            total -= taken(oldest) * (1 - left)
+            oldest.rows -= many
+            oldest.bytes, oldest.body_bytes = int(oldest.bytes * left), int(oldest.body_bytes * left)
+            if not oldest.rows:
+                self._segments.popleft()
+        await self._merge()
+        for _ in range(_RECLAIMS):
+            if await self._database.reclaim(_PAGES) <= 0:
+                break
+
+    async def _shares(self) -> tuple[float, float]:
+        """Bytes beside the table, for each row those of sums, and for each byte of a body those of the words."""
+        rows = sum(segment.rows for segment in self._segments)
+        bodies = sum(segment.body_bytes for segment in self._segments)
+        dialect, text_bytes = self._database.dialect, 0
+        async with self._database.read() as connection:
+            of_sums = 0
+            for table, columns, indexes in ((users, ("user_name",), 2), (sessions, ("session", "user_name"), 3)):
+                names = func.sum(sum((dialect.byte_length(table.c[name]) for name in columns), literal(0)))
+                number, size = (await connection.execute(select(func.count(), names).select_from(table))).one()
+                mean = int(size or 0) // number if number else 0
+                of_sums += number * (row_bytes(mean + _NUMBERS) + indexes * index_bytes(mean + 16))
+            if self._searched:
+                text_bytes = await dialect.texts_size(connection, HISTORY_TEXTS)
+        share = min(max(text_bytes / bodies, _LEAST_SHARE), _MOST_SHARE) if bodies and self._searched else 0.0
+        return of_sums / max(rows, 1), share
+
+    async def _merge(self) -> None:
+        """Takes the words of deleted rows out of the index: they are only marked there."""
+        statement = self._database.dialect.texts_merged(HISTORY_TEXTS) if self._searched else None
+        for _ in range(_MERGES if statement else 0):
+            async with self._database.write() as connection:
+                before = await self._database.dialect.texts_size(connection, HISTORY_TEXTS)
+                await connection.exec_driver_sql(statement or "")
+                if await self._database.dialect.texts_size(connection, HISTORY_TEXTS) >= before:
+                    return
+            await asyncio.sleep(CHUNK_PAUSE)
 
     async def _forget(self) -> None:
         """Who has no exchange left is summed up no longer: there are never more sums than exchanges."""
         async with self._database.read() as connection:
             oldest = (await connection.execute(select(func.min(history.c.created_at)))).scalar()
         await summaries.forget(self._database, self._clock() - self._age if oldest is None else oldest)
+
+
+def _row_bytes(dialect: Dialect, *, searched: bool) -> ColumnElement[Any]:
+    """What a row takes in the table, in its indexes and, where texts are ``searched``, once more as words."""
+
+    def size(*columns: ColumnElement[str]) -> ColumnElement[Any]:
+        return sum((dialect.byte_length(each) for each in columns), literal(0))
+
+    row = history.c
+    texts = [column for column in history.columns if isinstance(column.type, Text)]
+    table = row_bytes_of(row.body_bytes + size(*texts) + _NUMBERS)
+    # in each of these indexes, with two numbers; and one of time only, and a part of one
+    named = size(row.request_id, row.user_name, row.session, row.model)
+    indexes = (named + 4 * 24) * 3 / 2 + index_bytes(20) + index_bytes(28)
+    return table + indexes + (row_bytes_of(row.body_bytes) if searched else 0)

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 TURN = "history"
 #: rows in one transaction
 GROUP = 1_000
+#: what a row takes beside its bodies, about
+_ROW_BYTES = 700
 #: so that a flood of hits leaves the machine to the requests
 ROWS_PER_SECOND = 10_000.0
 #: bytes of bodies that may wait
@@ -41,7 +43,8 @@ class Writer:
     once until it is over. Rows that the database refuses for what they hold are lost alone.
 
     ``finish`` gives the rows as they are written; it may block and is called in a thread. ``told`` is called after each
-    transaction. Rows become visible in the order of their ids, whichever process writes them.
+    transaction with about the bytes that it wrote. Rows become visible in the order of their ids, whichever process
+    writes them.
     """
 
     def __init__(
@@ -52,7 +55,7 @@ class Writer:
         queue_bytes: int = QUEUE_BYTES,
         first_pause: float = FIRST_PAUSE,
         finish: Callable[[Sequence[Row]], Sequence[Row]] | None = None,
-        told: Callable[[], None] | None = None,
+        told: Callable[[int], None] | None = None,
         on_fault: OnFault = ignore,
     ) -> None:
         self._database = database
@@ -150,7 +153,7 @@ class Writer:
             self.written += len(group)
             self._recover()
             if self._told is not None:
-                self._told()
+                self._told(sum(_ROW_BYTES + row[BODY_BYTES] for row in rows))
             await self._rest(len(group) / ROWS_PER_SECOND - (time.monotonic() - started))
 
     async def _fail(self, fault: Fault, rows: int) -> None:

@@ -1,7 +1,9 @@
 """The bounds of the SQL tier."""
 
-from collections.abc import AsyncIterator
+import hashlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -132,3 +134,32 @@ async def test_the_file_gets_shorter_by_what_is_reported(sqlite: Database, sqlit
         swept = await sweep()
         assert swept.reclaimed == sweep.reclaimed == full - await sqlite.size() > 9_000_000
         assert length(sqlite_file) == await sqlite.size()
+
+
+LARGE: dict[str, Callable[[int], dict[str, Any]]] = {
+    "answers of a few bytes": lambda number: {},
+    "answers of half a page and more": lambda number: {"document": hashlib.sha256(b"%d" % number).digest() * 140},
+    "large answers": lambda number: {"document": hashlib.sha256(b"%d" % number).digest() * 2000},
+    "long names": lambda number: {"model": f"m{number}" + "m" * 480, "namespace": f"n{number}" + "n" * 480},
+    "long tags": lambda number: {"tags": tuple(f"{tag} {number} " + "t" * 50 for tag in range(15))},
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+async def test_the_bound_is_of_what_the_file_takes(sqlite: Database, sqlite_file: Path, kind: str) -> None:
+    """Whatever it is that makes it large: bodies, names, tags, or the number of rows."""
+    limit, clock = 1_500_000, Clock()
+    limits = WriteLimits(linger=0.001)
+    async with SqlTier(sqlite, compress_from=10**9, clock=clock, on_fault=Faults(), limits=limits) as tier:
+        sweep = Sweep(sqlite, tier, max_bytes=limit, in_use=list, clock=clock)
+        early: list[bool] = []
+        sweep.wake = lambda: early.append(True)
+        for part in range(8):
+            for number in range(part * 500, part * 500 + 500):
+                tier.keep(entry(number, **LARGE[kind](number)))
+            await tier.drained()
+            await sweep()
+        # it does not wait for its time where so much was written
+        assert early
+        assert (await tier.stats()).entries > 10
+    assert length(sqlite_file) < 1.5 * limit + 400_000

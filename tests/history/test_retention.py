@@ -1,9 +1,16 @@
 import asyncio
+import contextlib
+import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
@@ -12,7 +19,7 @@ from llmproxy.history import retention as module
 from llmproxy.history.deletion import CHUNK
 from llmproxy.history.people import session_page, user_page
 from llmproxy.history.record import Recorder
-from llmproxy.history.retention import DAY, ROW_BYTES, TEXT_SHARE, Retention
+from llmproxy.history.retention import DAY, Retention
 from llmproxy.history.summaries import Summaries
 from llmproxy.history.tables import history
 from llmproxy.history.texts import Texts
@@ -56,6 +63,13 @@ async def fill(database: Database, count: int, *, created_at: float = NOW, body:
     assert writer.written == count
 
 
+async def each(database: Database) -> int:
+    """Bytes that a row of those that are there takes."""
+    async with database.read() as connection:
+        size = select(func.max(module._row_bytes(database.dialect, searched=False)))
+        return int((await connection.execute(size)).scalar_one())
+
+
 async def ids(database: Database) -> list[int]:
     async with database.read() as connection:
         return list((await connection.execute(select(history.c.id).order_by(history.c.id))).scalars())
@@ -70,7 +84,7 @@ async def test_rows_past_their_age_go_in_chunks(database: Database) -> None:
 
 async def test_the_oldest_go_where_there_are_too_many_bytes(database: Database) -> None:
     await fill(database, 3 * CHUNK)
-    keeper = retention(database, max_bytes=2 * CHUNK * (300 + ROW_BYTES))
+    keeper = retention(database, max_bytes=2 * CHUNK * await each(database))
     await keeper.sweep()
     assert await ids(database) == list(range(CHUNK + 1, 3 * CHUNK + 1))
     await fill(database, CHUNK)
@@ -85,22 +99,23 @@ async def test_within_bounds_nothing_goes(database: Database) -> None:
 
 
 async def test_rows_that_come_one_by_one_are_added_up(database: Database) -> None:
-    keeper = retention(database, max_bytes=5 * (300 + ROW_BYTES))
-    for _ in range(5):
+    await fill(database, 1)
+    keeper = retention(database, max_bytes=5 * await each(database))
+    await keeper.sweep()
+    for _ in range(4):
         await fill(database, 1)
         await keeper.sweep()
     assert len(await ids(database)) == 5
     await fill(database, 1)
     await keeper.sweep()
-    # a segment goes as a whole
-    assert await ids(database) == []
+    assert await ids(database) == [2, 3, 4, 5, 6]
 
 
 async def test_what_others_deleted_is_not_deleted_again(database: Database) -> None:
     """Two processes sweep the same table: each notices what the other one did."""
-    limit = 2 * CHUNK * (300 + ROW_BYTES)
-    ours, theirs = retention(database, max_bytes=limit), retention(database, max_bytes=limit)
     await fill(database, 2 * CHUNK)
+    limit = 2 * CHUNK * await each(database)
+    ours, theirs = retention(database, max_bytes=limit), retention(database, max_bytes=limit)
     await ours.sweep()
     await fill(database, CHUNK)
     await theirs.sweep()
@@ -110,7 +125,7 @@ async def test_what_others_deleted_is_not_deleted_again(database: Database) -> N
 
 async def test_an_emptied_table_is_noticed(database: Database) -> None:
     await fill(database, 10)
-    keeper = retention(database, max_bytes=15 * (300 + ROW_BYTES))
+    keeper = retention(database, max_bytes=15 * await each(database))
     await keeper.sweep()
     async with database.write() as connection:
         await connection.execute(delete(history))
@@ -120,17 +135,52 @@ async def test_an_emptied_table_is_noticed(database: Database) -> None:
     assert len(await ids(database)) == 10
 
 
-async def test_what_the_words_take_counts_as_well(database: Database) -> None:
-    await fill(database, 10)
-    within = round(10 * (300 * (1 + TEXT_SHARE) + ROW_BYTES))
-    for limit, left in ((within, 10), (within - 1, 0)):
-        await Retention(database, days=30.0, max_bytes=limit, searched=True, clock=lambda: NOW).sweep()
-        assert len(await ids(database)) == left
+def chat(text: str) -> bytes:
+    return orjson.dumps({"messages": [{"role": "user", "content": text}]})
+
+
+def hexes(number: int, count: int) -> str:
+    return " ".join(sha256(b"%d %d" % (number, at)).hexdigest()[:6] for at in range(count))
+
+
+HEAVY: dict[str, Callable[[int], dict[str, Any]]] = {
+    "bodies of little": lambda number: {"request_body": chat(f"question {number}")},
+    "words that never come again": lambda number: {"request_body": chat(hexes(number, 300))},
+    "numbers": lambda number: {"request_body": chat(" ".join(str(number * at) for at in range(300)))},
+    "just more than half a page": lambda number: {"request_body": chat("x" * 4000)},
+    "long names": lambda number: {
+        name: f"{name}{number} " + "n" * 900 for name in ("user", "session", "model", "path", "namespace", "error")
+    },
+    "many sessions": lambda number: {"user": f"user {number}", "session": f"session {number}"},
+    "words of another alphabet": lambda number: {"request_body": chat("".join(map(chr, range(0x4E00, 0x4F00))))},
+}
+
+
+@pytest.mark.parametrize("kind", HEAVY)
+async def test_the_bound_is_of_what_the_file_takes(sqlite: Database, sqlite_file: Path, kind: str) -> None:
+    """Whatever it is that makes it large: bodies, names, indexes, words or sums."""
+    limit = 1_500_000
+    keeper = Retention(sqlite, days=30.0, max_bytes=limit, searched=True, clock=lambda: NOW)
+    for part in range(4):
+        numbers = range(part * 500, part * 500 + 500)
+        await write(
+            sqlite, [fetched(request_id=f"{each:032x}", started_at=NOW + each, **HEAVY[kind](each)) for each in numbers]
+        )
+        await followed(Summaries(sqlite))
+        await followed(Texts(sqlite))
+        await keeper.sweep()
+    while await sqlite.reclaim(1000):
+        pass
+    with contextlib.closing(sqlite3.connect(sqlite_file)) as connection:
+        assert connection.execute("SELECT count(*) FROM history").fetchone() >= (40,)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    # an empty file of all tables takes a third of a megabyte
+    assert await asyncio.to_thread(os.path.getsize, sqlite_file) < 1.5 * limit + 400_000
 
 
 async def test_rows_in_the_middle_that_others_deleted_are_added_up_no_longer(database: Database) -> None:
-    keeper = retention(database, max_bytes=20 * (300 + ROW_BYTES))
     await fill(database, 20)
+    keeper = retention(database, max_bytes=20 * await each(database))
     await keeper.sweep()
     async with database.write() as connection:
         await connection.execute(delete(history).where(history.c.id.between(5, 14)))
@@ -225,11 +275,11 @@ class Interrupted(Database):
 async def test_what_is_deleted_during_a_sweep_is_added_up_by_the_next_one(database: Database) -> None:
     await fill(database, CHUNK + 50)
     interrupted = Interrupted(database)
-    keeper = retention(interrupted, max_bytes=(CHUNK + 50) * (300 + ROW_BYTES))
+    keeper = retention(interrupted, max_bytes=(CHUNK + 50) * await each(database))
     interrupted.happens = keeper.measure_anew
     await keeper.sweep()
     assert len(await ids(database)) == CHUNK + 50
     await fill(database, 1)
     await keeper.sweep()
-    # all that is there was added up: the oldest segment goes
-    assert len(await ids(database)) == 51
+    # all that is there was added up: the oldest goes
+    assert await ids(database) == list(range(2, CHUNK + 52))

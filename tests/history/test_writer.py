@@ -118,7 +118,7 @@ async def test_a_row_comes_back_as_it_was(database: Database) -> None:
 
 async def test_each_transaction_is_told_after_it(database: Database) -> None:
     counts: list[int] = []
-    writer = Writer(database, queue_rows=5_000, told=lambda: counts.append(writer.written))
+    writer = Writer(database, queue_rows=5_000, told=lambda _: counts.append(writer.written))
     add(writer, *numbered(GROUP + 5))
     assert writer.is_busy()
     writer.open()
@@ -276,7 +276,7 @@ async def test_a_locked_file_makes_rows_wait(sqlite: Database, caplog: pytest.Lo
 async def test_rows_that_come_all_the_time_do_not_hold_up_who_asks(database: Database) -> None:
     """Each transaction finds more rows when it ends than there were when it began."""
 
-    def tell() -> None:
+    def tell(_: int) -> None:
         add(writer, *rows("more"))
 
     writer = Writer(database, queue_rows=100, told=tell)

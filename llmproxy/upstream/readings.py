@@ -15,8 +15,9 @@ from llmproxy.wire.errors import UpstreamError
 
 log = logging.getLogger(__name__)
 
-#: least time between the beginnings of two readings of a server: those who ask meanwhile share the next one
-_GAP_SECONDS = 0.05
+#: Least time between the beginnings of two readings of a server: those who ask meanwhile share the next one. So many
+#: times as long as a reading takes, but not longer than the second number, in seconds.
+_GAP_FACTOR, _GAP_SECONDS = 3.0, 0.05
 
 
 class Readings:
@@ -70,7 +71,8 @@ class Readings:
 
     async def _run(self, server: Server, attempt: Attempt) -> bool:
         try:
-            if (wait := server.tried_at + _GAP_SECONDS - monotonic()) > 0:
+            gap = _GAP_SECONDS if server.latency is None else min(_GAP_FACTOR * server.latency, _GAP_SECONDS)
+            if (wait := server.tried_at + gap - monotonic()) > 0:
                 await asyncio.sleep(wait)
             attempt.begun = server.tried_at = monotonic()
             return await self._read(server, attempt)

@@ -39,6 +39,10 @@ class ScriptedUpstream:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._gates: dict[str, Gate] = {}
+        #: asked for on every path; "" for none
+        self.key = ""
+        #: while it is closed, nobody learns what the server is
+        self.hesitation: Gate | None = None
         #: GET path -> document, in the place of what the kind would say
         self.pages: dict[str, object] = {}
         #: where there are any, 401 for whoever shows none of them as a Bearer token
@@ -143,6 +147,8 @@ class ScriptedUpstream:
             return await stage.whole(401, content_type, refusal)
         path = urlsplit(visit.target.decode("latin-1")).path
         stage.further = Script.of(visit.body).fields
+        if self.key and visit.header("authorization") != f"Bearer {self.key}":
+            return await stage.whole(401, "application/json", b'{"error": {"message": "Invalid API Key", "code": 401}}')
         if path in self.lacks:
             return await not_found(stage, visit)
         if visit.method == "POST" and path in ENDPOINTS:
@@ -154,6 +160,8 @@ class ScriptedUpstream:
                 self._playing -= 1
         pages = introspection(self.kind, self.weights) | self.pages
         if visit.method == "GET" and path in pages:
+            if self.hesitation is not None:
+                await self.hesitation.pass_through()
             return await stage.whole(200, "application/json", json.dumps(pages[path]).encode())
         await self._gated(Script.of(unquote_to_bytes(visit.target)))
         special = next((play for prefix, play in SPECIAL.items() if path.startswith(prefix)), echo)

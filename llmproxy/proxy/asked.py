@@ -122,7 +122,7 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
     model = body.get("model", others.get("model"))
     if model is not None and not isinstance(model, str):
         raise UnreadableBody("'model' must be a string.", param="model")
-    stream = body.get("stream")
+    stream = _named(body, "stream") if endpoint.streams_by_default else body.get("stream")
     if stream is None or not endpoint.streams:
         stream = endpoint.streams_by_default
     elif not isinstance(stream, bool):
@@ -160,6 +160,11 @@ def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
         store=body.get("store") is True,
         any_case_stream=others.get("stream", stream) is True and not load if others else None,
     )
+
+
+def _named(body: dict[str, Any], name: str) -> Any:
+    """A member as Ollama reads it: Go takes names in any case, of several the last, and of null no notice."""
+    return next((value for key, value in reversed(body.items()) if key.lower() == name and value is not None), None)
 
 
 def _shaping(options: dict[str, Any] | None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class ScriptedUpstream:
         self.pages: dict[str, object] = {}
         #: where there are any, 401 for whoever shows none of them as a Bearer token
         self.keys: tuple[str, ...] = ()
-        self._answers: dict[bytes, tuple[Callable[[Visit], bytes], str]] = {}
+        self._answers: dict[bytes, tuple[Callable[[Visit], bytes], str | Callable[[Visit], str]]] = {}
         self._numbers = itertools.count(1)
         self._playing = 0
         #: how many completions were being answered at the same time, at most
@@ -84,7 +84,12 @@ class ScriptedUpstream:
         self._gates[gate.name] = gate
         return gate
 
-    def answer_with(self, marker: str, make: Callable[[Visit], bytes], content_type: str = "application/json") -> None:
+    def answer_with(
+        self,
+        marker: str,
+        make: Callable[[Visit], bytes],
+        content_type: str | Callable[[Visit], str] = "application/json",
+    ) -> None:
         """From now on requests whose body contains ``marker`` get this body, whatever their path."""
         self._answers[marker.encode()] = (make, content_type)
 
@@ -141,7 +146,8 @@ class ScriptedUpstream:
     async def _answer(self, stage: Stage, visit: Visit) -> None:
         for word, (make, content_type) in self._answers.items():
             if word in visit.body:
-                return await stage.whole(200, content_type, make(visit))
+                kind = content_type if isinstance(content_type, str) else content_type(visit)
+                return await stage.whole(200, kind, make(visit))
         if self.keys and visit.header("authorization") not in [f"Bearer {key}" for key in self.keys]:
             content_type, refusal = SHAPES["openai"](401)
             return await stage.whole(401, content_type, refusal)

@@ -26,6 +26,8 @@ class _Chat(chunks.ChunkDialect):
             shell.add(chunk)
             for index, choice in chunks.entries(chunk):
                 choices.setdefault(index, Choice(index, doubts)).add(choice)
+        for whole in choices.values():
+            shell.ended(whole.finish_reason, whole.pieces)
         numbered = shell.fingerprint == _OLLAMA
         results = [choices[index].result(numbered=numbered) for index in sorted(choices)]
         return shell.document("chat.completion", results)

@@ -18,9 +18,22 @@ _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "audio")
 class Choice:
     """One choice under way. ``doubts`` takes note of what another server may put together in another way."""
 
-    __slots__ = ("_doubts", "_index", "_logprobs", "_members", "_message", "_parts", "_tool_calls")
+    __slots__ = (
+        "_doubts",
+        "_index",
+        "_logprobs",
+        "_members",
+        "_message",
+        "_parts",
+        "_tool_calls",
+        "finish_reason",
+        "pieces",
+    )
 
     def __init__(self, index: int, doubts: list[str]):
+        #: deltas that said something
+        self.pieces = 0
+        self.finish_reason: object = None
         self._index = index
         self._doubts = doubts
         self._members = Deltas(doubts, grown=chunks.GROWN)
@@ -45,6 +58,7 @@ class Choice:
             self._logprobs.add(members.pop("logprobs"))
         if members.get("message") is not None:
             self._doubts.append("a message came beside the deltas")
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
         self._members.add(chunks.finished(members))
         delta = choice.get("delta") or {}
         if not isinstance(delta, dict):
@@ -52,6 +66,7 @@ class Choice:
         self._add_delta(delta)
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
+        self.pieces += any(delta.get(name) for name in (*TEXTS, "tool_calls"))
         plain = delta
         for name in ("tool_calls", "function_call", "audio"):
             value = delta.get(name)

@@ -170,6 +170,15 @@ class Shell:
         """What the server calls itself."""
         return self._members.get("system_fingerprint")
 
+    def ended(self, finish_reason: object, pieces: int) -> None:
+        """A choice has ended after so many pieces of text. llama.cpp holds back what may begin a stop word, and tokens
+        that are no whole character yet; cut off there, only its plain answer has the rest. It tells how many tokens
+        there were, and sends each in a piece of its own."""
+        timings = self._members.get("timings")
+        tokens = timings.get("predicted_n") if isinstance(timings, dict) else None
+        if finish_reason == "length" and isinstance(tokens, int) and pieces < tokens:
+            self._doubts.append("the end of a text was held back")
+
     def document(self, object: str, choices: list[dict[str, Any]]) -> Document:
         """The whole answer. Raises ``Malformed`` when there was no chunk at all, ``Lossy`` where it may be another."""
         if not self._rest:

@@ -23,6 +23,8 @@ class _Completions(chunks.ChunkDialect):
             shell.add(chunk)
             for index, choice in chunks.entries(chunk):
                 choices.setdefault(index, _Choice(index, doubts)).add(choice)
+        for whole in choices.values():
+            shell.ended(whole.finish_reason, whole.pieces)
         return shell.document("text_completion", [choices[index].result() for index in sorted(choices)])
 
     def render(self, document: Document) -> list[bytes]:
@@ -33,9 +35,12 @@ class _Completions(chunks.ChunkDialect):
 class _Choice:
     """One choice under way."""
 
-    __slots__ = ("_index", "_logprobs", "_members")
+    __slots__ = ("_index", "_logprobs", "_members", "finish_reason", "pieces")
 
     def __init__(self, index: int, doubts: list[str]):
+        #: chunks with some text
+        self.pieces = 0
+        self.finish_reason: object = None
         self._index = index
         self._members = Deltas(doubts, joined=frozenset({"text"}), grown=chunks.GROWN)
         self._logprobs = chunks.Logprobs(doubts)
@@ -45,6 +50,8 @@ class _Choice:
         if isinstance(logprobs, dict):
             self._logprobs.add(logprobs)
             choice = {name: value for name, value in choice.items() if name != "logprobs"}
+        self.pieces += bool(choice.get("text"))
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
         self._members.add(chunks.finished(choice))
 
     def result(self) -> dict[str, Any]:

@@ -290,6 +290,10 @@ def test_unless_the_settings_say_so() -> None:
         ("chat", {"timings_per_token": True}),
         ("chat", {"verbose": True}),
         ("chat", {"response_fields": ["content"]}),
+        ("chat", {"response_format": {"type": "json_object"}}),
+        ("chat", {"json_schema": {"type": "object"}}),
+        ("chat", {"grammar": 'root ::= "a"'}),
+        ("chat", {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "He"}]}),
         ("completions", {"logprobs": 1}),
         ("completions", {"echo": True}),
         ("completions", {"best_of": 2}),
@@ -299,7 +303,20 @@ def test_unless_the_settings_say_so() -> None:
 )
 def test_or_the_stream_would_say_less(endpoint: str, field: dict[str, Any]) -> None:
     adapted = LLAMA.adapt(endpoint, CHAT | field, False, AUTO)
-    assert (sent(adapted), adapted.stream) == (CHAT | field, False)
+    assert (sent(adapted), adapted.stream, adapted.both) == (CHAT | field, False, False)
+    streamed = LLAMA.adapt(endpoint, CHAT | field, True, AUTO)
+    assert (streamed.stream, streamed.both) == (True, False)
+
+
+@pytest.mark.parametrize("field", [{"response_format": {"type": "text"}}, {"grammar": ""}, {"json_schema": {}}])
+def test_no_format_is_none(field: dict[str, Any]) -> None:
+    assert LLAMA.adapt("chat", CHAT | field, False, AUTO).both
+
+
+@pytest.mark.parametrize("options", [[], "x", {"include_usage": True}, {"include_usage": "yes"}])
+def test_options_that_are_none_are_the_upstreams_to_refuse(options: Any) -> None:
+    body = CHAT | {"stream_options": options}
+    assert sent(GENERIC.adapt("chat", body, True, AUTO)) == body
 
 
 def test_one_prompt_of_tokens_can_be_streamed() -> None:

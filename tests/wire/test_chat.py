@@ -250,3 +250,15 @@ def test_details_of_summed_completions_are_summed() -> None:
         "total_tokens": 5,
         "completion_tokens_details": {"reasoning_tokens": 2},
     }
+
+
+def test_what_llamacpp_holds_back_at_the_end_is_not_in_its_stream() -> None:
+    told = [{"index": 0, "delta": {"content": "a"}}]
+    cut = [{"index": 0, "delta": {}, "finish_reason": "length"}]
+    assert (
+        CHAT.assemble(stream(told, told, cut, timings={"predicted_n": 2}))["choices"][0]["message"]["content"] == "aa"
+    )
+    assert doubted(stream(told, told, cut, timings={"predicted_n": 3}))
+    # a stop word is not told in either form
+    stopped = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    assert CHAT.assemble(stream(told, stopped, timings={"predicted_n": 3}))

@@ -36,6 +36,7 @@ def test_two_choices_of_llamacpp() -> None:
     assert document["usage"]["prompt_tokens"] == 1
     assert document["usage"]["total_tokens"] == 7
     assert COMPLETIONS.flaw(document) is None
+    del document["timings"]
     assert COMPLETIONS.assemble(COMPLETIONS.render(document)) == document
 
 
@@ -70,3 +71,12 @@ def test_zeros_of_ollama_give_way_to_the_real_usage() -> None:
 
 def test_a_choice_without_text_is_malformed() -> None:
     assert COMPLETIONS.flaw({"choices": [{"message": {}, "finish_reason": "stop"}]}) is Reason.MALFORMED
+
+
+def test_half_a_character_at_the_end_is_in_the_plain_answer_only() -> None:
+    frames = [
+        sse.frame(orjson.dumps({"choices": [{"index": 0, "text": text, "finish_reason": finish}], **more}))
+        for text, finish, more in (("a", None, {}), ("", "length", {"timings": {"predicted_n": 2}}))
+    ]
+    with pytest.raises(Lossy):
+        COMPLETIONS.assemble([*frames, DONE])

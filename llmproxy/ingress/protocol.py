@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from llmproxy.ingress.connections import Limits, evict
+from llmproxy.wire.error_dialects import error_response
 from llmproxy.wire.errors import BadRequest, HeaderTooLarge, ProxyError, TooSlow
 
 #: how long a refused client may take to read why, and how much of what it goes on to send is thrown away for that
@@ -208,8 +209,10 @@ class Protocol(HttpToolsProtocol):
         if own:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        body = error.body()
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        # as far as a path has come
+        path = (self.url or b"").partition(b"?")[0].decode("latin-1")
+        content_type, body = error_response(error, path, "")
+        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (content_type, len(body))
         self.transport.write(STATUS_LINE[error.http_status] + head + body)
         # closed at once, the answer would be lost to a client that is still sending
         self.transport.write_eof()

@@ -10,7 +10,7 @@ from llmproxy.capture.tee import Lagged, Reader
 from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Paced, Whole
 from llmproxy.proxy.follow import TOO_LARGE, other_form, refusal
 from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
-from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamFault
+from llmproxy.wire.errors import ProxyError, Unavailable, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
 
@@ -82,7 +82,8 @@ async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send
         await _send(send, last, last=True)
     except asyncio.CancelledError:
         # the server stops: a stream must not look as if it had come to its end
-        await send({"type": "http.response.body", "body": _failure(answer, exchange, "The proxy is shutting down.")})
+        stopping = Unavailable("The proxy is shutting down.", code="shutting_down")
+        await send({"type": "http.response.body", "body": _failure(answer, exchange, stopping)})
         raise
     finally:
         answer.flight.leave()
@@ -108,7 +109,7 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
         try:
             frames = reader.take(_PIECE_BYTES)
         except Lagged:
-            return _failure(answer, exchange, "This client read too slowly for an answer of this size.")
+            return _failure(answer, exchange, UpstreamBroke("This client read too slowly for an answer of this size."))
         if answer.stream and capture.head is not None and not capture.head.stream:
             # pings went out first, and then the upstream answered in one piece
             frames = []
@@ -137,7 +138,7 @@ def _landed(answer: Live, exchange: Exchange, landed: Landed) -> bytes:
     head = answer.flight.work.head
     if answer.stream and head is not None and not head.stream:
         if landed.reason is Reason.TOO_LARGE and not landed.document:
-            return _failure(answer, exchange, TOO_LARGE)
+            return _failure(answer, exchange, UpstreamBroke(TOO_LARGE))
         if not landed.both:
             # pings went out first: the form in which it came can no longer be given
             error = refusal(answer.dialect, landed) or UpstreamBroke(_NO_STREAM)
@@ -151,16 +152,16 @@ def _failed(answer: Live, exchange: Exchange, error: ProxyError) -> bytes:
     if answer.stream and isinstance(error, UpstreamFault) and error.frame:
         exchange.error = error.message
         return b"".join(answer.view.frames([error.frame]))
-    return _failure(answer, exchange, error.message)
+    return _failure(answer, exchange, error)
 
 
-def _failure(answer: Live, exchange: Exchange, message: str) -> bytes:
-    exchange.error = message
+def _failure(answer: Live, exchange: Exchange, error: ProxyError) -> bytes:
+    exchange.error = error.message
     exchange.stored = exchange.stored or Reason.UPSTREAM_FAILED
     if answer.stream:
-        return answer.dialect.failure(message, "upstream_error", "server_error")
+        return answer.dialect.failure(error, exchange.request_id)
     # half a JSON document went out already: only a broken connection tells that it is not whole
-    raise BrokenOff(message)
+    raise BrokenOff(error.message)
 
 
 def _is_sse(answer: Live) -> bool:

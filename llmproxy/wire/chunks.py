@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import orjson
-
 from llmproxy.wire import sse
 from llmproxy.wire.deltas import Deltas
 from llmproxy.wire.dialect import Document, Fault, Lossy, Malformed
 from llmproxy.wire.documents import dump, parse, peek, read_leniently, tokens
 from llmproxy.wire.done import FINISH_REASONS, says_done
-from llmproxy.wire.errors import envelope
+from llmproxy.wire.error_dialects import OPENAI_ERRORS, told_in
+from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.faults import fault_of
 from llmproxy.wire.usage_filter import UsageFilter, is_usage_only
@@ -95,8 +94,8 @@ class ChunkDialect:
     def usage(self, document: Document) -> Usage:
         return tokens(document.get("usage"), "prompt_tokens", "completion_tokens")
 
-    def failure(self, message: str, code: str, type: str) -> bytes:
-        return sse.frame(orjson.dumps(envelope(message, type, code)))
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return sse.frame(dump(told_in(OPENAI_ERRORS, error, request_id)))
 
 
 def read(frames: Sequence[bytes]) -> Iterator[Document]:

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.vocabulary import Reason
+
+if TYPE_CHECKING:
+    # which reads documents itself
+    from llmproxy.wire.errors import ProxyError
 
 Document = dict[str, Any]
 
@@ -95,7 +99,7 @@ class Dialect(Protocol):
 
     def usage(self, document: Document) -> Usage: ...
 
-    def failure(self, message: str, code: str, type: str) -> bytes:
+    def failure(self, error: "ProxyError", request_id: str = "") -> bytes:
         """The frame that tells a client inside a stream that it failed, such that every SDK raises."""
         ...
 

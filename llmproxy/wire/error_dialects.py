@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import orjson
-
+from llmproxy.wire.documents import dump
 from llmproxy.wire.errors import ProxyError, UpstreamStatus
 
 JSON = b"application/json"
@@ -75,7 +74,7 @@ class _Anthropic:
         told = error.document()["error"]
         kind = told["type"] if told["type"] in _ANTHROPIC_WORDS else _anthropic_type(error.http_status)
         further = {name: value for name, value in told.items() if name not in _OPENAI_ONLY or value is not None}
-        return {"type": "error", "error": {**further, "type": kind}, "request_id": request_id}
+        return {"type": "error", "error": {**further, "type": kind}, "request_id": request_id or None}
 
 
 class _Problem:
@@ -118,7 +117,15 @@ def error_response(error: ProxyError, path: str, request_id: str) -> tuple[bytes
     dialect = error_dialect(path)
     if isinstance(error, UpstreamStatus) and dialect.speaks(error.told):
         return error.content_type, error.original
-    return JSON, orjson.dumps(dialect.document(error, request_id))
+    return JSON, dump(dialect.document(error, request_id))
+
+
+def told_in(dialect: ErrorDialect, error: ProxyError, request_id: str) -> Mapping[str, Any]:
+    """The JSON object that tells of ``error`` inside a stream, every member that the upstream gave in it."""
+    if isinstance(error, UpstreamStatus) and dialect.speaks(error.told):
+        told: Mapping[str, Any] = error.told
+        return told
+    return dialect.document(error, request_id)
 
 
 def _anthropic_type(status: int) -> str:

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
 from llmproxy.wire import sse
 from llmproxy.wire.deltas import Deltas
 from llmproxy.wire.dialect import Document, Fault, Malformed
 from llmproxy.wire.documents import dump, error_message, parse, peek, read_leniently, tokens
 from llmproxy.wire.done import STOP_REASONS, says_done
+from llmproxy.wire.error_dialects import ANTHROPIC_ERRORS, told_in
+from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.faults import fault_of
 from llmproxy.wire.vocabulary import Reason
@@ -89,8 +89,8 @@ class _Messages:
     def usage(self, document: Document) -> Usage:
         return tokens(document.get("usage"), "input_tokens", "output_tokens")
 
-    def failure(self, message: str, code: str, type: str) -> bytes:
-        return sse.frame(orjson.dumps({"type": "error", "error": {"type": type, "message": message}}), b"error")
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return sse.frame(dump(told_in(ANTHROPIC_ERRORS, error, request_id)), b"error")
 
 
 def _object(event: Document, name: str) -> Document:

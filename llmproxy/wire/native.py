@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import orjson
-
 from llmproxy.wire.deltas import Deltas
 from llmproxy.wire.dialect import Document, Fault, Lossy, Malformed
 from llmproxy.wire.documents import dump, parse, read_leniently, tokens
 from llmproxy.wire.done import DONE_REASONS, says_done
 from llmproxy.wire.embeddings import is_vector
+from llmproxy.wire.error_dialects import OLLAMA_ERRORS, told_in
+from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.ndjson import NdjsonSplitter
 from llmproxy.wire.plain import PlainDialect
@@ -76,8 +76,8 @@ class _Lines:
     def usage(self, document: Document) -> Usage:
         return tokens(document, "prompt_eval_count", "eval_count")
 
-    def failure(self, message: str, code: str, type: str) -> bytes:
-        return orjson.dumps({"error": message}) + b"\n"
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return dump(told_in(OLLAMA_ERRORS, error, request_id)) + b"\n"
 
 
 class _OllamaChat(_Lines):
@@ -153,8 +153,8 @@ class _Vectors(PlainDialect):
     def usage(self, document: Document) -> Usage:
         return tokens(document, "prompt_eval_count", "eval_count")
 
-    def failure(self, message: str, code: str, type: str) -> bytes:
-        return orjson.dumps({"error": message}) + b"\n"
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return dump(told_in(OLLAMA_ERRORS, error, request_id)) + b"\n"
 
 
 class _OllamaEmbed(_Vectors):

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import orjson
-
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Document, Fault, Malformed
-from llmproxy.wire.documents import tokens
-from llmproxy.wire.errors import envelope
+from llmproxy.wire.documents import dump, tokens
+from llmproxy.wire.error_dialects import OPENAI_ERRORS, told_in
+from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.vocabulary import Reason
 
@@ -55,5 +54,5 @@ class PlainDialect:
     def usage(self, document: Document) -> Usage:
         return tokens(document.get("usage"), "prompt_tokens", "completion_tokens")
 
-    def failure(self, message: str, code: str, type: str) -> bytes:
-        return sse.frame(orjson.dumps(envelope(message, type, code)))
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return sse.frame(dump(told_in(OPENAI_ERRORS, error, request_id)))

@@ -6,6 +6,8 @@ from llmproxy.wire import responses_stream, sse
 from llmproxy.wire.dialect import Document, Fault, Malformed
 from llmproxy.wire.documents import dump, error_message, parse, read_leniently, tokens
 from llmproxy.wire.done import INCOMPLETE_REASONS, says_done
+from llmproxy.wire.error_dialects import OPENAI_ERRORS, told_in
+from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.faults import fault_of
 from llmproxy.wire.responses_document import complete
@@ -81,8 +83,8 @@ class _Responses:
     def usage(self, document: Document) -> Usage:
         return tokens(document.get("usage"), "input_tokens", "output_tokens")
 
-    def failure(self, message: str, code: str, type: str) -> bytes:
-        return _failure(message, {"type": type, "code": code, "message": message, "param": None})
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return _failure(error.message, told_in(OPENAI_ERRORS, error, request_id)["error"])
 
 
 def _failure(message: str, error: Document) -> bytes:

@@ -175,3 +175,43 @@ def test_an_error_of_openais_is_told_as_one_of_anthropics(line: Line) -> None:
     assert error["type"] == "invalid_request_error"
     assert "exceeds" in error["message"]
     assert error["n_ctx"] == 1024
+
+
+@pytest.fixture(scope="module")
+def pinging(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A proxy that sends the head of a stream at once."""
+    settings = {"ping_seconds": 0.05, "head_seconds": 0}
+    database = tmp_path_factory.mktemp("pinging") / "llmproxy.db"
+    with Proxy(upstream.url, database=database, **settings) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [("/v1/chat/completions", "openrouter"), ("/v1/messages", "overloaded"), ("/v1/chat/completions", "llamacpp")],
+)
+def test_a_refusal_that_comes_after_the_head_keeps_its_members(
+    pinging: Proxy, upstream: ScriptedUpstream, path: str, shape: str
+) -> None:
+    gate = upstream.gate()
+    prompt = f"{marker()} [script:status=429 shape={shape} gate={gate.name}]"
+    body = {"model": "scripted", "stream": True, "messages": [{"role": "user", "content": prompt}]}
+    with pinging.line() as line:
+        line.request("POST", path, [JSON], json.dumps(body).encode())
+        assert line.head().status_code == 200
+        gate.open()
+        stream = b"".join(iter(line.data, None))
+    events = [part for part in stream.split(b"\n\n") if part and not part.startswith(b":")]
+    data = next(part for part in events[-1].split(b"\n") if part.startswith(b"data: "))
+    assert json.loads(data[6:]) == json.loads(SHAPES[shape](429)[1])
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat", "/v1/messages"])
+def test_a_head_that_is_too_large(front: Proxy, path: str) -> None:
+    with front.line() as line:
+        line.send(f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nx: {'x' * 200_000}\r\n\r\n".encode())
+        head, _, body = line.rest().partition(b"\r\n\r\n")
+    assert b" 431 " in head.splitlines()[0]
+    document = json.loads(body)
+    assert isinstance(document["error"], str) == (path in OLLAMA)
+    assert (document.get("type") == "error") == (path in ANTHROPIC)

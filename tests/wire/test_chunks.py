@@ -7,6 +7,7 @@ from llmproxy.wire import sse
 from llmproxy.wire.chat import CHAT
 from llmproxy.wire.chunks import DONE
 from llmproxy.wire.dialect import Document, Malformed
+from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.vocabulary import Reason
 from tests.wire.samples import fault_message
 
@@ -67,7 +68,7 @@ def test_ordinary_frames_are_no_fault(data: bytes) -> None:
 
 
 def test_our_failure_is_a_fault() -> None:
-    frame = CHAT.failure("cut off", "upstream_error", "server_error")
+    frame = CHAT.failure(UpstreamBroke("cut off"))
     assert orjson.loads(sse.data(frame)) == {
         "error": {"message": "cut off", "type": "server_error", "param": None, "code": "upstream_error"}
     }

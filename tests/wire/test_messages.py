@@ -5,6 +5,7 @@ import pytest
 
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Dialect, Document, Malformed
+from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.messages import MESSAGES
 from llmproxy.wire.vocabulary import Reason
@@ -104,7 +105,7 @@ def test_flaws(document: Document, reason: Reason | None) -> None:
 
 
 def test_our_failure_is_a_fault() -> None:
-    frame = MESSAGES.failure("cut off", "upstream_error", "api_error")
+    frame = MESSAGES.failure(UpstreamBroke("cut off"), "req_1")
     assert sse.event(frame) == b"error"
     assert fault_message(MESSAGES, frame) == "cut off"
     assert fault_message(MESSAGES, sse.frame(b'{"error":{"message":"bare"}}')) == "bare"

@@ -4,6 +4,7 @@ import orjson
 import pytest
 
 from llmproxy.wire.dialect import Dialect, Document, Malformed
+from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
 from llmproxy.wire.vocabulary import Reason
@@ -104,7 +105,7 @@ def test_an_error_line_is_a_fault_and_a_flaw() -> None:
     frames = lines({"response": "a", "done": False}, {"error": "llama runner gone"})
     assert [fault_message(OLLAMA_GENERATE, frame) for frame in frames] == [None, "llama runner gone"]
     assert OLLAMA_GENERATE.flaw(OLLAMA_GENERATE.assemble(frames)) is Reason.ERROR
-    assert fault_message(OLLAMA_CHAT, OLLAMA_CHAT.failure("cut off", "c", "t")) == "cut off"
+    assert fault_message(OLLAMA_CHAT, OLLAMA_CHAT.failure(UpstreamBroke("cut off"))) == "cut off"
 
 
 def test_embed() -> None:
@@ -113,4 +114,4 @@ def test_embed() -> None:
     assert dialect.flaw(document) is None
     assert dialect.usage(document) == Usage(4, None)
     assert dialect.flaw({"embeddings": []}) is Reason.MALFORMED
-    assert orjson.loads(dialect.failure("no", "c", "t")) == {"error": "no"}
+    assert orjson.loads(dialect.failure(UpstreamBroke("no"))) == {"error": "no"}

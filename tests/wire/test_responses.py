@@ -8,6 +8,7 @@ import pytest
 
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Dialect, Document, Malformed
+from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.responses import RESPONSES
 from llmproxy.wire.vocabulary import Reason
@@ -199,7 +200,7 @@ def test_faults(data: bytes, message: str | None) -> None:
 
 
 def test_our_failure_is_a_fault() -> None:
-    frame = RESPONSES.failure("cut off", "upstream_error", "server_error")
+    frame = RESPONSES.failure(UpstreamBroke("cut off"))
     assert sse.event(frame) == b"error"
     assert fault_message(RESPONSES, frame) == "cut off"
     body = orjson.loads(sse.data(frame))

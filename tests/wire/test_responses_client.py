@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from openai import APIError, OpenAI
 
+from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.responses import RESPONSES
 from tests.wire.test_responses_repair import STREAMS, events, mend, opening
 
@@ -62,7 +63,7 @@ def test_the_official_client_reads_it(name: str, again: bool) -> None:
 
 
 def test_the_official_client_raises_our_failure() -> None:
-    frames = [*mend(opening()), RESPONSES.failure("cut off", "upstream_error", "server_error")]
+    frames = [*mend(opening()), RESPONSES.failure(UpstreamBroke("cut off"))]
     with (
         serving(frames) as client,
         client.responses.stream(model="m", input="x") as stream,

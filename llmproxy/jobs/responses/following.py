@@ -103,4 +103,4 @@ def _made_up(answer: Answer, number: int) -> Event:
 
 
 def _failure(message: str) -> bytes:
-    return RESPONSES.failure(message, "server_error", "server_error")
+    return RESPONSES.failure(ProxyError(message, code="server_error"))

@@ -47,7 +47,8 @@ class ResponsesRequest:
             items_of(body.get("input")),
             store=_flag(body, "store", store),
             background=_flag(body, "background", False),
-            stream=_flag(body, "stream", False, UnreadableBody),
+            # what only the proxy can do is the proxy's to refuse
+            stream=_flag(body, "stream", False, BadRequest if body.get("background") else UnreadableBody),
             previous_id=previous,
         )
         _check_window(request)

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from llmproxy.wire.documents import Document, Malformed
+from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.vocabulary import Reason
 
-if TYPE_CHECKING:
-    # which reads documents itself
-    from llmproxy.wire.errors import ProxyError
-
-Document = dict[str, Any]
+__all__ = ["Dialect", "Document", "Fault", "Filter", "Lossy", "Malformed", "Splitter"]
 
 
 class Splitter(Protocol):
@@ -99,13 +97,9 @@ class Dialect(Protocol):
 
     def usage(self, document: Document) -> Usage: ...
 
-    def failure(self, error: "ProxyError", request_id: str = "") -> bytes:
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
         """The frame that tells a client inside a stream that it failed, such that every SDK raises."""
         ...
-
-
-class Malformed(ValueError):
-    """Frames or a document that do not have the shape of their endpoint."""
 
 
 class Lossy(Malformed):

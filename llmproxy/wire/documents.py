@@ -5,8 +5,14 @@ from typing import Any
 
 import orjson
 
-from llmproxy.wire.dialect import Document, Malformed
 from llmproxy.wire.exchange import Usage
+
+Document = dict[str, Any]
+
+
+class Malformed(ValueError):
+    """Frames or a document that do not have the shape of their endpoint."""
+
 
 #: no answer has more; what says so does not know
 _MOST_TOKENS = 2**31 - 1

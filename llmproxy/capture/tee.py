@@ -57,6 +57,11 @@ class Capture(Generic[Outcome]):
         """Frames that have arrived so far."""
         return self._dropped + len(self.frames)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the frames that are kept."""
+        return self._kept
+
     def begin(self, head: Head) -> None:
         self.head = head
         self.wake()

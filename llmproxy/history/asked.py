@@ -10,8 +10,8 @@ import orjson
 LONGEST_LINE = 160
 #: characters of a text that are looked at for it: there may be much white space
 _LOOKED_AT = 2_000
-#: parts of one message that are looked at
-_MOST_PARTS = 50
+#: parts of one message that are looked at, and how deep they may be nested
+_MOST_PARTS, _DEEPEST = 50, 20
 
 #: members that hold what is asked, by endpoint; a body has one of them
 _MEMBERS = ("messages", "input", "prompt", "query")
@@ -21,7 +21,7 @@ _PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _STRING = rf'"((?:[^"\\]|\\[^u]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{{4}}|{_PAIR}){{0,2000}})'
 _ROLE = re.compile(r'"role"\s*:\s*"(\w*)"')
 _CONTENT = re.compile(rf'"(?:content|text)"\s*:\s*{_STRING}', re.S)
-_PLAIN = re.compile(rf'"(?:input|prompt|query)"\s*:\s*\[?\s*{_STRING}', re.S)
+_PLAIN = re.compile(rf'"(?:input|prompt|query)"\s*:\s*(?:\[\s*)?{_STRING}', re.S)
 
 
 def asked(body: bytes) -> str:
@@ -49,14 +49,15 @@ def _said(value: Any) -> str:
     return next(users, "") or (_text(messages[-1]) if messages else _text(value))
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, depth: int = _DEEPEST) -> str:
     """The texts in a message, in its parts, or in a list of prompts. Calls of tools and their results are none."""
     if isinstance(value, str):
         return value
-    if isinstance(value, dict):
-        return _text(value.get("text")) or ("" if value.get("type") == "tool_result" else _text(value.get("content")))
-    if isinstance(value, list):
-        return " ".join(filter(None, map(_text, value[:_MOST_PARTS])))
+    if depth and isinstance(value, dict):
+        text = _text(value.get("text"), depth - 1)
+        return text or ("" if value.get("type") == "tool_result" else _text(value.get("content"), depth - 1))
+    if depth and isinstance(value, list):
+        return " ".join(filter(None, (_text(part, depth - 1) for part in value[:_MOST_PARTS])))
     return ""
 
 

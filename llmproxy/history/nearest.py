@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -20,6 +21,8 @@ from llmproxy.wire.errors import BadRequest
 MOST_COMPARED, MOST_LOOKED_AT, MOST_BYTES = 200, 5_000, 16 * 1024 * 1024
 #: bodies read at once
 _BATCH = 20
+#: a longer path is told apart by its digest
+_LONGEST_PATH = 1_000
 
 Fields = dict[str, Any]
 
@@ -44,7 +47,8 @@ class Search:
 async def search(database: Database, record: Record, endpoint: Endpoint, fields: Fields) -> Search:
     """``fields`` are the keyed ones of ``record``. Raises what the database does."""
     ids = await _ids(database, record)
-    ours, best, read, compared = dict(leaves(fields)), None, 0, 0
+    ours = await asyncio.to_thread(lambda: dict(leaves(fields)))
+    best, read, compared = None, 0, 0
     for at in range(0, len(ids), _BATCH):
         rows = await _bodies(database, ids[at : at + _BATCH])
         found = await asyncio.to_thread(_best, rows, endpoint, ours)
@@ -123,6 +127,9 @@ def excused(endpoint: Endpoint) -> dict[str, str]:
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """The texts, numbers and empty things in a value, by their path; texts as they are, all else as JSON."""
+    if len(path) > _LONGEST_PATH:
+        # each leaf repeats it
+        path = sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
     if isinstance(value, dict) and value:
         for name, member in value.items():
             yield from leaves(member, f"{path}.{name}")

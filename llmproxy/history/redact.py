@@ -13,8 +13,8 @@ _PIECE = 1_000
 #: so far a match may reach into the next piece and still be noticed there
 _OVERLAP = 200
 
-# hex, base64 and the like: no text, and what patterns for texts are slow on
-_DATA = re.compile(f"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/=_-]{{{_PIECE},}}")
+# without a space in between: no text, or one in a script without spaces, and what patterns for texts are slow on
+_DATA = re.compile(rf"(?<!\S)\S{{{_PIECE},}}")
 _BOM = b"\xef\xbb\xbf"
 # strings and numbers of a JSON document; the last string may have been cut
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|-?[0-9][0-9.eE+-]*', re.S)

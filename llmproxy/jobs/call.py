@@ -77,7 +77,7 @@ class Call:
         exchange = exchange_for(item, self._rooms)
         try:
             endpoint = BY_PATH[item.job.path]
-            asked = understand(
+            asked = await understand(
                 exchange, endpoint, item.body, item.job.path.encode(), item.job.headers, LOCAL, self._rooms.proxy
             )
             answer = await answered(exchange, asked, self._rooms.proxy, patience)

@@ -9,6 +9,7 @@ import orjson
 from cachetools import LRUCache
 
 from llmproxy.cache.policy import Traits
+from llmproxy.proxy.offload import offload
 from llmproxy.proxy.view import View
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.canonical import BOM, canonical, parse
@@ -103,21 +104,34 @@ class Memo:
     def __init__(self, size: int = _MEMO_SIZE) -> None:
         self._drafts: LRUCache[bytes, Draft] = LRUCache(size)
 
-    def draft(self, endpoint: Endpoint, raw: bytes) -> Draft:
+    async def draft(self, endpoint: Endpoint, raw: bytes) -> Draft:
         """Raises ``UnreadableBody`` for what is no JSON object of the right shape; such a body leaves no trace."""
-        token = blake2b(raw, digest_size=16, person=endpoint.name.encode()[:16]).digest()
-        draft = self._drafts.get(token)
-        if draft is None:
-            if raw.startswith(BOM):
-                # some servers take it and some do not
-                raise UnreadableBody("The request body begins with a byte-order mark.")
-            draft = _draft(endpoint, parse(raw))
-            if len(draft.model) + len(draft.user) + len(orjson.dumps(draft.echo)) <= _MEMO_BYTES:
-                self._drafts[token] = draft
+        token = await offload(len(raw), _token, endpoint, raw)
+        known = self._drafts.get(token)
+        if known is not None:
+            return known
+        draft, held = await offload(len(raw), _read, endpoint, raw)
+        if held <= _MEMO_BYTES:
+            self._drafts[token] = draft
         return draft
 
 
-def _draft(endpoint: Endpoint, body: dict[str, Any]) -> Draft:
+def _token(endpoint: Endpoint, raw: bytes) -> bytes:
+    return blake2b(raw, digest_size=16, person=endpoint.name.encode()[:16]).digest()
+
+
+def _read(endpoint: Endpoint, raw: bytes) -> tuple[Draft, int]:
+    """The draft, and how many bytes it holds on to."""
+    draft = draft_of(endpoint, raw)
+    return draft, len(draft.model) + len(draft.user) + len(orjson.dumps(draft.echo))
+
+
+def draft_of(endpoint: Endpoint, raw: bytes) -> Draft:
+    """Raises ``UnreadableBody``."""
+    if raw.startswith(BOM):
+        # some servers take it and some do not
+        raise UnreadableBody("The request body begins with a byte-order mark.")
+    body = parse(raw)
     others = {folded: value for name, value in body.items() if (folded := name.casefold()) != name and folded in _READ}
     model = body.get("model", others.get("model"))
     if model is not None and not isinstance(model, str):

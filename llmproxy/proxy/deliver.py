@@ -10,6 +10,7 @@ from llmproxy.capture.tee import Lagged, Reader
 from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Paced, Whole
 from llmproxy.proxy.follow import TOO_LARGE, other_form, refusal
 from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
+from llmproxy.proxy.offload import offload
 from llmproxy.wire.errors import ProxyError, Unavailable, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
@@ -43,12 +44,13 @@ async def _send(send: Send, *parts: bytes | memoryview, last: bool) -> None:
     if len(parts) == 1 and len(parts[0]) <= _PIECE_BYTES:
         await send({"type": "http.response.body", "body": parts[0], "more_body": not last})
         return
-    for part in parts:
-        part = memoryview(part)
-        for at in range(0, len(part), _PIECE_BYTES):
-            await send({"type": "http.response.body", "body": part[at : at + _PIECE_BYTES], "more_body": True})
-    if last:
-        await send({"type": "http.response.body", "body": b""})
+    views = [view for view in map(memoryview[int], parts) if view]
+    while views:
+        view = views.pop(0)
+        if len(view) > _PIECE_BYTES:
+            views.insert(0, view[_PIECE_BYTES:])
+        more = bool(views) or not last
+        await send({"type": "http.response.body", "body": view[:_PIECE_BYTES], "more_body": more})
 
 
 async def _paced(answer: Paced, exchange: Exchange, listener: Listener, send: Send) -> None:
@@ -122,7 +124,8 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
         if frames:
             exchange.first_byte = exchange.first_byte or perf_counter()
         if isinstance(capture.outcome, Landed) and not reader.behind:
-            return b"".join(frames) + _landed(answer, exchange, capture.outcome)
+            landed = capture.outcome
+            return b"".join(frames) + await offload(len(landed.document), _landed, answer, exchange, landed)
         if frames:
             await _send(send, b"".join(frames), last=False)
         elif isinstance(capture.outcome, Failed):

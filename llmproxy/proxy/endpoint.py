@@ -55,7 +55,9 @@ async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> Asked:
     rooms: Rooms = scope["state"]["rooms"]
     raw = await read(receive, scope["headers"], rooms.settings)
     with unreadable_passes(scope, raw):
-        asked = understand(scope[EXCHANGE], endpoint, raw, raw_target(scope), scope["headers"], peer_of(scope), rooms)
+        asked = await understand(
+            scope[EXCHANGE], endpoint, raw, raw_target(scope), scope["headers"], peer_of(scope), rooms
+        )
     pass_resumable(asked, rooms)
     if asked.draft.load:
         # Ollama answers it with one document, whatever is said of streams

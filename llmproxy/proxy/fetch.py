@@ -16,6 +16,7 @@ from llmproxy.config.settings import UpstreamStream
 from llmproxy.proxy.answer import Failed, Landed, Outcome
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.identity import question_key
+from llmproxy.proxy.offload import offload
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.proxy.settle import Recording, settle_document, settle_frames
 from llmproxy.upstream.errors import normalise
@@ -59,7 +60,8 @@ class Plan:
     """What one flight is to do."""
 
     asked: Asked
-    body: dict[str, Any]
+    #: what is sent; None for the body that was asked with
+    body: dict[str, Any] | None
     #: the entry's key; None for an answer that is not to be kept as it is
     key: bytes | None
     scope: str
@@ -142,10 +144,12 @@ async def _sent(plan: Plan, target: Target, headers: HeaderList, rooms: Rooms) -
     """The reply whose head has come. A server without the endpoint is asked for what stands for it, where there is
     something; that it has none is remembered for a while. Raises ``UpstreamStatus`` for one that can do neither."""
     asked, name = plan.asked, plan.asked.endpoint.name
-    instead = translated(name, plan.body) if rooms.upstreams.lacks(target, name) else None
+    size = len(asked.raw)
+    body = plan.body if plan.body is not None else await offload(size, asked.body)
+    instead = await offload(size, translated, name, body) if rooms.upstreams.lacks(target, name) else None
     settings = rooms.settings
     form = settings.model_copy(update={"upstream_stream": UpstreamStream.AS_ASKED}) if plan.own else settings
-    adapted = instead or target.adapt(name, plan.body, asked.draft.stream, form)
+    adapted = await offload(size, target.adapt, name, body, asked.draft.stream, form) if instead is None else instead
     while True:
         path = asked.target if adapted.path is None else adapted.path
         reply = await rooms.upstreams.send(target, Call("POST", path, [*headers, *adapted.headers], adapted.body))
@@ -159,7 +163,7 @@ async def _sent(plan: Plan, target: Target, headers: HeaderList, rooms: Rooms) -
         if not endpoint_missing(reply.status, refusal):
             raise error
         rooms.upstreams.lacking(target, name)
-        if adapted.path is not None or (instead := translated(name, plan.body)) is None:
+        if adapted.path is not None or (instead := await offload(size, translated, name, body)) is None:
             raise missing(error, target.name, asked.target)
         adapted = instead
 
@@ -222,11 +226,11 @@ async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: E
     if framed:
         await _tee_frames(reply, recording, opening)
         exchange.mark(Phase.TEE)
-        return settle_frames(recording)
+        return await offload(capture.size, settle_frames, recording)
     body = await _tee_pieces(reply, recording, opening)
     exchange.mark(Phase.TEE)
     if plan.split is None or coding_of(reply.headers):
-        return settle_document(recording, body)
+        return await offload(len(body), settle_document, recording, body)
     return await plan.split.settle(recording, body)
 
 

@@ -11,6 +11,7 @@ from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Othe
 from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.headers import timing_header, type_headers
 from llmproxy.proxy.listener import ClientLeft, Listener
+from llmproxy.proxy.offload import offload
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Dialect, Malformed
 from llmproxy.wire.documents import is_json, peek
@@ -98,7 +99,8 @@ async def _first(
             if capture.overflowed:
                 return _live(exchange, asked, flight, reader, own, stream=False)
         if capture.outcome is not None:
-            return _whole(exchange, asked, capture, capture.outcome)
+            outcome = capture.outcome
+            return await offload(len(outcome.document), _whole, exchange, asked, capture, outcome)
         wait = None if deadline is None else deadline - loop.time()
         if wait is not None and wait <= 0:
             return _live(exchange, asked, flight, reader, own)

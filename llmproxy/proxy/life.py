@@ -22,6 +22,7 @@ from llmproxy.proxy.follow import follow
 from llmproxy.proxy.identity import identified
 from llmproxy.proxy.inputs import embed
 from llmproxy.proxy.listener import Listener
+from llmproxy.proxy.offload import offload
 from llmproxy.proxy.replay import replay, serves
 from llmproxy.proxy.rooms import Rooms
 from llmproxy.upstream.headers import credentials
@@ -41,14 +42,15 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
         if verdict.look_up and not await _is_accepted(exchange, asked, rooms):
             verdict = replace(verdict, look_up=False, reason=Reason.CREDENTIAL)
     if asked.draft.each and verdict.keep:
-        return await embed(exchange, asked, asked.body(), verdict, rooms, listener)
+        body = await offload(len(asked.raw), asked.body)
+        return await embed(exchange, asked, body, verdict, rooms, listener)
     place = _key(exchange, asked, verdict, rooms)
     exchange.mark(Phase.KEY)
     stale, since = None, rooms.cache.position()
     if verdict.look_up:
         hit, stale, place = await _look_up(exchange, asked, place, rooms)
         exchange.mark(Phase.LOOK_UP)
-        if hit is not None and (answer := _given(exchange, asked, hit, rooms)) is not None:
+        if hit is not None and (answer := await _given(exchange, asked, hit, rooms)) is not None:
             return answer
     if asked.wishes.only_if_cached:
         exchange.stored = Reason.ONLY_IF_CACHED
@@ -56,7 +58,7 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
     result = await _flown(exchange, asked, verdict, place, rooms, listener)
     if isinstance(result, Failed):
         spare = stale if stale is not None and rooms.cache.still_holds(stale, since) else None
-        return _failed(exchange, asked, result, spare, rooms)
+        return await _failed(exchange, asked, result, spare, rooms)
     return result
 
 
@@ -97,7 +99,7 @@ async def _flown(
     seat = _join(exchange, asked, verdict, place, rooms)
     exchange.mark(Phase.JOIN)
     if isinstance(seat, Entry):
-        if (answer := _given(exchange, asked, seat, rooms)) is not None:
+        if (answer := await _given(exchange, asked, seat, rooms)) is not None:
             return answer
         seat = Seat(_launch(exchange, asked, None, place, rooms), led=True)
 
@@ -114,7 +116,7 @@ async def _flown(
         place, hit = place.of_form(exchange, asked), None
         if verdict.look_up:
             hit, _, place = await _look_up(exchange, asked, place, rooms)
-        if hit is not None and (answer := _given(exchange, asked, hit, rooms)) is not None:
+        if hit is not None and (answer := await _given(exchange, asked, hit, rooms)) is not None:
             return answer
         return await _flown(exchange, asked, verdict, place, rooms, listener)
     return result
@@ -190,27 +192,27 @@ def _launch(
     if place.own and exchange.cache is CacheStatus.JOINED:
         # what was joined is of no use
         exchange.cache = CacheStatus.MISS
-    plan = Plan(asked, asked.body(), place.key, exchange.caller.scope, asked.identity, flight_key, own=place.own)
+    plan = Plan(asked, None, place.key, exchange.caller.scope, asked.identity, flight_key, own=place.own)
     kept = rooms.settings.cache_entry_bytes
     # a stream can go out piece by piece, whatever its size; a plain answer may have to be put together from one
     capture: Capture[Outcome] = Capture(kept if asked.draft.stream else max(WHOLE_BYTES, kept))
     return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
 
 
-def _failed(exchange: Exchange, asked: Asked, failed: Failed, stale: Entry | None, rooms: Rooms) -> Answer:
+async def _failed(exchange: Exchange, asked: Asked, failed: Failed, stale: Entry | None, rooms: Rooms) -> Answer:
     exchange.stored = failed.reason
     if stale is not None and failed.error.http_status >= 500:
         exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
-        if (answer := _given(exchange, asked, stale, rooms)) is not None:
+        if (answer := await _given(exchange, asked, stale, rooms)) is not None:
             return answer
     raise failed.error
 
 
-def _given(exchange: Exchange, asked: Asked, entry: Entry, rooms: Rooms) -> Answer | None:
+async def _given(exchange: Exchange, asked: Asked, entry: Entry, rooms: Rooms) -> Answer | None:
     """A stored answer in this caller's rendering. None, a miss, for one that cannot be given: an earlier version may
     have stored it."""
     try:
-        return replay(exchange, asked, entry, rooms.settings, time.time())
+        return await offload(entry.size, replay, exchange, asked, entry, rooms.settings, time.time())
     except Exception as error:  # noqa: BLE001 - a fault of what is stored is never the client's
         log.warning("a stored answer cannot be given, and is fetched anew: %r", error)
         exchange.cache, exchange.reason = CacheStatus.MISS, Reason.ABSENT

@@ -11,7 +11,7 @@ from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Phase
 
 
-def understand(
+async def understand(
     exchange: Exchange,
     endpoint: Endpoint,
     raw: bytes,
@@ -26,7 +26,7 @@ def understand(
     """
     exchange.endpoint = endpoint.name
     wishes = directives(headers)
-    draft, any_case = rooms.memo.draft(endpoint, raw), False
+    draft, any_case = await rooms.memo.draft(endpoint, raw), False
     if (stream := draft.any_case_stream) is not None:
         any_case = rooms.upstreams.any_case(draft.model, exchange.path)
         draft = replace(draft, stream=stream) if any_case else draft

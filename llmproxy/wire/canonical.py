@@ -1,4 +1,4 @@
-"""A request body as the key sees it: parsed strictly, written canonically."""
+"""A request body as the key sees it: parsed strictly, written canonically. Linear in the body's length."""
 
 import json
 import re
@@ -9,30 +9,56 @@ import orjson
 
 from llmproxy.wire.errors import UnreadableBody
 
-#: Numbers that a float or a 64-bit integer cannot tell apart: kept in their lexical form when one may be present.
-_DELICATE_NUMBER = re.compile(rb"[0-9][eE][+-]?[0-9]|[0-9.]{16,}")
-
 BOM = b"\xef\xbb\xbf"
+
+#: Numbers that a float or a 64-bit integer cannot tell apart are kept in their lexical form where one may be present:
+#: those with an exponent, and those with many digits. In the text that ``_CLASSES`` makes of a body, a digit or a point
+#: is 0, a sign is +.
+_CLASSES = bytes.maketrans(
+    bytes(range(256)),
+    bytes(
+        ord("0" if chr(c) in "0123456789." else "e" if chr(c) in "eE" else "+" if chr(c) in "+-" else " ")
+        for c in range(256)
+    ),
+)
+_EXPONENTS = (b"0e0", b"0e+0")
+_MANY_DIGITS = b"0" * 16
+#: from here on an integer may not fit into 64 bits
+_LARGE_DIGITS = b"0" * 19
+#: a body is looked through in pieces, so that other threads get their turn; they overlap by what is looked for
+_PIECE = 1024 * 1024
+_OVERLAP = len(_LARGE_DIGITS)
+
+#: What a body may cost to be made into objects, all at once: a member counts 4, an array or object 2, a comma 1. Ten
+#: million numbers are allowed, or two million members; half a second.
+_MOST_WORK = 10_000_000
+#: the inside of a string, as far as it is looked at in one piece
+_INSIDE = re.compile(rb'(?:[^"\\]++|\\.){0,50000}+', re.DOTALL)
 
 
 def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in ``body`` (RFC 8259; a byte-order mark is forgiven, of duplicate names the last one counts).
 
     Nested numbers that would lose their lexical form are ``orjson.Fragment``. Raises ``UnreadableBody`` for what is not
-    UTF-8, not JSON (NaN and lone surrogates included), nested too deeply, or not an object.
+    UTF-8, not JSON (NaN and lone surrogates included), nested too deeply, not an object, or
+    more than ten million values.
     """
     body = body.removeprefix(BOM)
     if not body.strip():
         raise UnreadableBody("The request body is empty; a JSON object is needed.")
+    if len(body) > _MOST_WORK and _work(body) > _MOST_WORK:
+        raise UnreadableBody("The request body holds too many values: more than ten million, or two million members.")
     try:
-        value = orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise UnreadableBody(f"The request body is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UnreadableBody(f"The request body must be a JSON object, not {_kind(value)}.")
-    if _DELICATE_NUMBER.search(body):
-        value = _lexical(body)
-    return {name: _plain(member) for name, member in value.items()}
+    if not isinstance(document, dict):
+        raise UnreadableBody(f"The request body must be a JSON object, not {_kind(document)}.")
+    delicate, large = _numbers(body)
+    value: dict[str, Any] = _lexical(body, large=large) if delicate else document
+    # rarely any, of what may be a million
+    value.update({name: _plain(member) for name, member in value.items() if isinstance(member, float)})
+    return value
 
 
 def canonical(body: dict[str, Any], excused: Container[str]) -> bytes:
@@ -48,33 +74,59 @@ def canonical(body: dict[str, Any], excused: Container[str]) -> bytes:
         raise UnreadableBody("The request body is nested too deeply.") from error
 
 
-def _lexical(body: bytes) -> dict[str, Any]:
-    texts: dict[int, str] = {}
+def _numbers(body: bytes) -> tuple[bool, bool]:
+    """Whether there may be a number whose lexical form must be kept, and whether it may be an integer."""
+    delicate = False
+    for at in range(0, len(body), _PIECE):
+        classes = body[at : at + _PIECE + _OVERLAP].translate(_CLASSES)
+        if _LARGE_DIGITS in classes:
+            return True, True
+        delicate = delicate or _MANY_DIGITS in classes or any(form in classes for form in _EXPONENTS)
+    return delicate, False
 
+
+def _work(body: bytes) -> int:
+    """What the body costs, counted until it is too much. Any JSON, and what is none."""
+    work = at = 0
+    while work <= _MOST_WORK:
+        quote = body.find(b'"', at)
+        end = len(body) if quote < 0 else quote
+        brackets = body.count(b"[", at, end) + body.count(b"{", at, end)
+        work += 4 * body.count(b":", at, end) + 2 * brackets + body.count(b",", at, end)
+        if quote < 0:
+            break
+        at = quote + 1
+        while (inside := _INSIDE.match(body, at)) is not None and inside.end() > at:
+            at = inside.end()
+        at += 1
+    return work
+
+
+def _lexical(body: bytes, *, large: bool) -> dict[str, Any]:
+    # as functions, and not as the type itself: between them other threads get their turn
     def keep(text: str) -> Any:
-        fragment = orjson.Fragment(text)
-        texts[id(fragment)] = text
-        return fragment
+        return orjson.Fragment(text)
 
     def keep_large(text: str) -> Any:
-        return int(text) if len(text) < 19 else keep(text)
+        return int(text) if len(text) < 19 else orjson.Fragment(text)
 
     # orjson has accepted these bytes already: what is left to go wrong here is only depth
     try:
-        value: dict[str, Any] = json.loads(body, parse_float=keep, parse_int=keep_large)
+        value: dict[str, Any] = json.loads(body, parse_float=keep, parse_int=keep_large if large else None)
     except RecursionError as error:
         raise UnreadableBody("The request body is nested too deeply.") from error
     for name, member in value.items():
-        text = texts.get(id(member))
-        # an integer beyond 64 bits keeps its digits even here: as a float it would equal its neighbours
-        if text is not None and not text.lstrip("-").isdigit():
-            value[name] = float(text)
+        if isinstance(member, orjson.Fragment):
+            text = orjson.dumps(member)
+            # an integer beyond 64 bits keeps its digits even here: as a float it would equal its neighbours
+            if not text.lstrip(b"-").isdigit():
+                value[name] = float(text)
     return value
 
 
-def _plain(member: Any) -> Any:
+def _plain(member: float) -> float | int:
     """Top-level numbers are compared by value: ``1``, ``1.0`` and ``1e0`` are one (Node prints 1.0 as 1)."""
-    if isinstance(member, float) and member.is_integer() and abs(member) < 2**53:
+    if member.is_integer() and abs(member) < 2**53:
         return int(member)
     return member
 

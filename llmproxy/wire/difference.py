@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import StrEnum
 from typing import Any
-from unicodedata import normalize
 
 import orjson
+
+from llmproxy.wire.words import compatible
 
 #: tokens of a text that are compared one by one; a longer difference is one span
 _MOST_TOKENS = 600
 #: equal characters between two spans that are not worth parting them for
 _JOINED = 3
 _TOKEN = re.compile(r"\w+\s*|[^\w\s]\s*|\s+")
+_LONGEST_PATH = 1_000
 _IDENTIFIER = re.compile(r"^\w+$")
 
 
@@ -166,7 +168,9 @@ def common(ours: Any, theirs: Any) -> int:
 
 
 def join(path: str, name: str) -> str:
-    """The path of a member."""
+    """The path of a member. Of very long ones the end is left: as a whole they would cost the square of a body."""
+    if len(path) + len(name) > _LONGEST_PATH:
+        path, name = path[-_LONGEST_PATH // 2 :], name[-_LONGEST_PATH // 2 :]
     if not _IDENTIFIER.match(name):
         return f"{path}[{orjson.dumps(name).decode()}]"
     return f"{path}.{name}" if path else name
@@ -186,6 +190,6 @@ def _numbers(ours: str, theirs: str) -> str:
 def _overlooked(ours: str, theirs: str) -> str:
     if "".join(ours.split()) == "".join(theirs.split()):
         return "only white space differs"
-    if normalize("NFKC", ours) == normalize("NFKC", theirs):
+    if compatible(ours) == compatible(theirs):
         return "the same letters in another Unicode form"
     return "only upper and lower case differ" if ours.casefold() == theirs.casefold() else ""

@@ -22,6 +22,10 @@ _MARKS = (
 )
 _WORD = re.compile(f"[{_SPACELESS}]|(?:[^\\W_{_SPACELESS}]|[{_MARKS}])+")
 _ASCII_WORD = re.compile("[a-z0-9]+")
+# Signs in a row that no text has: putting them in order costs the square of their number. The two halfwidth signs are
+# letters that become such signs. After thirty a space is put in, as Unicode's stream-safe format puts in a joiner
+# (UAX #15, D4).
+_STACK = re.compile("(?:[^\\w\\s\x00-\x7f]|[\uff9e\uff9f]){30}")
 
 
 def words_of(text: str) -> list[str]:
@@ -29,8 +33,13 @@ def words_of(text: str) -> list[str]:
     if text.isascii():
         found = _ASCII_WORD.findall(text.lower())
     else:
-        found = _WORD.findall(normalize("NFKC", normalize("NFKC", text).casefold()))
+        found = _WORD.findall(compatible(compatible(text).casefold()))
     return [word[:LONGEST_WORD] for word in found]
+
+
+def compatible(text: str) -> str:
+    """The text with each form of a letter the same (NFKC)."""
+    return normalize("NFKC", _STACK.sub(r"\g<0> ", text))
 
 
 def phrases_of(query: str) -> list[list[str]]:

@@ -55,7 +55,7 @@ async def ask(
     state: AppState, body: dict[str, Any], wishes: Directives = PLAIN, path: str = "/v1/chat/completions"
 ) -> tuple[Exchange, Answer]:
     endpoint, raw = BY_PATH[path], orjson.dumps(body)
-    draft = state.rooms.memo.draft(endpoint, raw)
+    draft = await state.rooms.memo.draft(endpoint, raw)
     asked = Asked(endpoint, draft, wishes, raw, path.encode(), [], Peer("127.0.0.1"))
     exchange = Exchange("id", "POST", path, perf_counter(), time.time())
     try:

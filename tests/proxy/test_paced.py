@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from llmproxy.config.settings import Replay, Settings
 from llmproxy.proxy.answer import Paced
-from llmproxy.proxy.asked import Asked, Memo
+from llmproxy.proxy.asked import Asked, draft_of
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.listener import ClientLeft
 from llmproxy.proxy.replay import replay
@@ -41,7 +41,7 @@ class Leaving:
 def asked(wishes: Directives = Directives(paced=True), *, usage: bool = True) -> Asked:  # noqa: B008  frozen
     endpoint = BY_PATH["/v1/chat/completions"]
     raw = b'{"stream":true,"stream_options":{"include_usage":%s}}' % (b"true" if usage else b"false")
-    draft = Memo().draft(endpoint, raw)
+    draft = draft_of(endpoint, raw)
     return Asked(endpoint, draft, wishes, raw, b"/v1/chat/completions", [], Peer("127.0.0.1"))
 
 

@@ -16,6 +16,7 @@ from llmproxy.proxy.asked import Asked
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import ask, listening, remember
 from llmproxy.proxy.life import live
+from llmproxy.proxy.offload import offload
 from llmproxy.wire.canonical import canonical
 from llmproxy.wire.documents import dump, peek
 from llmproxy.wire.echo import echo_of, echoing
@@ -38,7 +39,7 @@ class ChatsEndpoint:
             asked = await ask(self._endpoint, scope, receive)
             keeping = None
             if asked.draft.store:
-                keeping = Keeping(asked, exchange, rooms.answers)
+                keeping = await offload(len(asked.raw), Keeping, asked, exchange, rooms.answers)
                 asked, send = keeping.asked, keeping.around(send)
             answer = await live(exchange, asked, rooms.proxy, listener)
             if keeping is None and isinstance(answer, Whole):

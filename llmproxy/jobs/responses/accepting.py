@@ -29,7 +29,7 @@ async def accept(
     ``body`` is the one for the model server. Raises ``BadRequest`` for one that no model server could be sent,
     ``NotFound`` where the first one's is gone.
     """
-    draft = rooms.proxy.memo.draft(BY_PATH[exchange.path], body)
+    draft = await rooms.proxy.memo.draft(BY_PATH[exchange.path], body)
     # of its own: it takes as long as somebody follows
     exchange.endpoint = "responses-background"
     exchange.model, exchange.stream = draft.model, request.stream

@@ -24,6 +24,7 @@ from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import listening, pass_resumable, remember, unreadable_passes
 from llmproxy.proxy.headers import JSON, type_headers
 from llmproxy.proxy.life import live
+from llmproxy.proxy.offload import offload
 from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.proxy.understand import understand
 from llmproxy.wire.canonical import parse
@@ -53,10 +54,11 @@ class ResponsesEndpoint:
         with listening(receive, exchange) as listener:
             raw = await read(receive, scope["headers"], settings)
             with unreadable_passes(scope, raw):
-                request = ResponsesRequest.read(parse(raw), store=settings.store_answers)
+                document = await offload(len(raw), parse, raw)
+                request = ResponsesRequest.read(document, store=settings.store_answers)
             if request.plain:
                 with unreadable_passes(scope, raw):
-                    asked = self._understood(scope, exchange, raw, rooms)
+                    asked = await self._understood(scope, exchange, raw, rooms)
                 pass_resumable(asked, rooms.proxy)
                 answer = await live(exchange, asked, rooms.proxy, listener)
                 if isinstance(answer, Whole):
@@ -71,14 +73,14 @@ class ResponsesEndpoint:
                     accepted = await accept(rooms, exchange, request, body, scope["headers"])
                     await _tell(accepted, request, rooms, listener, send)
                     return
-                asked = self._understood(scope, exchange, body, rooms)
+                asked = await self._understood(scope, exchange, body, rooms)
             pass_resumable(asked, rooms.proxy)
             exchange.request_body = raw
             await _foreground(request, asked, exchange, rooms, listener, send)
 
-    def _understood(self, scope: Scope, exchange: Exchange, body: bytes, rooms: JobRooms) -> Asked:
+    async def _understood(self, scope: Scope, exchange: Exchange, body: bytes, rooms: JobRooms) -> Asked:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        return understand(exchange, self._endpoint, body, raw_target(scope), headers, peer_of(scope), rooms.proxy)
+        return await understand(exchange, self._endpoint, body, raw_target(scope), headers, peer_of(scope), rooms.proxy)
 
 
 async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, rooms: JobRooms) -> bytes:

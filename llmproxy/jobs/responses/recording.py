@@ -60,7 +60,7 @@ class Recording:
 
     async def send(self, message: Message) -> None:
         """Takes one message. Raises ``Unavailable`` where the database cannot be used."""
-        for frame in self._splitter.feed(message.get("body", b"")):
+        for frame in self._splitter.feed(bytes(message.get("body", b""))):
             self._take(frame)
         if self._bytes > _MOST_BYTES:
             await self._flush()

@@ -62,7 +62,7 @@ class Run:
         self, item: Claimed, exchange: Exchange, recording: Recording, patience: Patience
     ) -> Result | PutOff:
         try:
-            asked = self._asked(exchange, item)
+            asked = await self._asked(exchange, item)
             if asked.draft.stream:
                 document = await self._streamed(exchange, asked, recording, patience)
             else:
@@ -75,9 +75,9 @@ class Run:
             return await self._after(item, error, exchange, recording)
         return await self._done(item, document, exchange, recording)
 
-    def _asked(self, exchange: Exchange, item: Claimed) -> Asked:
+    async def _asked(self, exchange: Exchange, item: Claimed) -> Asked:
         job = item.job
-        asked = understand(
+        asked = await understand(
             exchange, BY_PATH[job.path], item.body, job.path.encode(), job.headers, LOCAL, self._rooms.proxy
         )
         own = {

@@ -21,6 +21,7 @@ from llmproxy.jobs.tasks.shown import from_cache
 from llmproxy.proxy.body import read
 from llmproxy.proxy.endpoint import listening
 from llmproxy.proxy.listener import Listener
+from llmproxy.proxy.offload import offload
 from llmproxy.proxy.target import peer_of
 from llmproxy.proxy.understand import understand
 from llmproxy.wire.directives import directives
@@ -47,7 +48,8 @@ class Completions:
         rooms, exchange = rooms_of(connection), exchange_of(connection)
         settings = rooms.proxy.settings
         with listening(receive, exchange) as listener:
-            order = self._read(await read(receive, scope["headers"], settings), settings)
+            raw = await read(receive, scope["headers"], settings)
+            order = await offload(len(raw), self._read, raw, settings)
             if order.background:
                 response = _accepted(order, await _submitted(order, scope["headers"], exchange, rooms))
             else:
@@ -64,7 +66,9 @@ async def _answer(order: Order, scope: Scope, exchange: Exchange, rooms: JobRoom
     exchange.user, exchange.session = order.user, order.session
     model = model_for(order, rooms.proxy.upstreams)
     body = asking(order, model)(order.prompts[0])
-    asked = understand(exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), rooms.proxy)
+    asked = await understand(
+        exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), rooms.proxy
+    )
     answer = await answered(exchange, asked, rooms.proxy, listener)
     words = said(answer.body)
     if words.response is None and exchange.stored in NO_ANSWERS:

@@ -4,6 +4,7 @@ Every function raises ``BadRequest`` for a member that is not what it should be.
 """
 
 from collections.abc import Collection
+from itertools import islice
 from typing import Any
 
 from llmproxy.wire.errors import BadRequest
@@ -13,9 +14,10 @@ Fields = dict[str, Any]
 
 def only(fields: Fields, known: Collection[str]) -> None:
     """Refuses members that nobody knows: a misspelt option would be ignored in silence."""
-    unknown = sorted(fields.keys() - set(known))
+    # a request may have a million of them
+    unknown = sorted(islice((name for name in fields if name not in known), 10))
     if unknown:
-        names = ", ".join(repr(name[:100]) for name in unknown[:10])
+        names = ", ".join(repr(name[:100]) for name in unknown)
         raise BadRequest(
             f"Unknown fields: {names}. Known are {', '.join(known)}.", code="unknown_parameter", param=unknown[0][:100]
         )

@@ -24,7 +24,7 @@ def ignore() -> None:
 
 async def test_who_sees_the_end_can_ask_for_it_at_once(sqlite: Database) -> None:
     endpoint = BY_PATH[PATH]
-    draft = Memo().draft(endpoint, REQUEST)
+    draft = await Memo().draft(endpoint, REQUEST)
     asked = Asked(endpoint, draft, Directives(), REQUEST, PATH.encode(), [], Peer("127.0.0.1"))
     exchange = Exchange("r", "POST", PATH, 0.0, 1_800_000_000.0, response_body=ANSWER)
     answers = Answers(Store(sqlite), ignore, lambda: 1_800_000_000.0)

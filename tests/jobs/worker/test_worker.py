@@ -185,7 +185,7 @@ async def test_calls_use_every_worker_when_nobody_chats(tmp_path: Path) -> None:
 async def ask(jobs: JobRooms, prompt: str) -> int:
     """An interactive request: its status."""
     exchange = Exchange("asked", "POST", PATH, perf_counter(), time.time())
-    asked = understand(exchange, BY_PATH[PATH], chat(prompt), PATH.encode(), [], LOCAL, jobs.proxy)
+    asked = await understand(exchange, BY_PATH[PATH], chat(prompt), PATH.encode(), [], LOCAL, jobs.proxy)
     return (await answered(exchange, asked, jobs.proxy, Patience())).status
 
 

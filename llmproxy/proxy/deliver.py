@@ -44,7 +44,7 @@ async def _send(send: Send, *parts: bytes | memoryview, last: bool) -> None:
     if len(parts) == 1 and len(parts[0]) <= _PIECE_BYTES:
         await send({"type": "http.response.body", "body": parts[0], "more_body": not last})
         return
-    views = [view for view in map(memoryview[int], parts) if view]
+    views = [memoryview(part) for part in parts if part]
     while views:
         view = views.pop(0)
         if len(view) > _PIECE_BYTES:

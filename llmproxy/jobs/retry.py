@@ -1,8 +1,11 @@
 """Whether a call that failed is tried again, and when. Pure."""
 
 import random
+import re
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
+from time import time
 
 from llmproxy.wire.errors import ProxyError, UpstreamError, UpstreamRefused, UpstreamStatus
 
@@ -11,6 +14,7 @@ _PASSING = frozenset({408, 409, 429})
 
 FIRST_SECONDS = 0.5
 LONGEST_SECONDS = 60.0
+MOST_ASKED_SECONDS = 300.0
 
 
 class Verdict(StrEnum):
@@ -60,11 +64,23 @@ class Backoff:
 
 
 def asked_seconds(error: ProxyError) -> float:
-    """``retry-after-ms`` or ``retry-after`` of an error in seconds, 0 where it has none. Bounded by ``upstream``."""
+    """``retry-after-ms`` or ``retry-after`` of an error in seconds, 0 where it has none that can be read.
+
+    A server that asks for more than ``MOST_ASKED_SECONDS`` is asked again earlier.
+    """
     given = dict(error.headers)
     for name, unit in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
-        try:
-            return float(given[name]) * unit
-        except (KeyError, ValueError):
-            continue
+        seconds = _seconds(given.get(name, b"")) * unit
+        if seconds:
+            return min(seconds, MOST_ASKED_SECONDS)
     return 0.0
+
+
+def _seconds(value: bytes) -> float:
+    """Both forms of ``Retry-After`` (RFC 9110 section 10.2.3); 0 for what is neither."""
+    if re.fullmatch(rb"[0-9]{1,12}(\.[0-9]{1,6})?", value):
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - time())
+    except (TypeError, ValueError, OverflowError):
+        return 0.0

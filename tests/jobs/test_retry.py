@@ -87,6 +87,12 @@ def test_pauses_grow_to_the_longest() -> None:
         ({"retry_after_ms": "1500"}, 1.5),
         ({"retry_after": "7", "retry_after_ms": "1500"}, 1.5),
         ({"retry_after": "soon"}, 0.0),
+        ({"retry_after": "inf"}, 0.0),
+        ({"retry_after": "nan"}, 0.0),
+        ({"retry_after": "-3"}, 0.0),
+        ({"retry_after": "86400"}, 300.0),
+        ({"retry_after": "Fri, 01 Jan 2100 00:00:00 GMT"}, 300.0),
+        ({"retry_after": "Thu, 01 Jan 1970 00:00:00 GMT"}, 0.0),
         ({"retry_after": "7", "retry_after_ms": "soon"}, 7.0),
     ],
 )

@@ -1,5 +1,6 @@
 """Every kind of upstream: what it reads out of a server's words, and what it sends for a request."""
 
+import asyncio
 import copy
 from collections.abc import Mapping
 from typing import Any
@@ -361,3 +362,76 @@ def test_the_format_of_responses_is_told_in_chats_terms() -> None:
 )
 def test_other_formats(text: Any, wanted: Any) -> None:
     assert sent(LLAMA.adapt("responses", {"input": "Hi", "text": text}, True, AUTO)).get("response_format") == wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed"),
+    [
+        ("m", "m:latest"),
+        (" M:7B ", "m:7b"),
+        ("library/m", "m:latest"),
+        ("registry.ollama.ai/library/m", "m:latest"),
+        ("https://registry.ollama.ai/library/m:latest", "m:latest"),
+        ("user/m", "user/m:latest"),
+        ("hf.co/User/M:Q4_K_M", "hf.co/user/m:q4_k_m"),
+        ("localhost:5000/library/m", "localhost:5000/library/m:latest"),
+        ("", ""),
+    ],
+)
+def test_ollamas_names_have_one_form(asked: str, listed: str) -> None:
+    assert OLLAMA.canonical(asked) == listed == OLLAMA.canonical(listed)
+
+
+async def test_a_context_is_told_while_a_model_is_loaded_and_stands_afterwards() -> None:
+    pages: dict[str, Any] = {"/api/version": {"version": "1"}, "/api/tags": TAGS, "/v1/models": OLLAMA_LISTED}
+    unloaded = (await read(OLLAMA, server(pages))).identities["m:latest"]
+    loaded = pages | {"/api/ps": {"models": [{"name": "m:latest", "context_length": 4096}]}}
+    told = (await read(OLLAMA, server(loaded))).identities
+    assert told["m:latest"] == f"{unloaded}:4096"
+    assert told["m:7b"] == (await read(OLLAMA, server(pages))).identities["m:7b"]
+    again = await OLLAMA.read(server(pages), told)
+    assert again is not None
+    assert again.identities == told
+    upgraded = await OLLAMA.read(server(pages | {"/api/version": {"version": "2"}}), told)
+    assert upgraded is not None
+    assert ":" not in upgraded.identities["m:latest"], "another version is another process"
+
+
+def with_adapters(*scales: float, asleep: bool = False) -> dict[str, Any]:
+    adapters = [{"id": at, "path": f"/{at}.gguf", "scale": scale} for at, scale in enumerate(scales)]
+    return {"/props": PROPS | {"is_sleeping": asleep}, "/v1/models": LISTED, "/lora-adapters": adapters}
+
+
+async def test_scales_of_adapters_are_part_of_an_identity() -> None:
+    told = [(await read(LLAMA, server(with_adapters(*scales)))).default for scales in ((), (0.0,), (1.0,), (1.0, 0.0))]
+    assert len(set(told)) == 4
+    assert (await read(LLAMA, server(with_adapters(1.0)))).identities["a"] == told[2]
+
+
+async def test_a_server_that_sleeps_is_not_asked_what_would_wake_it() -> None:
+    awake = await read(LLAMA, server(with_adapters(0.5)))
+    asked: list[str] = []
+
+    async def sleeping(path: str) -> Any:
+        asked.append(path)
+        return with_adapters(asleep=True).get(path)
+
+    assert await LLAMA.read(sleeping, awake.identities) == awake
+    assert asked == ["/props", "/v1/models"]
+
+
+async def test_a_long_prompt_does_not_take_the_identity_from_a_server_without_adapters() -> None:
+    before = await read(LLAMA, llama())
+
+    async def busy(path: str) -> Any:
+        if path == "/lora-adapters":
+            await asyncio.Event().wait()
+        return with_adapters().get(path)
+
+    assert await LLAMA.read(busy, before.identities) == before
+
+
+async def test_aliases_of_llamacpp_are_names_of_the_model() -> None:
+    listed = {"data": [{"id": "a", "aliases": ["x", "y"]}, {"id": "b"}]}
+    identities = (await read(LLAMA, llama(listed=listed))).identities
+    assert identities["x"] == identities["y"] == identities["a"] != identities["b"]

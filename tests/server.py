@@ -28,8 +28,10 @@ class Proxy:
     """
 
     def __init__(self, *upstreams: str, database: Path, **settings: object) -> None:
-        """Of ``settings`` one is none: ``descriptors`` is how many of them the system grants at most."""
+        """Of ``settings`` two are none: ``descriptors`` is how many of them the system grants at most, and modules in
+        the folder ``python_path`` come before all others."""
         self.database = database
+        self._python_path = settings.pop("python_path", None)
         most = settings.pop("descriptors", None)
         self._granted = [] if most is None else ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(most)]
         self.port = 0
@@ -71,7 +73,7 @@ class Proxy:
             stdin=subprocess.DEVNULL,
             text=True,
             cwd=self.database.parent,
-            env=environment(**self.settings),
+            env=self._environment(),
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
@@ -79,6 +81,12 @@ class Proxy:
             self.kill()
             raise RuntimeError(f"the proxy does not listen; it printed:\n{self.log}")
         return self
+
+    def _environment(self) -> dict[str, str]:
+        variables = environment(**self.settings)
+        if self._python_path is not None:
+            variables["PYTHONPATH"] = f"{self._python_path}{os.pathsep}{variables['PYTHONPATH']}"
+        return variables
 
     def _read(self, process: "subprocess.Popen[str]") -> None:
         assert process.stdout is not None

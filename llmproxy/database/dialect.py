@@ -114,6 +114,10 @@ class Dialect(Protocol):
         """Whether a connection is still good after a ``fetch`` on it was cancelled; if not, it is cut off here."""
         ...
 
+    async def now(self, connection: AsyncConnection) -> float | None:
+        """The database's own clock in Unix seconds; None where every process that uses it is on one machine."""
+        ...
+
     async def size(self, connection: AsyncConnection) -> int:
         """Bytes that the database takes, free pages included."""
         ...

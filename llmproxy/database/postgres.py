@@ -149,6 +149,10 @@ class Postgres:
         driver.terminate()
         return False
 
+    async def now(self, connection: AsyncConnection) -> float | None:
+        now = await connection.execute(text("SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision)"))
+        return float(now.scalar_one())
+
     async def size(self, connection: AsyncConnection) -> int:
         size = await connection.execute(text("SELECT pg_database_size(current_database())"))
         return int(size.scalar_one())

@@ -202,6 +202,9 @@ class Sqlite:
         # its thread finishes the query and drops the rows; the next one waits for its turn
         return True
 
+    async def now(self, connection: AsyncConnection) -> float | None:
+        return None
+
     async def size(self, connection: AsyncConnection) -> int:
         pages = await connection.exec_driver_sql("PRAGMA page_count")
         page_size = await connection.exec_driver_sql("PRAGMA page_size")

@@ -17,14 +17,16 @@ from llmproxy.jobs.leases import RUNNING, WAITING
 from llmproxy.jobs.states import ItemStatus, JobStatus, Lane, Step
 from llmproxy.jobs.tables import items, jobs, requests
 
+#: by the clock of waits and leases, as the end of a lease is; and in Unix seconds
 _NOW = bindparam("now", type_=Double)
+_STARTED_AT = bindparam("started", type_=Double)
 _BY = bindparam("by", type_=items.c.worker.type)
 _UNTIL = bindparam("until", type_=Double)
 
 _LOWEST = bindparam("lowest", type_=Integer)
 _HIGHEST = bindparam("highest", type_=Integer)
 
-_DUE = (WAITING, items.c.due_at <= _NOW, items.c.priority.between(_LOWEST, _HIGHEST))
+_DUE = (WAITING, leases.is_due(_NOW), items.c.priority.between(_LOWEST, _HIGHEST))
 #: the items of one claim: no other of this worker ends at the very same time
 _TAKEN = (RUNNING, items.c.worker == _BY, items.c.leased_until == _UNTIL)
 
@@ -47,7 +49,7 @@ def _take() -> ReturningUpdate[Any]:
             worker=_BY,
             leased_until=_UNTIL,
             claims=items.c.claims + 1,
-            started_at=func.coalesce(items.c.started_at, _NOW),
+            started_at=func.coalesce(items.c.started_at, _STARTED_AT),
         )
         .returning(items, body.label("body"))
     )
@@ -65,11 +67,11 @@ _STARTED = (
 _START = (
     update(jobs)
     .where(jobs.c.id.in_(select(_STARTED.c.id)))
-    .values(status=JobStatus.RUNNING, started_at=_NOW)
+    .values(status=JobStatus.RUNNING, started_at=_STARTED_AT)
     .returning(jobs)
 )
 _WAITS = select(items.c.id).where(*_DUE).limit(1)
-_LAPSED = select(items.c.id).where(RUNNING, items.c.leased_until < _NOW).limit(1)
+_LAPSED = select(items.c.id).where(RUNNING, leases.is_over(_NOW)).limit(1)
 
 
 async def waits(connection: AsyncConnection, now: float, lane: Lane) -> bool:
@@ -86,19 +88,19 @@ def _bounds(lane: Lane) -> dict[str, int]:
 
 
 async def claim(
-    connection: AsyncConnection, worker: str, limit: int, now: float, until: float, lane: Lane
+    connection: AsyncConnection, worker: str, limit: int, now: float, until: float, started_at: float, lane: Lane
 ) -> tuple[list[Claimed], set[str]]:
     """What is taken, in the order of the queue; and the jobs of which these are the first calls."""
     await leases.lapse(connection, now)
     lease = {"by": worker, "until": until}
-    wanted = {**lease, **_bounds(lane), "now": now, "most": limit}
+    wanted = {**lease, **_bounds(lane), "now": now, "started": started_at, "most": limit}
     taken = (await connection.execute(_TAKE, wanted)).mappings().all()
     if not taken:
         return [], set()
     owners = {row["id"]: Job.read(row) for row in (await connection.execute(_OWNERS, lease)).mappings()}
     started: dict[str, Job] = {}
     if any(owners[row["job_id"]].status is JobStatus.PENDING for row in taken if row["step"] == Step.CALL):
-        rows = (await connection.execute(_START, {**lease, "now": now})).mappings()
+        rows = (await connection.execute(_START, {**lease, "started": started_at})).mappings()
         started = {row["id"]: Job.read(row) for row in rows}
     return _claimed(taken, owners | started, worker), set(started)
 

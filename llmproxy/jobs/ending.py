@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import transitions
 from llmproxy.jobs.job import Failure, Job
+from llmproxy.jobs.leases import AT_ONCE
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import TRAITS, ItemStatus, JobStatus, Step
 from llmproxy.jobs.tables import items, jobs, requests, results
@@ -87,7 +88,7 @@ async def retry(queue: Queue, job_id: str) -> Job | None:
             raise Conflict(f"Job {job_id} has nothing that could be tried again.")
         await _forget_end(connection, job)
         await connection.execute(delete(results).where(results.c.item_id.in_(lost)))
-        await connection.execute(update(items).where(items.c.id.in_(lost)).values(**_AFRESH, due_at=now))
+        await connection.execute(update(items).where(items.c.id.in_(lost)).values(**_AFRESH, due_at=AT_ONCE))
         again: dict[str, Any] = {"status": JobStatus.RUNNING, "ending": "", "error": ""}
         again |= dict.fromkeys(("failed", "cancelled", "expired"), 0)
         again |= dict.fromkeys(("finished_at", "cancelling_at", "finalizing_at"))

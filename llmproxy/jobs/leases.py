@@ -6,9 +6,10 @@ the order of their ids, or passes over those that are locked: so nobody waits cr
 
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, bindparam, literal_column, select, update
+from sqlalchemy import CTE, BindParameter, Column, ColumnElement, Double, bindparam, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from llmproxy.jobs.clock import LONGEST_SECONDS
 from llmproxy.jobs.job import Claimed
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.jobs.tables import items
@@ -17,8 +18,26 @@ from llmproxy.jobs.tables import items
 WAITING = items.c.status == literal_column(f"'{ItemStatus.WAITING}'")
 RUNNING = items.c.status == literal_column(f"'{ItemStatus.RUNNING}'")
 
+#: when an item is due that waits for nothing, by whatever clock
+AT_ONCE = 0.0
+
 #: a lease that is given up
 FREE: dict[str, Any] = {"status": ItemStatus.WAITING, "worker": None, "leased_until": None}
+
+
+def is_due(now: BindParameter[float]) -> ColumnElement[bool]:
+    """Whether an item waits for nothing any more."""
+    return or_(items.c.due_at <= now, _is_foreign(items.c.due_at, now))
+
+
+def is_over(now: BindParameter[float]) -> ColumnElement[bool]:
+    """Whether the time of a lease is up."""
+    return or_(items.c.leased_until < now, _is_foreign(items.c.leased_until, now))
+
+
+def _is_foreign(moment: Column[float], now: BindParameter[float]) -> ColumnElement[bool]:
+    """Whether a moment is not of the clock of waits and leases as it is now."""
+    return moment > now + literal_column(str(LONGEST_SECONDS), Double)
 
 
 def in_turn(*which: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -36,7 +55,7 @@ def _unlocked(*which: ColumnElement[bool]) -> CTE:
 _OF_WORKER = (RUNNING, items.c.worker == bindparam("by"))
 _ONE = (*_OF_WORKER, items.c.id == bindparam("item"), items.c.claims == bindparam("number"))
 
-_LAPSED = _unlocked(RUNNING, items.c.leased_until < bindparam("now"))
+_LAPSED = _unlocked(RUNNING, is_over(bindparam("now", type_=Double)))
 _LAPSE = update(items).where(items.c.id.in_(select(_LAPSED.c.id))).values(**FREE)
 _RENEW = (
     update(items)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import claiming, finishing, leases, transitions
 from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.clock import LONGEST_SECONDS, SharedClock
 from llmproxy.jobs.job import Claimed, Job, NewCall, NewJob, PutOff, Result
 from llmproxy.jobs.states import TRAITS, JobStatus, Lane
 from llmproxy.jobs.store import Store
@@ -23,14 +24,21 @@ Also = Callable[[AsyncConnection, Job], Awaitable[None]]
 
 class Queue:
     """See the module. Every method raises ``Unavailable`` where the database cannot be used; ``clock`` gives Unix
-    seconds.
+    seconds, for what is shown. Waits and leases go by ``shared``: the clock on the wall is set while they last.
 
     What a worker has done is on the disk when a method returns. What it holds need not be: a machine that loses its
     power loses its workers with their leases.
     """
 
-    def __init__(self, store: Store, changes: Changes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        changes: Changes,
+        clock: Callable[[], float] = time.time,
+        shared: Callable[[], Awaitable[float]] | None = None,
+    ) -> None:
         self.store = store
+        self.shared = shared or SharedClock(store)
         self.changes = changes
         self.clock = clock
 
@@ -66,7 +74,7 @@ class Queue:
 
     async def waiting(self, lane: Lane = Lane.ALL) -> bool:
         """Whether anything could be claimed now. Cheap: it takes no lock."""
-        now = self.clock()
+        now = await self.shared()
         return await self.store.read(lambda connection: claiming.waits(connection, now, lane))
 
     async def claim(self, worker: str, limit: int, seconds: float, lane: Lane = Lane.ALL) -> list[Claimed]:
@@ -74,9 +82,9 @@ class Queue:
 
         A lease that ran out is given back on the way.
         """
-        now = self.clock()
+        now, started = await self.shared(), self.clock()
         claimed, begun = await self.store.write(
-            lambda connection: claiming.claim(connection, worker, limit, now, now + seconds, lane),
+            lambda connection: claiming.claim(connection, worker, limit, now, now + seconds, started, lane),
             durable=False,
         )
         for job_id in begun:
@@ -85,7 +93,7 @@ class Queue:
 
     async def renew(self, worker: str, seconds: float) -> dict[int, int]:
         """Puts off the end of this worker's leases. Returns those it still has: item -> number of the claim."""
-        until = self.clock() + seconds
+        until = await self.shared() + seconds
         return await self.store.write(lambda connection: leases.renew(connection, worker, until), durable=False)
 
     async def finish(self, worker: str, done: Sequence[tuple[Claimed, Result]]) -> set[int]:
@@ -101,7 +109,7 @@ class Queue:
 
     async def put_off(self, worker: str, claimed: Claimed, how: PutOff) -> None:
         """Gives an item back, to be claimed again when its time has come."""
-        due, counted = self.clock() + how.seconds, int(how.counts)
+        due, counted = await self.shared() + min(how.seconds, LONGEST_SECONDS), int(how.counts)
         await self.store.write(
             lambda connection: leases.put_off(connection, worker, claimed, due, counted), durable=False
         )

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, literal, select, tuple_
+from sqlalchemy import Select, func, literal, literal_column, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs.job import Failure, Item, Job
-from llmproxy.jobs.leases import RUNNING, WAITING
+from llmproxy.jobs.leases import AT_ONCE, RUNNING, WAITING
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items, jobs, requests, results
@@ -107,7 +107,8 @@ async def request(store: Store, item_id: int) -> bytes | None:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What the queue holds. ``oldest`` is when the item was due that has waited longest, Unix seconds."""
+    """What the queue holds. ``oldest`` is when the job was accepted whose item has waited longest
+    without having been tried, Unix seconds."""
 
     waiting: int
     running: int
@@ -115,11 +116,16 @@ class Backlog:
 
 
 async def backlog(store: Store) -> Backlog:
-    waits = select(func.count(), func.min(items.c.due_at)).where(WAITING)
+    waits = select(func.count()).where(WAITING)
+    # sorted by a term: in the order of the ids themselves SQLite would read the whole table
+    by_id = items.c.id + literal_column("0")
+    first = select(items.c.job_id).where(WAITING, items.c.due_at == AT_ONCE).order_by(by_id).limit(1)
+    accepted = select(jobs.c.created_at).where(jobs.c.id == first.scalar_subquery())
     runs = select(func.count()).select_from(items).where(RUNNING)
 
     async def work(connection: AsyncConnection) -> Backlog:
-        waiting, oldest = (await connection.execute(waits)).one()
+        waiting = (await connection.execute(waits)).scalar_one()
+        oldest = (await connection.execute(accepted)).scalar()
         return Backlog(waiting, (await connection.execute(runs)).scalar_one(), oldest)
 
     return await store.read(work)

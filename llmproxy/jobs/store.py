@@ -47,6 +47,10 @@ class Store:
                     raise _translated(error) from error
         raise AssertionError("the last try returns or raises")
 
+    async def now(self) -> float | None:
+        """The database's own clock in Unix seconds; None where every process that uses it is on one machine."""
+        return await self.read(self._database.dialect.now)
+
     async def read(self, work: Work[T]) -> T:
         """``work`` on a connection that only reads."""
         try:

@@ -13,7 +13,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs.job import Failure, Job, NewCall, NewJob, new_id, write_headers
-from llmproxy.jobs.leases import in_turn
+from llmproxy.jobs.leases import AT_ONCE, in_turn
 from llmproxy.jobs.states import STEP_PRIORITIES, TRAITS, ItemStatus, JobStatus, Step, outcome
 from llmproxy.jobs.tables import items, jobs, requests
 
@@ -96,7 +96,7 @@ _REQUEST = insert(requests).from_select(
 async def _put(
     connection: AsyncConnection, job_id: str, step: Step, priority: int, calls: Sequence[NewCall], now: float
 ) -> None:
-    same = {"job_id": job_id, "step": step, "status": ItemStatus.WAITING, "priority": priority, "due_at": now}
+    same = {"job_id": job_id, "step": step, "status": ItemStatus.WAITING, "priority": priority, "due_at": AT_ONCE}
     for start in range(0, len(calls), _PAGE):
         page = calls[start : start + _PAGE]
         # by the driver's own loops: a quarter of the time of one long INSERT that returns the ids

@@ -19,4 +19,4 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(database: Database, clock: Clock) -> Queue:
-    return Queue(Store(database), Changes(), clock)
+    return Queue(Store(database), Changes(), clock, clock.shared)

@@ -59,7 +59,7 @@ async def test_only_steps(queue: Queue) -> None:
 async def test_many_who_claim_at_once_share_without_overlap(queue: Queue, database: Database, clock: Clock) -> None:
     job = await submit(queue, 200)
     async with open_database(database.engine.url.render_as_string(hide_password=False)) as other:
-        queues = [queue, Queue(Store(other), Changes(), clock)]
+        queues = [queue, Queue(Store(other), Changes(), clock, clock.shared)]
 
         async def work(worker: str, queue: Queue) -> list[int]:
             mine: list[int] = []

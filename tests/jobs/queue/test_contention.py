@@ -65,7 +65,7 @@ async def test_every_call_once_and_nobody_in_anybodys_way(
         for n in range(JOBS)
     ]
     async with open_database(database.engine.url.render_as_string(hide_password=False)) as other:
-        queues = [queue, Queue(Store(other), Changes(), clock)]
+        queues = [queue, Queue(Store(other), Changes(), clock, clock.shared)]
         errors = [errors_of(each) for each in (database, other)]
 
         async def cancel(number: int) -> None:

@@ -23,7 +23,7 @@ _SCAN = re.compile(r"SCAN (?:jobs|job_items|job_requests|job_results)\b(?: USING
 
 @pytest.fixture
 def queue(sqlite: Database, clock: Clock) -> Queue:
-    return Queue(Store(sqlite), Changes(), clock)
+    return Queue(Store(sqlite), Changes(), clock, clock.shared)
 
 
 class Statements:

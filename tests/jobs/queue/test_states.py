@@ -54,7 +54,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.looking = sqlite3.connect(file)
         self.looking.row_factory = sqlite3.Row
         self.clock = Clock()
-        self.queue = Queue(Store(self.database), Changes(), self.clock)
+        self.queue = Queue(Store(self.database), Changes(), self.clock, self.clock.shared)
         #: leases as they should be held, by item
         self.held: dict[int, Held] = {}
         #: leases that were lost, given back or used up

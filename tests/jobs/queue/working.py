@@ -31,6 +31,10 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    async def shared(self) -> float:
+        """As the clock of waits and leases."""
+        return self.now
+
     def passes(self, seconds: float) -> None:
         self.now += seconds
 

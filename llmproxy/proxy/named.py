@@ -1,6 +1,7 @@
 """Which model a request names that is passed through: read out of its first bytes, which go on as they came."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from email.message import Message
@@ -9,6 +10,8 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 import orjson
 from starlette.types import Scope
+
+from llmproxy.wire.canonical import BOM
 
 #: where OpenAI's list of models is, with and without the prefix; under it a page for each model
 LISTS = ("/v1/models", "/models")
@@ -27,6 +30,7 @@ _FORM_NAME = re.compile(rb'(?i)^content-disposition:[^\r\n]*;\s*name="?model"?\s
 
 #: Members that name a model, first the one that counts most. Ollama copies a ``source``, makes one ``from`` another.
 _MEMBERS = ("model",)
+_LENIENT = json.JSONDecoder(strict=False)
 _OLLAMA_MEMBERS = ("model", "name", "source", "from")
 
 
@@ -108,7 +112,7 @@ async def names_in(scope: Scope, body: Opened | None) -> list[str]:
 
 async def _in_document(body: Opened, members: tuple[str, ...]) -> list[str]:
     while await body.more():
-        beginning = body.beginning() if body.is_short else b""
+        beginning = body.beginning().removeprefix(BOM) if body.is_short else b""
         if beginning and not beginning.lstrip().startswith(b"{"):
             return []
         if found := _FIRST.match(beginning):
@@ -126,9 +130,15 @@ async def _in_document(body: Opened, members: tuple[str, ...]) -> list[str]:
 
 
 def _parsed(text: bytes) -> Any:
+    """The JSON in ``text`` as a lenient server reads it, None where there is none."""
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
+        pass
+    try:
+        # NaN, half surrogates, raw control characters, and whatever follows
+        return _LENIENT.raw_decode(text.decode("utf-8", "replace").lstrip("\ufeff \t\r\n"))[0]
+    except (ValueError, RecursionError):
         return None
 
 

@@ -157,7 +157,7 @@ class _Passage:
         path = "/api/version" if scope["path"] == "/" and scope["method"] == "HEAD" else scope["path"]
         names = [self._model] if self._model else []
         if not names and len(upstreams.targets_for(path)) > 1:
-            names = await names_in(scope, None if isinstance(body, bytes) else body)
+            names = await names_in(scope, Opened(_at_once(body)) if isinstance(body, bytes) else body)
         known = next((name for name in names if upstreams.with_model(name, path)), "")
         return await upstreams.pick_for_path(known or "".join(names[:1]), path, shown)
 
@@ -208,6 +208,11 @@ class _Passage:
         if failed:
             exchange.error = normalise(reply.status, (), beginning).message
         await self._send({"type": "http.response.body", "body": b""})
+
+
+async def _at_once(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
 
 
 def _changes_models(method: str, path: str) -> bool:

@@ -273,3 +273,40 @@ def test_a_slash_at_the_end_is_neither_added_nor_taken_away(line: Line, upstream
     heard = line.ask("POST", "/v1/chat/completions/", [JSON], json.dumps(CHAT.request(word)).encode())
     assert heard.status == 200
     assert upstream.visits(word)[0].target == b"/v1/chat/completions/"
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[ScriptedUpstream]:
+    with ScriptedUpstream() as scripted:
+        scripted.pages["/v1/models"] = {"object": "list", "data": [{"id": "elsewhere", "object": "model"}]}
+        yield scripted
+
+
+@pytest.fixture(scope="module")
+def two(
+    upstream: ScriptedUpstream, second: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Proxy]:
+    with Proxy(upstream.url, second.url, database=tmp_path_factory.mktemp("two") / "llmproxy.db") as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages": [], "stream": "true", "model": "elsewhere"}',
+        b'{"messages": [], "stream_options": [], "model": "elsewhere"}',
+        b'{"temperature": NaN, "messages": [], "model": "elsewhere"}',
+        b'{"messages": ["\\ud800"], "model": "elsewhere"}',
+        b'{"messages": [], "model": "elsewhere"} and more',
+        b'\xef\xbb\xbf{"messages": [], "model": "elsewhere"}',
+        b'{"messages": ' + b"[" * 600 + b"]" * 600 + b', "model": "elsewhere"}',
+    ],
+)
+def test_what_cannot_be_kept_goes_to_the_server_of_its_model(
+    two: Proxy, upstream: ScriptedUpstream, second: ScriptedUpstream, body: bytes
+) -> None:
+    word = marker()
+    with two.line() as line:
+        assert line.ask("POST", f"{CHAT.path}?{word}", [JSON], body).first("x-cache") == "BYPASS"
+    assert [visit.size for visit in second.visits(word)] == [len(body)]
+    assert upstream.visits(word) == []

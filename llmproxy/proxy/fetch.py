@@ -24,7 +24,15 @@ from llmproxy.upstream.headers import coding_of, credentials, forwarded, kept_he
 from llmproxy.upstream.missing import MISSING_STATUSES, endpoint_missing, missing, translated
 from llmproxy.upstream.target import Adapted, Call, HeaderList, Reply, Target
 from llmproxy.upstream.upstreams import Origin
-from llmproxy.wire.errors import InternalError, ProxyError, UpstreamBroke, UpstreamError, UpstreamSlow, UpstreamStatus
+from llmproxy.wire.errors import (
+    InternalError,
+    NotFound,
+    ProxyError,
+    UpstreamBroke,
+    UpstreamError,
+    UpstreamSlow,
+    UpstreamStatus,
+)
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.forms import is_stream
 from llmproxy.wire.vocabulary import Phase, Reason
@@ -315,6 +323,7 @@ def reason_of(error: ProxyError) -> Reason:
     """One of ``FAILURES``."""
     if isinstance(error, UpstreamSlow):
         return Reason.TIMEOUT
-    if isinstance(error, UpstreamStatus):
+    if isinstance(error, UpstreamStatus | NotFound):
+        # or no server has the model
         return Reason.STATUS
     return Reason.UPSTREAM_FAILED

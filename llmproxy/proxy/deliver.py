@@ -128,7 +128,7 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
             return b"".join(frames) + await offload(len(landed.document), _landed, answer, exchange, landed)
         if frames:
             await _send(send, b"".join(frames), last=False)
-        elif isinstance(capture.outcome, Failed):
+        elif isinstance(capture.outcome, Failed) and not reader.behind:
             exchange.stored = capture.outcome.reason
             return _failed(answer, exchange, capture.outcome.error)
         elif not reader.behind and not await reader.wait(ping or None):

@@ -84,9 +84,12 @@ async def _first(
     while True:
         if listener.gone:
             raise ClientLeft
-        if isinstance(capture.outcome, Failed):
-            return capture.outcome
         head = capture.head
+        if isinstance(capture.outcome, Failed):
+            under_way = stream and head is not None and head.stream and reader.behind
+            if not under_way or not isinstance(capture.outcome.error, UpstreamFault):
+                return capture.outcome
+            # what the upstream said in its stream is told there, however quickly it came
         if head is not None and head.status != _ANSWERED:
             return _live(exchange, asked, flight, reader, None, stream=False)
         if own is not None and other_form(capture, stream=stream):
@@ -98,7 +101,7 @@ async def _first(
                 return Failed(UpstreamBroke(TOO_LARGE), Reason.TOO_LARGE)
             if capture.overflowed:
                 return _live(exchange, asked, flight, reader, own, stream=False)
-        if capture.outcome is not None:
+        if isinstance(capture.outcome, Landed):
             outcome = capture.outcome
             return await offload(len(outcome.document), _whole, exchange, asked, capture, outcome)
         wait = None if deadline is None else deadline - loop.time()

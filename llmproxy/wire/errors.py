@@ -171,7 +171,9 @@ class UpstreamFault(UpstreamBroke):
 
     def document(self) -> Mapping[str, Any]:
         """With every member that the upstream gave: type and code, a number too, and whatever is beside them."""
-        error: dict[str, Any] = envelope(self.message, self.type, self.error_code)["error"]
+        # a code of ours beside a type of theirs would be taken for theirs
+        code = None if "type" in self._members else self.error_code
+        error: dict[str, Any] = envelope(self.message, self.type, code)["error"]
         given = {name: value for name, value in self._members.items() if value is not None and name != "message"}
         return {"error": error | given}
 

@@ -101,10 +101,14 @@ def inputs_of(body: Document) -> list[Any]:
     return value if all(isinstance(item, str | list | dict) for item in value) else [value]
 
 
+#: twice of what OpenAI allows in one request
+_MOST_INPUTS = 4096
+
+
 def is_per_input(body: Document) -> bool:
     """Whether each input's vector is the same whatever else is asked for with it. A field that is not known may mean
-    otherwise (``late_chunking``)."""
-    return body.keys() <= _PER_INPUT and bool(inputs_of(body))
+    otherwise (``late_chunking``). Of very many inputs the answer is taken as a whole: each costs a look-up."""
+    return body.keys() <= _PER_INPUT and 0 < len(inputs_of(body)) <= _MOST_INPUTS
 
 
 @dataclass(frozen=True, slots=True)

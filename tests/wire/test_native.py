@@ -2,13 +2,16 @@
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from llmproxy.wire.dialect import Dialect, Document, Malformed
+from llmproxy.wire.dialect import Dialect, Document, Lossy, Malformed
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
 from llmproxy.wire.vocabulary import Reason
 from tests.wire.samples import fault_message
+from tests.wire.strategies import filled, texts, unknown, values
 
 
 def lines(*documents: Document) -> list[bytes]:
@@ -99,6 +102,57 @@ def test_generate() -> None:
 )
 def test_flaws(document: Document, reason: Reason | None) -> None:
     assert OLLAMA_GENERATE.flaw(document) is reason
+
+
+_TIMES = {"done": st.just(True), "done_reason": st.just("stop"), "eval_count": st.integers(0, 9)}
+_MORE = {
+    "model": filled,
+    "created_at": filled,
+    "logprobs": st.lists(st.fixed_dictionaries({"token": texts}), min_size=1),
+}
+_NATIVE_CALLS = st.lists(
+    st.fixed_dictionaries({"function": st.fixed_dictionaries({"name": filled, "arguments": unknown})}), max_size=3
+)
+
+
+@given(
+    document=st.fixed_dictionaries(
+        {"response": texts, **_TIMES},
+        optional={"thinking": texts, "context": st.lists(st.integers(0, 9)), "x_one": values, **_MORE},
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_a_generated_answer_comes_back_from_its_lines(document: Document) -> None:
+    frames = OLLAMA_GENERATE.render(document)
+    assert OLLAMA_GENERATE.assemble(frames) == document
+    assert [OLLAMA_GENERATE.terminal(frame) for frame in frames] == [False] * (len(frames) - 1) + [True]
+
+
+@given(
+    document=st.fixed_dictionaries(
+        {
+            "message": st.fixed_dictionaries(
+                {"role": st.just("assistant"), "content": texts},
+                optional={"thinking": texts, "tool_calls": _NATIVE_CALLS, "images": st.lists(texts), "x_one": values},
+            ),
+            **_TIMES,
+        },
+        optional={"x_two": values, **_MORE},
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_a_chat_comes_back_from_its_lines(document: Document) -> None:
+    frames = OLLAMA_CHAT.render(document)
+    assert OLLAMA_CHAT.assemble(frames) == document
+    assert [OLLAMA_CHAT.terminal(frame) for frame in frames] == [False] * (len(frames) - 1) + [True]
+
+
+def test_what_only_an_earlier_line_says_is_doubted() -> None:
+    frames = lines({"response": "a", "image": "AAAA", "done": False}, {"response": "", "done": True})
+    with pytest.raises(Lossy):
+        OLLAMA_GENERATE.assemble(frames)
+    progress = lines({"completed": 1, "total": 2, "done": False}, {"response": "", "image": "AAAA", "done": True})
+    assert OLLAMA_GENERATE.assemble(progress) == {"response": "", "image": "AAAA", "done": True}
 
 
 def test_an_error_line_is_a_fault_and_a_flaw() -> None:

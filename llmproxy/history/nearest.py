@@ -14,7 +14,7 @@ from llmproxy.history.one import Record
 from llmproxy.history.tables import history
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.difference import common
-from llmproxy.wire.endpoints import Endpoint
+from llmproxy.wire.endpoints import Endpoint, shaping
 from llmproxy.wire.errors import BadRequest
 
 #: different requests that are compared, rows that are looked at to find them, bytes of bodies that are read
@@ -112,7 +112,11 @@ def keyed(endpoint: Endpoint, body: bytes) -> Fields | None:
         fields["stream"] = fields.get("stream") if fields.get("stream") is not None else endpoint.streams_by_default
     if endpoint.per_input and "input" in fields:
         fields["input"] = _inputs(fields["input"])
-    return {name: fields[name] for name in sorted(fields) if name not in excused(endpoint)}
+    names = set(fields) - excused(endpoint).keys()
+    if kept := shaping(fields.get("stream_options")):
+        fields["stream_options"] = kept
+        names.add("stream_options")
+    return {name: fields[name] for name in sorted(names)}
 
 
 def _inputs(value: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from llmproxy.wire.canonical import BOM, canonical, parse
 from llmproxy.wire.directives import Directives
 from llmproxy.wire.echo import echo_of
 from llmproxy.wire.embeddings import INPUT_BY_INPUT, is_per_input, other_numbers
-from llmproxy.wire.endpoints import Endpoint
+from llmproxy.wire.endpoints import Endpoint, shaping
 from llmproxy.wire.errors import UnreadableBody
 from llmproxy.wire.native import only_loads
 
@@ -154,8 +154,8 @@ def draft_of(endpoint: Endpoint, raw: bytes) -> Draft:
     # where a stream is another entry, saying what is so anyway makes no difference
     keyed = {**body, "stream": stream} if endpoint.streams else body
     excused = set(endpoint.excused)
-    if "stream_options" in excused and (shaping := _shaping(options)):
-        keyed["stream_options"] = shaping
+    if "stream_options" in excused and (kept := shaping(options)):
+        keyed["stream_options"] = kept
         excused.remove("stream_options")
     return Draft(
         model=model or "",
@@ -179,11 +179,6 @@ def draft_of(endpoint: Endpoint, raw: bytes) -> Draft:
 def _named(body: dict[str, Any], name: str) -> Any:
     """A member as Ollama reads it: Go takes names in any case, of several the last, and of null no notice."""
     return next((value for key, value in reversed(body.items()) if key.lower() == name and value is not None), None)
-
-
-def _shaping(options: dict[str, Any] | None) -> dict[str, Any]:
-    """What the options say of a stream beside its usage: all of it may change the frames."""
-    return {name: value for name, value in (options or {}).items() if name != "include_usage"}
 
 
 def _deterministic(body: dict[str, Any]) -> bool:

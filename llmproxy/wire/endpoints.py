@@ -5,6 +5,7 @@ Every field of a request body is part of the key unless its row excuses it by na
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from llmproxy.wire.chat import CHAT
 from llmproxy.wire.completions import COMPLETIONS
@@ -146,5 +147,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         excused=_OLLAMA,
     ),
 )
+
+
+def shaping(options: object) -> dict[str, Any]:
+    """What ``stream_options`` say of a stream beside its usage: all of it may change the frames, and is keyed."""
+    return (
+        {name: value for name, value in options.items() if name != "include_usage"} if isinstance(options, dict) else {}
+    )
+
 
 BY_PATH: Mapping[str, Endpoint] = {path: row for row in ENDPOINTS for path in row.paths}

@@ -151,6 +151,8 @@ Special = Callable[[Stage, Visit], Awaitable[None]]
 
 #: the path's first two parts -> how it is answered
 SPECIAL: dict[str, Special] = {
+    # like llama.cpp, it has no page for one model
+    "/v1/models/": not_found,
     "/play/binary": binary,
     "/play/headers": headers,
     "/play/compressed": compressed,

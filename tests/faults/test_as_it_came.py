@@ -226,3 +226,13 @@ async def test_an_error_by_the_name_of_its_event_ends_the_stream_and_keeps_its_m
         assert error["message"] == "the model fell over"
         assert error["code"] == 429
         assert error["metadata"] == {"provider": "p"}
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS], ids=named)
+async def test_a_document_without_its_usual_members_is_given_as_a_stream_too(
+    http: httpx.AsyncClient, endpoint: Endpoint
+) -> None:
+    request = endpoint.request(f"{marker()} [script:bare]", stream=True)
+    first, again = await ask(http, endpoint, request), await ask(http, endpoint, request)
+    assert endpoint.streamed_text(first.body).endswith(" four")
+    assert (again.cache, again.body) == ("HIT", first.body)

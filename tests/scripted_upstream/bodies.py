@@ -112,6 +112,11 @@ def _gone(document: dict[str, object]) -> None:
         document.pop(name, None)
 
 
+def _bare(document: dict[str, object]) -> None:
+    for name in ("object", "created", "id", "model", "usage"):
+        document.pop(name, None)
+
+
 #: plain bodies that are no strict JSON objects, by name: content type and bytes
 TEXTS: dict[str, tuple[str, bytes]] = {
     "text": ("text/plain; charset=utf-8", b"hello"),
@@ -142,5 +147,6 @@ BODIES: dict[str, Fault] = {
     "deep": deep,
     "null-answer": _without(_null),
     "no-answer": _without(_gone),
+    "bare": _without(_bare),
 }
 LOOSE = tuple(_LOOSE)

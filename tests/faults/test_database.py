@@ -168,6 +168,8 @@ async def test_another_model_under_the_same_name_misses_and_the_first_one_hits_a
         request = CHAT.request(marker())
         async with client(own) as http:
             first = await ask(http, CHAT, request)
+            # until it is confirmed and kept
+            assert (await ask(http, CHAT, request)).cache == "HIT"
             upstream.weights = "second"
             await http.get("/v1/models")
             second = await ask(http, CHAT, request)

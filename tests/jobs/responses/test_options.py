@@ -74,15 +74,19 @@ def test_padding_is_wanted_or_not(scripted: openai.OpenAI, front: Proxy) -> None
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "include_obfuscation")
 
 
-@pytest.mark.parametrize("more", [{}, {"stream": True}, {"background": True}, {"background": True, "stream": True}])
-@pytest.mark.parametrize("member", ["metadata", "tools"])
-def test_what_cannot_be_repeated_in_every_answer_is_refused(
-    front: Proxy, upstream: ScriptedUpstream, more: dict[str, bool], member: str
-) -> None:
-    word, deep = marker(), list[Any]()
+def deeply_nested(member: str, **more: object) -> dict[str, Any]:
+    deep = list[Any]()
     for _ in range(252):
         deep = [deep]
-    body = {"model": "m", "input": word, member: deep, **more}
+    return {"model": "m", "input": marker(), member: deep, **more}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("member", ["metadata", "tools"])
+def test_what_cannot_be_kept_for_later_is_refused(
+    front: Proxy, upstream: ScriptedUpstream, stream: bool, member: str
+) -> None:
+    body = deeply_nested(member, stream=stream, background=True)
     answer = httpx.post(f"{front.url}/v1/responses", json=body, trust_env=False)
     assert answer.status_code == 400
     assert answer.json()["error"] == {
@@ -91,4 +95,17 @@ def test_what_cannot_be_repeated_in_every_answer_is_refused(
         "param": None,
         "code": None,
     }
-    assert upstream.visits(word) == []
+    assert upstream.visits(body["input"]) == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("member", ["metadata", "tools"])
+def test_how_deep_a_request_may_be_nested_is_the_servers_to_say(
+    front: Proxy, upstream: ScriptedUpstream, stream: bool, member: str
+) -> None:
+    body = deeply_nested(member, stream=stream)
+    answer = httpx.post(f"{front.url}/v1/responses", json=body, trust_env=False)
+    assert answer.status_code == 200
+    assert answer.headers["x-cache"] == "BYPASS"
+    (visit,) = upstream.visits(body["input"])
+    assert visit.json[member] == body[member]

@@ -21,7 +21,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from llmproxy.cli.bench.asker import MAX_TOKENS
 from llmproxy.cli.bench.offer import Offer
 from llmproxy.cli.bench.questions import Popular, chat, question
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.jobs.states import JobStatus
 from tests.load.judge import ACCEPTED, FIRST_TOKEN, HOT_SET, LIMITS, LONG_TAIL, TASK, Judge, tell_when_stopped
 
@@ -172,7 +172,7 @@ class Caller(FastHttpUser):
         while shown := self._ask("task", path):
             status = JobStatus(shown["status"])
             if status.over:
-                flaw = None if status is JobStatus.COMPLETED else Failure(f"the task is {status}")
+                flaw = None if status is JobStatus.COMPLETED else CommandFailed(f"the task is {status}")
                 self._note(TASK, f"{name}: finished", shown["finished_at"] - shown["created_at"], flaw)
                 return
             time.sleep(pause)
@@ -210,7 +210,7 @@ class Caller(FastHttpUser):
         except GreenletExit:
             waited = time.perf_counter() - began
             if waited > self._patience:
-                self._note("POST", f"{name}: unanswered", waited, Failure("no answer before the end"))
+                self._note("POST", f"{name}: unanswered", waited, CommandFailed("no answer before the end"))
             raise
 
     def _note(self, method: str, name: str, seconds: float, exception: Exception | None = None) -> None:
@@ -254,12 +254,12 @@ def _judged(environment: Environment, **_: object) -> None:
         if environment.parsed_options is not None and environment.parsed_options.headless:
             try:
                 judge.look()
-            except Failure as error:
+            except CommandFailed as error:
                 sys.exit(f"locust: {error}")
 
 
 def _check_tags(environment: Environment, offer: Offer) -> None:
-    """Raises ``Failure`` where nothing is left to be done."""
+    """Raises ``CommandFailed`` where nothing is left to be done."""
     options = environment.parsed_options
     assert options is not None, "locust was started as a program"
     wanted, unwanted = set(options.tags or ()), set(options.exclude_tags or ())
@@ -267,7 +267,7 @@ def _check_tags(environment: Environment, offer: Offer) -> None:
         getattr(each, "locust_tag_set", set()) for each in Caller.tasks if each not in _left_out(offer)
     ]
     if not any((not wanted or tags & wanted) and not tags & unwanted for tags in offered):
-        raise Failure("this proxy offers nothing of what the tags leave")
+        raise CommandFailed("this proxy offers nothing of what the tags leave")
 
 
 def _name(name: str, answer: FastResponse) -> str:

@@ -34,7 +34,7 @@ from llmproxy.history.retention import Retention
 from llmproxy.history.summaries import Summaries
 from llmproxy.history.tables import history
 from llmproxy.history.texts import Texts
-from llmproxy.history.wanted import Place, Wanted
+from llmproxy.history.wanted import HistoryCursor, HistoryQuery
 from llmproxy.history.writer import GROUP, TURN, _insert_statement
 from llmproxy.wire.exchange import Caller, Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
@@ -150,7 +150,7 @@ def show(name: str, value: str) -> None:
 
 async def ask(database: Database, count: int, words: Words) -> None:
     async def page(**filters: object) -> pages.Page:
-        return await pages.page(database, Wanted(limit=50, **filters))  # type: ignore[arg-type]
+        return await pages.page(database, HistoryQuery(limit=50, **filters))  # type: ignore[arg-type]
 
     def text(query: str) -> tuple[tuple[str, ...], ...]:
         return tuple(map(tuple, phrases_of(query)))
@@ -159,7 +159,7 @@ async def ask(database: Database, count: int, words: Words) -> None:
     common, usual, rare = words.all[0], words.all[300], words.all[49_000]
     questions: dict[str, dict[str, object]] = {
         "newest": {},
-        "a page in the middle": {"after": Place(START + middle * STEP, middle)},
+        "a page in the middle": {"after": HistoryCursor(START + middle * STEP, middle)},
         "user": {"user": "user-3"},
         "user with few rows": {"user": "user-800"},
         "session": {"session": "user-3/1"},
@@ -183,7 +183,7 @@ async def ask(database: Database, count: int, words: Words) -> None:
         "text: phrase": {"text": text(f"{words.all[0]}.{words.all[1]}")},
         "text: phrase that is rare": {"text": text(f"{usual}.{words.all[301]}")},
         "text in most rows, user with few rows": {"text": text(common), "user": "user-800"},
-        "text in most rows, a page in the middle": {"text": text(common), "after": Place(0.0, middle)},
+        "text in most rows, a page in the middle": {"text": text(common), "after": HistoryCursor(0.0, middle)},
     }
     for name, filters in questions.items():
         await timed(name, lambda filters=filters: page(**filters))
@@ -191,7 +191,7 @@ async def ask(database: Database, count: int, words: Words) -> None:
     await timed("one user", lambda: people.one_user(database, "user-3"))
     await timed("sessions", lambda: people.session_page(database, 50, None, None))
     await timed("one session", lambda: people.one_session(database, "user-3/1"))
-    newest = (await pages.page(database, Wanted(limit=5))).rows[-1]
+    newest = (await pages.page(database, HistoryQuery(limit=5))).rows[-1]
     record = await one.newest(database, newest["request_id"])
     assert record is not None
     await timed("one exchange", lambda: one.newest(database, record["request_id"]))
@@ -224,7 +224,7 @@ async def opened(given: str, postgres: bool, folder: Path) -> AsyncIterator[Data
 
 
 async def prepare(database: Database, rows: int, words: Words) -> None:
-    if (await pages.page(database, Wanted(limit=1))).rows:
+    if (await pages.page(database, HistoryQuery(limit=1))).rows:
         return
     distinct = min(rows, DISTINCT)
     await fill(database, distinct, words)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from llmproxy.admin.answers import given, json_answer, number, word
 from llmproxy.admin.state import state_of
-from llmproxy.cache.listing import Listing, Order, Place, Wanted
+from llmproxy.cache.listing import EntryBrowser, EntryCursor, EntryQuery, Order
 from llmproxy.cache.tier import Selector
 from llmproxy.database.faults import fault_of
 from llmproxy.wire.endpoints import ENDPOINTS
@@ -27,7 +27,7 @@ _CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 async def entries(request: Request) -> Response:
     """``GET /admin/cache/entries?model=&namespace=&tag=&endpoint=&prefix=&order=newest|largest&limit=&cursor=``."""
     found = given(request, _PARAMETERS)
-    wanted = Wanted(
+    wanted = EntryQuery(
         _selector(found),
         limit=number(found, "limit", 50, 1, _MOST),
         order=cast(Order, word(found, "order", _ORDERS) or "newest"),
@@ -65,15 +65,15 @@ def _selector(found: dict[str, str]) -> Selector:
     )
 
 
-def _place(text: str) -> Place:
+def _place(text: str) -> EntryCursor:
     """Raises ``BadRequest``."""
     match = _CURSOR.fullmatch(text)
     if match is None:
         raise BadRequest("'cursor' must be what an earlier page gave as 'next'.", param="cursor")
-    return Place(id=int(match[2]), size=int(match[1]))
+    return EntryCursor(id=int(match[2]), size=int(match[1]))
 
 
-def _listing(request: Request) -> Listing:
+def _listing(request: Request) -> EntryBrowser:
     """Raises ``NotFound`` where there is no tier to list."""
     listing = state_of(request).cache.listing
     if listing is None:

@@ -12,8 +12,8 @@ from llmproxy.admin.answers import given, json_answer, moment, number, word
 from llmproxy.admin.export import FORMATS
 from llmproxy.admin.state import state_of
 from llmproxy.history import one
-from llmproxy.history.reader import Reader
-from llmproxy.history.wanted import Place, Wanted
+from llmproxy.history.reader import HistoryReader
+from llmproxy.history.wanted import HistoryCursor, HistoryQuery
 from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.vocabulary import CacheStatus
@@ -80,7 +80,7 @@ def _row(request: Request) -> int | None:
     return None if text is None else int(text)
 
 
-async def _previewed(reader: Reader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _previewed(reader: HistoryReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows with a line of what each asks, "" where there is nothing to read."""
     lines = await reader.previews([row["id"] for row in rows])
     return [{**row, "preview": lines.get(row["id"], "")} for row in rows]
@@ -101,19 +101,19 @@ async def history_or_erase(request: Request) -> Response:
     return await (erase if request.method == "DELETE" else history)(request)
 
 
-def _reader(request: Request) -> Reader:
+def _reader(request: Request) -> HistoryReader:
     """Whatever happened so far is on its way to it. Raises ``NotFound`` where no history is kept."""
     state = state_of(request)
     state.settle()
     return state.history.reader
 
 
-def _wanted(found: dict[str, str]) -> Wanted:
+def _wanted(found: dict[str, str]) -> HistoryQuery:
     """Raises ``BadRequest``."""
     phrases = phrases_of(found.get("q", ""))
     if "q" in found and not 0 < sum(map(len, phrases)) <= _MOST_WORDS:
         raise BadRequest(f"'q' must hold 1 to {_MOST_WORDS} words.", param="q")
-    return Wanted(
+    return HistoryQuery(
         limit=number(found, "limit", _ROWS, 1, _MOST_ROWS if found.get("format", "json") == "json" else 10**9 - 1),
         user=found.get("user_id"),
         session=found.get("session_id"),
@@ -124,11 +124,13 @@ def _wanted(found: dict[str, str]) -> Wanted:
         since=moment(found, "since"),
         until=moment(found, "until"),
         text=tuple(map(tuple, phrases)),
-        after=Place.read(found["cursor"]) if "cursor" in found else None,
+        after=HistoryCursor.read(found["cursor"]) if "cursor" in found else None,
     )
 
 
-async def _export(reader: Reader, wanted: Wanted, format: str, bodies: bool, limit: int | None) -> Response:
+async def _export(
+    reader: HistoryReader, wanted: HistoryQuery, format: str, bodies: bool, limit: int | None
+) -> Response:
     made = FORMATS[format]
     pages = reader.export(wanted, bodies=bodies, limit=limit)
     # a database that fails at once is an error with a status of its own

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from llmproxy.jobs import ending, reading
 from llmproxy.jobs.job import Item, Job
-from llmproxy.jobs.reading import Wanted
+from llmproxy.jobs.reading import JobQuery
 from llmproxy.jobs.rooms import rooms_of
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
@@ -41,7 +41,7 @@ def routes_switched_off() -> list[Route]:
 
 async def jobs(request: Request) -> Response:
     """``GET /admin/jobs?kind=&status=&limit=&cursor=``, newest first; ``next`` is the next page's cursor."""
-    wanted = Wanted(
+    wanted = JobQuery(
         kind=_word(request, "kind", JobKind),
         scope=None,
         status=_word(request, "status", JobStatus),

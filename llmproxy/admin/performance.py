@@ -11,7 +11,7 @@ from starlette.responses import Response
 from llmproxy.admin.answers import given, json_answer, word
 from llmproxy.admin.state import AdminState, state_of
 from llmproxy.jobs import reading
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.observe.report import report
 
 #: window -> its seconds, and the seconds of the spans it is made of
@@ -34,7 +34,7 @@ async def performance(request: Request) -> Response:
     start = _start(until, *WINDOWS[window])
     cells, complete = await state.rollups.since(start)
     figures = await asyncio.to_thread(report, cells, start, until)
-    jobs: JobRooms | None = request.scope["state"]["jobs"]
+    jobs: JobServices | None = request.scope["state"]["jobs"]
     now = {"resources": _resources(state), "queue": await _queue(jobs), "database": await _database(state)}
     document = {"window": window, "complete": complete, **figures, "now": now}
     return json_answer(document)
@@ -51,7 +51,7 @@ def _resources(state: AdminState) -> dict[str, Any]:
     return {**(asdict(sample) if sample is not None else {}), "event_loop_lag": lag}
 
 
-async def _queue(jobs: JobRooms | None) -> dict[str, Any] | None:
+async def _queue(jobs: JobServices | None) -> dict[str, Any] | None:
     """None where there are no jobs, or nobody can tell."""
     if jobs is None:
         return None

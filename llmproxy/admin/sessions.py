@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from llmproxy.admin.answers import given, json_answer, number
 from llmproxy.admin.state import state_of
-from llmproxy.history.reader import Reader
+from llmproxy.history.reader import HistoryReader
 
 _MOST = 1_000
 
@@ -35,7 +35,7 @@ async def user(request: Request) -> Response:
     return json_answer(await _reader(request).user(request.path_params["id"]))
 
 
-def _reader(request: Request) -> Reader:
+def _reader(request: Request) -> HistoryReader:
     state = state_of(request)
     state.settle()
     return state.history.reader

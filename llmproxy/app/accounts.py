@@ -6,7 +6,7 @@ from time import perf_counter
 
 from llmproxy.history.history import History
 from llmproxy.observe.access import AccessLog
-from llmproxy.observe.ledger import Ledger, Sink
+from llmproxy.observe.ledger import Batcher, Sink
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.performance import Performance
 from llmproxy.observe.rates import Rates
@@ -26,7 +26,7 @@ Finished = Exchange | RepeatHit
 Hits = list[tuple[Exchange, list[RepeatHit]]]
 
 
-class Accounts:
+class RequestSinks:
     """The ledger and its sinks. Hits that were answered inside the protocol come by the thousand: they are grouped
     by their answer, and only what must be told apart is.
     """
@@ -57,7 +57,7 @@ class Accounts:
         }
         if telemetry.tracer is not None:
             sinks["traces"] = self._trace
-        self.ledger: Ledger[Finished] = Ledger(sinks, on_fault=metrics.observing_failed)
+        self.ledger: Batcher[Finished] = Batcher(sinks, on_fault=metrics.observing_failed)
 
     def _timed(self, phase: Phase, sink: Sink[Finished]) -> Sink[Finished]:
         """``sink``, which counts how long a batch took as a phase of each of its requests."""

@@ -8,36 +8,36 @@ from functools import partial
 
 from llmproxy import __version__
 from llmproxy.admin.state import AdminState
-from llmproxy.app.accounts import Accounts
+from llmproxy.app.accounts import RequestSinks
 from llmproxy.app.deadline import Deadline
 from llmproxy.app.state import AppState
 from llmproxy.app.watching import open_watch
 from llmproxy.cache.flight import Flights
-from llmproxy.cache.hot import HotTable
+from llmproxy.cache.hot import RawRequestIndex
 from llmproxy.cache.memory import MemoryTier
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tiers import open_cache
-from llmproxy.capture.tee import Capture
+from llmproxy.capture.tee import BroadcastBuffer
 from llmproxy.config.describe import without_credentials
 from llmproxy.config.settings import OnDisconnect, Settings
 from llmproxy.database.engine import Database, open_database
-from llmproxy.database.faults import DatabaseUnusable, Fault, fault_of
+from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, fault_of
 from llmproxy.history.history import history_for
 from llmproxy.ingress.access import InFlight
 from llmproxy.jobs import reading
 from llmproxy.jobs.files.opening import BlobsUnusable
 from llmproxy.jobs.opening import open_jobs
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.observe.access import AccessLog
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.rates import Rates
 from llmproxy.observe.telemetry import open_telemetry
 from llmproxy.proxy.accepted import AcceptedCredentials
 from llmproxy.proxy.answer import Outcome
-from llmproxy.proxy.asked import Memo
+from llmproxy.proxy.asked import BodyMemo
 from llmproxy.proxy.confirmations import Confirmations
 from llmproxy.proxy.fetch import FAILURES
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.ids import RequestIds
@@ -63,7 +63,7 @@ async def open_rooms(settings: Settings, access: AccessLog, deadline: Deadline) 
         history = history_for(settings, database, watch.keeping_failed)
         history.open()
         stack.push_async_callback(lambda: history.close(deadline.left()))
-        accounts = Accounts(metrics, rates, watch.performance, access, history, telemetry)
+        accounts = RequestSinks(metrics, rates, watch.performance, access, history, telemetry)
         stack.callback(accounts.ledger.close)
         upstreams = Upstreams(settings, IdentityStore(database))
         stack.push_async_callback(upstreams.close)
@@ -73,13 +73,13 @@ async def open_rooms(settings: Settings, access: AccessLog, deadline: Deadline) 
         confirmations = Confirmations()
         stack.push_async_callback(lambda: confirmations.close(deadline.requests_left()))
         grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
-        flights: Flights[Capture[Outcome]] = Flights(grace, lambda: cache.is_current)
+        flights: Flights[BroadcastBuffer[Outcome]] = Flights(grace, lambda: cache.is_current)
         cache.part = flights.part
         stack.push_async_callback(lambda: flights.close(deadline.requests_left()))
-        hot = HotTable(settings.cache_max_size, settings.cache_max_bytes, cache.touch, upstreams.current_epoch)
+        hot = RawRequestIndex(settings.cache_max_size, settings.cache_max_bytes, cache.touch, upstreams.current_epoch)
         accepted = AcceptedCredentials(refused=hot.clear)
-        shared = (settings, cache, upstreams, flights, Memo(), hot, accepted, confirmations)
-        rooms = Rooms(*shared, metrics.upstream_failed, telemetry.tracer)
+        shared = (settings, cache, upstreams, flights, BodyMemo(), hot, accepted, confirmations)
+        rooms = ProxyServices(*shared, metrics.upstream_failed, telemetry.tracer)
         watched = (watch.rollups, watch.resources, watch.lag, database.size)
         admin = AdminState(cache, rates, history, accounts.ledger.drain, *watched)
         ids = RequestIds()
@@ -139,7 +139,7 @@ def _show(state: AppState) -> None:
         metrics.on_scrape(part, refresh)
     limits, together = _limits(state.settings)
     metrics.show_limits(limits, together)
-    metrics.expect(limits, Fault, FAILURES)
+    metrics.expect(limits, DatabaseFault, FAILURES)
     if state.jobs is not None:
         metrics.on_scrape("jobs", partial(_queue, metrics, state.jobs))
 
@@ -150,7 +150,7 @@ def _limits(settings: Settings) -> tuple[dict[str, int], int]:
     return tiers, settings.cache_disk_bytes + (settings.history_bytes if settings.history else 0)
 
 
-async def _queue(metrics: Metrics, jobs: JobRooms) -> None:
+async def _queue(metrics: Metrics, jobs: JobServices) -> None:
     backlog = await reading.backlog(jobs.store)
     age = 0.0 if backlog.oldest is None else max(0.0, jobs.queue.clock() - backlog.oldest)
     metrics.show_queue(backlog.waiting, backlog.running, age)

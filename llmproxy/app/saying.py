@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from llmproxy.observe.lines import Form, TextForm
+from llmproxy.observe.lines import LineFormatter, TextFormatter
 
 NOTHING_FOUND = """no model server was found on this machine. Start one, for example
 
@@ -13,7 +13,7 @@ NOTHING_FOUND = """no model server was found on this machine. Start one, for exa
 or say where it is: llmproxy {verb} --upstream http://host:port"""
 
 
-def say(line: str, form: Form) -> None:
+def say(line: str, form: LineFormatter) -> None:
     """For whoever started the program, whatever the log level."""
     record = logging.makeLogRecord({"name": "llmproxy", "levelname": "INFO", "levelno": logging.INFO, "msg": line})
-    print(line if isinstance(form, TextForm) else form.record(record).rstrip(), file=sys.stderr, flush=True)  # noqa: T201
+    print(line if isinstance(form, TextFormatter) else form.record(record).rstrip(), file=sys.stderr, flush=True)  # noqa: T201

@@ -21,7 +21,7 @@ from llmproxy.app.factory import create_app
 from llmproxy.app.opening import CannotStart, open_rooms
 from llmproxy.app.saying import NOTHING_FOUND, say
 from llmproxy.config.settings import LogLevel, Settings
-from llmproxy.ingress.connections import Limits, raise_descriptor_limit, sweep
+from llmproxy.ingress.connections import ConnectionLimits, raise_descriptor_limit, sweep
 from llmproxy.ingress.hot import Hot, protocol_class
 from llmproxy.ingress.protocol import bound
 from llmproxy.observe.logs import configure, form_for
@@ -82,7 +82,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def _config(settings: Settings, app: Any, hot: Hot, deadline: Deadline) -> uvicorn.Config:
-    limits = Limits.of(settings)
+    limits = ConnectionLimits.of(settings)
     return uvicorn.Config(
         app,
         http=protocol_class(hot, limits) if settings.fast_path else bound(limits),

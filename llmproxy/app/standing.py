@@ -17,7 +17,7 @@ from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tiers import Cache
 from llmproxy.database.faults import fault_of
 from llmproxy.jobs import reading
-from llmproxy.upstream.server import Health
+from llmproxy.upstream.server import ServerHealth
 
 #: a key that no entry has
 _NOBODYS = bytes(32)
@@ -28,7 +28,7 @@ _PART_SECONDS = 3.0
 _LONGEST_WAIT = 900.0
 
 
-class Standing(StrEnum):
+class HealthStatus(StrEnum):
     """One part's state, and the word for all of them together."""
 
     OK = "ok"
@@ -54,15 +54,15 @@ async def standing(request: Request) -> Response:
         "queue": queue,
         "upstreams": upstreams,
     }
-    status = 503 if overall is Standing.DOWN else 200
+    status = 503 if overall is HealthStatus.DOWN else 200
     return Response(orjson.dumps(document), status, media_type="application/json")
 
 
-def _overall(parts: list[dict[str, Any]], upstreams: list[dict[str, Any]]) -> Standing:
-    if all(upstream["state"] == Standing.DOWN for upstream in upstreams):
-        return Standing.DOWN
-    well = {Standing.OK, Standing.OFF}
-    return Standing.OK if all(part["state"] in well for part in (*parts, *upstreams)) else Standing.DEGRADED
+def _overall(parts: list[dict[str, Any]], upstreams: list[dict[str, Any]]) -> HealthStatus:
+    if all(upstream["state"] == HealthStatus.DOWN for upstream in upstreams):
+        return HealthStatus.DOWN
+    well = {HealthStatus.OK, HealthStatus.OFF}
+    return HealthStatus.OK if all(part["state"] in well for part in (*parts, *upstreams)) else HealthStatus.DEGRADED
 
 
 async def _database(state: AppState) -> dict[str, Any]:
@@ -74,10 +74,12 @@ async def _database(state: AppState) -> dict[str, Any]:
             size = await state.database.size()
     except Exception as error:  # noqa: BLE001 - whatever the driver raises: it is told, in our words
         state.watch.faults.note(DATABASE, fault_of(error))
-        return _part(Standing.DOWN, **_last(state, DATABASE), kind=state.database.dialect.name, latency_seconds=None)
+        return _part(
+            HealthStatus.DOWN, **_last(state, DATABASE), kind=state.database.dialect.name, latency_seconds=None
+        )
     latency = time.perf_counter() - began
     # it answers, but what is written behind the requests may fail: a full disk stops writing and not reading
-    standing = Standing.DEGRADED if state.watch.faults.failing(DATABASE) else Standing.OK
+    standing = HealthStatus.DEGRADED if state.watch.faults.failing(DATABASE) else HealthStatus.OK
     name, last = state.database.dialect.name, _last(state, DATABASE)
     return _part(standing, **last, kind=name, latency_seconds=latency, bytes=size)
 
@@ -89,7 +91,7 @@ async def _cache(state: AppState) -> dict[str, dict[str, Any]]:
     for name, stats in (await state.rooms.cache.stats()).items():
         failing = state.watch.faults.failing(name)
         tiers[name] = _part(
-            Standing.DEGRADED if failing else Standing.OK,
+            HealthStatus.DEGRADED if failing else HealthStatus.OK,
             **_last(state, name),
             latency_seconds=None if failing else latencies[name],
             entries=stats.entries,
@@ -110,18 +112,18 @@ async def _latencies(cache: Cache) -> dict[str, float]:
 
 async def _queue(state: AppState) -> dict[str, Any]:
     if state.jobs is None:
-        return _part(Standing.OFF)
+        return _part(HealthStatus.OFF)
     began = time.perf_counter()
     try:
         async with asyncio.timeout(_PART_SECONDS):
             backlog = await reading.backlog(state.jobs.store)
     except Exception as error:  # noqa: BLE001 - as above
         state.watch.faults.note(_QUEUE, fault_of(error))
-        return _part(Standing.DEGRADED, **_last(state, _QUEUE), latency_seconds=None)
+        return _part(HealthStatus.DEGRADED, **_last(state, _QUEUE), latency_seconds=None)
     latency = time.perf_counter() - began
     age = 0.0 if backlog.oldest is None else max(0.0, state.jobs.queue.clock() - backlog.oldest)
     return _part(
-        Standing.DEGRADED if age > _LONGEST_WAIT else Standing.OK,
+        HealthStatus.DEGRADED if age > _LONGEST_WAIT else HealthStatus.OK,
         **_last(state, _QUEUE),
         latency_seconds=latency,
         waiting=backlog.waiting,
@@ -130,11 +132,11 @@ async def _queue(state: AppState) -> dict[str, Any]:
     )
 
 
-def _upstream(health: Health) -> dict[str, Any]:
+def _upstream(health: ServerHealth) -> dict[str, Any]:
     return {
         "name": health.name,
         **_part(
-            Standing.OK if health.up else Standing.DOWN,
+            HealthStatus.OK if health.up else HealthStatus.DOWN,
             error=health.error or None,
             failed_at=health.failed_at,
             kind=health.kind,
@@ -149,6 +151,6 @@ def _last(state: AppState, part: str) -> dict[str, Any]:
     return {"error": fault.kind if fault else None, "failed_at": fault.at if fault else None}
 
 
-def _part(state: Standing, *, error: str | None = None, **known: Any) -> dict[str, Any]:
+def _part(state: HealthStatus, *, error: str | None = None, **known: Any) -> dict[str, Any]:
     """``last_error`` is what failed last, even where it works again since."""
     return {"state": state, "last_error": error, **known}

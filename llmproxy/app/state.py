@@ -7,30 +7,30 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.admin.state import AdminState
-from llmproxy.app.accounts import Accounts
-from llmproxy.app.watching import Watch
+from llmproxy.app.accounts import RequestSinks
+from llmproxy.app.watching import Monitoring
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
 from llmproxy.ingress.access import InFlight
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.observe.metrics import Metrics
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.wire.ids import RequestIds
 
 
 @dataclass(frozen=True, slots=True)
 class AppState:
     settings: Settings
-    rooms: Rooms
+    rooms: ProxyServices
     #: None where they are switched off
-    jobs: JobRooms | None
+    jobs: JobServices | None
     admin: AdminState
     metrics: Metrics
-    accounts: Accounts
+    accounts: RequestSinks
     database: Database
     in_flight: InFlight
     ids: RequestIds
-    watch: Watch
+    watch: Monitoring
 
     def stop(self) -> None:
         """The server stops: streams that tell of what goes on elsewhere end now, not when they are cut off."""

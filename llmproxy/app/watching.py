@@ -5,9 +5,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import Fault
+from llmproxy.database.faults import DatabaseFault
 from llmproxy.history.rollups import Rollups
-from llmproxy.observe.faults import Faults
+from llmproxy.observe.faults import FaultLog
 from llmproxy.observe.lag import Lag
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.performance import Performance
@@ -18,21 +18,21 @@ DATABASE = "database"
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class Monitoring:
     metrics: Metrics
     performance: Performance
     rollups: Rollups
     resources: Resources
     lag: Lag
     #: of cache tiers, and of the database
-    faults: Faults
+    faults: FaultLog
 
     def store_failed(self, tier: str, kind: str) -> None:
         """Counts and remembers a fault of a cache tier. ``kind`` is one of a closed list of words."""
         self.metrics.store_failed(tier, kind)
         self.faults.note(tier, kind)
 
-    def keeping_failed(self, part: str, fault: Fault) -> None:
+    def keeping_failed(self, part: str, fault: DatabaseFault) -> None:
         """Counts and remembers a fault of the database. ``part`` names what was to be kept or derived behind requests,
         one of a closed list of words."""
         self.metrics.observing_failed(part)
@@ -46,15 +46,15 @@ class Watch:
 
 
 @asynccontextmanager
-async def open_watch(database: Database, metrics: Metrics, left: Callable[[], float]) -> AsyncIterator[Watch]:
+async def open_watch(database: Database, metrics: Metrics, left: Callable[[], float]) -> AsyncIterator[Monitoring]:
     """At the end what waits is written, within the seconds that are ``left`` then; close the database after it."""
     performance = Performance()
 
-    def failed(part: str, fault: Fault) -> None:
+    def failed(part: str, fault: DatabaseFault) -> None:
         watch.keeping_failed(part, fault)
 
     rollups = Rollups(database, performance, on_fault=failed)
-    watch = Watch(metrics, performance, rollups, Resources(), Lag(metrics.loop_lagged), Faults())
+    watch = Monitoring(metrics, performance, rollups, Resources(), Lag(metrics.loop_lagged), FaultLog())
     async with AsyncExitStack() as stack:
         rollups.open()
         stack.push_async_callback(lambda: rollups.close(left()))

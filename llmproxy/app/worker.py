@@ -49,7 +49,7 @@ async def _work(settings: Settings) -> None:
                 deadline.begin()
 
 
-class _Server(uvicorn.Server):
+class _MetricsServer(uvicorn.Server):
     """uvicorn's, without its signals: the program has its own."""
 
     def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]  # a context manager all the same
@@ -66,7 +66,7 @@ async def _metrics(state: AppState, tell: Callable[[str], None]) -> AsyncIterato
     routes = [Route(f"/{each.__name__}", each, methods=["GET"]) for each in (health.metrics, health.health)]
     listener = bind(settings.host, settings.worker_metrics_port)
     app = WithState(Starlette(routes=routes), state)
-    server = _Server(
+    server = _MetricsServer(
         uvicorn.Config(app, ws="none", lifespan="off", access_log=False, log_config=None, log_level="warning")
     )
     serving = asyncio.create_task(server.serve([listener]), name="metrics of the worker")

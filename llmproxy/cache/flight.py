@@ -44,7 +44,7 @@ class Flight(Generic[Work]):
 
 
 @dataclass(frozen=True, slots=True)
-class Seat(Generic[Work]):
+class Subscription(Generic[Work]):
     """A listener's place on a flight. ``led`` for the one whose request started it."""
 
     flight: Flight[Work]

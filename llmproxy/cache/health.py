@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 
-from llmproxy.database.faults import Fault, fault_of
+from llmproxy.database.faults import DatabaseFault, fault_of
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ _FIRST_REST = 1.0
 _LONGEST_REST = 30.0
 
 
-class Health:
+class CircuitBreaker:
     """Of one kind of work, since a full disk stops writing but not reading.
 
     ``clock`` is monotonic, in seconds.
@@ -39,7 +39,7 @@ class Health:
         """Seconds until it is worth trying again."""
         return max(0.0, self._until - self._clock()) if self._rest > 0 else 0.0
 
-    def failed(self, error: BaseException) -> Fault:
+    def failed(self, error: BaseException) -> DatabaseFault:
         """Notes a fault and begins a rest. Returns its kind."""
         fault = fault_of(error)
         self._on_fault(self._tier, fault)

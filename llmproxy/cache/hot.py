@@ -46,7 +46,7 @@ class HotAnswer:
         return self.lines
 
 
-class HotTable:
+class RawRequestIndex:
     """Raw request -> its answer, bounded in entries and in bytes: an answer holds on to its entry.
 
     Forgets by itself what is no longer right.
@@ -113,7 +113,7 @@ class HotTable:
 class _Answers(LRUCache[bytes, HotAnswer]):
     """Tells the table what falls out, so that the heads stay in step."""
 
-    def __init__(self, max_bytes: int, table: HotTable) -> None:
+    def __init__(self, max_bytes: int, table: RawRequestIndex) -> None:
         super().__init__(max_bytes, getsizeof=lambda answer: answer.size)
         self._table = table
 

@@ -27,7 +27,7 @@ AGES = (60, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
 Order = Literal["newest", "largest"]
 
 
-class Place(NamedTuple):
+class EntryCursor(NamedTuple):
     """Where a page ended. ``size`` counts only in the order by size."""
 
     id: int
@@ -35,17 +35,17 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EntryQuery:
     """``newest`` is the last to be stored for the first time."""
 
     selector: Selector
     limit: int
     order: Order = "newest"
-    after: Place | None = None
+    after: EntryCursor | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class EntrySummary:
     """One entry without its body. Times are Unix seconds; ``bytes`` are those of the row's body."""
 
     key: str
@@ -60,7 +60,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class EntrySum:
     """``below`` is the upper bound of a class, None for the last one; ``name`` what the entries share otherwise."""
 
     entries: int
@@ -70,22 +70,22 @@ class Sum:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class EntrySums:
     """What the tier holds, added up by each property, the largest first; classes in their order.
 
     An entry with several tags counts for each. ``complete`` is false where there were too many kinds to tell.
     """
 
-    models: list[Sum]
-    namespaces: list[Sum]
-    endpoints: list[Sum]
-    tags: list[Sum]
-    sizes: list[Sum]
-    ages: list[Sum]
+    models: list[EntrySum]
+    namespaces: list[EntrySum]
+    endpoints: list[EntrySum]
+    tags: list[EntrySum]
+    sizes: list[EntrySum]
+    ages: list[EntrySum]
     complete: bool
 
 
-class Listing:
+class EntryBrowser:
     """``drained`` waits until what was stored is written."""
 
     def __init__(self, database: Database, drained: Callable[[], Awaitable[None]], clock: Callable[[], float]):
@@ -93,19 +93,19 @@ class Listing:
         self._drained = drained
         self._clock = clock
         self._adding = asyncio.Lock()
-        self._sums: Sums | None = None
+        self._sums: EntrySums | None = None
         self._until = 0.0
 
-    async def page(self, wanted: Wanted) -> tuple[list[Listed], Place | None]:
+    async def page(self, wanted: EntryQuery) -> tuple[list[EntrySummary], EntryCursor | None]:
         """A page, and where the next one begins if there is one. Raises what the database raises, ``TimeoutError``."""
         await self._settle()
         statement = _page(wanted, chosen(wanted.selector, self._database.dialect))
         rows = await self._rows(statement)
         shown = rows[: wanted.limit]
-        more = Place(shown[-1].id, shown[-1].size) if len(rows) > wanted.limit else None
+        more = EntryCursor(shown[-1].id, shown[-1].size) if len(rows) > wanted.limit else None
         return [_listed(row) for row in shown], more
 
-    async def sums(self) -> Sums:
+    async def sums(self) -> EntrySums:
         """Figures of a moment ago. Raises what the database raises, ``TimeoutError``."""
         async with self._adding:
             if self._sums is None or time.monotonic() >= self._until:
@@ -131,7 +131,7 @@ class Listing:
             return rows
 
 
-def _page(wanted: Wanted, where: ColumnElement[bool]) -> Select[Any]:
+def _page(wanted: EntryQuery, where: ColumnElement[bool]) -> Select[Any]:
     row = entries.c
     columns = [column for column in entries.columns if column.name not in ("body", "digest", "scope", "format")]
     # by number the rows come in the order of the table; by size all that are meant are looked at
@@ -143,8 +143,8 @@ def _page(wanted: Wanted, where: ColumnElement[bool]) -> Select[Any]:
     return found.where(tuple_(*order) < tuple_(*map(literal, place)))
 
 
-def _listed(row: Any) -> Listed:
-    return Listed(
+def _listed(row: Any) -> EntrySummary:
+    return EntrySummary(
         row.key.hex(),
         row.operation,
         row.model,
@@ -170,21 +170,21 @@ def _kinds(now: float) -> Select[Any]:
     return grouped.order_by(number.desc()).limit(_MOST_KINDS)
 
 
-def _added(kinds: Sequence[Any]) -> Sums:
-    def by(names: Callable[[Any], Iterable[str]]) -> list[Sum]:
-        found: dict[str, Sum] = {}
+def _added(kinds: Sequence[Any]) -> EntrySums:
+    def by(names: Callable[[Any], Iterable[str]]) -> list[EntrySum]:
+        found: dict[str, EntrySum] = {}
         for kind in kinds:
             for name in names(kind):
-                found[name] = _and(found.get(name, Sum(0, 0, name)), kind)
+                found[name] = _and(found.get(name, EntrySum(0, 0, name)), kind)
         return sorted(found.values(), key=lambda each: (-each.entries, each.name))[:_MOST_NAMES]
 
-    def classes(bounds: Sequence[int], number: Callable[[Any], int]) -> list[Sum]:
-        found = [Sum(0, 0, below=bound) for bound in (*bounds, None)]
+    def classes(bounds: Sequence[int], number: Callable[[Any], int]) -> list[EntrySum]:
+        found = [EntrySum(0, 0, below=bound) for bound in (*bounds, None)]
         for kind in kinds:
             found[number(kind)] = _and(found[number(kind)], kind)
         return found
 
-    return Sums(
+    return EntrySums(
         models=by(lambda kind: (kind.model,)),
         namespaces=by(lambda kind: (kind.namespace,)),
         endpoints=by(lambda kind: (kind.operation,)),
@@ -195,7 +195,7 @@ def _added(kinds: Sequence[Any]) -> Sums:
     )
 
 
-def _and(sum: Sum, kind: Any) -> Sum:
+def _and(sum: EntrySum, kind: Any) -> EntrySum:
     return replace(sum, entries=sum.entries + kind.number, bytes=sum.bytes + int(kind.bytes))
 
 

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Self
 
-from llmproxy.cache.health import Health, OnFault
+from llmproxy.cache.health import CircuitBreaker, OnFault
 
 
-class Periodic:
+class PeriodicLoop:
     """Does ``work`` every ``seconds`` while it is entered. A fault is counted and costs some rounds, no more: it is
     tried again after ``longest_rest`` seconds at the latest."""
 
@@ -26,7 +26,7 @@ class Periodic:
         self._longest_rest = longest_rest
         self._seconds = seconds
         self._work = work
-        self._health = Health("sql", name, on_fault, time.monotonic)
+        self._health = CircuitBreaker("sql", name, on_fault, time.monotonic)
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
 

@@ -10,7 +10,7 @@ from llmproxy.wire.vocabulary import Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class RequestTraits:
     """What the policy needs to know of a request body."""
 
     #: temperature 0, or an explicit seed
@@ -33,7 +33,7 @@ class Verdict:
 _CACHED = Verdict(look_up=True, keep=True)
 
 
-def admit(policy: CachePolicy, traits: Traits, wishes: Directives) -> Verdict:
+def admit(policy: CachePolicy, traits: RequestTraits, wishes: Directives) -> Verdict:
     """The first reason that applies decides."""
     if wishes.no_store:
         return Verdict(look_up=False, keep=False, reason=Reason.NO_STORE)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.cache.codec import FORMAT, Broken, Packed, Unpacker
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flush import TURN
-from llmproxy.cache.health import Health, OnFault
+from llmproxy.cache.health import CircuitBreaker, OnFault
 from llmproxy.cache.selection import key_range
 from llmproxy.cache.statements import (
     CENSUS,
@@ -27,7 +27,7 @@ from llmproxy.cache.statements import (
     delete_some,
 )
 from llmproxy.cache.tier import Flushed, Selector, TierStats
-from llmproxy.cache.writer import DRAIN_SECONDS, WriteLimits, Writer
+from llmproxy.cache.writer import DRAIN_SECONDS, CacheWriter, WriteLimits
 from llmproxy.database.engine import Database
 from llmproxy.database.reads import PointQuery, Rows
 
@@ -47,7 +47,7 @@ Seal = Callable[[AsyncConnection], Awaitable[None]]
 class SqlTier:
     """The ``Tier`` in a database. ``clock`` gives Unix seconds.
 
-    ``on_fault(tier, kind)`` is told of every fault (kinds: ``database.faults.Fault`` and those of ``Writer``).
+    ``on_fault(tier, kind)`` is told of every fault (kinds: ``database.faults.Fault`` and those of ``CacheWriter``).
     ``census_seconds`` is how old the figures of ``stats`` may be.
     """
 
@@ -65,8 +65,8 @@ class SqlTier:
     ):
         self._database = database
         self._clock = clock
-        self._writer = Writer(database, compress_from, limits or WriteLimits(), clock, on_fault, self._wrote)
-        self._health = Health(self.name, "reading", on_fault, time.monotonic)
+        self._writer = CacheWriter(database, compress_from, limits or WriteLimits(), clock, on_fault, self._wrote)
+        self._health = CircuitBreaker(self.name, "reading", on_fault, time.monotonic)
         self._unpacker = Unpacker()
         self._one = database.point_query(FIND, KEY)
         self._many = database.point_query(FIND_MANY, KEYS)

@@ -24,7 +24,7 @@ from llmproxy.cache.entry import Entry
 from llmproxy.cache.selection import is_empty, key_range
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Selector
-from llmproxy.database.dialect import Dialect
+from llmproxy.database.dialect import DatabaseDialect
 from llmproxy.database.footprint import index_bytes, row_bytes
 
 #: keys in one query for several; fewer are filled up, so that the query is compiled only once
@@ -90,7 +90,7 @@ def chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         yield chunk + chunk[-1:] * (MANY - len(chunk))
 
 
-def chosen(selector: Selector, dialect: Dialect) -> ColumnElement[bool]:
+def chosen(selector: Selector, dialect: DatabaseDialect) -> ColumnElement[bool]:
     """The rows that a selector means: ``selection.matches`` in SQL. Raises ``ValueError`` for a prefix that is none."""
     texts = (selector.model, selector.namespace, selector.endpoint)
     if is_empty(selector) or any("\0" in text for text in texts if text is not None):

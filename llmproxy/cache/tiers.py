@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.cache.entry import Entry, Position
 from llmproxy.cache.flush import FlushLog, Lease
-from llmproxy.cache.health import Health, OnFault
-from llmproxy.cache.listing import Listing
+from llmproxy.cache.health import CircuitBreaker, OnFault
+from llmproxy.cache.listing import EntryBrowser
 from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.periodic import Periodic
+from llmproxy.cache.periodic import PeriodicLoop
 from llmproxy.cache.selection import key_range, matches, means_begun
 from llmproxy.cache.sql import Seal, SqlTier
 from llmproxy.cache.sweep import Sweep
@@ -98,7 +98,7 @@ class Cache:
         self.back = back
         self.sweep: Sweep | None = None
         #: None where nothing is kept in a database
-        self.listing: Listing | None = None
+        self.listing: EntryBrowser | None = None
         self._log = log
         self._clock = clock
         self._on_fault = on_fault
@@ -107,7 +107,7 @@ class Cache:
         self._generation = 0
         #: the last flushes, for answers that are being made
         self._flushed: deque[_Done] = deque(maxlen=_FLUSHES)
-        self._health = Health(SqlTier.name, "answering", on_fault, time.monotonic)
+        self._health = CircuitBreaker(SqlTier.name, "answering", on_fault, time.monotonic)
         # grows with every flush: what was looked up before one is not promoted after it
         self._epoch = 0
         self._following = asyncio.Lock()
@@ -376,7 +376,7 @@ async def open_cache(
             stack.push_async_callback(_closed, back, left)
         cache = Cache(memory, back, log=FlushLog(database), clock=clock, on_fault=on_fault)
         stack.push_async_callback(cache.leave)
-        follow = Periodic("following flushes", _FOLLOW_SECONDS, cache.follow, on_fault, _FOLLOW_AGAIN_SECONDS)
+        follow = PeriodicLoop("following flushes", _FOLLOW_SECONDS, cache.follow, on_fault, _FOLLOW_AGAIN_SECONDS)
         # opens the database, so that the first request finds it open
         await follow.once()
         await stack.enter_async_context(follow)
@@ -389,11 +389,11 @@ async def open_cache(
                 clock=clock,
                 stale_seconds=settings.cache_stale_hours * 3600.0,
             )
-            sweeping = Periodic("sweeping", settings.cache_sweep_seconds, sweep, on_fault)
+            sweeping = PeriodicLoop("sweeping", settings.cache_sweep_seconds, sweep, on_fault)
             sweep.wake = sweeping.wake
             await stack.enter_async_context(sweeping)
             cache.sweep = sweep
-            cache.listing = Listing(database, back.drained, clock)
+            cache.listing = EntryBrowser(database, back.drained, clock)
         yield cache
 
 

@@ -11,12 +11,12 @@ from typing import Any
 from llmproxy.cache.codec import Packer, Unstorable
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flush import TURN, flushed_since
-from llmproxy.cache.health import Health, OnFault
+from llmproxy.cache.health import CircuitBreaker, OnFault
 from llmproxy.cache.pending import Pending
 from llmproxy.cache.statements import DISCARD, TOUCH, values
 from llmproxy.cache.tables import entries
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import Fault
+from llmproxy.database.faults import DatabaseFault
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ _CANCEL_SECONDS = 1.0
 _Row = tuple[Entry, tuple[Any, ...]]
 
 
-class Writer:
+class CacheWriter:
     """Owns the task. Entries wait in ``pending`` until they are committed; a fault keeps them waiting.
 
     ``clock`` gives Unix seconds. Beside a database's faults, ``on_fault`` is told of every entry that is not kept:
@@ -60,7 +60,7 @@ class Writer:
         written: Callable[[int], None],
     ):
         self.pending = Pending(limits.waiting_entries, limits.waiting_bytes)
-        self.health = Health("sql", "writing", on_fault, time.monotonic)
+        self.health = CircuitBreaker("sql", "writing", on_fault, time.monotonic)
         self._database = database
         self._packer = Packer(compress_from)
         self._upsert, self._columns = _upsert_statement(database)
@@ -168,7 +168,7 @@ class Writer:
             _remove(self._touched, touched)
             _remove(self._broken, broken)
             for _ in range(len(batch) - len(rows)):
-                self._on_fault("sql", Fault.REFUSED)
+                self._on_fault("sql", DatabaseFault.REFUSED)
             self._batch_entries = self._limits.batch_entries
             self.health.worked()
             return True

@@ -28,7 +28,7 @@ class Lagged(Exception):
     """This reader fell so far behind an answer too large to keep that what it needs next is gone."""
 
 
-class Capture(Generic[Outcome]):
+class BroadcastBuffer(Generic[Outcome]):
     """Frames as they arrive, kept from the first one on, so that a late reader gets the prefix at once.
 
     Up to ``limit`` bytes everything is kept. Beyond it the answer will not be stored, nobody may join any more
@@ -115,10 +115,10 @@ class Capture(Generic[Outcome]):
         self._dropped += index
 
 
-class Reader(Generic[Outcome]):
+class BroadcastReader(Generic[Outcome]):
     """One reader's place in a capture."""
 
-    def __init__(self, capture: Capture[Outcome]) -> None:
+    def __init__(self, capture: BroadcastBuffer[Outcome]) -> None:
         self.capture = capture
         self._position = 0
         self._future: asyncio.Future[None] | None = None

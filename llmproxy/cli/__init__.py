@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from llmproxy import __version__
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.config.load import ConfigError
 from llmproxy.wire.errors import ProxyError
 
@@ -107,7 +107,7 @@ def main() -> None:
         _end("stopped", 1)
     except ConfigError as error:
         _end(str(error), 2)
-    except (Failure, ProxyError, OSError) as error:
+    except (CommandFailed, ProxyError, OSError) as error:
         _end(str(error), 1)
 
 

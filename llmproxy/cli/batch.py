@@ -9,9 +9,9 @@ from rich.console import Console
 from llmproxy.cli.batches.api import BatchApi
 from llmproxy.cli.batches.run import Left, Paths
 from llmproxy.cli.batches.run import run as run_batch
-from llmproxy.cli.batches.standing import Standing, summary
+from llmproxy.cli.batches.standing import BatchStatus, summary
 from llmproxy.cli.client import base
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import ApiKeyFlag, UrlFlag
 
 #: flaws of the input that are printed
@@ -69,17 +69,17 @@ def run(
     _report(done, paths)
 
 
-def _report(batch: Standing, paths: Paths) -> None:
-    """Raises ``Failure`` where anything went wrong."""
+def _report(batch: BatchStatus, paths: Paths) -> None:
+    """Raises ``CommandFailed`` where anything went wrong."""
     if batch.refused:
         for flaw in batch.flaws[:_MOST_FLAWS]:
             typer.echo(flaw, err=True)
         if len(batch.flaws) > _MOST_FLAWS:
             typer.echo(f"and {len(batch.flaws) - _MOST_FLAWS:,} more", err=True)
-        raise Failure(f"{batch.id} was refused and nothing was run; {paths.source} has to be corrected")
+        raise CommandFailed(f"{batch.id} was refused and nothing was run; {paths.source} has to be corrected")
     for line in summary(batch):
         typer.echo(line)
     if batch.status != "completed":
-        raise Failure(f"{batch.id} is {batch.status}; what was answered is in {paths.output}")
+        raise CommandFailed(f"{batch.id} is {batch.status}; what was answered is in {paths.output}")
     if batch.failed:
-        raise Failure(f"{batch.failed:,} of {batch.total:,} lines failed; the reasons are in {paths.errors}")
+        raise CommandFailed(f"{batch.failed:,} of {batch.total:,} lines failed; the reasons are in {paths.errors}")

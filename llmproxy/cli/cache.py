@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from llmproxy.cli.client import operator
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import JsonFlag, UrlFlag
 from llmproxy.cli.stats import lines
 
@@ -121,5 +121,5 @@ def _count(answer: dict[str, Any]) -> str:
     try:
         entries, size = int(answer["flushed"]), int(answer["bytes"])
     except (KeyError, TypeError, ValueError) as error:
-        raise Failure(f"the proxy's answer is not understood: {answer}") from error
+        raise CommandFailed(f"the proxy's answer is not understood: {answer}") from error
     return f"{entries:,} {'entry' if entries == 1 else 'entries'} ({size:,} bytes)"

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.config.load import load
 from llmproxy.config.settings import Settings
 
@@ -16,11 +16,11 @@ Json = dict[str, Any]
 _TIMEOUT = 30.0
 
 
-class Unreachable(Failure):
+class Unreachable(CommandFailed):
     """Nobody answered, or the answer broke off."""
 
 
-class Refused(Failure):
+class Refused(CommandFailed):
     """The proxy answered with an error; ``status`` is the answer's."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -49,7 +49,7 @@ def operator(url: str | None) -> "Client":
 
 
 class Client:
-    """The running proxy at ``url``. Every method raises ``Failure`` where it cannot be reached or refuses."""
+    """The running proxy at ``url``. Every method raises ``CommandFailed`` where it cannot be reached or refuses."""
 
     def __init__(self, url: str, token: str | None = None):
         self._url = url.rstrip("/")
@@ -104,13 +104,13 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def document(response: httpx.Response) -> Json:
-    """The JSON object of an answer that was read. Raises ``Refused`` for an error, ``Failure`` for something else."""
+    """The JSON object of an answer that was read. Raises ``Refused`` for an error, else ``CommandFailed``."""
     try:
         found = response.json()
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Failure(f"{response.url} answered {response.status_code}, but not as llmproxy would")
+        raise CommandFailed(f"{response.url} answered {response.status_code}, but not as llmproxy would")
     if response.is_error:
         error = found.get("error")
         message = error.get("message") if isinstance(error, dict) else found.get("detail")

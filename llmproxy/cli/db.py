@@ -6,7 +6,7 @@ from contextlib import contextmanager, redirect_stdout
 
 import typer
 
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import DatabaseFlag, load_with
 from llmproxy.config.describe import without_credentials
 from llmproxy.config.settings import Settings
@@ -45,12 +45,12 @@ def check(database: DatabaseFlag = None) -> None:
     settings = load_with(database=database).settings
     revision = _revision(settings)
     if revision is None:
-        raise Failure(f"there is no schema; this version's is {migrate.head()}: llmproxy db upgrade")
+        raise CommandFailed(f"there is no schema; this version's is {migrate.head()}: llmproxy db upgrade")
     # Alembic prints a verdict in words of its own
     with _told(settings.database), redirect_stdout(io.StringIO()):
         flaw = migrate.check(settings.database)
     if flaw:
-        raise Failure(f"the schema is at revision {revision}, this version's is {migrate.head()}: {flaw}")
+        raise CommandFailed(f"the schema is at revision {revision}, this version's is {migrate.head()}: {flaw}")
     typer.echo("the schema is this version's")
 
 
@@ -70,4 +70,4 @@ def _told(url: str) -> Iterator[None]:
     # each driver raises errors of its own, and a person wants the line, not the stack
     except Exception as error:
         reason = " ".join(str(error).split("\n[", 1)[0].split()) or type(error).__name__
-        raise Failure(f"{without_credentials(url)}: {reason}") from error
+        raise CommandFailed(f"{without_credentials(url)}: {reason}") from error

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from llmproxy.cli.client import Json, operator
 from llmproxy.cli.columns import NOTHING, aligned, duration, printable
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import JsonFlag, UrlFlag
 
 #: characters of a line of text, and of what is cut out of it
@@ -41,7 +41,7 @@ def explain(
 
 
 def lines(document: Json) -> Iterator[str]:
-    """The explanation for people. Raises ``Failure`` for another kind of document."""
+    """The explanation for people. Raises ``CommandFailed`` for another kind of document."""
     try:
         yield _head(document)
         for sentence in document["because"]:
@@ -55,7 +55,7 @@ def lines(document: Json) -> Iterator[str]:
             yield ""
             yield from _difference(difference)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Failure("the proxy's answer is not understood; is it of this version? --json prints it") from error
+        raise CommandFailed("the proxy's answer is not understood; is it of this version? --json prints it") from error
 
 
 def _head(document: Json) -> str:

@@ -3,7 +3,7 @@
 import sys
 
 from llmproxy.cli.client import Client, address
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.config.load import ConfigError, load
 
 
@@ -11,7 +11,7 @@ def main() -> None:
     """Exit code 0 where it answers, 1 with the reason where it does not."""
     try:
         Client(address(load({}).settings)).health()
-    except (ConfigError, Failure) as error:
+    except (ConfigError, CommandFailed) as error:
         sys.exit(str(error))
 
 

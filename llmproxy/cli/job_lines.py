@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from llmproxy.cli.client import Json
 from llmproxy.cli.columns import NOTHING, aligned, duration, printable
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 
 #: characters of a model's name, of a caller's label, of an error
 _NAME, _LABEL, _REASON = 30, 40, 200
@@ -14,11 +14,11 @@ _NAME, _LABEL, _REASON = 30, 40, 200
 
 @contextmanager
 def understood() -> Iterator[None]:
-    """Raises ``Failure`` where a document is not what these lines are made for."""
+    """Raises ``CommandFailed`` where a document is not what these lines are made for."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Failure("the proxy's answer is not understood; is it of this version? --json prints it") from error
+        raise CommandFailed("the proxy's answer is not understood; is it of this version? --json prints it") from error
 
 
 def table(jobs: Sequence[Json], now: float) -> Iterator[str]:

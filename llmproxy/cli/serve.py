@@ -4,7 +4,7 @@ import typer
 
 from llmproxy.app import server
 from llmproxy.app.opening import CannotStart
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import (
     DatabaseFlag,
     HostFlag,
@@ -36,4 +36,4 @@ def serve(
     try:
         server.run(settings)
     except CannotStart as error:
-        raise Failure(str(error)) from error
+        raise CommandFailed(str(error)) from error

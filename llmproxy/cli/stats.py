@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from llmproxy.cli.columns import NOTHING, aligned, duration
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 
 #: name in the document -> as it is shown
 _WINDOWS = {"since_start": "since start", "last_5_minutes": "last 5 minutes", "last_60_minutes": "last 60 minutes"}
@@ -13,7 +13,7 @@ _COUNTS = {"hits": "hits", "misses": "misses", "joins": "joined", "stale": "stal
 
 
 def lines(document: dict[str, Any]) -> Iterator[str]:
-    """What became of the requests, what that saved, and the tiers. Raises ``Failure`` for another kind of document."""
+    """What became of the requests, what that saved, and the tiers. Raises ``CommandFailed`` for another document."""
     try:
         yield from aligned(_requests(document))
         yield ""
@@ -22,7 +22,7 @@ def lines(document: dict[str, Any]) -> Iterator[str]:
         yield from aligned(_tiers(document["tiers"]))
         yield from _beside_the_tiers(document)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Failure("the proxy's answer is not understood; is it of this version? --json prints it") from error
+        raise CommandFailed("the proxy's answer is not understood; is it of this version? --json prints it") from error
 
 
 def _requests(document: dict[str, Any]) -> Iterator[list[str]]:

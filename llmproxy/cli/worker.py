@@ -6,7 +6,7 @@ import typer
 
 from llmproxy.app import worker as program
 from llmproxy.app.opening import CannotStart
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import DatabaseFlag, LogFormatFlag, LogLevelFlag, UpstreamFlag, load_with
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -33,4 +33,4 @@ def worker(
     try:
         program.run(settings)
     except CannotStart as error:
-        raise Failure(str(error)) from error
+        raise CommandFailed(str(error)) from error

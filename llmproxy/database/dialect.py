@@ -17,7 +17,7 @@ WRITES = "llmproxy_writes"
 DURABLE = "llmproxy_durable"
 
 
-class Dialect(Protocol):
+class DatabaseDialect(Protocol):
     """One kind of database. Errors of the drivers pass through; ``faults.fault_of`` names them."""
 
     name: str

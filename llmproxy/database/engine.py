@@ -12,8 +12,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from llmproxy.database import schema
-from llmproxy.database.dialect import DURABLE, WRITES, Dialect
-from llmproxy.database.faults import DatabaseUnusable, Fault, NotOpen, fault_of
+from llmproxy.database.dialect import DURABLE, WRITES, DatabaseDialect
+from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, NotOpen, fault_of
 from llmproxy.database.reads import HeldReads, PointQuery, Rows, compile_query
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ DIALECTS = {
 }
 
 #: faults that may be the connections' own: the database is opened again after them
-_SUSPECT = frozenset({Fault.READ_ONLY, Fault.UNREACHABLE})
+_SUSPECT = frozenset({DatabaseFault.READ_ONLY, DatabaseFault.UNREACHABLE})
 
 #: seconds that a writer waits for the other writers of this process
 _TURN_SECONDS = 10.0
@@ -39,7 +39,7 @@ class Database:
     a wait was too long and ``DatabaseUnusable`` where waiting would not help.
     """
 
-    def __init__(self, dialect: Dialect, engine: AsyncEngine):
+    def __init__(self, dialect: DatabaseDialect, engine: AsyncEngine):
         self.dialect = dialect
         self.engine = engine
         #: grows when the database turns out to be another one than before: its file was deleted, or replaced
@@ -186,7 +186,7 @@ def open_database(url: str) -> Database:
     return Database(dialect, engine)
 
 
-def _dialect(text: str) -> Dialect:
+def _dialect(text: str) -> DatabaseDialect:
     try:
         url = make_url(text)
     except ArgumentError as error:
@@ -195,5 +195,5 @@ def _dialect(text: str) -> Dialect:
     if path is None:
         raise DatabaseUnusable(f"{url.get_backend_name()} is none of the databases: {', '.join(DIALECTS)}")
     module, name = path.split(":")
-    make: Callable[[URL], Dialect] = getattr(importlib.import_module(module), name)
+    make: Callable[[URL], DatabaseDialect] = getattr(importlib.import_module(module), name)
     return make(url)

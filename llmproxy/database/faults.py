@@ -15,7 +15,7 @@ class NotOpen(Exception):
     """The database is not open at the moment; somebody is about to open it."""
 
 
-class Fault(StrEnum):
+class DatabaseFault(StrEnum):
     """The kind of a database's fault: the metric label ``kind``."""
 
     #: no space left
@@ -37,63 +37,63 @@ class Fault(StrEnum):
     @property
     def passes(self) -> bool:
         """Whether the same work may succeed later."""
-        return self is not Fault.REFUSED
+        return self is not DatabaseFault.REFUSED
 
 
 #: primary result codes, https://sqlite.org/rescode.html
 _SQLITE = {
-    sqlite3.SQLITE_FULL: Fault.FULL,
-    sqlite3.SQLITE_READONLY: Fault.READ_ONLY,
-    sqlite3.SQLITE_PERM: Fault.READ_ONLY,
-    sqlite3.SQLITE_BUSY: Fault.LOCKED,
-    sqlite3.SQLITE_LOCKED: Fault.LOCKED,
-    sqlite3.SQLITE_CANTOPEN: Fault.UNREACHABLE,
-    sqlite3.SQLITE_IOERR: Fault.UNREACHABLE,
-    sqlite3.SQLITE_CORRUPT: Fault.CORRUPT,
-    sqlite3.SQLITE_NOTADB: Fault.CORRUPT,
+    sqlite3.SQLITE_FULL: DatabaseFault.FULL,
+    sqlite3.SQLITE_READONLY: DatabaseFault.READ_ONLY,
+    sqlite3.SQLITE_PERM: DatabaseFault.READ_ONLY,
+    sqlite3.SQLITE_BUSY: DatabaseFault.LOCKED,
+    sqlite3.SQLITE_LOCKED: DatabaseFault.LOCKED,
+    sqlite3.SQLITE_CANTOPEN: DatabaseFault.UNREACHABLE,
+    sqlite3.SQLITE_IOERR: DatabaseFault.UNREACHABLE,
+    sqlite3.SQLITE_CORRUPT: DatabaseFault.CORRUPT,
+    sqlite3.SQLITE_NOTADB: DatabaseFault.CORRUPT,
     # raised for a missing table, which only a replaced or half-made file can cause here
-    sqlite3.SQLITE_ERROR: Fault.SCHEMA,
+    sqlite3.SQLITE_ERROR: DatabaseFault.SCHEMA,
 }
 
 #: SQLSTATE codes and classes, https://www.postgresql.org/docs/current/errcodes-appendix.html; the longest prefix counts
 _SQLSTATE = {
-    "53100": Fault.FULL,
-    "53": Fault.UNREACHABLE,
-    "25006": Fault.READ_ONLY,
-    "40": Fault.LOCKED,
-    "55P03": Fault.LOCKED,
-    "57014": Fault.TIMEOUT,
-    "57": Fault.UNREACHABLE,
-    "58": Fault.UNREACHABLE,
-    "08": Fault.UNREACHABLE,
-    "28": Fault.UNREACHABLE,
-    "3D": Fault.UNREACHABLE,
-    "42P01": Fault.SCHEMA,
-    "42703": Fault.SCHEMA,
-    "XX": Fault.CORRUPT,
+    "53100": DatabaseFault.FULL,
+    "53": DatabaseFault.UNREACHABLE,
+    "25006": DatabaseFault.READ_ONLY,
+    "40": DatabaseFault.LOCKED,
+    "55P03": DatabaseFault.LOCKED,
+    "57014": DatabaseFault.TIMEOUT,
+    "57": DatabaseFault.UNREACHABLE,
+    "58": DatabaseFault.UNREACHABLE,
+    "08": DatabaseFault.UNREACHABLE,
+    "28": DatabaseFault.UNREACHABLE,
+    "3D": DatabaseFault.UNREACHABLE,
+    "42P01": DatabaseFault.SCHEMA,
+    "42703": DatabaseFault.SCHEMA,
+    "XX": DatabaseFault.CORRUPT,
 }
 
 
-def fault_of(error: BaseException) -> Fault:
+def fault_of(error: BaseException) -> DatabaseFault:
     """The kind of ``error``, whether it comes from the driver itself or wrapped by SQLAlchemy."""
     if isinstance(error, TimeoutError | PoolTimeout):
-        return Fault.TIMEOUT
+        return DatabaseFault.TIMEOUT
     if isinstance(error, DatabaseUnusable):
-        return Fault.SCHEMA
+        return DatabaseFault.SCHEMA
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     if isinstance(cause, sqlite3.Error):
         # the low byte is the primary code; errors of the module itself have none
         return _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, _without_code(cause))
     sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate:
-        return next((_SQLSTATE[sqlstate[:n]] for n in (5, 2) if sqlstate[:n] in _SQLSTATE), Fault.REFUSED)
+        return next((_SQLSTATE[sqlstate[:n]] for n in (5, 2) if sqlstate[:n] in _SQLSTATE), DatabaseFault.REFUSED)
     return _without_code(cause)
 
 
-def _without_code(error: BaseException) -> Fault:
+def _without_code(error: BaseException) -> DatabaseFault:
     """Errors that carry no code: refused values are ``ValueError`` and the like, all else is a lost connection."""
     if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError | sqlite3.InterfaceError):
-        return Fault.REFUSED
+        return DatabaseFault.REFUSED
     if isinstance(error, TypeError | UnicodeError | OverflowError):
-        return Fault.REFUSED
-    return Fault.UNREACHABLE
+        return DatabaseFault.REFUSED
+    return DatabaseFault.UNREACHABLE

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from llmproxy.database.dialect import Dialect
+from llmproxy.database.dialect import DatabaseDialect
 
 Rows = Sequence[Sequence[Any]]
 
@@ -34,7 +34,7 @@ def compile_query(statement: Select[Any], names: Sequence[str], engine: AsyncEng
 class HeldReads:
     """A few connections, each outside of any transaction, opened when first needed."""
 
-    def __init__(self, engine: AsyncEngine, dialect: Dialect):
+    def __init__(self, engine: AsyncEngine, dialect: DatabaseDialect):
         self._engine = engine
         self._dialect = dialect
         self._slots = asyncio.Semaphore(dialect.held_connections)

@@ -10,7 +10,7 @@ import sys
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from llmproxy.database.dialect import WRITES, Dialect
+from llmproxy.database.dialect import WRITES, DatabaseDialect
 from llmproxy.database.faults import DatabaseUnusable
 from llmproxy.database.metadata import TEXTS, metadata
 
@@ -35,7 +35,7 @@ async def current(engine: AsyncEngine) -> str | None:
         return await connection.run_sync(_revision)
 
 
-async def ensure(engine: AsyncEngine, dialect: Dialect) -> None:
+async def ensure(engine: AsyncEngine, dialect: DatabaseDialect) -> None:
     """Makes the schema this program's. Raises ``DatabaseUnusable`` where that can not be done."""
     revision = await current(engine)
     if revision is None:
@@ -44,7 +44,7 @@ async def ensure(engine: AsyncEngine, dialect: Dialect) -> None:
         await _upgrade(engine)
 
 
-async def _create(engine: AsyncEngine, dialect: Dialect) -> str | None:
+async def _create(engine: AsyncEngine, dialect: DatabaseDialect) -> str | None:
     """The revision after making the schema, or after another process has made it."""
     async with engine.connect() as connection:
         await connection.execution_options(**{WRITES: True})
@@ -52,7 +52,7 @@ async def _create(engine: AsyncEngine, dialect: Dialect) -> str | None:
             return await connection.run_sync(_create_locked, dialect)
 
 
-def _create_locked(connection: Connection, dialect: Dialect) -> str | None:
+def _create_locked(connection: Connection, dialect: DatabaseDialect) -> str | None:
     dialect.lock_schema(connection)
     present = set(inspect(connection).get_table_names())
     if _VERSION.name in present:

@@ -16,7 +16,7 @@ from llmproxy.history.reasons import why
 from llmproxy.history.redact import REDACTED
 from llmproxy.history.tables import history
 from llmproxy.wire.canonical import parse
-from llmproxy.wire.difference import Difference, Kind, Span, differences
+from llmproxy.wire.difference import Difference, DifferenceKind, Span, differences
 from llmproxy.wire.endpoints import ENDPOINTS, Endpoint
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
@@ -184,16 +184,16 @@ def _told(fields: Fields, nearest: Nearest) -> list[Document]:
 
 def _shown(difference: Difference) -> Document:
     document: Document = {"path": difference.path, "kind": difference.kind, "note": difference.note}
-    if difference.kind is Kind.TEXT:
+    if difference.kind is DifferenceKind.TEXT:
         ours, theirs = difference.ours, difference.theirs
         shown = [_span(span, ours, theirs) for span in difference.spans[:_MOST]]
         document["spans"] = shown
         document["note"] = document["note"] or _lively(difference)
     else:
         document |= {"ours": _short(difference.ours), "theirs": _short(difference.theirs)}
-        if difference.kind is Kind.ADDED:
+        if difference.kind is DifferenceKind.ADDED:
             del document["theirs"]
-        elif difference.kind is Kind.REMOVED:
+        elif difference.kind is DifferenceKind.REMOVED:
             del document["ours"]
     return document
 

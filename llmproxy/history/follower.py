@@ -11,7 +11,7 @@ from sqlalchemy import literal, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import Fault, fault_of
+from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.history.tables import marks
 
 logger = logging.getLogger(__name__)
@@ -29,14 +29,14 @@ REST_BEHIND_WRITER = 1.0
 
 
 #: told of every fault: the name of the part of history that it keeps from its work, and its kind
-OnFault = Callable[[str, Fault], None]
+OnFault = Callable[[str, DatabaseFault], None]
 
 
-def ignore(part: str, fault: Fault) -> None:
+def ignore(part: str, fault: DatabaseFault) -> None:
     """An ``OnFault`` for nobody."""
 
 
-class Step(Protocol):
+class Projection(Protocol):
     """What is made of new rows."""
 
     #: of its mark
@@ -47,12 +47,12 @@ class Step(Protocol):
         ...
 
 
-class Follower:
+class Projector:
     """The task of one step. Nothing waits for it but who asks for what it makes; what it misses it makes up for."""
 
     def __init__(
         self,
-        step: Step,
+        step: Projection,
         busy: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
         *,
@@ -71,7 +71,7 @@ class Follower:
         self._wanted.set()
         self._hurry = asyncio.Event()
         self._advanced = asyncio.Condition()
-        self._fault: Fault | None = None
+        self._fault: DatabaseFault | None = None
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -128,7 +128,7 @@ class Follower:
                 self._hurry.clear()
             self._advanced.notify_all()
 
-    async def _failed(self, fault: Fault) -> None:
+    async def _failed(self, fault: DatabaseFault) -> None:
         self._on_fault(self._step.name, fault)
         if self._fault is None:
             logger.warning("history: %s cannot be kept up to date (%s); silent until they can", self._step.name, fault)

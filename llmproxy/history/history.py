@@ -5,14 +5,14 @@ from typing import Protocol
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.history.follower import Follower, OnFault, ignore
-from llmproxy.history.reader import Reader
+from llmproxy.history.follower import OnFault, Projector, ignore
+from llmproxy.history.reader import HistoryReader
 from llmproxy.history.record import Recorder
 from llmproxy.history.redact import Redactor
 from llmproxy.history.retention import Retention
 from llmproxy.history.summaries import Summaries
 from llmproxy.history.texts import Texts
-from llmproxy.history.writer import Writer
+from llmproxy.history.writer import HistoryWriter
 from llmproxy.wire.errors import NotFound
 from llmproxy.wire.exchange import Exchange, RepeatHit
 
@@ -42,7 +42,7 @@ class History(Protocol):
         ...
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> HistoryReader:
         """What can be asked of it. Raises ``NotFound`` where no history is kept."""
         ...
 
@@ -60,17 +60,17 @@ class KeptHistory:
         self._recorder = Recorder(
             settings.history_body_bytes if settings.history_bodies else None, Redactor(settings.history_redact)
         )
-        self._writer = Writer(
+        self._writer = HistoryWriter(
             database,
             queue_rows=settings.history_queue,
             finish=self._recorder.finished if settings.history_redact else None,
             told=self._wrote,
             on_fault=on_fault,
         )
-        self._sums = Follower(Summaries(database), self._writer.is_busy, on_fault=on_fault)
+        self._sums = Projector(Summaries(database), self._writer.is_busy, on_fault=on_fault)
         searched = settings.history_search and settings.history_bodies
         texts = Texts(database, on_fault)
-        self._texts = Follower(texts, self._writer.is_busy, on_fault=on_fault) if searched else None
+        self._texts = Projector(texts, self._writer.is_busy, on_fault=on_fault) if searched else None
         self._followers = [each for each in (self._sums, self._texts) if each is not None]
         self._retention = Retention(
             database,
@@ -79,7 +79,7 @@ class KeptHistory:
             searched=searched,
             on_fault=on_fault,
         )
-        self._reader = Reader(database, self._writer, self._sums, self._texts, self._retention)
+        self._reader = HistoryReader(database, self._writer, self._sums, self._texts, self._retention)
 
     @property
     def written(self) -> int:
@@ -98,7 +98,7 @@ class KeptHistory:
             self._writer.add(len(hits), self._recorder.rows_like(template, hits))
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> HistoryReader:
         return self._reader
 
     def open(self) -> None:
@@ -132,7 +132,7 @@ class NoHistory:
         pass
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> HistoryReader:
         raise NotFound("No history is kept; LLMPROXY_HISTORY=true has it kept.")
 
     def open(self) -> None:

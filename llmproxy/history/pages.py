@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, Subquery, literal, literal_column,
 from llmproxy.database.dialect import Phrase
 from llmproxy.database.engine import Database
 from llmproxy.history.tables import HISTORY_TEXTS, history
-from llmproxy.history.wanted import Page, Place, Wanted
+from llmproxy.history.wanted import HistoryCursor, HistoryQuery, Page
 
 #: rows looked at in one query, at first and at most: few where most rows are wanted, many where few are
 FIRST_STRIDE, LONGEST_STRIDE = 200, 5_000
@@ -39,7 +39,7 @@ Condition = ColumnElement[bool]
 Row = dict[str, Any]
 
 
-async def page(database: Database, wanted: Wanted, *, bodies: bool = False) -> Page:
+async def page(database: Database, wanted: HistoryQuery, *, bodies: bool = False) -> Page:
     """``bodies`` adds both, as bytes or None, under the columns' names. Raises what the database does."""
     columns = _WITH_BODIES if bodies else _SHOWN
     if wanted.text:
@@ -48,11 +48,13 @@ async def page(database: Database, wanted: Wanted, *, bodies: bool = False) -> P
         rows, place = await _walked(database, wanted, columns)
     if len(rows) > wanted.limit:
         rows = rows[: wanted.limit]
-        place = Place(rows[-1]["created_at"], rows[-1]["id"])
+        place = HistoryCursor(rows[-1]["created_at"], rows[-1]["id"])
     return Page(rows, place)
 
 
-async def _walked(database: Database, wanted: Wanted, columns: Sequence[Any]) -> tuple[list[Row], Place | None]:
+async def _walked(
+    database: Database, wanted: HistoryQuery, columns: Sequence[Any]
+) -> tuple[list[Row], HistoryCursor | None]:
     """Rows by time, one more than wanted if there are, and the place up to which rows were looked at."""
     indexed, others = _split(wanted)
     if not others:
@@ -65,14 +67,16 @@ async def _walked(database: Database, wanted: Wanted, columns: Sequence[Any]) ->
         ends = await _rows(database, along.offset(stride - 1).limit(1))
         near = along.limit(stride).subquery()
         rows += await _rows(database, _near(near, others, columns).limit(wanted.limit + 1 - len(rows)))
-        place = Place(ends[0]["created_at"], ends[0]["id"]) if ends else None
+        place = HistoryCursor(ends[0]["created_at"], ends[0]["id"]) if ends else None
         if place is None or len(rows) > wanted.limit:
             break
         looked_at, stride = looked_at + stride, min(4 * stride, LONGEST_STRIDE)
     return rows, place
 
 
-async def _searched(database: Database, wanted: Wanted, columns: Sequence[Any]) -> tuple[list[Row], Place | None]:
+async def _searched(
+    database: Database, wanted: HistoryQuery, columns: Sequence[Any]
+) -> tuple[list[Row], HistoryCursor | None]:
     """The same among the texts that hold the phrases: by id, as the index knows them."""
     conditions = [condition for _, condition in _filters(wanted)]
     rows: list[Row] = []
@@ -82,14 +86,14 @@ async def _searched(database: Database, wanted: Wanted, columns: Sequence[Any]) 
         if found:
             these = select(*columns).where(history.c.id.in_(found), *conditions).order_by(history.c.id.desc())
             rows += await _rows(database, these.limit(wanted.limit + 1 - len(rows)))
-        place = Place(0.0, found[-1]) if len(found) == stride else None
+        place = HistoryCursor(0.0, found[-1]) if len(found) == stride else None
         if place is None or len(rows) > wanted.limit:
             break
         looked_at, stride = looked_at + stride, min(4 * stride, LONGEST_TEXTS)
     return rows, place
 
 
-async def _found(database: Database, text: Sequence[Phrase], place: Place | None, limit: int) -> list[int]:
+async def _found(database: Database, text: Sequence[Phrase], place: HistoryCursor | None, limit: int) -> list[int]:
     """The ids of the texts behind the place, highest first."""
     found: list[int] = []
     for query in database.dialect.texts_found(HISTORY_TEXTS, text, None if place is None else place.id, limit):
@@ -99,7 +103,7 @@ async def _found(database: Database, text: Sequence[Phrase], place: Place | None
     return found
 
 
-def _split(wanted: Wanted) -> tuple[list[Condition], list[Condition]]:
+def _split(wanted: HistoryQuery) -> tuple[list[Condition], list[Condition]]:
     """The conditions that an index answers in the order of the pages, and the others."""
     filters = _filters(wanted)
     chosen = next((name for name in ("session", "user", "failed", "missed", "model") if name in dict(filters)), "")
@@ -107,7 +111,7 @@ def _split(wanted: Wanted) -> tuple[list[Condition], list[Condition]]:
     return indexed, [condition for name, condition in filters if name not in (chosen, "time")]
 
 
-def _filters(wanted: Wanted) -> list[tuple[str, Condition]]:
+def _filters(wanted: HistoryQuery) -> list[tuple[str, Condition]]:
     """By the name of the index that can answer it. Where an index is partial, its own condition is said as well."""
     row = history.c
     found: list[tuple[str, Condition | None]] = [
@@ -127,7 +131,7 @@ def _filters(wanted: Wanted) -> list[tuple[str, Condition]]:
     return [(name, condition) for name, condition in found if condition is not None]
 
 
-def _along(indexed: Sequence[Condition], place: Place | None) -> Select[Any]:
+def _along(indexed: Sequence[Condition], place: HistoryCursor | None) -> Select[Any]:
     """Times and ids of the rows behind ``place``, newest first."""
     order = history.c.created_at, history.c.id
     along = select(*order).where(*indexed).order_by(*(column.desc() for column in order))

@@ -11,12 +11,12 @@ from llmproxy.database.faults import fault_of
 from llmproxy.history import one, pages, people, summaries
 from llmproxy.history.deletion import delete_all
 from llmproxy.history.explain import explain
-from llmproxy.history.follower import Follower
+from llmproxy.history.follower import Projector
 from llmproxy.history.previews import previews
 from llmproxy.history.record import kept_text
 from llmproxy.history.retention import Retention
-from llmproxy.history.wanted import Page, Wanted
-from llmproxy.history.writer import Writer
+from llmproxy.history.wanted import HistoryQuery, Page
+from llmproxy.history.writer import HistoryWriter
 from llmproxy.wire.errors import BadRequest, InternalError, NotFound, ProxyError
 
 #: seconds that a question waits for rows that are on their way
@@ -29,15 +29,15 @@ EXPORTED, EXPORTED_WITH_BODIES = 500, 20
 Document = dict[str, Any]
 
 
-class Reader:
+class HistoryReader:
     """Whoever asks right after a request finds it. Every method raises ``InternalError`` where the database fails."""
 
     def __init__(
         self,
         database: Database,
-        writer: Writer,
-        sums: Follower,
-        texts: Follower | None,
+        writer: HistoryWriter,
+        sums: Projector,
+        texts: Projector | None,
         retention: Retention,
     ) -> None:
         self._database = database
@@ -46,7 +46,7 @@ class Reader:
         self._texts = texts
         self._retention = retention
 
-    async def page(self, wanted: Wanted, *, bodies: bool = False) -> Page:
+    async def page(self, wanted: HistoryQuery, *, bodies: bool = False) -> Page:
         """Raises ``BadRequest`` for a text where texts are not indexed."""
         await self._writer.settle(SETTLE_SECONDS)
         await self.indexed(wanted)
@@ -58,7 +58,7 @@ class Reader:
         with _readable():
             return await previews(self._database, ids)
 
-    async def indexed(self, wanted: Wanted) -> bool:
+    async def indexed(self, wanted: HistoryQuery) -> bool:
         """Whether all that is kept is searched for the text, if there is one. Raises ``BadRequest`` where none is."""
         if not wanted.text:
             return True
@@ -68,7 +68,7 @@ class Reader:
             )
         return await self._texts.settle(SETTLE_SECONDS)
 
-    async def export(self, wanted: Wanted, *, bodies: bool, limit: int | None) -> AsyncIterator[list[Document]]:
+    async def export(self, wanted: HistoryQuery, *, bodies: bool, limit: int | None) -> AsyncIterator[list[Document]]:
         """All pages of what is wanted, one after the other, up to ``limit`` exchanges; at least one page."""
         place, size = wanted.after, EXPORTED_WITH_BODIES if bodies else EXPORTED
         left = sys.maxsize if limit is None else limit
@@ -149,7 +149,7 @@ class Reader:
         await self._sums.settle(SETTLE_SECONDS)
 
 
-def _as_kept(wanted: Wanted) -> Wanted:
+def _as_kept(wanted: HistoryQuery) -> HistoryQuery:
     """Its texts as rows hold them."""
     user, session, model = (
         None if each is None else kept_text(each) for each in (wanted.user, wanted.session, wanted.model)

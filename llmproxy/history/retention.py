@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Text, func, literal, select
 
-from llmproxy.database.dialect import Dialect
+from llmproxy.database.dialect import DatabaseDialect
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import Fault, fault_of
+from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.database.footprint import index_bytes, row_bytes, row_bytes_of
 from llmproxy.history import summaries
 from llmproxy.history.deletion import CHUNK, CHUNK_PAUSE, delete_rows
@@ -82,7 +82,7 @@ class Retention:
         self._segments: deque[_Segment] = deque()
         self._generation = -1
         self._stale = False
-        self._fault: Fault | None = None
+        self._fault: DatabaseFault | None = None
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -229,7 +229,7 @@ class Retention:
         await summaries.forget(self._database, self._clock() - self._age if oldest is None else oldest)
 
 
-def _row_bytes(dialect: Dialect, *, searched: bool) -> ColumnElement[Any]:
+def _row_bytes(dialect: DatabaseDialect, *, searched: bool) -> ColumnElement[Any]:
     """What a row takes in the table, in its indexes and, where texts are ``searched``, once more as words."""
 
     def size(*columns: ColumnElement[str]) -> ColumnElement[Any]:

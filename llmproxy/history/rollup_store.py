@@ -9,7 +9,7 @@ from sqlalchemy import and_, delete, insert, select
 from llmproxy.database.engine import Database
 from llmproxy.history.rollup_tables import rollups
 from llmproxy.observe.distribution import Distribution
-from llmproxy.observe.performance import MINUTE, Cell, Cells, Series, merge
+from llmproxy.observe.performance import MINUTE, Cell, Cells, PerformanceSeries, merge
 
 HOUR = 3600
 
@@ -61,7 +61,7 @@ async def expire(database: Database, before: int) -> None:
         await connection.execute(delete(rollups).where(rollups.c.started_at < before))
 
 
-def _row(start: int, seconds: int, series: Series, cell: Cell) -> Row:
+def _row(start: int, seconds: int, series: PerformanceSeries, cell: Cell) -> Row:
     return {
         "started_at": start,
         "seconds": seconds,
@@ -80,5 +80,5 @@ def _cell(row: Mapping[str, Any]) -> Cell:
 def _merged(rows: Iterable[Mapping[Any, Any]]) -> Cells:
     cells: Cells = {}
     for row in rows:
-        merge(cells, {Series(row["endpoint"], row["model"], row["cache"]): _cell(row)})
+        merge(cells, {PerformanceSeries(row["endpoint"], row["model"], row["cache"]): _cell(row)})
     return cells

@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import count
 
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import Fault, fault_of
+from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.history import rollup_store as store
 from llmproxy.history.follower import OnFault, ignore
 from llmproxy.observe.performance import Cells, Performance, merge
@@ -46,7 +46,7 @@ class Rollups:
         self._clock = clock
         #: a minute is here or in the database, never both, for whoever holds it
         self._moving = asyncio.Lock()
-        self._fault: Fault | None = None
+        self._fault: DatabaseFault | None = None
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from llmproxy.history.cursor import cursor, values
 
 
-class Place(NamedTuple):
+class HistoryCursor(NamedTuple):
     """Where a page ended: the next one holds what is older. ``id`` tells apart what began at the same time."""
 
     created_at: float
@@ -16,14 +16,14 @@ class Place(NamedTuple):
         return cursor(self)
 
     @classmethod
-    def read(cls, text: str) -> "Place":
+    def read(cls, text: str) -> "HistoryCursor":
         """Raises ``BadRequest``."""
         found: Any = values(text, (float, int))
         return cls(*found)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class HistoryQuery:
     """Filters, all of which must apply; None is no filter. Times are Unix seconds, of when the exchanges began.
 
     ``text`` are phrases that must all be in the prompt or the answer; with them the newest to end is first, without
@@ -42,7 +42,7 @@ class Wanted:
     #: before this moment
     until: float | None = None
     text: tuple[tuple[str, ...], ...] = ()
-    after: Place | None = None
+    after: HistoryCursor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +53,4 @@ class Page:
     """
 
     rows: list[dict[str, Any]]
-    next: Place | None
+    next: HistoryCursor | None

@@ -11,7 +11,7 @@ from itertools import islice
 from sqlalchemy import insert
 
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import Fault, fault_of
+from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.history.follower import OnFault, ignore
 from llmproxy.history.record import BODY_BYTES, COLUMNS, Row
 from llmproxy.history.tables import history
@@ -36,7 +36,7 @@ CANCEL_SECONDS = 1.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
-class Writer:
+class HistoryWriter:
     """A bounded queue of rows and the task that writes them.
 
     A row that finds no room is counted in ``lost``. While the database is at fault, rows wait; the fault is logged
@@ -69,7 +69,7 @@ class Writer:
         self._bytes = 0
         self._group = GROUP
         self._pause = first_pause
-        self._fault: Fault | None = None
+        self._fault: DatabaseFault | None = None
         self._wanted = asyncio.Event()
         #: rows taken, and rows that left the queue again, since start
         self._taken = self._gone = 0
@@ -156,7 +156,7 @@ class Writer:
                 self._told(sum(_ROW_BYTES + row[BODY_BYTES] for row in rows))
             await self._rest(len(group) / ROWS_PER_SECOND - (time.monotonic() - started))
 
-    async def _fail(self, fault: Fault, rows: int) -> None:
+    async def _fail(self, fault: DatabaseFault, rows: int) -> None:
         if not fault.passes:
             # smaller and smaller groups find the row that is refused
             self._group = max(1, rows // 2)

@@ -18,7 +18,7 @@ _EVICTED_SHARE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """Bounds for one connection; seconds and bytes. ``descriptor`` is the first one that says that room is scarce."""
 
     header_bytes: int

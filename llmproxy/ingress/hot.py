@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from llmproxy.cache.hot import LONGEST, HotAnswer, HotTable
-from llmproxy.ingress.connections import Limits
-from llmproxy.ingress.protocol import Protocol, Stage, bound
+from llmproxy.cache.hot import LONGEST, HotAnswer, RawRequestIndex
+from llmproxy.ingress.connections import ConnectionLimits
+from llmproxy.ingress.protocol import ConnectionStage, Protocol, bound
 from llmproxy.wire.exchange import RepeatHit
 from llmproxy.wire.ids import RequestIds
 
@@ -34,7 +34,7 @@ _CONNECTION = frozenset({b"connection", b"proxy-connection"})
 
 
 class HotProtocol(Protocol):
-    """Answers what ``HotTable`` knows; leaves everything else to its base class.
+    """Answers what ``RawRequestIndex`` knows; leaves everything else to its base class.
 
     ``hot`` is given by the subclass that ``protocol_class`` makes.
     """
@@ -53,7 +53,7 @@ class HotProtocol(Protocol):
         if self._held:
             data, self._held = self._held + data, b""
         # whether the parser stands between two requests
-        if self.stage is Stage.NOTHING and self._refusal is None:
+        if self.stage is ConnectionStage.NOTHING and self._refusal is None:
             started = perf_counter()
             idle = not self.answering
             if idle:
@@ -109,7 +109,7 @@ class HotProtocol(Protocol):
         """Called by the ordinary path while it answers the request whose bytes these are."""
         raw, self._raw = self._raw, b""
         end = raw.find(b"\r\n\r\n")
-        if end < 0 or self.pipeline or self.stage is not Stage.NOTHING:
+        if end < 0 or self.pipeline or self.stage is not ConnectionStage.NOTHING:
             return
         if (length := _plain_length(raw[:end])) is not None and len(raw) == end + 4 + length:
             self.hot.table.remember(raw, answer)
@@ -118,14 +118,16 @@ class HotProtocol(Protocol):
 class Hot:
     """What a ``HotProtocol`` needs of the app. ``cors``: whether answers differ for pages of other origins."""
 
-    def __init__(self, table: HotTable, ids: RequestIds, add: Callable[[RepeatHit], None], *, cors: bool) -> None:
+    def __init__(
+        self, table: RawRequestIndex, ids: RequestIds, add: Callable[[RepeatHit], None], *, cors: bool
+    ) -> None:
         self.table = table
         self.ids = ids
         self.add = add
         self.vary = b"vary: Origin\r\n" if cors else b""
 
 
-def protocol_class(hot: Hot, limits: Limits) -> type[Protocol]:
+def protocol_class(hot: Hot, limits: ConnectionLimits) -> type[Protocol]:
     """``HotProtocol``, or the plain protocol where uvicorn is not the one this was written for."""
     if not all(callable(getattr(Protocol, name, None)) for name in _NEEDED):
         return bound(limits)

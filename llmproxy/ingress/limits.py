@@ -13,7 +13,7 @@ from llmproxy.wire.vocabulary import Phase
 _RETRY = ((b"retry-after", b"1"),)
 
 
-class Limits:
+class RequestLimits:
     """Pure ASGI. Raises ``TooMany``."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:

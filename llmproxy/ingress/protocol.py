@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from llmproxy.ingress.connections import Limits, evict
+from llmproxy.ingress.connections import ConnectionLimits, evict
 from llmproxy.wire.error_dialects import error_response
 from llmproxy.wire.errors import BadRequest, HeaderTooLarge, ProxyError, TooSlow
 
@@ -25,7 +25,7 @@ _GRACE_SECONDS = 5.0
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
-class Stage(Enum):
+class ConnectionStage(Enum):
     """What of a request is being received."""
 
     NOTHING = "nothing"
@@ -36,11 +36,11 @@ class Stage(Enum):
 class Protocol(HttpToolsProtocol):
     """``limits`` are given by the subclass that ``bound`` makes."""
 
-    limits: ClassVar[Limits]
+    limits: ClassVar[ConnectionLimits]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.stage = Stage.NOTHING
+        self.stage = ConnectionStage.NOTHING
         self.since = self.loop.time()
         #: bytes since a head began, or since the last piece of a body
         self._received = 0
@@ -61,10 +61,10 @@ class Protocol(HttpToolsProtocol):
         if self._refusal is not None:
             self._discard(data)
             return
-        if self.stage is not Stage.HEAD:
+        if self.stage is not ConnectionStage.HEAD:
             self.since = self.loop.time()
-            if self.stage is Stage.NOTHING:
-                self.stage = Stage.HEAD
+            if self.stage is ConnectionStage.NOTHING:
+                self.stage = ConnectionStage.HEAD
         self._received += len(data)
         try:
             self._feed(data)
@@ -73,7 +73,7 @@ class Protocol(HttpToolsProtocol):
             cause = error.__context__
             self._refuse(cause if isinstance(cause, ProxyError) else BadRequest("Invalid HTTP request received."))
             return
-        if self._received > self.limits.header_bytes and self.stage is not Stage.NOTHING:
+        if self._received > self.limits.header_bytes and self.stage is not ConnectionStage.NOTHING:
             self._refuse(self._header_too_large())
 
     def _feed(self, data: bytes) -> None:
@@ -111,7 +111,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if not self._rereading:
-            self.stage = Stage.HEAD
+            self.stage = ConnectionStage.HEAD
             super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -120,7 +120,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # behind a body are trailers: nobody here reads them, and they must not pass for headers
-        if not self._rereading and self.stage is Stage.HEAD:
+        if not self._rereading and self.stage is ConnectionStage.HEAD:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -130,7 +130,7 @@ class Protocol(HttpToolsProtocol):
         if size > self.limits.header_bytes:
             raise self._header_too_large()
         super().on_headers_complete()
-        self.stage, self._received = Stage.BODY, 0
+        self.stage, self._received = ConnectionStage.BODY, 0
 
     def on_body(self, body: bytes) -> None:
         self._received = 0
@@ -139,7 +139,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             return
-        self.stage, self._received, self.since = Stage.NOTHING, 0, self.loop.time()
+        self.stage, self._received, self.since = ConnectionStage.NOTHING, 0, self.loop.time()
         super().on_message_complete()
 
     # limits
@@ -151,11 +151,13 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def idle(self) -> bool:
-        return self.stage is Stage.NOTHING and not self.answering and not self.transport.get_write_buffer_size()
+        return (
+            self.stage is ConnectionStage.NOTHING and not self.answering and not self.transport.get_write_buffer_size()
+        )
 
     @property
     def expendable(self) -> bool:
-        return self.stage is Stage.HEAD and not self.answering
+        return self.stage is ConnectionStage.HEAD and not self.answering
 
     def close(self) -> None:
         self.transport.close()
@@ -167,12 +169,12 @@ class Protocol(HttpToolsProtocol):
                 self.transport.abort()
         elif self._unread_for(now) > self.limits.write_seconds:
             self.transport.abort()
-        elif self.flow.read_paused or (self.answering and self.stage is Stage.NOTHING):
+        elif self.flow.read_paused or (self.answering and self.stage is ConnectionStage.NOTHING):
             # it is not the client who is waited for
             self.since = now
-        elif self.stage is Stage.HEAD and now - self.since > self.limits.header_seconds:
+        elif self.stage is ConnectionStage.HEAD and now - self.since > self.limits.header_seconds:
             self._refuse(TooSlow(f"The request's head was not there after {self.limits.header_seconds:g} s."))
-        elif self.stage is Stage.BODY and now - self.since > self.limits.body_seconds + _GRACE_SECONDS:
+        elif self.stage is ConnectionStage.BODY and now - self.since > self.limits.body_seconds + _GRACE_SECONDS:
             self._refuse(TooSlow(f"The request body stopped for {self.limits.body_seconds:g} s."))
         elif self.idle and now - self.since > self.limits.keep_alive_seconds:
             self.transport.close()
@@ -197,7 +199,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, error: ProxyError) -> None:
         """Tells the client, as far as it can still be told, and closes."""
         self._refusal, self._received, self.since = error, 0, self.loop.time()
-        own = self.stage is Stage.BODY
+        own = self.stage is ConnectionStage.BODY
         if not own and self.answering:
             # requests before this one are answered first
             self.flow.pause_reading()
@@ -223,7 +225,7 @@ class Protocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
 
-def bound(limits: Limits) -> type[Protocol]:
+def bound(limits: ConnectionLimits) -> type[Protocol]:
     """The protocol with these limits."""
     return type("BoundProtocol", (Protocol,), {"limits": limits})
 

@@ -9,7 +9,7 @@ from llmproxy.ingress.access import Access, InFlight
 from llmproxy.ingress.cors import Cors
 from llmproxy.ingress.errors import Errors
 from llmproxy.ingress.identify import Identify
-from llmproxy.ingress.limits import Limits
+from llmproxy.ingress.limits import RequestLimits
 from llmproxy.ingress.origin import Origin
 from llmproxy.ingress.request_id import RequestId
 from llmproxy.ingress.routing import RouteTable
@@ -34,7 +34,7 @@ def surround(
         lambda inner: Origin(inner, settings),
         *(_cross_origin(settings) if settings.cors_origins else ()),
         lambda inner: Identify(inner, settings, routes),  # identify
-        lambda inner: Limits(inner, settings),  # limit
+        lambda inner: RequestLimits(inner, settings),  # limit
     ]
     app: ASGIApp = routes
     for layer in reversed(layers):

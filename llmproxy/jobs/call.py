@@ -7,16 +7,16 @@ from typing import Any
 
 from starlette.types import Message
 
-from llmproxy.jobs.job import Claimed, Failure, Headers, PutOff, Result, Tokens
-from llmproxy.jobs.patience import Patience
-from llmproxy.jobs.retry import Backoff, Verdict, verdict
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.job import Claimed, Failure, Headers, ItemResult, Reschedule, TokenUsage
+from llmproxy.jobs.patience import CancelToken
+from llmproxy.jobs.retry import Backoff, RetryDecision, verdict
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import ItemStatus
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.life import live
-from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.listener import Client, ClientDisconnected, StreamAborted
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.proxy.understand import understand
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.canonical import parse
@@ -38,7 +38,7 @@ _ABSENT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class CallAnswer:
     """A whole answer."""
 
     status: int
@@ -46,8 +46,8 @@ class Answered:
     body: bytes
 
 
-async def answered(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listener) -> Answered:
-    """The whole answer to a request that asks for no stream. Raises ``ProxyError``, ``ClientLeft``."""
+async def answered(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices, listener: Client) -> CallAnswer:
+    """The whole answer to a request that asks for no stream. Raises ``ProxyError``, ``ClientDisconnected``."""
     status, headers, pieces = 0, [], []
 
     async def collect(message: Message) -> None:
@@ -62,18 +62,18 @@ async def answered(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Lis
     answer = await live(exchange, asked, rooms, listener)
     try:
         await deliver(answer, exchange, listener, collect, 0)
-    except BrokenOff as broken:
+    except StreamAborted as broken:
         raise UpstreamBroke(str(broken)) from broken
-    return Answered(status, headers, b"".join(pieces))
+    return CallAnswer(status, headers, b"".join(pieces))
 
 
-class Call:
+class CallHandler:
     """The handler of a job's calls."""
 
-    def __init__(self, rooms: JobRooms) -> None:
+    def __init__(self, rooms: JobServices) -> None:
         self._rooms = rooms
 
-    async def __call__(self, item: Claimed, patience: Patience) -> Result | PutOff:
+    async def __call__(self, item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
         exchange = exchange_for(item, self._rooms)
         try:
             endpoint = BY_PATH[item.job.path]
@@ -86,13 +86,13 @@ class Call:
         except ProxyError as error:
             exchange.status, exchange.error = error.http_status, error.message
             return self.after(item, error, exchange)
-        except ClientLeft:
+        except ClientDisconnected:
             exchange.status, exchange.error = 499, "the job was cancelled"
-            return PutOff(0.0, counts=False)
+            return Reschedule(0.0, counts=False)
         finally:
             exchange.finished = perf_counter()
             self._rooms.count(exchange)
-        return Result(
+        return ItemResult(
             ItemStatus.COMPLETED,
             answer.status,
             answer.body,
@@ -102,17 +102,17 @@ class Call:
             tokens=tokens_of(answer.body),
         )
 
-    def after(self, item: Claimed, error: ProxyError, exchange: Exchange) -> Result | PutOff:
+    def after(self, item: Claimed, error: ProxyError, exchange: Exchange) -> ItemResult | Reschedule:
         """What follows from a failed try."""
         what = verdict(error)
-        if what is Verdict.WAIT:
-            return PutOff(max(_ABSENT_SECONDS, _BACKOFF.seconds(1, error)), counts=False)
-        if what is Verdict.AGAIN and item.attempts + 1 < self._rooms.proxy.settings.job_max_attempts:
-            return PutOff(_BACKOFF.seconds(item.attempts + 1, error))
+        if what is RetryDecision.WAIT:
+            return Reschedule(max(_ABSENT_SECONDS, _BACKOFF.seconds(1, error)), counts=False)
+        if what is RetryDecision.AGAIN and item.attempts + 1 < self._rooms.proxy.settings.job_max_attempts:
+            return Reschedule(_BACKOFF.seconds(item.attempts + 1, error))
         return failed(error, exchange)
 
 
-def exchange_for(item: Claimed, rooms: JobRooms) -> Exchange:
+def exchange_for(item: Claimed, rooms: JobServices) -> Exchange:
     """The notebook of one of a job's calls."""
     job, tracer, now = item.job, rooms.proxy.tracer, time.time()
     settings = rooms.proxy.settings
@@ -135,10 +135,10 @@ def exchange_for(item: Claimed, rooms: JobRooms) -> Exchange:
     )
 
 
-def failed(error: ProxyError, exchange: Exchange) -> Result:
+def failed(error: ProxyError, exchange: Exchange) -> ItemResult:
     """The result of an item whose last try failed with ``error``."""
     has_answer = not isinstance(error, UpstreamError) or isinstance(error, UpstreamStatus)
-    return Result(
+    return ItemResult(
         ItemStatus.FAILED,
         error.http_status if has_answer else 0,
         error.body(),
@@ -149,16 +149,16 @@ def failed(error: ProxyError, exchange: Exchange) -> Result:
     )
 
 
-def tokens_of(body: bytes) -> Tokens:
+def tokens_of(body: bytes) -> TokenUsage:
     """The tokens an answer says it took, of chat, completions, embeddings or Responses."""
     usage = parse(body).get("usage")
     if not isinstance(usage, dict):
-        return Tokens()
+        return TokenUsage()
     prompt = _number(usage, "prompt_tokens") or _number(usage, "input_tokens")
     completion = _number(usage, "completion_tokens") or _number(usage, "output_tokens")
     taken = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     given = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
-    return Tokens(prompt, completion, _number(taken, "cached_tokens"), _number(given, "reasoning_tokens"))
+    return TokenUsage(prompt, completion, _number(taken, "cached_tokens"), _number(given, "reasoning_tokens"))
 
 
 def _number(holder: Any, name: str) -> int:

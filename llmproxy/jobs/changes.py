@@ -9,7 +9,7 @@ from contextlib import suppress
 _TURN_SECONDS = 0.01
 
 
-class Changes:
+class JobNotifications:
     """Wakes waiters. They look at the database afterwards: a wake-up may be missed, or mean nothing."""
 
     def __init__(self) -> None:

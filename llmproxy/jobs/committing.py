@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 from llmproxy.database.faults import fault_of
-from llmproxy.jobs.job import Claimed, Failure, Result
+from llmproxy.jobs.job import Claimed, Failure, ItemResult
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.retry import Backoff
 from llmproxy.jobs.states import ItemStatus
@@ -32,7 +32,7 @@ _UNKEPT = "The proxy could not keep the answer to this item."
 Tried = Callable[[str, str, str], None]
 
 
-class Committer:
+class ResultWriter:
     """While the database is away results wait, and nothing new is begun once there are many of them.
 
     A result that can never be written ends its item as failed: it must not keep the others from counting.
@@ -42,8 +42,8 @@ class Committer:
         self._queue = queue
         self._worker = worker
         self._tried = tried
-        self._waiting: list[tuple[Claimed, Result]] = []
-        self._writing: list[tuple[Claimed, Result]] = []
+        self._waiting: list[tuple[Claimed, ItemResult]] = []
+        self._writing: list[tuple[Claimed, ItemResult]] = []
         self._bytes = 0
         self._group = _GROUP
         self._wanted = asyncio.Event()
@@ -61,7 +61,7 @@ class Committer:
     def open(self) -> None:
         self._task = asyncio.create_task(self._run(), name="job results")
 
-    def add(self, item: Claimed, result: Result) -> None:
+    def add(self, item: Claimed, result: ItemResult) -> None:
         self._waiting.append((item, result))
         self._bytes += len(result.body)
         self._wanted.set()
@@ -129,10 +129,10 @@ class Committer:
             self.add(item, crashed(_UNKEPT))
 
 
-def crashed(message: str) -> Result:
+def crashed(message: str) -> ItemResult:
     """The result of an item that a defect of ours has ended."""
     error = InternalError(message)
-    return Result(
+    return ItemResult(
         ItemStatus.FAILED, error.http_status, error.body(), error=Failure(error.error_code or "", error.message)
     )
 

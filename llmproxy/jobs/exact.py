@@ -4,7 +4,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 
-class Exact(Route):
+class PassThroughRoute(Route):
     """``POST /v1/responses/input_tokens`` is the upstream's, although ``GET /v1/responses/{id}`` is ours."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:

@@ -11,13 +11,13 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import transitions
-from llmproxy.jobs.job import Claimed, Failure, Job, Result
+from llmproxy.jobs.job import Claimed, Failure, ItemResult, Job
 from llmproxy.jobs.leases import RUNNING
 from llmproxy.jobs.states import ItemStatus, JobStatus, Step
 from llmproxy.jobs.tables import items, results
 from llmproxy.wire.vocabulary import HITS
 
-Done = Sequence[tuple[Claimed, Result]]
+Done = Sequence[tuple[Claimed, ItemResult]]
 
 #: the largest number that a column holds: what model servers say of tokens is added up
 _LARGEST = 2**63 - 1
@@ -51,7 +51,7 @@ async def finish(connection: AsyncConnection, worker: str, done: Done, now: floa
     ids = transitions.rounded([claimed.id for claimed, _ in done])
     rows = await connection.execute(_HELD, {"ids": ids, "by": worker})
     held = {row.id: row.claims for row in rows}
-    counted: dict[str, list[tuple[Claimed, Result]]] = {}
+    counted: dict[str, list[tuple[Claimed, ItemResult]]] = {}
     for claimed, result in done:
         if claimed.job.id in locked and held.get(claimed.id) == claimed.claims:
             # once: the second result of the same claim is one too many
@@ -77,7 +77,7 @@ async def _write(connection: AsyncConnection, counted: Sequence[tuple[Job, Done]
     await connection.execute(insert(results), rows)
 
 
-def _row(claimed: Claimed, result: Result) -> dict[str, Any]:
+def _row(claimed: Claimed, result: ItemResult) -> dict[str, Any]:
     return {
         "item_id": claimed.id,
         "status_code": result.status_code,
@@ -104,7 +104,7 @@ async def _move(connection: AsyncConnection, job: Job, group: Done, now: float) 
             await transitions.fail(connection, job.id, result.error or _UNKNOWN, now)
 
 
-def _counts(job: Job, calls: Sequence[Result], now: float) -> dict[str, Any]:
+def _counts(job: Job, calls: Sequence[ItemResult], now: float) -> dict[str, Any]:
     """The columns of a job that its calls' ends change."""
     completed = [result for result in calls if result.status is ItemStatus.COMPLETED]
     tokens = [result.tokens for result in completed]

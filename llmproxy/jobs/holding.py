@@ -22,7 +22,7 @@ class Capacity(Protocol):
         ...
 
 
-class Always:
+class FixedLimit:
     """A ``Capacity`` that does not change."""
 
     paused = False
@@ -34,7 +34,7 @@ class Always:
         return self._most
 
 
-class Holding:
+class InteractiveFirst:
     """The ``Capacity`` for calls. Reads the upstreams' state at each question. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, settings: Settings, upstreams: Upstreams, clock: Callable[[], float] = monotonic) -> None:

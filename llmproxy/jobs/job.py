@@ -33,7 +33,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class TokenUsage:
     """Summed over answers."""
 
     prompt: int = 0
@@ -143,7 +143,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ItemResult:
     """How an item ended. ``body`` is the answer's, or the error's document.
 
     ``also`` is done in the transaction that makes the result count, and is undone with it.
@@ -156,12 +156,12 @@ class Result:
     request_id: str = ""
     cache: str = ""
     seconds: float = 0.0
-    tokens: Tokens = Tokens()
+    tokens: TokenUsage = TokenUsage()
     also: Callable[[AsyncConnection], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class PutOff:
+class Reschedule:
     """The item waits for another try in ``seconds``. ``counts`` says whether this one was an attempt."""
 
     seconds: float

@@ -6,24 +6,24 @@ from functools import partial
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs import upkeep
-from llmproxy.jobs.answers.answers import Answers
+from llmproxy.jobs.answers.answers import StoredAnswers
 from llmproxy.jobs.batches.finalize import Finalize
 from llmproxy.jobs.batches.validate import Validate
-from llmproxy.jobs.call import Call
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.call import CallHandler
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.committing import Tried
 from llmproxy.jobs.files.opening import open_blobs
 from llmproxy.jobs.files.sweep import sweep
 from llmproxy.jobs.handler import Handlers
-from llmproxy.jobs.holding import Always, Holding
+from llmproxy.jobs.holding import FixedLimit, InteractiveFirst
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.responses.run import Run
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.responses.run import BackgroundCall
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import JobKind, Lane, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.webhooks.deliver import Deliver
 from llmproxy.jobs.worker import Workers
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.ids import RequestIds
 
@@ -35,15 +35,15 @@ _MESSAGES_AT_ONCE = 8
 _FORGET_SECONDS = 60.0
 
 
-def handlers(rooms: JobRooms) -> Handlers:
+def handlers(rooms: JobServices) -> Handlers:
     """Who does the work of an item."""
-    call, deliver = Call(rooms), Deliver(rooms.proxy.settings)
+    call, deliver = CallHandler(rooms), Deliver(rooms.proxy.settings)
     return {
         (JobKind.TASK, Step.CALL): call,
         (JobKind.BATCH, Step.VALIDATE): Validate(rooms),
         (JobKind.BATCH, Step.CALL): call,
         (JobKind.BATCH, Step.FINALIZE): Finalize(rooms),
-        (JobKind.RESPONSE, Step.CALL): Run(rooms),
+        (JobKind.RESPONSE, Step.CALL): BackgroundCall(rooms),
         **{(kind, Step.DELIVER): deliver for kind in JobKind},
     }
 
@@ -51,37 +51,37 @@ def handlers(rooms: JobRooms) -> Handlers:
 @asynccontextmanager
 async def open_jobs(
     database: Database,
-    proxy: Rooms,
+    proxy: ProxyServices,
     ids: RequestIds,
     count: Callable[[Exchange], None],
     tried: Tried,
     lost: Callable[[], None],
     left: Callable[[], float],
-) -> AsyncIterator[JobRooms]:
+) -> AsyncIterator[JobServices]:
     """The queue, and as many workers as the settings want in this process.
 
     ``count`` takes each finished exchange, ``tried`` each try at an item; ``lost`` is told of each answer that cannot
     be kept. ``left`` gives the seconds that there are for writing at the end.
     """
-    settings, changes = proxy.settings, Changes()
+    settings, changes = proxy.settings, JobNotifications()
     store = Store(database)
     queue = Queue(store, changes)
-    answers = Answers(store, lost)
-    rooms = JobRooms(proxy, store, queue, changes, open_blobs(settings), answers, ids, count)
+    answers = StoredAnswers(store, lost)
+    rooms = JobServices(proxy, store, queue, changes, open_blobs(settings), answers, ids, count)
     does = handlers(rooms)
     workers = [
-        Workers(queue, does, Lane.WORK, Holding(settings, proxy.upstreams), settings, tried),
-        Workers(queue, does, Lane.MESSAGES, Always(_MESSAGES_AT_ONCE), settings, tried),
+        Workers(queue, does, Lane.WORK, InteractiveFirst(settings, proxy.upstreams), settings, tried),
+        Workers(queue, does, Lane.MESSAGES, FixedLimit(_MESSAGES_AT_ONCE), settings, tried),
     ]
     beats = [upkeep.Heartbeat(queue, each, settings.job_lease_seconds) for each in workers]
     rounds = [
-        *(upkeep.Every("leases", beat.seconds, beat) for beat in beats),
-        upkeep.Every("the dead", _WATCH_SECONDS, partial(upkeep.bury, queue)),
-        upkeep.Every("expiry", _WATCH_SECONDS, partial(upkeep.expire, queue)),
-        upkeep.Every(
+        *(upkeep.PeriodicTask("leases", beat.seconds, beat) for beat in beats),
+        upkeep.PeriodicTask("the dead", _WATCH_SECONDS, partial(upkeep.bury, queue)),
+        upkeep.PeriodicTask("expiry", _WATCH_SECONDS, partial(upkeep.expire, queue)),
+        upkeep.PeriodicTask(
             "retention", _FORGET_SECONDS, partial(upkeep.forget, queue, settings.job_retention_days, [answers.forget])
         ),
-        upkeep.Every("files", _FORGET_SECONDS, partial(sweep, store, rooms.blobs, queue.clock)),
+        upkeep.PeriodicTask("files", _FORGET_SECONDS, partial(sweep, store, rooms.blobs, queue.clock)),
     ]
     async with AsyncExitStack() as stack:
         answers.open()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 
-class Patience:
+class CancelToken:
     """A ``proxy.listener.Listener``."""
 
     def __init__(self) -> None:

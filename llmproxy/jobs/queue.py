@@ -12,9 +12,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import claiming, finishing, leases, transitions
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.clock import LONGEST_SECONDS, SharedClock
-from llmproxy.jobs.job import Claimed, Job, NewCall, NewJob, PutOff, Result
+from llmproxy.jobs.job import Claimed, ItemResult, Job, NewCall, NewJob, Reschedule
 from llmproxy.jobs.states import TRAITS, JobStatus, Lane
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import jobs
@@ -33,7 +33,7 @@ class Queue:
     def __init__(
         self,
         store: Store,
-        changes: Changes,
+        changes: JobNotifications,
         clock: Callable[[], float] = time.time,
         shared: Callable[[], Awaitable[float]] | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class Queue:
         until = await self.shared() + seconds
         return await self.store.write(lambda connection: leases.renew(connection, worker, until), durable=False)
 
-    async def finish(self, worker: str, done: Sequence[tuple[Claimed, Result]]) -> set[int]:
+    async def finish(self, worker: str, done: Sequence[tuple[Claimed, ItemResult]]) -> set[int]:
         """Makes results count. Returns the items whose results do: the leases of the others were lost."""
         now = self.clock()
         kept = await self.store.write(lambda connection: finishing.finish(connection, worker, done, now))
@@ -107,7 +107,7 @@ class Queue:
             self.changes.work()
         return {id for ids in kept.values() for id in ids}
 
-    async def put_off(self, worker: str, claimed: Claimed, how: PutOff) -> None:
+    async def put_off(self, worker: str, claimed: Claimed, how: Reschedule) -> None:
         """Gives an item back, to be claimed again when its time has come."""
         due, counted = await self.shared() + min(how.seconds, LONGEST_SECONDS), int(how.counts)
         await self.store.write(

@@ -22,7 +22,7 @@ _ITEM = (
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class JobQuery:
     """Which jobs. ``scope`` None sees all of them; ``after`` is the id of the last one of the page before."""
 
     kind: JobKind | None = None
@@ -45,7 +45,7 @@ async def job(store: Store, id: str, kind: JobKind | None = None, scope: str | N
     return await store.read(work)
 
 
-async def page(store: Store, wanted: Wanted) -> tuple[list[Job], bool]:
+async def page(store: Store, wanted: JobQuery) -> tuple[list[Job], bool]:
     """The jobs, and whether there are more. An ``after`` that is not known ends the list."""
     query = _filtered(select(jobs), wanted)
     if wanted.after is not None:
@@ -131,7 +131,7 @@ async def backlog(store: Store) -> Backlog:
     return await store.read(work)
 
 
-def _filtered(query: Select[Any], wanted: Wanted) -> Select[Any]:
+def _filtered(query: Select[Any], wanted: JobQuery) -> Select[Any]:
     query = _visible(query, wanted.kind, wanted.scope)
     if wanted.status is not None:
         query = query.where(jobs.c.status == wanted.status)

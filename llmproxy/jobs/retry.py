@@ -17,7 +17,7 @@ LONGEST_SECONDS = 60.0
 MOST_ASKED_SECONDS = 300.0
 
 
-class Verdict(StrEnum):
+class RetryDecision(StrEnum):
     #: the answer, or an error that would come again
     END = "end"
     #: another attempt, if there is one left
@@ -26,17 +26,17 @@ class Verdict(StrEnum):
     WAIT = "wait"
 
 
-def verdict(error: ProxyError) -> Verdict:
+def verdict(error: ProxyError) -> RetryDecision:
     """What follows from a call's failure."""
     if isinstance(error, UpstreamRefused) or _is_loading(error):
-        return Verdict.WAIT
+        return RetryDecision.WAIT
     told = next((value for name, value in error.headers if name == b"x-should-retry"), b"")
     if told == b"false":
-        return Verdict.END
+        return RetryDecision.END
     if isinstance(error, UpstreamError) and (error.http_status >= 500 or error.http_status in _PASSING):
-        return Verdict.AGAIN
+        return RetryDecision.AGAIN
     # our own 500 may be a defect, and a defect may be an accident of the moment
-    return Verdict.AGAIN if error.http_status in (500, 503) else Verdict.END
+    return RetryDecision.AGAIN if error.http_status in (500, 503) else RetryDecision.END
 
 
 def _is_loading(error: ProxyError) -> bool:

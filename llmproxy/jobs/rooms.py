@@ -6,32 +6,32 @@ from typing import cast
 
 from starlette.requests import HTTPConnection
 
-from llmproxy.jobs.answers.answers import Answers
+from llmproxy.jobs.answers.answers import StoredAnswers
 from llmproxy.jobs.blobs import Blobs
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.ids import RequestIds
 
 
 @dataclass(frozen=True, slots=True)
-class JobRooms:
+class JobServices:
     """``proxy`` is what the life of a request needs. ``count`` takes each finished exchange."""
 
-    proxy: Rooms
+    proxy: ProxyServices
     store: Store
     queue: Queue
-    changes: Changes
+    changes: JobNotifications
     blobs: Blobs
-    answers: Answers
+    answers: StoredAnswers
     ids: RequestIds
     count: Callable[[Exchange], None]
 
 
-def rooms_of(connection: HTTPConnection) -> JobRooms:
-    return cast(JobRooms, connection.scope["state"]["jobs"])
+def rooms_of(connection: HTTPConnection) -> JobServices:
+    return cast(JobServices, connection.scope["state"]["jobs"])
 
 
 def exchange_of(connection: HTTPConnection) -> Exchange:

@@ -66,7 +66,7 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class JobTraits:
     """What differs between the kinds of jobs.
 
     ``prefix`` begins their ids. ``priority`` is that of their calls, lower goes first: somebody waits for a single one.
@@ -81,9 +81,9 @@ class Traits:
 
 
 TRAITS = {
-    JobKind.TASK: Traits("task_", 1),
-    JobKind.BATCH: Traits("batch_", 2, Step.VALIDATE, Step.FINALIZE),
-    JobKind.RESPONSE: Traits("resp_", 0),
+    JobKind.TASK: JobTraits("task_", 1),
+    JobKind.BATCH: JobTraits("batch_", 2, Step.VALIDATE, Step.FINALIZE),
+    JobKind.RESPONSE: JobTraits("resp_", 0),
 }
 
 #: of the steps that are no calls. Those of batches are short, and all the calls of one wait for them

@@ -8,7 +8,7 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import Fault, fault_of
+from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.wire.errors import BadRequest, ProxyError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Store:
                 raise
             except Exception as error:
                 # deadlocks and serialisation failures are the database's way of asking for another try
-                if last or fault_of(error) is not Fault.LOCKED:
+                if last or fault_of(error) is not DatabaseFault.LOCKED:
                     raise _translated(error) from error
         raise AssertionError("the last try returns or raises")
 
@@ -66,7 +66,7 @@ def _translated(error: Exception) -> ProxyError:
     fault = fault_of(error)
     if isinstance(error, DEFECTS):
         log.error("a piece of work on the jobs is wrong", exc_info=error)
-    if fault is Fault.REFUSED:
+    if fault is DatabaseFault.REFUSED:
         if _is_of_text(error):
             return BadRequest("The request holds a text with NUL or half a surrogate pair, which cannot be kept.")
         # a defect: the statement tells where. Its values are the callers' own, and stay out of the log

@@ -4,17 +4,17 @@ from time import monotonic
 
 from starlette.types import Send
 
-from llmproxy.jobs.rooms import JobRooms
-from llmproxy.proxy.listener import ClientLeft, Listener
+from llmproxy.jobs.rooms import JobServices
+from llmproxy.proxy.listener import Client, ClientDisconnected
 
 _PING = b": ping\n\n"
 
 
-class Telling:
+class SseStream:
     """Says what is there, and waits for what comes: every ``poll_seconds`` it is time to look at the rows of ``id``
     again, or earlier where this process knows that something moved."""
 
-    def __init__(self, id: str, poll_seconds: float, rooms: JobRooms, listener: Listener, send: Send) -> None:
+    def __init__(self, id: str, poll_seconds: float, rooms: JobServices, listener: Client, send: Send) -> None:
         self._id = id
         self._poll_seconds = poll_seconds
         self._changes = rooms.changes
@@ -28,9 +28,9 @@ class Telling:
         self._listener.watch(lambda: self._changes.moved(self._id))
 
     def check(self) -> None:
-        """Raises ``ClientLeft``."""
+        """Raises ``ClientDisconnected``."""
         if self._listener.gone:
-            raise ClientLeft
+            raise ClientDisconnected
 
     @property
     def stopping(self) -> bool:

@@ -21,7 +21,7 @@ DAY = 86_400.0
 Work = Callable[[], Awaitable[object]]
 
 
-class Every:
+class PeriodicTask:
     """Does ``work`` every so many ``seconds``, beginning at once. A fault costs a round, and is logged once."""
 
     def __init__(self, name: str, seconds: float, work: Work) -> None:

@@ -10,11 +10,11 @@ from time import monotonic
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.process_id import process_id
-from llmproxy.jobs.committing import Committer, Tried, crashed, passes
+from llmproxy.jobs.committing import ResultWriter, Tried, crashed, passes
 from llmproxy.jobs.handler import Handlers
 from llmproxy.jobs.holding import Capacity
-from llmproxy.jobs.job import Claimed, PutOff, Result
-from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
+from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.retry import Backoff
 from llmproxy.jobs.states import BATCH_STEPS, Lane
@@ -42,7 +42,7 @@ class _Run:
     """One claim of an item in work. While it is on its way out, the same item may be here once more: claimed again."""
 
     item: Claimed
-    patience: Patience
+    patience: CancelToken
     task: asyncio.Task[None] | None = None
 
 
@@ -67,7 +67,7 @@ class Workers:
         self._ready: deque[Claimed] = deque()
         self._runs: set[_Run] = set()
         self._tried = tried
-        self._committer = Committer(queue, self.name, tried)
+        self._committer = ResultWriter(queue, self.name, tried)
         self._pace = _Pace()
         self._feeder: asyncio.Task[None] | None = None
         #: the lane in which the last look found nothing more to claim
@@ -163,7 +163,7 @@ class Workers:
             room = self._room_for_steps() if self._ready[0].step in BATCH_STEPS else self._room()
             if room <= 0:
                 return
-            run = _Run(self._ready.popleft(), Patience())
+            run = _Run(self._ready.popleft(), CancelToken())
             self._runs.add(run)
             run.task = asyncio.create_task(self._run(run), name=f"job item {run.item.id}")
 
@@ -174,7 +174,7 @@ class Workers:
             if run.patience.gone:
                 # cut off: whatever came of it, the lease is gone
                 return
-            if isinstance(done, PutOff):
+            if isinstance(done, Reschedule):
                 await self._put_off(run, done)
             else:
                 self._committer.add(item, done)
@@ -185,7 +185,7 @@ class Workers:
                 self._start()
             self._queue.changes.work()
 
-    async def _put_off(self, run: _Run, how: PutOff) -> None:
+    async def _put_off(self, run: _Run, how: Reschedule) -> None:
         """For as long as it takes: else the item would wait for the end of its lease, and the try not be counted."""
         item, failures = run.item, 0
         while not run.patience.gone:
@@ -203,16 +203,16 @@ class Workers:
             self._dry = None
             return
 
-    async def _handled(self, run: _Run) -> Result | PutOff:
+    async def _handled(self, run: _Run) -> ItemResult | Reschedule:
         item = run.item
         try:
             return await self._handlers[item.job.kind, item.step](item, run.patience)
         except ProxyError as error:
-            return PutOff(_BACKOFF.seconds(item.claims, error), counts=False)
+            return Reschedule(_BACKOFF.seconds(item.claims, error), counts=False)
         except Exception:  # a defect of ours must end the item with a reason: otherwise it would run for ever
             log.exception("an item of job %s crashed", item.job.id)
             if item.attempts + 1 < self._most_attempts:
-                return PutOff(_BACKOFF.seconds(item.attempts + 1))
+                return Reschedule(_BACKOFF.seconds(item.attempts + 1))
             return crashed("The proxy failed while it worked on this item.")
 
 

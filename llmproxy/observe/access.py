@@ -4,8 +4,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from llmproxy.observe.lines import Form
-from llmproxy.observe.outlet import Outlet
+from llmproxy.observe.lines import LineFormatter
+from llmproxy.observe.outlet import AsyncLogWriter
 from llmproxy.wire.exchange import Exchange
 
 
@@ -17,8 +17,8 @@ class AccessLog:
 
     def __init__(
         self,
-        form: Form,
-        outlet: Outlet,
+        form: LineFormatter,
+        outlet: AsyncLogWriter,
         *,
         failures_only: bool = False,
         limit: int = 100,

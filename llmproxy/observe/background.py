@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 
 
-class Background(ABC):
+class BackgroundTask(ABC):
     """Opened and closed with the program. ``name`` is the task's."""
 
     def __init__(self, name: str) -> None:

@@ -9,25 +9,25 @@ RECENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class LoggedFault:
     """``kind`` is a word; ``at`` Unix seconds."""
 
     kind: str
     at: float
 
 
-class Faults:
+class FaultLog:
     """``clock`` gives Unix seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._last: dict[str, Fault] = {}
+        self._last: dict[str, LoggedFault] = {}
 
     def note(self, part: str, kind: str) -> None:
         """``part`` and ``kind`` are words of closed lists."""
-        self._last[part] = Fault(str(kind), self._clock())
+        self._last[part] = LoggedFault(str(kind), self._clock())
 
-    def last(self, part: str) -> Fault | None:
+    def last(self, part: str) -> LoggedFault | None:
         return self._last.get(part)
 
     def failing(self, part: str) -> bool:

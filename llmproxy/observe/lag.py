@@ -4,13 +4,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from llmproxy.observe.background import Background
+from llmproxy.observe.background import BackgroundTask
 
 #: how long each sleep is, and how many of them are remembered: a minute
 SLEEP_SECONDS, REMEMBERED = 0.5, 120
 
 
-class Lag(Background):
+class Lag(BackgroundTask):
     """Sleeps, and tells ``on_lag`` how many seconds late it woke."""
 
     def __init__(self, on_lag: Callable[[float], None], seconds: float = SLEEP_SECONDS) -> None:

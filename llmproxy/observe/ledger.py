@@ -11,7 +11,7 @@ T = TypeVar("T")
 Sink = Callable[[Sequence[T]], None]
 
 
-class Ledger(Generic[T]):
+class Batcher(Generic[T]):
     """Hands items to every sink, in order, at most ``interval`` seconds after they were added.
 
     A sink gets a batch of at most ``batch`` items at a time, with a turn of the event loop between two batches, so

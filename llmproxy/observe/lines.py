@@ -30,7 +30,7 @@ RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"
 CACHE_COLOURS = {"hit": GREEN, "stale": YELLOW, "joined": CYAN}
 
 
-class Form(Protocol):
+class LineFormatter(Protocol):
     """How log lines look. Every method gives one line (a record with a traceback: several) with its line feed."""
 
     def request(self, observed: Exchange) -> str:
@@ -50,7 +50,7 @@ class Form(Protocol):
         ...
 
 
-class TextForm:
+class TextFormatter:
     """For people. ``colour`` uses ANSI escapes."""
 
     def __init__(self, *, colour: bool) -> None:
@@ -97,7 +97,7 @@ class TextForm:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
 
 
-class JsonForm:
+class JsonFormatter:
     """For machines: one object a line, in ASCII, always with the same keys; null where something is not known."""
 
     def __init__(self) -> None:

@@ -6,8 +6,8 @@ from typing import TextIO
 
 from llmproxy.config.settings import LogFormat, LogLevel
 from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import Form, JsonForm, TextForm
-from llmproxy.observe.outlet import Outlet
+from llmproxy.observe.lines import JsonFormatter, LineFormatter, TextFormatter
+from llmproxy.observe.outlet import AsyncLogWriter
 
 #: the server's loggers: its messages are ours, its access log is replaced
 SERVER = ("uvicorn", "uvicorn.error", "uvicorn.asgi")
@@ -17,7 +17,7 @@ SERVER_ACCESS = "uvicorn.access"
 class OutletHandler(logging.Handler):
     """Brings what is logged into the form and to the outlet, and closes the outlet at the end of the program."""
 
-    def __init__(self, form: Form, outlet: Outlet) -> None:
+    def __init__(self, form: LineFormatter, outlet: AsyncLogWriter) -> None:
         super().__init__()
         self._form = form
         self._outlet = outlet
@@ -41,7 +41,7 @@ def configure(level: LogLevel, format: LogFormat, stream: TextIO) -> AccessLog:
     Returns the log of requests. Those that did not fail are logged at ``info``.
     """
     form = form_for(format, stream)
-    outlet = Outlet(stream, lost=form.lost)
+    outlet = AsyncLogWriter(stream, lost=form.lost)
     threshold = logging.getLevelNamesMapping()[level.upper()]
     root = logging.getLogger()
     for handler in list(root.handlers):
@@ -58,9 +58,9 @@ def configure(level: LogLevel, format: LogFormat, stream: TextIO) -> AccessLog:
     return AccessLog(form, outlet, failures_only=threshold > logging.INFO)
 
 
-def form_for(format: LogFormat, stream: TextIO) -> Form:
+def form_for(format: LogFormat, stream: TextIO) -> LineFormatter:
     """``auto`` is for people on a terminal, else JSON. Colours only on a terminal, and not with ``NO_COLOR`` set."""
     terminal = stream.isatty()
     if format is LogFormat.JSON or (format is LogFormat.AUTO and not terminal):
-        return JsonForm()
-    return TextForm(colour=terminal and not os.environ.get("NO_COLOR"))
+        return JsonFormatter()
+    return TextFormatter(colour=terminal and not os.environ.get("NO_COLOR"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 
-class Outlet:
+class AsyncLogWriter:
     """Writes text to a stream in the order given, without ever blocking the writer.
 
     At most ``bound`` pieces wait; what finds no room is counted, and reported by the line ``lost(count)`` as soon as

@@ -18,7 +18,7 @@ MOST_CELLS = 10_000
 MOST_TOKENS = 100_000_000
 
 
-class Series(NamedTuple):
+class PerformanceSeries(NamedTuple):
     """What one cell tells of. ``cache`` is a word of the cache's vocabulary."""
 
     endpoint: str
@@ -56,10 +56,10 @@ class Cell:
         self.speeds.merge(other.speeds)
 
 
-Cells = dict[Series, Cell]
+Cells = dict[PerformanceSeries, Cell]
 
 
-def merge(into: Cells, cells: Mapping[Series, Cell]) -> None:
+def merge(into: Cells, cells: Mapping[PerformanceSeries, Cell]) -> None:
     """Adds ``cells``, which stay as they are."""
     for series, cell in cells.items():
         into.setdefault(series, Cell()).merge(cell)
@@ -134,7 +134,7 @@ class Performance:
     def _cell(self, answered: Exchange) -> Cell:
         model = self._names.label(answered.model, proven=answered.status < 400)
         cells = self._minutes.setdefault(self._minute(), {})
-        series = Series(answered.endpoint, model, answered.cache or NONE)
+        series = PerformanceSeries(answered.endpoint, model, answered.cache or NONE)
         cell = cells.get(series)
         if cell is None:
             # the plain word, because an enumeration's member would travel on as one

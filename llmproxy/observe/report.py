@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llmproxy.observe.distribution import ERROR
-from llmproxy.observe.performance import Cell, Cells, Series
+from llmproxy.observe.performance import Cell, Cells, PerformanceSeries
 from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED
 
 
@@ -31,7 +31,7 @@ def report(cells: Cells, start: float, until: float) -> dict[str, Any]:
     }
 
 
-def _figures(cells: Mapping[Series, Cell], seconds: float) -> dict[str, Any]:
+def _figures(cells: Mapping[PerformanceSeries, Cell], seconds: float) -> dict[str, Any]:
     looked_up = sum(cell.requests for series, cell in cells.items() if series.cache in LOOKED_UP)
     hits = sum(cell.requests for series, cell in cells.items() if series.cache in HITS)
     saved = [cell for series, cell in cells.items() if series.cache in SAVED]
@@ -46,7 +46,7 @@ def _figures(cells: Mapping[Series, Cell], seconds: float) -> dict[str, Any]:
     }
 
 
-def _by_cache(cells: Mapping[Series, Cell], seconds: float) -> dict[str, Any]:
+def _by_cache(cells: Mapping[PerformanceSeries, Cell], seconds: float) -> dict[str, Any]:
     words = sorted({series.cache for series in cells})
     return {word: _of(_all(cell for series, cell in cells.items() if series.cache == word), seconds) for word in words}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from llmproxy.observe.background import Background
+from llmproxy.observe.background import BackgroundTask
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Meter:
         return whole - idle, whole
 
 
-class Resources(Background):
+class Resources(BackgroundTask):
     """The newest sample."""
 
     def __init__(self, seconds: float = SAMPLE_SECONDS) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flight import Flight
-from llmproxy.capture.tee import Capture, Reader
+from llmproxy.capture.tee import BroadcastBuffer, BroadcastReader
 from llmproxy.proxy.view import View
 from llmproxy.wire.dialect import Dialect
 from llmproxy.wire.errors import ProxyError, UpstreamStatus
@@ -16,7 +16,7 @@ HeaderList = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class Fetched:
     """An upstream call that came to its proper end. ``document`` is the plain answer, JSON.
 
     ``reason`` says whether it was kept: STORED, or why not. ``entries`` is what was kept of it. ``both``: whether it
@@ -60,7 +60,7 @@ class OtherForm:
     other."""
 
 
-Outcome = Landed | Failed
+Outcome = Fetched | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,15 @@ class Live:
     """An answer on its way. The one who delivers it leaves the flight at the end."""
 
     headers: HeaderList
-    reader: Reader[Outcome]
-    flight: Flight[Capture[Outcome]]
+    reader: BroadcastReader[Outcome]
+    flight: Flight[BroadcastBuffer[Outcome]]
     dialect: Dialect
     view: View
     #: frames for a stream, raw pieces of one document otherwise
     stream: bool = True
     status: int = 200
     #: begins a flight in this caller's own form, for when this one turns out to be of no use
-    own: Callable[[], Flight[Capture[Outcome]]] | None = None
+    own: Callable[[], Flight[BroadcastBuffer[Outcome]]] | None = None
 
 
 Answer = Whole | Paced | Live

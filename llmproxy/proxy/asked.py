@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from cachetools import LRUCache
 
-from llmproxy.cache.policy import Traits
+from llmproxy.cache.policy import RequestTraits
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.view import View
 from llmproxy.upstream.headers import Peer
@@ -36,14 +36,14 @@ _READ = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class ParsedBody:
     """All that the cache needs to know of a body. ``digest`` is that of its canonical form."""
 
     model: str
     stream: bool
     include_usage: bool
     user: str
-    traits: Traits
+    traits: RequestTraits
     digest: bytes
     #: the same without what differs from input to input; b"" where answers are not kept input by input
     each: bytes = b""
@@ -58,11 +58,11 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class CacheableRequest:
     """One request to a cached endpoint."""
 
     endpoint: Endpoint
-    draft: Draft
+    draft: ParsedBody
     wishes: Directives
     raw: bytes
     #: raw path and query, as the client sent them
@@ -98,13 +98,13 @@ class Asked:
         return View(self.endpoint.dialect, self.draft.include_usage, self.draft.echo)
 
 
-class Memo:
+class BodyMemo:
     """Exact bytes of a body -> its draft. Bounded in entries, and each of them in what callers chose of it."""
 
     def __init__(self, size: int = _MEMO_SIZE) -> None:
-        self._drafts: LRUCache[bytes, Draft] = LRUCache(size)
+        self._drafts: LRUCache[bytes, ParsedBody] = LRUCache(size)
 
-    async def draft(self, endpoint: Endpoint, raw: bytes) -> Draft:
+    async def draft(self, endpoint: Endpoint, raw: bytes) -> ParsedBody:
         """Raises ``UnreadableBody`` for what is no JSON object of the right shape; such a body leaves no trace."""
         token = await offload(len(raw), _token, endpoint, raw)
         known = self._drafts.get(token)
@@ -120,13 +120,13 @@ def _token(endpoint: Endpoint, raw: bytes) -> bytes:
     return blake2b(raw, digest_size=16, person=endpoint.name.encode()[:16]).digest()
 
 
-def _read(endpoint: Endpoint, raw: bytes) -> tuple[Draft, int]:
+def _read(endpoint: Endpoint, raw: bytes) -> tuple[ParsedBody, int]:
     """The draft, and how many bytes it holds on to."""
     draft = draft_of(endpoint, raw)
     return draft, len(draft.model) + len(draft.user) + len(orjson.dumps(draft.echo))
 
 
-def draft_of(endpoint: Endpoint, raw: bytes) -> Draft:
+def draft_of(endpoint: Endpoint, raw: bytes) -> ParsedBody:
     """Raises ``UnreadableBody``."""
     if raw.startswith(BOM):
         # some servers take it and some do not
@@ -157,13 +157,13 @@ def draft_of(endpoint: Endpoint, raw: bytes) -> Draft:
     if "stream_options" in excused and (kept := shaping(options)):
         keyed["stream_options"] = kept
         excused.remove("stream_options")
-    return Draft(
+    return ParsedBody(
         model=model or "",
         stream=stream and not load,
         load=load,
         include_usage=bool(include_usage),
         user=user if isinstance(user, str) else "",
-        traits=Traits(
+        traits=RequestTraits(
             deterministic=_deterministic(body),
             side_effect=any(body.get(name) for name in endpoint.side_effects),
             other_numbers=endpoint.per_input and other_numbers(body),

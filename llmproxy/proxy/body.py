@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from starlette.types import Receive
 
 from llmproxy.config.settings import Settings
-from llmproxy.proxy.listener import ClientLeft
+from llmproxy.proxy.listener import ClientDisconnected
 from llmproxy.wire.coding import NotCoded, UnknownCoding, decoder
 from llmproxy.wire.errors import BadRequest, TooLarge, TooSlow, Unsupported
 
@@ -19,7 +19,7 @@ async def read(
 ) -> bytes:
     """The whole body, decoded; ``limit`` counts both what is received and what becomes of it.
 
-    Raises ``TooLarge``, ``TooSlow``, ``Unsupported``, ``BadRequest``, ``ClientLeft``.
+    Raises ``TooLarge``, ``TooSlow``, ``Unsupported``, ``BadRequest``, ``ClientDisconnected``.
     """
     most = settings.max_body_bytes if limit is None else limit
     body = bytearray()
@@ -31,7 +31,7 @@ async def read(
 
 
 async def received(receive: Receive, settings: Settings, limit: int | None = None) -> AsyncIterator[bytes]:
-    """The body as it arrives, at constant memory. Raises ``ClientLeft``, ``TooSlow``, ``TooLarge``."""
+    """The body as it arrives, at constant memory. Raises ``ClientDisconnected``, ``TooSlow``, ``TooLarge``."""
     seconds, size = settings.request_body_timeout, 0
     while True:
         try:
@@ -40,7 +40,7 @@ async def received(receive: Receive, settings: Settings, limit: int | None = Non
         except TimeoutError:
             raise TooSlow(f"The request body stopped for {seconds:g} s.") from None
         if message["type"] == "http.disconnect":
-            raise ClientLeft
+            raise ClientDisconnected
         if chunk := message.get("body", b""):
             size += len(chunk)
             if limit is not None and size > limit:

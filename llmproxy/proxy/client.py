@@ -6,7 +6,7 @@ from collections.abc import Callable
 from starlette.types import Receive
 
 
-class SocketListener:
+class SocketClient:
     """The client at the other end of an ASGI request whose body has been read."""
 
     def __init__(self, receive: Receive) -> None:

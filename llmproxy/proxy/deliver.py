@@ -6,10 +6,10 @@ from time import perf_counter
 
 from starlette.types import Send
 
-from llmproxy.capture.tee import Lagged, Reader
-from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, Paced, Whole
+from llmproxy.capture.tee import BroadcastReader, Lagged
+from llmproxy.proxy.answer import Answer, Failed, Fetched, HeaderList, Live, Paced, Whole
 from llmproxy.proxy.follow import TOO_LARGE, other_form, refusal
-from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
+from llmproxy.proxy.listener import Client, ClientDisconnected, StreamAborted
 from llmproxy.proxy.offload import offload
 from llmproxy.wire.errors import ProxyError, Unavailable, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
@@ -22,8 +22,8 @@ _NO_STREAM = "The upstream answered with a document that cannot be given as a st
 _PIECE_BYTES = 256 * 1024
 
 
-async def deliver(answer: Answer, exchange: Exchange, listener: Listener, send: Send, ping: float) -> None:
-    """Sends it all. Raises ``ClientLeft``, ``BrokenOff``. ``ping`` in seconds, 0 for none."""
+async def deliver(answer: Answer, exchange: Exchange, listener: Client, send: Send, ping: float) -> None:
+    """Sends it all. Raises ``ClientDisconnected``, ``StreamAborted``. ``ping`` in seconds, 0 for none."""
     if isinstance(answer, Whole):
         exchange.first_byte = perf_counter()
         await _start(send, answer.status, answer.headers)
@@ -53,7 +53,7 @@ async def _send(send: Send, *parts: bytes | memoryview, last: bool) -> None:
         await send({"type": "http.response.body", "body": view[:_PIECE_BYTES], "more_body": more})
 
 
-async def _paced(answer: Paced, exchange: Exchange, listener: Listener, send: Send) -> None:
+async def _paced(answer: Paced, exchange: Exchange, listener: Client, send: Send) -> None:
     left = asyncio.Event()
     listener.watch(left.set)
     exchange.status = 200
@@ -68,13 +68,13 @@ async def _paced(answer: Paced, exchange: Exchange, listener: Listener, send: Se
             except TimeoutError:
                 pass
         if listener.gone:
-            raise ClientLeft
+            raise ClientDisconnected
         exchange.first_byte = exchange.first_byte or perf_counter()
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send, ping: float) -> None:
+async def _live(answer: Live, exchange: Exchange, listener: Client, send: Send, ping: float) -> None:
     try:
         exchange.status = answer.status
         await _start(send, answer.status, answer.headers)
@@ -91,23 +91,23 @@ async def _live(answer: Live, exchange: Exchange, listener: Listener, send: Send
         answer.flight.leave()
 
 
-def _in_own_form(answer: Live, listener: Listener) -> Live:
+def _in_own_form(answer: Live, listener: Client) -> Live:
     """The same answer by a call of its own. Nothing but pings was sent."""
     assert answer.own is not None
     flight = answer.own()
     answer.flight.leave()
-    reader = Reader(flight.work)
+    reader = BroadcastReader(flight.work)
     listener.watch(reader.poke)
     return replace(answer, reader=reader, flight=flight, own=None)
 
 
-async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send, ping: float) -> bytes | None:
+async def _pump(answer: Live, exchange: Exchange, listener: Client, send: Send, ping: float) -> bytes | None:
     """Frames as they come. Returns the last bytes: the last frames, or the one that tells of a failure; None where the
     flight has a plain answer of which no frames can be made."""
     reader, capture, shown = answer.reader, answer.flight.work, answer.view.shown()
     while True:
         if listener.gone:
-            raise ClientLeft
+            raise ClientDisconnected
         try:
             frames = reader.take(_PIECE_BYTES)
         except Lagged:
@@ -123,7 +123,7 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
             return None
         if frames:
             exchange.first_byte = exchange.first_byte or perf_counter()
-        if isinstance(capture.outcome, Landed) and not reader.behind:
+        if isinstance(capture.outcome, Fetched) and not reader.behind:
             landed = capture.outcome
             return b"".join(frames) + await offload(len(landed.document), _landed, answer, exchange, landed)
         if frames:
@@ -135,7 +135,7 @@ async def _pump(answer: Live, exchange: Exchange, listener: Listener, send: Send
             await send({"type": "http.response.body", "body": _PING, "more_body": True})
 
 
-def _landed(answer: Live, exchange: Exchange, landed: Landed) -> bytes:
+def _landed(answer: Live, exchange: Exchange, landed: Fetched) -> bytes:
     exchange.stored, exchange.usage = landed.reason, landed.usage
     exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
     head = answer.flight.work.head
@@ -164,7 +164,7 @@ def _failure(answer: Live, exchange: Exchange, error: ProxyError) -> bytes:
     if answer.stream:
         return answer.dialect.failure(error, exchange.request_id)
     # half a JSON document went out already: only a broken connection tells that it is not whole
-    raise BrokenOff(error.message)
+    raise StreamAborted(error.message)
 
 
 def _is_sse(answer: Live) -> bool:

@@ -8,15 +8,15 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.cache.hot import HotAnswer
 from llmproxy.proxy.answer import Whole
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.body import read
-from llmproxy.proxy.client import SocketListener
+from llmproxy.proxy.client import SocketClient
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.life import live
-from llmproxy.proxy.listener import BrokenOff, ClientLeft
+from llmproxy.proxy.listener import ClientDisconnected, StreamAborted
 from llmproxy.proxy.relay import PassThrough
 from llmproxy.proxy.replay import body_of, replay_headers
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.proxy.understand import understand
 from llmproxy.upstream.headers import RESUMABLE
@@ -39,7 +39,7 @@ class CachedEndpoint:
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rooms: Rooms = scope["state"]["rooms"]
+        rooms: ProxyServices = scope["state"]["rooms"]
         exchange: Exchange = scope[EXCHANGE]
         exchange.endpoint = self._endpoint.name
         with listening(receive, exchange) as listener:
@@ -50,9 +50,9 @@ class CachedEndpoint:
             await deliver(answer, exchange, listener, send, rooms.settings.ping_seconds)
 
 
-async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> Asked:
-    """Phase ``read``. Raises ``ProxyError``, ``ClientLeft``, ``PassThrough`` for what is the upstream's to judge."""
-    rooms: Rooms = scope["state"]["rooms"]
+async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> CacheableRequest:
+    """Phase ``read``. Raises ``ProxyError``, ``ClientDisconnected``, ``PassThrough`` for what the upstream is to judge."""
+    rooms: ProxyServices = scope["state"]["rooms"]
     raw = await read(receive, scope["headers"], rooms.settings)
     with unreadable_passes(scope, raw):
         asked = await understand(
@@ -79,7 +79,7 @@ def unreadable_passes(scope: Scope, raw: bytes) -> Iterator[None]:
         raise PassThrough(raw, Reason.UNREADABLE) from error
 
 
-def pass_resumable(asked: Asked, rooms: Rooms) -> None:
+def pass_resumable(asked: CacheableRequest, rooms: ProxyServices) -> None:
     """Raises ``PassThrough`` for a stream that its client may resume: the server keeps it under the client's own id."""
     named = any(name == RESUMABLE for name, _ in asked.headers)
     if named and rooms.upstreams.resumes(asked.draft.model, asked.path):
@@ -87,21 +87,21 @@ def pass_resumable(asked: Asked, rooms: Rooms) -> None:
 
 
 @contextmanager
-def listening(receive: Receive, exchange: Exchange) -> Iterator[SocketListener]:
+def listening(receive: Receive, exchange: Exchange) -> Iterator[SocketClient]:
     """The client as a listener for as long as its request is in work; one who left is noted, and answered no more."""
-    listener = SocketListener(receive)
+    listener = SocketClient(receive)
     try:
         yield listener
-    except ClientLeft:
+    except ClientDisconnected:
         exchange.status, exchange.error = 499, "the client left"
-    except BrokenOff as broken:
+    except StreamAborted as broken:
         # without a last chunk the connection is closed, and the client sees that something is missing
         exchange.error = str(broken)
     finally:
         listener.close()
 
 
-def remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> None:
+def remember(scope: Scope, exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices) -> None:
     """Has the protocol answer the next request with these very bytes by itself."""
     extensions: dict[str, Any] = scope.get("extensions") or {}
     take: Remember | None = extensions.get("llmproxy.hot")
@@ -125,7 +125,7 @@ def remember(scope: Scope, exchange: Exchange, asked: Asked, rooms: Rooms) -> No
     take(HotAnswer(entry, body, head, request_id, rooms.upstreams.epoch, _template(exchange)))
 
 
-def _swapped(exchange: Exchange, asked: Asked, rooms: Rooms) -> bool:
+def _swapped(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices) -> bool:
     return rooms.upstreams.identity(asked.draft.model, asked.path) != exchange.identity
 
 

@@ -11,19 +11,19 @@ from typing import Any, Protocol
 
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.key import key_of, own_form
-from llmproxy.capture.tee import Capture, Head
+from llmproxy.capture.tee import BroadcastBuffer, Head
 from llmproxy.config.settings import UpstreamStream
-from llmproxy.proxy.answer import Failed, Landed, Outcome
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.answer import Failed, Fetched, Outcome
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.identity import question_key
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.rooms import Rooms
-from llmproxy.proxy.settle import Recording, settle_document, settle_frames
+from llmproxy.proxy.rooms import ProxyServices
+from llmproxy.proxy.settle import AnswerRecorder, settle_document, settle_frames
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import coding_of, credentials, forwarded, kept_headers, live_headers, relayed
 from llmproxy.upstream.missing import MISSING_STATUSES, endpoint_missing, missing, translated
 from llmproxy.upstream.target import Adapted, Call, HeaderList, Reply, Target
-from llmproxy.upstream.upstreams import Origin
+from llmproxy.upstream.upstreams import AnswerOrigin
 from llmproxy.wire.errors import (
     InternalError,
     NotFound,
@@ -54,11 +54,11 @@ _READ_ON_SECONDS = 1.0
 class Split(Protocol):
     """The parts of an answer that is not kept as a whole."""
 
-    async def settle(self, recording: Recording, body: bytes) -> Landed:
+    async def settle(self, recording: AnswerRecorder, body: bytes) -> Fetched:
         """The answer with its entries. Raises ``UpstreamBroke``."""
         ...
 
-    def under(self, identity: str, landed: Landed) -> Iterable[Entry]:
+    def under(self, identity: str, landed: Fetched) -> Iterable[Entry]:
         """The entries of an answer, for a more precise identity of the model that made it."""
         ...
 
@@ -67,7 +67,7 @@ class Split(Protocol):
 class Plan:
     """What one flight is to do."""
 
-    asked: Asked
+    asked: CacheableRequest
     #: what is sent; None for the body that was asked with
     body: dict[str, Any] | None
     #: the entry's key; None for an answer that is not to be kept as it is
@@ -85,7 +85,7 @@ class Plan:
     keyed_at: float = field(default_factory=monotonic)
 
 
-async def fly(plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: Rooms) -> None:
+async def fly(plan: Plan, capture: BroadcastBuffer[Outcome], exchange: Exchange, rooms: ProxyServices) -> None:
     """Never raises but for its own cancellation; whatever happens, the capture gets an outcome.
 
     ``exchange`` is the leader's: it notes the phases and the upstream's time.
@@ -113,7 +113,11 @@ async def fly(plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: 
 
 
 async def _fetch(
-    plan: Plan, capture: Capture[Outcome], exchange: Exchange, rooms: Rooms, finish: Callable[[Landed], None]
+    plan: Plan,
+    capture: BroadcastBuffer[Outcome],
+    exchange: Exchange,
+    rooms: ProxyServices,
+    finish: Callable[[Fetched], None],
 ) -> None:
     asked, settings, begun = plan.asked, rooms.settings, rooms.cache.position()
     shown = credentials(asked.headers, settings)
@@ -130,7 +134,7 @@ async def _fetch(
         if reply.status == _ANSWERED:
             exchange.upstream_headers = tuple(live_headers(reply.headers))
         kept, kind = [*kept_headers(reply.headers), *coding_of(reply.headers)], _content_type(reply)
-        recording = Recording(asked, capture, adapted, plan.key, plan.scope, kept, settings, kind)
+        recording = AnswerRecorder(asked, capture, adapted, plan.key, plan.scope, kept, settings, kind)
         landed = await _tee(reply, recording, adapted, exchange, plan)
         if plan.own and landed.entries and not landed.both and recording.framed != asked.draft.stream:
             # it cannot serve those who ask for what its key says
@@ -148,7 +152,7 @@ async def _fetch(
         await reply.aclose()
 
 
-async def _sent(plan: Plan, target: Target, headers: HeaderList, rooms: Rooms) -> tuple[Adapted, Reply]:
+async def _sent(plan: Plan, target: Target, headers: HeaderList, rooms: ProxyServices) -> tuple[Adapted, Reply]:
     """The reply whose head has come. A server without the endpoint is asked for what stands for it, where there is
     something; that it has none is remembered for a while. Raises ``UpstreamStatus`` for one that can do neither."""
     asked, name = plan.asked, plan.asked.endpoint.name
@@ -177,19 +181,19 @@ async def _sent(plan: Plan, target: Target, headers: HeaderList, rooms: Rooms) -
 
 
 def _keep(
-    landed: Landed,
+    landed: Fetched,
     target: Target,
     plan: Plan,
     store: Callable[[Iterable[Entry]], None],
     exchange: Exchange,
-    rooms: Rooms,
-) -> Landed:
+    rooms: ProxyServices,
+) -> Fetched:
     """Has a complete answer stored: at once if it is certain which model made it, else once the server has said so.
 
     Nobody waits for that: the listeners are told the end right after this. What they are told is that it is kept.
     """
     asked = plan.asked
-    origin = Origin(target, asked.draft.model, asked.path, plan.identity, plan.keyed_at, monotonic())
+    origin = AnswerOrigin(target, asked.draft.model, asked.path, plan.identity, plan.keyed_at, monotonic())
     if not landed.entries or rooms.upstreams.confirmed(origin):
         store(landed.entries)
         return landed
@@ -224,7 +228,7 @@ async def _read_on(reply: Reply) -> None:
                 pass
 
 
-async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: Exchange, plan: Plan) -> Landed:
+async def _tee(reply: Reply, recording: AnswerRecorder, adapted: Adapted, exchange: Exchange, plan: Plan) -> Fetched:
     capture = recording.capture
     if reply.status != _ANSWERED:
         return await _as_it_comes(reply, recording)
@@ -242,15 +246,15 @@ async def _tee(reply: Reply, recording: Recording, adapted: Adapted, exchange: E
     return await plan.split.settle(recording, body)
 
 
-async def _as_it_comes(reply: Reply, recording: Recording) -> Landed:
+async def _as_it_comes(reply: Reply, recording: AnswerRecorder) -> Fetched:
     """Neither an answer nor an error: a redirect, work that was only accepted. It is the client's to make sense of."""
     headers = [header for header in relayed(reply.headers) if header[0] not in _OF_ONE_MESSAGE]
     recording.capture.begin(Head(False, tuple(headers), both=False, status=reply.status))
     body = await _tee_pieces(reply, recording, b"")
-    return Landed(body, Reason.STATUS, seconds=recording.seconds, both=False, type=recording.content_type)
+    return Fetched(body, Reason.STATUS, seconds=recording.seconds, both=False, type=recording.content_type)
 
 
-async def _form(reply: Reply, recording: Recording, adapted: Adapted) -> tuple[bool, bytes]:
+async def _form(reply: Reply, recording: AnswerRecorder, adapted: Adapted) -> tuple[bool, bytes]:
     """Whether the answer comes as a stream, and as much of it as had to be seen to know."""
     if coding_of(reply.headers):
         # in a way that is not known here
@@ -266,7 +270,7 @@ async def _form(reply: Reply, recording: Recording, adapted: Adapted) -> tuple[b
         opening, whole = opening + chunk, not chunk
 
 
-async def _tee_pieces(reply: Reply, recording: Recording, opening: bytes) -> bytes:
+async def _tee_pieces(reply: Reply, recording: AnswerRecorder, opening: bytes) -> bytes:
     """All of a plain body; nothing where it is too large to keep: it goes through the capture piece by piece then."""
     capture = recording.capture
     pieces: list[bytes] = []
@@ -283,7 +287,7 @@ async def _tee_pieces(reply: Reply, recording: Recording, opening: bytes) -> byt
     return b"".join(pieces)
 
 
-async def _tee_frames(reply: Reply, recording: Recording, opening: bytes) -> None:
+async def _tee_frames(reply: Reply, recording: AnswerRecorder, opening: bytes) -> None:
     """Raises ``UpstreamBroke`` for a stream that ends in one of the ways that look clean and are not."""
     capture = recording.capture
     chunks = reply.chunks()
@@ -303,7 +307,7 @@ async def _tee_frames(reply: Reply, recording: Recording, opening: bytes) -> Non
     capture.add(recording.close(delimited=reply.delimited), tell=False)
 
 
-async def _room(recording: Recording) -> None:
+async def _room(recording: AnswerRecorder) -> None:
     try:
         async with asyncio.timeout(recording.settings.idle_timeout):
             await recording.capture.room()

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from time import perf_counter
 
 from llmproxy.cache.flight import Flight
-from llmproxy.capture.tee import Capture, Reader
+from llmproxy.capture.tee import BroadcastBuffer, BroadcastReader
 from llmproxy.config.settings import Settings
-from llmproxy.proxy.answer import Answer, Failed, HeaderList, Landed, Live, OtherForm, Outcome, Whole
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.answer import Answer, Failed, Fetched, HeaderList, Live, OtherForm, Outcome, Whole
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.headers import timing_header, type_headers
-from llmproxy.proxy.listener import ClientLeft, Listener
+from llmproxy.proxy.listener import Client, ClientDisconnected
 from llmproxy.proxy.offload import offload
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Dialect, Malformed
@@ -27,18 +27,18 @@ TOO_LARGE = "The answer is too large to be given in another form than the upstre
 
 async def follow(
     exchange: Exchange,
-    asked: Asked,
-    flight: Flight[Capture[Outcome]],
-    listener: Listener,
+    asked: CacheableRequest,
+    flight: Flight[BroadcastBuffer[Outcome]],
+    listener: Client,
     settings: Settings,
-    own: Callable[[], Flight[Capture[Outcome]]] | None,
+    own: Callable[[], Flight[BroadcastBuffer[Outcome]]] | None,
 ) -> Answer | Failed | OtherForm:
     """The answer, as soon as its status can be told: at the first frame for a stream, at the end otherwise.
 
     ``own`` begins a flight in the caller's own form; with None the answer is given in the form in which it comes, where
-    there is no other. Leaves the flight, but for a ``Live`` answer. Raises ``ClientLeft``.
+    there is no other. Leaves the flight, but for a ``Live`` answer. Raises ``ClientDisconnected``.
     """
-    reader = Reader(flight.work)
+    reader = BroadcastReader(flight.work)
     listener.watch(reader.poke)
     stays = False
     try:
@@ -50,14 +50,14 @@ async def follow(
             flight.leave()
 
 
-async def landing(flight: Flight[Capture[Outcome]], listener: Listener) -> Outcome:
-    """The flight's end, for one who needs the whole of it. Leaves the flight. Raises ``ClientLeft``."""
-    reader = Reader(flight.work)
+async def landing(flight: Flight[BroadcastBuffer[Outcome]], listener: Client) -> Outcome:
+    """The flight's end, for one who needs the whole of it. Leaves the flight. Raises ``ClientDisconnected``."""
+    reader = BroadcastReader(flight.work)
     listener.watch(reader.poke)
     try:
         while flight.work.outcome is None:
             if listener.gone:
-                raise ClientLeft
+                raise ClientDisconnected
             if flight.work.overflowed:
                 # nobody reads it piece by piece: it would wait for a reader until it is given up
                 return Failed(UpstreamBroke(TOO_LARGE), Reason.TOO_LARGE)
@@ -69,12 +69,12 @@ async def landing(flight: Flight[Capture[Outcome]], listener: Listener) -> Outco
 
 async def _first(
     exchange: Exchange,
-    asked: Asked,
-    flight: Flight[Capture[Outcome]],
-    reader: Reader[Outcome],
-    listener: Listener,
+    asked: CacheableRequest,
+    flight: Flight[BroadcastBuffer[Outcome]],
+    reader: BroadcastReader[Outcome],
+    listener: Client,
     settings: Settings,
-    own: Callable[[], Flight[Capture[Outcome]]] | None,
+    own: Callable[[], Flight[BroadcastBuffer[Outcome]]] | None,
 ) -> Answer | Failed | OtherForm:
     capture, stream = flight.work, asked.draft.stream
     loop = asyncio.get_running_loop()
@@ -83,7 +83,7 @@ async def _first(
     deadline = loop.time() + settings.head_seconds if stream and settings.ping_seconds else None
     while True:
         if listener.gone:
-            raise ClientLeft
+            raise ClientDisconnected
         head = capture.head
         if isinstance(capture.outcome, Failed):
             under_way = stream and head is not None and head.stream and reader.behind
@@ -101,7 +101,7 @@ async def _first(
                 return Failed(UpstreamBroke(TOO_LARGE), Reason.TOO_LARGE)
             if capture.overflowed:
                 return _live(exchange, asked, flight, reader, own, stream=False)
-        if isinstance(capture.outcome, Landed):
+        if isinstance(capture.outcome, Fetched):
             outcome = capture.outcome
             return await offload(len(outcome.document), _whole, exchange, asked, capture, outcome)
         wait = None if deadline is None else deadline - loop.time()
@@ -110,16 +110,16 @@ async def _first(
         await reader.wait(wait)
 
 
-def other_form(capture: Capture[Outcome], *, stream: bool) -> bool:
+def other_form(capture: BroadcastBuffer[Outcome], *, stream: bool) -> bool:
     """Whether it is known that the answer comes in the other form and cannot be given in this one. Not where it was
     asked for in this form: to ask again would change nothing."""
     head, outcome = capture.head, capture.outcome
     if head is None or stream in (head.stream, head.asked):
         return False
-    return not head.both or (isinstance(outcome, Landed) and not outcome.both)
+    return not head.both or (isinstance(outcome, Fetched) and not outcome.both)
 
 
-def refusal(dialect: Dialect, landed: Landed) -> ProxyError | None:
+def refusal(dialect: Dialect, landed: Fetched) -> ProxyError | None:
     """Why a plain answer cannot be given to a caller who asked for a stream even as it came: read as one it would be an
     empty success. None where there is more to it."""
     body = landed.document
@@ -138,7 +138,9 @@ def refusal(dialect: Dialect, landed: Landed) -> ProxyError | None:
     return None
 
 
-def _whole(exchange: Exchange, asked: Asked, capture: Capture[Outcome], landed: Landed) -> Whole | Failed:
+def _whole(
+    exchange: Exchange, asked: CacheableRequest, capture: BroadcastBuffer[Outcome], landed: Fetched
+) -> Whole | Failed:
     exchange.stored, exchange.usage = landed.reason, landed.usage
     exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
     dialect = asked.endpoint.dialect
@@ -163,7 +165,7 @@ def _whole(exchange: Exchange, asked: Asked, capture: Capture[Outcome], landed: 
     return Whole(200, headers, body)
 
 
-def _rendered(asked: Asked, landed: Landed) -> tuple[bytes, HeaderList]:
+def _rendered(asked: CacheableRequest, landed: Fetched) -> tuple[bytes, HeaderList]:
     dialect = asked.endpoint.dialect
     if asked.draft.stream and dialect.both:
         return asked.view.rendered(landed.document), type_headers(dialect.stream_type, stream=True)
@@ -172,10 +174,10 @@ def _rendered(asked: Asked, landed: Landed) -> tuple[bytes, HeaderList]:
 
 def _live(
     exchange: Exchange,
-    asked: Asked,
-    flight: Flight[Capture[Outcome]],
-    reader: Reader[Outcome],
-    own: Callable[[], Flight[Capture[Outcome]]] | None,
+    asked: CacheableRequest,
+    flight: Flight[BroadcastBuffer[Outcome]],
+    reader: BroadcastReader[Outcome],
+    own: Callable[[], Flight[BroadcastBuffer[Outcome]]] | None,
     *,
     stream: bool = True,
 ) -> Live:

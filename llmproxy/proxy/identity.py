@@ -4,14 +4,16 @@ from dataclasses import replace
 
 from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import Verdict
-from llmproxy.proxy.asked import Asked
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.asked import CacheableRequest
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.upstream.headers import credentials
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason
 
 
-async def identified(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: Rooms) -> tuple[Asked, Verdict]:
+async def identified(
+    exchange: Exchange, asked: CacheableRequest, verdict: Verdict, rooms: ProxyServices
+) -> tuple[CacheableRequest, Verdict]:
     """The request with its model's identity, and the verdict that follows from it.
 
     An answer to the very same request that ended just now is waited for first: with it, what stands behind the name may
@@ -30,6 +32,6 @@ async def identified(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: 
     return replace(asked, identity=identity), verdict
 
 
-def question_key(asked: Asked, scope: str) -> bytes:
+def question_key(asked: CacheableRequest, scope: str) -> bytes:
     """The same for the same request, whatever stands behind the model's name."""
     return key_of(asked.endpoint.name, "", scope, asked.wishes.namespace, asked.digest)

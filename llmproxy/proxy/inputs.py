@@ -15,18 +15,18 @@ from typing import Any
 import orjson
 
 from llmproxy.cache.entry import Entry, Position
-from llmproxy.cache.flight import Flight, Seat
+from llmproxy.cache.flight import Flight, Subscription
 from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import Freshness, Verdict, freshness
-from llmproxy.capture.tee import Capture
-from llmproxy.proxy.answer import Answer, Failed, Landed, OtherForm, Outcome, Whole
-from llmproxy.proxy.asked import Asked
+from llmproxy.capture.tee import BroadcastBuffer
+from llmproxy.proxy.answer import Answer, Failed, Fetched, OtherForm, Outcome, Whole
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
 from llmproxy.proxy.follow import follow, landing
 from llmproxy.proxy.headers import JSON, timing_header, type_headers
-from llmproxy.proxy.listener import Listener
-from llmproxy.proxy.rooms import Rooms
-from llmproxy.proxy.settle import Recording, settle_document
+from llmproxy.proxy.listener import Client
+from llmproxy.proxy.rooms import ProxyServices
+from llmproxy.proxy.settle import AnswerRecorder, settle_document
 from llmproxy.upstream.identity import more_precise
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Malformed
@@ -51,7 +51,7 @@ _ASIDE_BYTES = 128 * 1024
 class Batch:
     """The inputs of one request. Each has an entry for each encoding, under the one in which its vector came."""
 
-    def __init__(self, asked: Asked, body: dict[str, Any], scope: str, *, shortest: bool) -> None:
+    def __init__(self, asked: CacheableRequest, body: dict[str, Any], scope: str, *, shortest: bool) -> None:
         """``shortest``: the server prints float32s in their shortest form."""
         self.asked = asked
         self.body = body
@@ -80,7 +80,7 @@ class Batch:
         inputs = values if isinstance(self.body["input"], list) else values[0]
         return Batch(self.asked, self.body | {"input": inputs}, self.scope, shortest=self.shortest)
 
-    async def settle(self, recording: Recording, body: bytes) -> Landed:
+    async def settle(self, recording: AnswerRecorder, body: bytes) -> Fetched:
         """An answer as it came, with an entry for each input.
 
         Raises ``UpstreamBroke`` where floats were asked for and there is something else of which none can be made.
@@ -89,7 +89,7 @@ class Batch:
             return _settled(self, recording, body)
         return await asyncio.to_thread(_settled, self, recording, body)
 
-    def under(self, identity: str, landed: Landed) -> Iterator[Entry]:
+    def under(self, identity: str, landed: Fetched) -> Iterator[Entry]:
         """The entries of an answer, for a more precise identity of the model that made it."""
         precise = Batch(replace(self.asked, identity=identity), self.body, self.scope, shortest=self.shortest)
         kept = {entry.key for entry in landed.entries}
@@ -109,7 +109,12 @@ class _Known:
 
 
 async def embed(
-    exchange: Exchange, asked: Asked, body: dict[str, Any], verdict: Verdict, rooms: Rooms, listener: Listener
+    exchange: Exchange,
+    asked: CacheableRequest,
+    body: dict[str, Any],
+    verdict: Verdict,
+    rooms: ProxyServices,
+    listener: Client,
 ) -> Answer:
     """Raises ``ProxyError``, ``ClientLeft``."""
     exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
@@ -139,7 +144,7 @@ async def embed(
         return await _assembled(exchange, batch, spare)
 
 
-async def _look_up(batch: Batch, since: Position, rooms: Rooms) -> _Known:
+async def _look_up(batch: Batch, since: Position, rooms: ProxyServices) -> _Known:
     """Entries in the encoding that was asked for, else in the other one where the same float32s can be made of them.
 
     After the last look nothing is awaited until the flight is joined: an answer that was stored in the meantime is
@@ -162,7 +167,7 @@ async def _look_up(batch: Batch, since: Position, rooms: Rooms) -> _Known:
     return _judged(batch.asked, known, late)
 
 
-def _judged(asked: Asked, known: _Known, found: Mapping[bytes, Entry]) -> _Known:
+def _judged(asked: CacheableRequest, known: _Known, found: Mapping[bytes, Entry]) -> _Known:
     now = time.time()
     usable, spare, stale = dict(known.usable), dict(known.spare), known.stale
     for key, entry in found.items():
@@ -175,7 +180,7 @@ def _judged(asked: Asked, known: _Known, found: Mapping[bytes, Entry]) -> _Known
     return _Known(usable, spare, stale)
 
 
-def _held(entries: Mapping[bytes, Entry], since: Position, rooms: Rooms) -> dict[bytes, Entry]:
+def _held(entries: Mapping[bytes, Entry], since: Position, rooms: ProxyServices) -> dict[bytes, Entry]:
     """Those that no flush has taken since they were found: something was waited for."""
     return {key: entry for key, entry in entries.items() if rooms.cache.still_holds(entry, since)}
 
@@ -192,14 +197,14 @@ async def _fetched(
     since: Position,
     missing: list[bytes],
     verdict: Verdict,
-    rooms: Rooms,
-    listener: Listener,
+    rooms: ProxyServices,
+    listener: Client,
 ) -> Answer:
     if known or len(missing) < len(batch.inputs):
         rest = batch.rest(missing)
         outcome = await _landed(exchange, rest, verdict, rooms, listener)
         if (
-            isinstance(outcome, Landed)
+            isinstance(outcome, Fetched)
             and len(outcome.parts) == len(missing)
             and await _same_model(batch, outcome, rooms)
         ):
@@ -227,7 +232,7 @@ async def _fetched(
     return answer
 
 
-async def _same_model(batch: Batch, landed: Landed, rooms: Rooms) -> bool:
+async def _same_model(batch: Batch, landed: Fetched, rooms: ProxyServices) -> bool:
     """Whether the model that has just answered is the one whose vectors are known: no answer mixes those of two."""
     asked = batch.asked
     if not await rooms.confirmations.wait([part.key for part in landed.parts]):
@@ -236,7 +241,9 @@ async def _same_model(batch: Batch, landed: Landed, rooms: Rooms) -> bool:
     return now is not None and (now == asked.identity or more_precise(now, asked.identity))
 
 
-async def _landed(exchange: Exchange, batch: Batch, verdict: Verdict, rooms: Rooms, listener: Listener) -> Outcome:
+async def _landed(
+    exchange: Exchange, batch: Batch, verdict: Verdict, rooms: ProxyServices, listener: Client
+) -> Outcome:
     """The end of a call, for one who needs the whole of it."""
     seat = _join(exchange, batch, verdict, rooms)
     exchange.mark(Phase.JOIN)
@@ -246,25 +253,29 @@ async def _landed(exchange: Exchange, batch: Batch, verdict: Verdict, rooms: Roo
     return outcome
 
 
-def _join(exchange: Exchange, batch: Batch, verdict: Verdict, rooms: Rooms) -> Seat[Capture[Outcome]]:
+def _join(
+    exchange: Exchange, batch: Batch, verdict: Verdict, rooms: ProxyServices
+) -> Subscription[BroadcastBuffer[Outcome]]:
     shared = rooms.settings.single_flight and batch.asked.wishes.single_flight
     key = sha256(b"".join(batch.keys)).digest() if shared else None
     flight = rooms.flights.find(key) if key is not None and verdict.look_up else None
     if flight is None or flight.work.overflowed:
-        return Seat(_launch(exchange, batch, key, rooms), led=True)
+        return Subscription(_launch(exchange, batch, key, rooms), led=True)
     flight.listen()
     exchange.cache = CacheStatus.JOINED
-    return Seat(flight, led=False)
+    return Subscription(flight, led=False)
 
 
-def _launch(exchange: Exchange, batch: Batch, flight_key: bytes | None, rooms: Rooms) -> Flight[Capture[Outcome]]:
+def _launch(
+    exchange: Exchange, batch: Batch, flight_key: bytes | None, rooms: ProxyServices
+) -> Flight[BroadcastBuffer[Outcome]]:
     asked = batch.asked
     plan = Plan(asked, batch.body, None, batch.scope, asked.identity, flight_key, batch)
-    capture: Capture[Outcome] = Capture(max(WHOLE_BYTES, rooms.settings.cache_entry_bytes))
+    capture: BroadcastBuffer[Outcome] = BroadcastBuffer(max(WHOLE_BYTES, rooms.settings.cache_entry_bytes))
     return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
 
 
-def _settled(batch: Batch, recording: Recording, body: bytes) -> Landed:
+def _settled(batch: Batch, recording: AnswerRecorder, body: bytes) -> Fetched:
     if recording.capture.overflowed:
         return settle_document(recording, body)
     try:
@@ -280,7 +291,7 @@ def _settled(batch: Batch, recording: Recording, body: bytes) -> Landed:
     entries = tuple(_entries(batch, recording, parts))
     kept = tuple(entry for entry in entries if len(entry.document) <= recording.settings.cache_entry_bytes)
     reason = Reason.STORED if kept else Reason.TOO_LARGE
-    return Landed(document, reason, usage, recording.seconds, kept, recording.headers, parts=entries)
+    return Fetched(document, reason, usage, recording.seconds, kept, recording.headers, parts=entries)
 
 
 def _as_asked(body: bytes, parts: list[Part], batch: Batch) -> tuple[bytes, Usage]:
@@ -299,7 +310,7 @@ def _total(counts: list[int | None]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-def _entries(batch: Batch, recording: Recording, parts: list[Part]) -> list[Entry]:
+def _entries(batch: Batch, recording: AnswerRecorder, parts: list[Part]) -> list[Entry]:
     asked, wishes, now = batch.asked, batch.asked.wishes, time.time()
     ttl = recording.settings.ttl_seconds if wishes.ttl is None else wishes.ttl
     return [

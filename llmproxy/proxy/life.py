@@ -11,20 +11,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.flight import Flight, Seat
+from llmproxy.cache.flight import Flight, Subscription
 from llmproxy.cache.key import key_of, own_form
 from llmproxy.cache.policy import Freshness, Verdict, admit, freshness
-from llmproxy.capture.tee import Capture
+from llmproxy.capture.tee import BroadcastBuffer
 from llmproxy.proxy.answer import Answer, Failed, OtherForm, Outcome
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
 from llmproxy.proxy.follow import follow
 from llmproxy.proxy.identity import identified
 from llmproxy.proxy.inputs import embed
-from llmproxy.proxy.listener import Listener
+from llmproxy.proxy.listener import Client
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.replay import replay, serves
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.upstream.headers import credentials
 from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import NO_USAGE, Exchange
@@ -33,7 +33,7 @@ from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 log = logging.getLogger(__name__)
 
 
-async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listener) -> Answer:
+async def live(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices, listener: Client) -> Answer:
     """One request to a cached endpoint. Raises ``ProxyError`` for an answer that is an error, ``ClientLeft``."""
     verdict = admit(rooms.settings.cache_policy, asked.draft.traits, asked.wishes)
     exchange.mark(Phase.ADMIT)
@@ -62,7 +62,7 @@ async def live(exchange: Exchange, asked: Asked, rooms: Rooms, listener: Listene
     return result
 
 
-async def _is_accepted(exchange: Exchange, asked: Asked, rooms: Rooms) -> bool:
+async def _is_accepted(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices) -> bool:
     """Whether the caller may be given what is stored: what is not known yet is asked of the server's own pages."""
     if rooms.is_accepted(exchange, asked):
         return True
@@ -81,7 +81,7 @@ class _Place:
     key: bytes | None
     own: bool = False
 
-    def of_form(self, exchange: Exchange, asked: Asked) -> "_Place":
+    def of_form(self, exchange: Exchange, asked: CacheableRequest) -> "_Place":
         """The place of this caller's form."""
         if self.own or self.key is None:
             return _Place(self.key, own=True)
@@ -91,7 +91,7 @@ class _Place:
 
 
 async def _flown(
-    exchange: Exchange, asked: Asked, verdict: Verdict, place: _Place, rooms: Rooms, listener: Listener
+    exchange: Exchange, asked: CacheableRequest, verdict: Verdict, place: _Place, rooms: ProxyServices, listener: Client
 ) -> Answer | Failed:
     known = None if place.key is None else rooms.cache.peek(place.key)
     if known is not None and not serves(asked, known):
@@ -101,9 +101,9 @@ async def _flown(
     if isinstance(seat, Entry):
         if (answer := await _given(exchange, asked, seat, rooms)) is not None:
             return answer
-        seat = Seat(_launch(exchange, asked, None, place, rooms), led=True)
+        seat = Subscription(_launch(exchange, asked, None, place, rooms), led=True)
 
-    def lead_own() -> Flight[Capture[Outcome]]:
+    def lead_own() -> Flight[BroadcastBuffer[Outcome]]:
         own = place.of_form(exchange, asked)
         return _launch(exchange, asked, None, own, rooms)
 
@@ -122,7 +122,7 @@ async def _flown(
     return result
 
 
-def _key(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: Rooms) -> _Place:
+def _key(exchange: Exchange, asked: CacheableRequest, verdict: Verdict, rooms: ProxyServices) -> _Place:
     if not verdict.keep:
         exchange.cache, exchange.reason = CacheStatus.BYPASS, verdict.reason
         return _Place(None)
@@ -134,7 +134,7 @@ def _key(exchange: Exchange, asked: Asked, verdict: Verdict, rooms: Rooms) -> _P
 
 
 async def _look_up(
-    exchange: Exchange, asked: Asked, place: _Place, rooms: Rooms
+    exchange: Exchange, asked: CacheableRequest, place: _Place, rooms: ProxyServices
 ) -> tuple[Entry | None, Entry | None, _Place]:
     """The entry that answers, the one that may answer if the upstream fails, and the place to go on with."""
     found = None if place.key is None else await rooms.cache.find(place.key)
@@ -160,8 +160,8 @@ async def _look_up(
 
 
 def _join(
-    exchange: Exchange, asked: Asked, verdict: Verdict, place: _Place, rooms: Rooms
-) -> Seat[Capture[Outcome]] | Entry:
+    exchange: Exchange, asked: CacheableRequest, verdict: Verdict, place: _Place, rooms: ProxyServices
+) -> Subscription[BroadcastBuffer[Outcome]] | Entry:
     """Follow the flight in the air, or lead one.
 
     Between the look-up and here another leader may have landed: what it stored is in the memory tier by then, because
@@ -173,7 +173,7 @@ def _join(
         if flight is not None and not flight.work.overflowed:
             flight.listen()
             exchange.cache = CacheStatus.JOINED
-            return Seat(flight, led=False)
+            return Subscription(flight, led=False)
         entry = rooms.cache.peek(key)
         if (
             entry is not None
@@ -182,12 +182,12 @@ def _join(
         ):
             exchange.cache, exchange.reason = CacheStatus.HIT, Reason.MEMORY
             return entry
-    return Seat(_launch(exchange, asked, key if shared else None, place, rooms), led=True)
+    return Subscription(_launch(exchange, asked, key if shared else None, place, rooms), led=True)
 
 
 def _launch(
-    exchange: Exchange, asked: Asked, flight_key: bytes | None, place: _Place, rooms: Rooms
-) -> Flight[Capture[Outcome]]:
+    exchange: Exchange, asked: CacheableRequest, flight_key: bytes | None, place: _Place, rooms: ProxyServices
+) -> Flight[BroadcastBuffer[Outcome]]:
     """Starts the upstream call. Without a ``flight_key`` nobody can join it; without a place its answer is not kept."""
     if place.own and exchange.cache is CacheStatus.JOINED:
         # what was joined is of no use
@@ -195,11 +195,13 @@ def _launch(
     plan = Plan(asked, None, place.key, exchange.caller.scope, asked.identity, flight_key, own=place.own)
     kept = rooms.settings.cache_entry_bytes
     # a stream can go out piece by piece, whatever its size; a plain answer may have to be put together from one
-    capture: Capture[Outcome] = Capture(kept if asked.draft.stream else max(WHOLE_BYTES, kept))
+    capture: BroadcastBuffer[Outcome] = BroadcastBuffer(kept if asked.draft.stream else max(WHOLE_BYTES, kept))
     return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
 
 
-async def _failed(exchange: Exchange, asked: Asked, failed: Failed, stale: Entry | None, rooms: Rooms) -> Answer:
+async def _failed(
+    exchange: Exchange, asked: CacheableRequest, failed: Failed, stale: Entry | None, rooms: ProxyServices
+) -> Answer:
     exchange.stored = failed.reason
     if stale is not None and failed.error.http_status >= 500:
         exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
@@ -208,7 +210,7 @@ async def _failed(exchange: Exchange, asked: Asked, failed: Failed, stale: Entry
     raise failed.error
 
 
-async def _given(exchange: Exchange, asked: Asked, entry: Entry, rooms: Rooms) -> Answer | None:
+async def _given(exchange: Exchange, asked: CacheableRequest, entry: Entry, rooms: ProxyServices) -> Answer | None:
     """A stored answer in this caller's rendering. None, a miss, for one that cannot be given: an earlier version may
     have stored it."""
     try:

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 
-class ClientLeft(Exception):
+class ClientDisconnected(Exception):
     """The caller closed the connection before the answer was complete."""
 
 
-class BrokenOff(Exception):
+class StreamAborted(Exception):
     """Half an answer is out and the rest will not come: only a broken connection tells."""
 
 
-class Listener(Protocol):
+class Client(Protocol):
     """Someone who waits for an answer."""
 
     @property

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.proxy.named import LISTS, in_path
 from llmproxy.proxy.relay import Relay
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.upstream.headers import credentials, forwarded, relayed
 from llmproxy.upstream.target import Call, Document, HeaderList, Target
@@ -63,7 +63,7 @@ class Models:
         self._relay = Relay()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rooms: Rooms = scope["state"]["rooms"]
+        rooms: ProxyServices = scope["state"]["rooms"]
         alone = scope["path"] in OLLAMA_LISTS and len(rooms.upstreams.targets_for(scope["path"])) < 2
         if scope["method"] not in ("GET", "HEAD") or alone:
             await self._relay(scope, receive, send)
@@ -84,7 +84,7 @@ class Models:
 
 async def _all(scope: Scope) -> Reply:
     """Raises ``UpstreamError`` where there are servers and none has anything to say."""
-    rooms: Rooms = scope["state"]["rooms"]
+    rooms: ProxyServices = scope["state"]["rooms"]
     path: str = scope["path"]
     # who asks for the list wants to know what is there now: what is known of the servers is read anew with it
     known = await rooms.upstreams.models(credentials(scope["headers"], rooms.settings))
@@ -111,7 +111,7 @@ async def _all(scope: Scope) -> Reply:
 
 async def _one(scope: Scope, name: str) -> Reply:
     """Raises ``NotFound``, ``UpstreamError``."""
-    rooms: Rooms = scope["state"]["rooms"]
+    rooms: ProxyServices = scope["state"]["rooms"]
     path: str = scope["path"]
     targets = rooms.upstreams.with_model(name, path)
     if not targets or _listed(rooms, targets, name) is None:
@@ -135,7 +135,7 @@ async def _one(scope: Scope, name: str) -> Reply:
     raise no_such_model(name)
 
 
-def _listed(rooms: Rooms, targets: Sequence[Target], name: str) -> Document | None:
+def _listed(rooms: ProxyServices, targets: Sequence[Target], name: str) -> Document | None:
     """The list's entry with this name in any of its spellings."""
     for target in targets:
         canonical = target.kind.canonical
@@ -148,7 +148,7 @@ def _listed(rooms: Rooms, targets: Sequence[Target], name: str) -> Document | No
 
 
 async def _asked(scope: Scope, target: Target) -> Reply | UpstreamError:
-    rooms: Rooms = scope["state"]["rooms"]
+    rooms: ProxyServices = scope["state"]["rooms"]
     # a HEAD of a list is a GET without its body: not every server knows it there
     headers = forwarded(scope["headers"], rooms.settings, peer_of(scope), trace=scope[EXCHANGE].trace)
     try:

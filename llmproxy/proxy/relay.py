@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.proxy.body import received
-from llmproxy.proxy.client import SocketListener
+from llmproxy.proxy.client import SocketClient
 from llmproxy.proxy.fetch import reason_of
-from llmproxy.proxy.listener import BrokenOff, ClientLeft
+from llmproxy.proxy.listener import ClientDisconnected, StreamAborted
 from llmproxy.proxy.named import Opened, names_in
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.proxy.target import peer_of, raw_target
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import credentials, forwarded, relayed
@@ -73,7 +73,7 @@ async def _relay(
     scope: Scope, receive: Receive, send: Send, reason: Reason, body: bytes | None = None, model: str = ""
 ) -> None:
     """``body`` is None where it has not been read yet."""
-    rooms: Rooms = scope["state"]["rooms"]
+    rooms: ProxyServices = scope["state"]["rooms"]
     exchange: Exchange = scope[EXCHANGE]
     if scope["method"] in _NOT_RELAYED:
         raise MethodNotAllowed(f"{scope['method']} is not passed on.", headers=((b"allow", _RELAYED),))
@@ -81,16 +81,16 @@ async def _relay(
     if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"]):
         raise NotImplementedHere("WebSocket connections are not supported here.")
     exchange.recorded = True
-    listener = SocketListener(receive)
+    listener = SocketClient(receive)
     try:
         await _while_there(listener, _Passage(scope, receive, send, exchange, rooms, body, model))
-    except ClientLeft:
+    except ClientDisconnected:
         exchange.status, exchange.error = 499, "the client left"
     except UpstreamError as error:
         exchange.stored = reason_of(error)
         rooms.upstream_failed(exchange.stored)
         raise
-    except BrokenOff as broken:
+    except StreamAborted as broken:
         rooms.upstream_failed(Reason.UPSTREAM_FAILED)
         # without its end the connection is closed, and the client sees that something is missing
         exchange.error = str(broken)
@@ -107,7 +107,7 @@ class _Passage:
         receive: Receive,
         send: Send,
         exchange: Exchange,
-        rooms: Rooms,
+        rooms: ProxyServices,
         body: bytes | None,
         model: str,
     ) -> None:
@@ -204,7 +204,7 @@ class _Passage:
                 self._doubt(changed)
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
         except ProxyError as error:
-            raise BrokenOff(error.message) from error
+            raise StreamAborted(error.message) from error
         if failed:
             exchange.error = normalise(reply.status, (), beginning).message
         await self._send({"type": "http.response.body", "body": b""})
@@ -222,8 +222,8 @@ def _changes_models(method: str, path: str) -> bool:
     return method == "DELETE" and path == _DELETE
 
 
-async def _while_there(listener: SocketListener, passage: _Passage) -> None:
-    """Runs the passage for as long as the client is there. Raises ``ClientLeft``."""
+async def _while_there(listener: SocketClient, passage: _Passage) -> None:
+    """Runs the passage for as long as the client is there. Raises ``ClientDisconnected``."""
     loop = asyncio.get_running_loop()
     under_way = True
     try:
@@ -239,5 +239,5 @@ async def _while_there(listener: SocketListener, passage: _Passage) -> None:
                 under_way = False
     except TimeoutError:
         if listener.gone:
-            raise ClientLeft from None
+            raise ClientDisconnected from None
         raise

@@ -7,13 +7,13 @@ from time import perf_counter
 from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import Replay, Settings
 from llmproxy.proxy.answer import HeaderList, Paced, Whole
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.headers import hit_headers, timing_header, type_headers
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 
-def replay(exchange: Exchange, asked: Asked, entry: Entry, settings: Settings, now: float) -> Whole | Paced:
+def replay(exchange: Exchange, asked: CacheableRequest, entry: Entry, settings: Settings, now: float) -> Whole | Paced:
     """Notes the hit in the exchange. ``exchange.cache`` and ``reason`` say which kind it was."""
     cache, reason = exchange.cache or CacheStatus.HIT, exchange.reason or Reason.MEMORY
     exchange.usage = Usage(entry.prompt_tokens, entry.completion_tokens)
@@ -32,7 +32,7 @@ def replay(exchange: Exchange, asked: Asked, entry: Entry, settings: Settings, n
     return Whole(200, headers, body, parts)
 
 
-def replay_headers(asked: Asked, entry: Entry, cache: CacheStatus, reason: Reason, now: float) -> HeaderList:
+def replay_headers(asked: CacheableRequest, entry: Entry, cache: CacheStatus, reason: Reason, now: float) -> HeaderList:
     """Everything but length, timing and id: the same for each request of one second."""
     dialect = asked.endpoint.dialect
     stream = wants_frames(asked, entry)
@@ -43,16 +43,16 @@ def replay_headers(asked: Asked, entry: Entry, cache: CacheStatus, reason: Reaso
     ]
 
 
-def serves(asked: Asked, entry: Entry) -> bool:
+def serves(asked: CacheableRequest, entry: Entry) -> bool:
     """Whether this caller's form can be had from it."""
     return entry.both or bool(entry.frames) == asked.draft.stream
 
 
-def wants_frames(asked: Asked, entry: Entry) -> bool:
+def wants_frames(asked: CacheableRequest, entry: Entry) -> bool:
     return asked.draft.stream and (bool(entry.frames) or asked.endpoint.dialect.both)
 
 
-def body_of(asked: Asked, entry: Entry) -> bytes:
+def body_of(asked: CacheableRequest, entry: Entry) -> bytes:
     """The whole body in this caller's rendering."""
     view = asked.view
     if not wants_frames(asked, entry):
@@ -69,7 +69,7 @@ def _is_rewritten(entry: Entry) -> bool:
     return entry.hidden == array("I", (0, len(entry.frames))).tobytes()
 
 
-def _hides(asked: Asked, entry: Entry) -> bool:
+def _hides(asked: CacheableRequest, entry: Entry) -> bool:
     """Whether the stored frames are this caller's but for those that show usage."""
     view = asked.view
     return bool(entry.frames and entry.hidden) and view.as_is and not view.usage and not _is_rewritten(entry)
@@ -93,7 +93,7 @@ def _frames(entry: Entry) -> Iterator[tuple[int, bytes]]:
         at = end
 
 
-def _pieces(asked: Asked, entry: Entry) -> list[tuple[int, bytes]]:
+def _pieces(asked: CacheableRequest, entry: Entry) -> list[tuple[int, bytes]]:
     shown, pieces, millis = asked.view.shown(), [], 0
     for millis, frame in _frames(entry):
         pieces.append((millis, b"".join(shown.feed([frame]))))

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llmproxy.cache.flight import Flights
-from llmproxy.cache.hot import HotTable
+from llmproxy.cache.hot import RawRequestIndex
 from llmproxy.cache.tiers import Cache
-from llmproxy.capture.tee import Capture
+from llmproxy.capture.tee import BroadcastBuffer
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.accepted import AcceptedCredentials
 from llmproxy.proxy.answer import Outcome
-from llmproxy.proxy.asked import Asked, Memo
+from llmproxy.proxy.asked import BodyMemo, CacheableRequest
 from llmproxy.proxy.confirmations import Confirmations
 from llmproxy.upstream.target import Target
 from llmproxy.upstream.upstreams import Upstreams
@@ -19,13 +19,13 @@ from llmproxy.wire.trace import Tracer
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class ProxyServices:
     settings: Settings
     cache: Cache
     upstreams: Upstreams
-    flights: Flights[Capture[Outcome]]
-    memo: Memo
-    hot: HotTable
+    flights: Flights[BroadcastBuffer[Outcome]]
+    memo: BodyMemo
+    hot: RawRequestIndex
     accepted: AcceptedCredentials
     confirmations: Confirmations
     #: told of every failed upstream call, by reason
@@ -33,7 +33,7 @@ class Rooms:
     #: begins a request's part in a distributed trace, None while nobody traces
     tracer: Tracer | None = None
 
-    def is_accepted(self, exchange: Exchange, asked: Asked) -> bool:
+    def is_accepted(self, exchange: Exchange, asked: CacheableRequest) -> bool:
         """Whether the caller may be given what others' requests brought."""
         credential = exchange.caller.credential
         if not credential:
@@ -41,6 +41,6 @@ class Rooms:
         takes = {target.name: self.upstreams.takes(target, credential) for target in self.targets(asked)}
         return self.accepted.is_accepted(credential, takes)
 
-    def targets(self, asked: Asked) -> list[Target]:
+    def targets(self, asked: CacheableRequest) -> list[Target]:
         """The servers whose answers the request may be given."""
         return self.upstreams.with_model(asked.draft.model, asked.path) or self.upstreams.targets_for(asked.path)

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from llmproxy.cache.entry import Entry
-from llmproxy.capture.tee import Capture
+from llmproxy.capture.tee import BroadcastBuffer
 from llmproxy.config.settings import Settings
-from llmproxy.proxy.answer import Landed, Outcome
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.answer import Fetched, Outcome
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.upstream.target import Adapted
 from llmproxy.wire.chunks import DONE
 from llmproxy.wire.dialect import Document, Lossy, Malformed
@@ -21,13 +21,13 @@ from llmproxy.wire.errors import UpstreamBroke, UpstreamFault
 from llmproxy.wire.vocabulary import Reason
 
 
-class Recording:
+class AnswerRecorder:
     """One upstream answer under way: cuts a stream into frames, mends them, watches for its end."""
 
     def __init__(
         self,
-        asked: Asked,
-        capture: Capture[Outcome],
+        asked: CacheableRequest,
+        capture: BroadcastBuffer[Outcome],
         adapted: Adapted,
         key: bytes | None,
         scope: str,
@@ -103,11 +103,11 @@ class Recording:
         return capture.millis[-1] / 1000 if capture.millis else 0.0
 
 
-def settle_frames(recording: Recording) -> Landed:
+def settle_frames(recording: AnswerRecorder) -> Fetched:
     """A stream that came to its end. One that is no strict JSON was handed on, but there is no plain answer to it."""
     capture, dialect = recording.capture, recording.asked.endpoint.dialect
     if capture.overflowed:
-        return Landed(b"", Reason.TOO_LARGE, seconds=recording.seconds, headers=recording.headers)
+        return Fetched(b"", Reason.TOO_LARGE, seconds=recording.seconds, headers=recording.headers)
     both = recording.both
     try:
         document = dialect.assemble(capture.frames)
@@ -122,7 +122,7 @@ def settle_frames(recording: Recording) -> Landed:
     return _landed(recording, body, document, tuple(capture.frames), both)
 
 
-def settle_document(recording: Recording, body: bytes) -> Landed:
+def settle_document(recording: AnswerRecorder, body: bytes) -> Fetched:
     """A plain answer, read to its end. What is none, a text or nothing at all, is given as it came."""
     if recording.capture.overflowed:
         return replace(_unkept(recording, b""), reason=Reason.TOO_LARGE, type=recording.content_type)
@@ -139,12 +139,12 @@ def settle_document(recording: Recording, body: bytes) -> Landed:
     return _landed(recording, body, document, (), both)
 
 
-def _unkept(recording: Recording, body: bytes) -> Landed:
+def _unkept(recording: AnswerRecorder, body: bytes) -> Fetched:
     """What can be given in the form in which it came only, and once."""
-    return Landed(body, Reason.MALFORMED, seconds=recording.seconds, headers=recording.headers, both=False)
+    return Fetched(body, Reason.MALFORMED, seconds=recording.seconds, headers=recording.headers, both=False)
 
 
-def _is_renderable(asked: Asked, document: Document) -> bool:
+def _is_renderable(asked: CacheableRequest, document: Document) -> bool:
     """Whether a stream can be made of it that says all of it: one of which it can be made again."""
     dialect = asked.endpoint.dialect
     if dialect.flaw(document) not in (None, Reason.INCOMPLETE):
@@ -164,7 +164,9 @@ def _says_all(made: Any, document: Any) -> bool:
     return bool(made == document)
 
 
-def _landed(recording: Recording, body: bytes, document: Document, frames: tuple[bytes, ...], both: bool) -> Landed:
+def _landed(
+    recording: AnswerRecorder, body: bytes, document: Document, frames: tuple[bytes, ...], both: bool
+) -> Fetched:
     asked, dialect = recording.asked, recording.asked.endpoint.dialect
     usage, seconds = dialect.usage(document), recording.seconds
     reason = dialect.flaw(document) or (Reason.INCOMPLETE if recording.loose else None)
@@ -173,7 +175,7 @@ def _landed(recording: Recording, body: bytes, document: Document, frames: tuple
     if reason is None and len(body) + sum(map(len, frames)) > recording.settings.cache_entry_bytes:
         reason = Reason.TOO_LARGE
     if reason is not None or recording.key is None:
-        return Landed(body, reason or Reason.NO_STORE, usage, seconds, headers=recording.headers, both=both)
+        return Fetched(body, reason or Reason.NO_STORE, usage, seconds, headers=recording.headers, both=both)
     now = time.time()
     wishes = asked.wishes
     ends, hidden = _offsets(asked, frames)
@@ -197,10 +199,10 @@ def _landed(recording: Recording, body: bytes, document: Document, frames: tuple
         completion_tokens=usage.completion_tokens,
         both=both,
     )
-    return Landed(body, Reason.STORED, usage, seconds, (entry,), recording.headers, both)
+    return Fetched(body, Reason.STORED, usage, seconds, (entry,), recording.headers, both)
 
 
-def _offsets(asked: Asked, frames: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+def _offsets(asked: CacheableRequest, frames: tuple[bytes, ...]) -> tuple[bytes, bytes]:
     """Where frames end, and what is hidden from callers who did not ask for usage: all of it where they get frames that
     are no such pieces."""
     dialect = asked.endpoint.dialect

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from llmproxy.proxy.asked import Asked
-from llmproxy.proxy.rooms import Rooms
+from llmproxy.proxy.asked import CacheableRequest
+from llmproxy.proxy.rooms import ProxyServices
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.directives import directives
 from llmproxy.wire.endpoints import Endpoint
@@ -18,8 +18,8 @@ async def understand(
     target: bytes,
     headers: list[tuple[bytes, bytes]],
     peer: Peer,
-    rooms: Rooms,
-) -> Asked:
+    rooms: ProxyServices,
+) -> CacheableRequest:
     """Notes in the exchange what is known from now on. ``raw`` is the body, ``headers`` have lower-case names.
 
     Raises ``BadRequest``; what is refused here leaves no trace in the history.
@@ -37,4 +37,4 @@ async def understand(
     exchange.request_body = raw
     exchange.recorded = True
     exchange.mark(Phase.READ)
-    return Asked(endpoint, draft, wishes, raw, target, headers, peer, any_case)
+    return CacheableRequest(endpoint, draft, wishes, raw, target, headers, peer, any_case)

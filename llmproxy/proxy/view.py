@@ -36,9 +36,9 @@ class View:
         shown = self.shown()
         return shown.feed(frames) + shown.close()
 
-    def shown(self) -> "Shown":
+    def shown(self) -> "StreamView":
         """What shows a stream to this caller as it comes."""
-        return Shown(self, None if self.usage else self.dialect.usage_filter())
+        return StreamView(self, None if self.usage else self.dialect.usage_filter())
 
     def rendered(self, body: bytes) -> bytes:
         """A plain answer as the stream that amounts to it."""
@@ -50,7 +50,7 @@ class View:
         return self.echo is None
 
 
-class Shown:
+class StreamView:
     """One stream on its way to one caller."""
 
     def __init__(self, view: View, filter: Filter | None) -> None:

@@ -16,7 +16,7 @@ _SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class SavedIdentity:
     """What was last known of one upstream. ``identities`` are by name, "" being every other name; time is Unix."""
 
     upstream: str
@@ -32,7 +32,7 @@ class IdentityStore:
         self._database = database
         self._faulty = False
 
-    async def load(self) -> dict[str, Remembered]:
+    async def load(self) -> dict[str, SavedIdentity]:
         """By upstream."""
         try:
             async with timeout(_SECONDS), self._database.read() as connection:
@@ -40,13 +40,13 @@ class IdentityStore:
         except Exception as error:  # noqa: BLE001  each driver has errors of its own, and none may matter here
             self._failed(error)
             return {}
-        found: dict[str, Remembered] = {}
+        found: dict[str, SavedIdentity] = {}
         for row in rows:
-            seen = found.setdefault(row.upstream, Remembered(row.upstream, row.kind, {}, row.seen_at))
+            seen = found.setdefault(row.upstream, SavedIdentity(row.upstream, row.kind, {}, row.seen_at))
             seen.identities[row.model] = row.identity
         return found
 
-    async def save(self, seen: Remembered) -> None:
+    async def save(self, seen: SavedIdentity) -> None:
         """In place of what was known of this upstream."""
         table = model_identities
         rows = [

@@ -8,7 +8,7 @@ from contextlib import suppress
 from time import monotonic
 
 from llmproxy.upstream.server import Attempt, Server
-from llmproxy.upstream.survey import KeyNeeded, Survey
+from llmproxy.upstream.survey import KeyNeeded, Probe
 from llmproxy.upstream.target import HeaderList
 from llmproxy.wire.credentials import credentials, fingerprint
 from llmproxy.wire.errors import UpstreamError
@@ -23,7 +23,7 @@ _GAP_FACTOR, _GAP_SECONDS = 3.0, 0.05
 class Readings:
     """Reads servers. ``changed`` is called after each reading, with whether anything else than before was read."""
 
-    def __init__(self, survey: Survey, changed: Callable[[bool], None]) -> None:
+    def __init__(self, survey: Probe, changed: Callable[[bool], None]) -> None:
         self._survey = survey
         self._changed = changed
         self._tasks: set[asyncio.Task[bool]] = set()

@@ -23,7 +23,7 @@ _STATUSES = range(200, 600)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CallTimeouts:
     """How long a call may take, in seconds: to connect, until the answer begins, between two bytes of it, altogether.
 
     None sets no limit. The first byte is waited for from the moment the request's body is sent.
@@ -48,7 +48,7 @@ async def send(
     transport: httpx.AsyncBaseTransport,
     target: Target,
     call: Call,
-    limits: Limits,
+    limits: CallTimeouts,
     on_end: Callable[[], None] = lambda: None,
 ) -> "HttpReply":
     """The reply, once its head is there. ``on_end`` is called once: when the call has failed, or the reply has ended.
@@ -80,7 +80,7 @@ async def send(
     return reply
 
 
-def _request(target: Target, call: Call, body: httpx.AsyncByteStream, limits: Limits) -> httpx.Request:
+def _request(target: Target, call: Call, body: httpx.AsyncByteStream, limits: CallTimeouts) -> httpx.Request:
     headers = call.headers
     if target.authorization is not None:
         headers = [header for header in headers if header[0] != b"authorization"]
@@ -98,7 +98,7 @@ async def _answered(
     transport: httpx.AsyncBaseTransport,
     request: httpx.Request,
     body: "Bytes | _Upload",
-    limits: Limits,
+    limits: CallTimeouts,
     ends: float | None,
 ) -> httpx.Response:
     deadline = asyncio.timeout_at(_due(limits, ends))
@@ -114,12 +114,12 @@ async def _answered(
         raise httpx.ReadTimeout(_patience(limits, ends)) from error
 
 
-def _due(limits: Limits, ends: float | None) -> float:
+def _due(limits: CallTimeouts, ends: float | None) -> float:
     due = asyncio.get_running_loop().time() + limits.first_byte
     return due if ends is None else min(due, ends)
 
 
-def _patience(limits: Limits, ends: float | None) -> str:
+def _patience(limits: CallTimeouts, ends: float | None) -> str:
     total = ends is not None and asyncio.get_running_loop().time() >= ends
     return f"nothing came within {limits.total if total else limits.first_byte:g} s"
 
@@ -130,7 +130,7 @@ class _Upload(httpx.AsyncByteStream):
     ``fault`` is what its own source raised: a caller who left in the middle is no failure of the upstream.
     """
 
-    def __init__(self, chunks: AsyncIterator[bytes], limits: Limits, ends: float | None) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], limits: CallTimeouts, ends: float | None) -> None:
         self._chunks = chunks
         self._limits = limits
         self._ends = ends
@@ -167,7 +167,7 @@ class HttpReply:
         self,
         response: httpx.Response,
         target: Target,
-        limits: Limits,
+        limits: CallTimeouts,
         ends: float | None,
         on_end: Callable[[], None],
     ) -> None:

@@ -5,10 +5,10 @@ import time
 from dataclasses import dataclass, field, replace
 
 from llmproxy.upstream.embedders import is_named_as_embedder
-from llmproxy.upstream.identities import Remembered
+from llmproxy.upstream.identities import SavedIdentity
 from llmproxy.upstream.identity import more_precise
 from llmproxy.upstream.kinds import BY_NAME, GENERIC
-from llmproxy.upstream.target import NOTHING_KNOWN, HeaderList, Identities, Kind, Reading, Target
+from llmproxy.upstream.target import NOTHING_KNOWN, HeaderList, Identities, Kind, ServerInfo, Target
 
 _LONGEST_COOL_DOWN = 30.0
 #: how long a server is taken not to have an endpoint: it may be upgraded at any time
@@ -22,7 +22,7 @@ _CHANGE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class ServerHealth:
     """How one upstream fares. ``latency`` is how many seconds its last reading took, None before the first."""
 
     name: str
@@ -48,9 +48,9 @@ class Attempt:
 class Server:
     """State of one upstream. Times are of the monotonic clock unless said otherwise."""
 
-    def __init__(self, target: Target, seen: Remembered | None = None) -> None:
+    def __init__(self, target: Target, seen: SavedIdentity | None = None) -> None:
         self.target = replace(target, kind=BY_NAME.get(seen.kind, target.kind)) if seen else target
-        self.reading = _recalled(seen) if seen else Reading((), {})
+        self.reading = _recalled(seen) if seen else ServerInfo((), {})
         self.in_flight = 0
         #: whether it answered when it was last asked
         self.up = False
@@ -150,7 +150,7 @@ class Server:
         """What it said before, for as long as it may be the same process that goes on."""
         return NOTHING_KNOWN if self._lost else self.reading.identities
 
-    def learn(self, kind: Kind, reading: Reading, read_at: float) -> bool:
+    def learn(self, kind: Kind, reading: ServerInfo, read_at: float) -> bool:
         """Takes a new reading. True if anything else than before stands behind a name, or it is of another kind."""
         before, self.reading, self.read_at = self.reading, reading, read_at
         changed = kind is not self.target.kind
@@ -172,17 +172,17 @@ class Server:
                 recent[name] = read_at
         self._changes = recent
 
-    def remembered(self) -> Remembered:
+    def remembered(self) -> SavedIdentity:
         """What is worth to be known after a restart."""
         identities = dict(self.reading.identities)
         if self.reading.default is not None:
             identities[_ANY] = self.reading.default
-        return Remembered(self.name, self.target.kind.name, identities, time.time())
+        return SavedIdentity(self.name, self.target.kind.name, identities, time.time())
 
     @property
-    def health(self) -> Health:
+    def health(self) -> ServerHealth:
         kind = self.target.kind.name
-        return Health(self.name, kind, self.up, self.in_flight, self.latency, self._error, self._failed_at)
+        return ServerHealth(self.name, kind, self.up, self.in_flight, self.latency, self._error, self._failed_at)
 
     def failed(self, message: str) -> None:
         """Notes why a reading or a call failed."""
@@ -227,9 +227,9 @@ class Server:
         self.in_flight -= 1
 
 
-def _recalled(seen: Remembered) -> Reading:
+def _recalled(seen: SavedIdentity) -> ServerInfo:
     identities = {name: identity for name, identity in seen.identities.items() if name != _ANY}
     models = tuple(
         {"id": name, "object": "model", "created": int(seen.seen_at), "owned_by": seen.kind} for name in identities
     )
-    return Reading(models, identities, seen.identities.get(_ANY))
+    return ServerInfo(models, identities, seen.identities.get(_ANY))

@@ -9,11 +9,11 @@ from llmproxy.config.settings import Settings
 from llmproxy.upstream.decoded import decoded
 from llmproxy.upstream.headers import forwarded
 from llmproxy.upstream.kinds import GENERIC, KINDS
-from llmproxy.upstream.send import Limits, send
-from llmproxy.upstream.target import Call, HeaderList, Identities, Kind, Reading, Target
+from llmproxy.upstream.send import CallTimeouts, send
+from llmproxy.upstream.target import Call, HeaderList, Identities, Kind, ServerInfo, Target
 from llmproxy.wire.errors import UpstreamBroke, UpstreamLoading
 
-_LIMITS = Limits(connect=2.0, first_byte=5.0, idle=5.0, total=10.0)
+_LIMITS = CallTimeouts(connect=2.0, first_byte=5.0, idle=5.0, total=10.0)
 _LONGEST_DOCUMENT = 16 * 1024 * 1024
 _TROUBLED = frozenset({500, 502, 504})
 _LIST = "/v1/models"
@@ -23,7 +23,7 @@ class KeyNeeded(Exception):
     """The server says what it is only to those who show a key that it knows."""
 
 
-class Survey:
+class Probe:
     """Asks one server after the other; knows nothing of them itself."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport, settings: Settings) -> None:
@@ -31,7 +31,7 @@ class Survey:
         self._headers = [*forwarded([], settings), (b"accept", b"application/json")]
         self._has_key = settings.upstream_api_key is not None
 
-    async def read(self, target: Target, known: Identities, credentials: HeaderList) -> tuple[Kind, Reading]:
+    async def read(self, target: Target, known: Identities, credentials: HeaderList) -> tuple[Kind, ServerInfo]:
         """The first kind that the server turns out to be, and what it says. ``known`` is what it said before.
 
         ``credentials`` are shown to it. Raises ``UpstreamError``, ``KeyNeeded``.

@@ -74,7 +74,7 @@ Fetch = Callable[[str], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ServerInfo:
     """What a model server said of itself.
 
     ``models`` are the entries of its list in OpenAI's shape; ``identities`` what stands behind each name in its
@@ -110,7 +110,7 @@ class Kind(Protocol):
     #: whether it keeps a stream for a client that names it (``x-conversation-id``)
     resumes: bool
 
-    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
+    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> ServerInfo | None:
         """What the server says of itself; None if it is of another kind. Raises ``UpstreamError``.
 
         ``known`` is what this server said before. Nothing that is asked may load a model or wake a sleeping one.

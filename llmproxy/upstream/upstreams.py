@@ -14,9 +14,9 @@ from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.identity import more_precise, together
 from llmproxy.upstream.kinds import GENERIC
 from llmproxy.upstream.readings import Readings
-from llmproxy.upstream.send import Limits, send
-from llmproxy.upstream.server import Health, Server
-from llmproxy.upstream.survey import Survey
+from llmproxy.upstream.send import CallTimeouts, send
+from llmproxy.upstream.server import Server, ServerHealth
+from llmproxy.upstream.survey import Probe
 from llmproxy.upstream.target import Call, Document, HeaderList, Reply, Target
 from llmproxy.upstream.transport import AiohttpTransport
 from llmproxy.wire.errors import NotFound, UpstreamError, UpstreamRefused
@@ -44,7 +44,7 @@ _DEBOUNCE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class AnswerOrigin:
     """Where an answer came from: the server, and what its request asked for.
 
     ``identity`` is what the key was made of, ``keyed_at`` when; ``ended_at`` when the answer was complete (monotonic).
@@ -71,9 +71,9 @@ class Upstreams:
         self._settings = settings
         self._store = store
         self._usual = usual
-        self._limits = Limits.of(settings)
+        self._limits = CallTimeouts.of(settings)
         self._transport = AiohttpTransport()
-        self._readings = Readings(Survey(self._transport, settings), self._read)
+        self._readings = Readings(Probe(self._transport, settings), self._read)
         #: where a server may be; ``_servers`` are those that count
         self._places: dict[str, Server] = {}
         self._servers: dict[str, Server] = {}
@@ -135,7 +135,7 @@ class Upstreams:
         server = self._servers.get(name)
         return server.target.kind.name if server is not None else ""
 
-    def health(self) -> list[Health]:
+    def health(self) -> list[ServerHealth]:
         """How each server fares, by what is known without asking it."""
         return [server.health for server in self._servers.values()]
 
@@ -221,7 +221,7 @@ class Upstreams:
             identity = self.identity(model, path)
         return identity
 
-    async def confirm(self, origin: Origin, credentials: HeaderList) -> str | None:
+    async def confirm(self, origin: AnswerOrigin, credentials: HeaderList) -> str | None:
         """The identity of the model that made an answer; None if it may be another one's than the key says.
 
         The server is read again for it, by a question begun after the answer's end, and no other identity may have been
@@ -235,7 +235,7 @@ class Upstreams:
             return None
         return now if now == origin.identity or more_precise(now, origin.identity) else None
 
-    def confirmed(self, origin: Origin) -> bool:
+    def confirmed(self, origin: AnswerOrigin) -> bool:
         """Whether ``confirm`` need ask nobody, and would agree."""
         server = self._places[origin.target.name]
         asked = server.read_at > self._since(server, origin)
@@ -394,7 +394,7 @@ class Upstreams:
             patience = max(0.0, min(patience, server.attempt.begun + patience - monotonic()))
         await self._readings.read_all([server], since, credentials, patience)
 
-    def _since(self, server: Server, origin: Origin) -> float:
+    def _since(self, server: Server, origin: AnswerOrigin) -> float:
         """When a reading must have begun that confirms an answer: after its end, or, where the name is all that is ever
         told, after the last connection to what may have been another process."""
         return origin.ended_at if server.target.kind.tells else server.connected_at

@@ -5,7 +5,7 @@ from typing import Any
 
 from llmproxy.wire import sse
 from llmproxy.wire.deltas import Deltas
-from llmproxy.wire.dialect import Document, Fault, Lossy, Malformed
+from llmproxy.wire.dialect import Document, Lossy, Malformed, StreamError
 from llmproxy.wire.documents import dump, parse, peek, read_leniently, tokens
 from llmproxy.wire.done import FINISH_REASONS, says_done
 from llmproxy.wire.error_dialects import OPENAI_ERRORS, told_in
@@ -59,7 +59,7 @@ class ChunkDialect:
                     reasons[index] = choice.get("finish_reason") or reasons.get(index)
         return bool(reasons) and all(reasons.values())
 
-    def fault(self, frame: bytes) -> Fault | None:
+    def fault(self, frame: bytes) -> StreamError | None:
         return fault_of(frame)
 
     def usage_only(self, frame: bytes) -> bool:

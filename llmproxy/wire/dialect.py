@@ -9,7 +9,7 @@ from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.vocabulary import Reason
 
-__all__ = ["Dialect", "Document", "Fault", "Filter", "Lossy", "Malformed", "Splitter"]
+__all__ = ["Dialect", "Document", "Filter", "Lossy", "Malformed", "Splitter", "StreamError"]
 
 
 class Splitter(Protocol):
@@ -29,7 +29,7 @@ class Splitter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class StreamError:
     """An error inside a stream. ``error`` is what the upstream said: an object, or a text. ``frame`` tells a client."""
 
     error: Any
@@ -70,7 +70,7 @@ class Dialect(Protocol):
         every choice says that it is finished, or the server has ends that it does not tell."""
         ...
 
-    def fault(self, frame: bytes) -> Fault | None:
+    def fault(self, frame: bytes) -> StreamError | None:
         """The error that this frame tells, None for an ordinary frame."""
         ...
 

@@ -23,7 +23,7 @@ _LONGEST_PATH = 1_000
 _IDENTIFIER = re.compile(r"^\w+$")
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """In what way two values differ at a place."""
 
     #: only the one has it, only the other has it
@@ -54,7 +54,7 @@ class Difference:
     overlooked."""
 
     path: str
-    kind: Kind
+    kind: DifferenceKind
     ours: Any = None
     theirs: Any = None
     spans: tuple[Span, ...] = ()
@@ -69,9 +69,11 @@ def differences(ours: Any, theirs: Any, path: str = "") -> Iterator[Difference]:
         yield from _items(ours, theirs, path)
     elif isinstance(ours, str) and isinstance(theirs, str):
         if ours != theirs:
-            yield Difference(path, Kind.TEXT, ours, theirs, tuple(spans(ours, theirs)), _overlooked(ours, theirs))
+            yield Difference(
+                path, DifferenceKind.TEXT, ours, theirs, tuple(spans(ours, theirs)), _overlooked(ours, theirs)
+            )
     elif (mine := _written(ours)) != (other := _written(theirs)):
-        yield Difference(path, Kind.CHANGED, ours, theirs, note=_numbers(mine, other))
+        yield Difference(path, DifferenceKind.CHANGED, ours, theirs, note=_numbers(mine, other))
 
 
 def _members(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str) -> Iterator[Difference]:
@@ -80,13 +82,13 @@ def _members(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str) -> I
         if name in theirs:
             yield from differences(ours[name], theirs[name], inner)
         else:
-            yield Difference(inner, Kind.ADDED, ours=ours[name])
+            yield Difference(inner, DifferenceKind.ADDED, ours=ours[name])
     for name in theirs:
         if name not in ours:
-            yield Difference(join(path, name), Kind.REMOVED, theirs=theirs[name])
+            yield Difference(join(path, name), DifferenceKind.REMOVED, theirs=theirs[name])
     mine, other = [name for name in ours if name in theirs], [name for name in theirs if name in ours]
     if mine != other:
-        yield Difference(path, Kind.ORDER, list(ours), list(theirs), note="the members are in another order")
+        yield Difference(path, DifferenceKind.ORDER, list(ours), list(theirs), note="the members are in another order")
 
 
 def _items(ours: list[Any], theirs: list[Any], path: str) -> Iterator[Difference]:
@@ -96,7 +98,9 @@ def _items(ours: list[Any], theirs: list[Any], path: str) -> Iterator[Difference
     if sorted(mine) == sorted(other):
         at = {text: place for place, text in reversed(list(enumerate(other)))}
         order = [at[text] for text in mine]
-        yield Difference(path, Kind.ORDER, list(range(len(ours))), order, note="the items are in another order")
+        yield Difference(
+            path, DifferenceKind.ORDER, list(range(len(ours))), order, note="the items are in another order"
+        )
         return
     head = common(mine, other)
     tail = common(mine[head:][::-1], other[head:][::-1])
@@ -105,9 +109,9 @@ def _items(ours: list[Any], theirs: list[Any], path: str) -> Iterator[Difference
         yield from differences(one, two, f"{path}[{place}]")
     both = min(len(left), len(right))
     for place in range(both, len(left)):
-        yield Difference(f"{path}[{head + place}]", Kind.ADDED, ours=left[place])
+        yield Difference(f"{path}[{head + place}]", DifferenceKind.ADDED, ours=left[place])
     for place in range(both, len(right)):
-        yield Difference(f"{path}[{head + place}]", Kind.REMOVED, theirs=right[place])
+        yield Difference(f"{path}[{head + place}]", DifferenceKind.REMOVED, theirs=right[place])
 
 
 def spans(ours: str, theirs: str) -> Iterator[Span]:

@@ -5,7 +5,7 @@ named ``error`` with the members at its top or with a mere text, ``{"type": "err
 """
 
 from llmproxy.wire import sse
-from llmproxy.wire.dialect import Document, Fault
+from llmproxy.wire.dialect import Document, StreamError
 from llmproxy.wire.documents import dump, error_message, read_leniently
 from llmproxy.wire.errors import envelope
 
@@ -13,7 +13,7 @@ from llmproxy.wire.errors import envelope
 _MARKS = (("type", "error"), ("object", "error"))
 
 
-def fault_of(frame: bytes) -> Fault | None:
+def fault_of(frame: bytes) -> StreamError | None:
     """The error that a frame tells, None for an ordinary one. An error object of OpenAI's is told as it came."""
     if b"error" not in frame:
         return None
@@ -21,7 +21,7 @@ def fault_of(frame: bytes) -> Fault | None:
     if event is None:
         return _told({}, {"message": sse.data(frame).decode("utf-8", "replace")}) if named else None
     if error := event.get("error"):
-        return Fault(error, frame) if isinstance(error, dict) else _told(event, {"message": error_message(error)})
+        return StreamError(error, frame) if isinstance(error, dict) else _told(event, {"message": error_message(error)})
     if not named and all(event.get(name) != mark for name, mark in _MARKS):
         return None
     error = {name: value for name, value in event.items() if (name, value) not in _MARKS and name != "error"}
@@ -29,6 +29,6 @@ def fault_of(frame: bytes) -> Fault | None:
     return _told(event, error)
 
 
-def _told(event: Document, error: Document) -> Fault:
+def _told(event: Document, error: Document) -> StreamError:
     whole = envelope(error_message(error), "server_error", "upstream_error")["error"] | error
-    return Fault(error, sse.frame(dump({**event, "error": whole}), b"error"))
+    return StreamError(error, sse.frame(dump({**event, "error": whole}), b"error"))

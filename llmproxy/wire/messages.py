@@ -5,7 +5,7 @@ from typing import Any
 
 from llmproxy.wire import sse
 from llmproxy.wire.deltas import Deltas
-from llmproxy.wire.dialect import Document, Fault, Malformed
+from llmproxy.wire.dialect import Document, Malformed, StreamError
 from llmproxy.wire.documents import dump, error_message, parse, peek, read_leniently, tokens
 from llmproxy.wire.done import STOP_REASONS, says_done
 from llmproxy.wire.error_dialects import ANTHROPIC_ERRORS, told_in
@@ -43,13 +43,13 @@ class _Messages:
                 return True
         return False
 
-    def fault(self, frame: bytes) -> Fault | None:
+    def fault(self, frame: bytes) -> StreamError | None:
         found = fault_of(frame)
         if found is None or (sse.event(frame) == b"error" and found.frame == frame):
             return found
         # clients look at the event's name alone
         error = {"type": "api_error", "message": error_message(found.error)} | found.error
-        return Fault(found.error, sse.frame(dump({"type": "error", "error": error}), b"error"))
+        return StreamError(found.error, sse.frame(dump({"type": "error", "error": error}), b"error"))
 
     def usage_only(self, frame: bytes) -> bool:
         return False

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llmproxy.wire.deltas import Deltas
-from llmproxy.wire.dialect import Document, Fault, Lossy, Malformed
+from llmproxy.wire.dialect import Document, Lossy, Malformed, StreamError
 from llmproxy.wire.documents import dump, parse, read_leniently, tokens
 from llmproxy.wire.done import DONE_REASONS, says_done
 from llmproxy.wire.embeddings import is_vector
@@ -50,11 +50,11 @@ class _Lines:
         """Ollama ends a generation that repeats itself without a word: what came is all there is."""
         return bool(frames)
 
-    def fault(self, frame: bytes) -> Fault | None:
+    def fault(self, frame: bytes) -> StreamError | None:
         if b'"error"' not in frame:
             return None
         line = read_leniently(frame)
-        return Fault(line["error"], frame) if line is not None and line.get("error") else None
+        return StreamError(line["error"], frame) if line is not None and line.get("error") else None
 
     def usage_only(self, frame: bytes) -> bool:
         return False

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from llmproxy.wire import sse
-from llmproxy.wire.dialect import Document, Fault, Malformed
+from llmproxy.wire.dialect import Document, Malformed, StreamError
 from llmproxy.wire.documents import dump, tokens
 from llmproxy.wire.error_dialects import OPENAI_ERRORS, told_in
 from llmproxy.wire.errors import ProxyError
@@ -30,7 +30,7 @@ class PlainDialect:
     def finished(self, frames: Sequence[bytes]) -> bool:
         return False
 
-    def fault(self, frame: bytes) -> Fault | None:
+    def fault(self, frame: bytes) -> StreamError | None:
         return None
 
     def usage_only(self, frame: bytes) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from llmproxy.wire import responses_stream, sse
-from llmproxy.wire.dialect import Document, Fault, Malformed
+from llmproxy.wire.dialect import Document, Malformed, StreamError
 from llmproxy.wire.documents import dump, error_message, parse, read_leniently, tokens
 from llmproxy.wire.done import INCOMPLETE_REASONS, says_done
 from llmproxy.wire.error_dialects import OPENAI_ERRORS, told_in
@@ -38,17 +38,17 @@ class _Responses:
     def finished(self, frames: Sequence[bytes]) -> bool:
         return False
 
-    def fault(self, frame: bytes) -> Fault | None:
+    def fault(self, frame: bytes) -> StreamError | None:
         if b'"response.failed"' in frame:
             event = read_leniently(sse.data(frame))
             if event is not None and event.get("type") == "response.failed":
                 response = event.get("response")
                 error = response.get("error") if isinstance(response, dict) else None
-                return Fault(error or "The response failed.", frame)
+                return StreamError(error or "The response failed.", frame)
         found = fault_of(frame)
         if found is None or b'"type":"error"' in found.frame.replace(b" ", b""):
             return found
-        return Fault(found.error, _failure(error_message(found.error), found.error))
+        return StreamError(found.error, _failure(error_message(found.error), found.error))
 
     def usage_only(self, frame: bytes) -> bool:
         return False

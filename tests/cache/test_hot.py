@@ -1,6 +1,6 @@
 """The table of raw requests holds no more than it may."""
 
-from llmproxy.cache.hot import HotAnswer, HotTable
+from llmproxy.cache.hot import HotAnswer, RawRequestIndex
 from llmproxy.wire.exchange import Exchange
 from tests.cache.entries import entry
 
@@ -16,7 +16,7 @@ def raw(number: int) -> bytes:
 
 def test_it_is_bounded_in_entries_and_in_bytes() -> None:
     for size, most in ((10, 3), (600, 1)):
-        table = HotTable(3, 1000, lambda key: None, lambda: 0)
+        table = RawRequestIndex(3, 1000, lambda key: None, lambda: 0)
         for number in (*range(20), 19, 19):
             table.remember(raw(number), answer(size))
         assert len(table) == most
@@ -25,7 +25,7 @@ def test_it_is_bounded_in_entries_and_in_bytes() -> None:
 
 
 def test_heads_leave_with_their_answers() -> None:
-    table = HotTable(1, 1000, lambda key: None, lambda: 0)
+    table = RawRequestIndex(1, 1000, lambda key: None, lambda: 0)
     table.remember(raw(1), answer(10))
     table.remember(raw(2).replace(b"POST / ", b"POST /other "), answer(10))
     assert table.length(b"POST / HTTP/1.1\r\n\r\n") == 0

@@ -3,12 +3,12 @@
 import pytest
 
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.policy import Freshness, Traits, Verdict, admit, freshness
+from llmproxy.cache.policy import Freshness, RequestTraits, Verdict, admit, freshness
 from llmproxy.config.settings import CachePolicy
 from llmproxy.wire.directives import PLAIN, Directives
 from llmproxy.wire.vocabulary import Reason
 
-ANY, FIXED = Traits(), Traits(deterministic=True)
+ANY, FIXED = RequestTraits(), RequestTraits(deterministic=True)
 
 
 def bypass(reason: Reason) -> Verdict:
@@ -24,7 +24,7 @@ CACHED = Verdict(look_up=True, keep=True)
         (CachePolicy.ALL, ANY, PLAIN, CACHED),
         (CachePolicy.ALL, ANY, Directives(no_store=True), bypass(Reason.NO_STORE)),
         (CachePolicy.OFF, FIXED, PLAIN, bypass(Reason.POLICY_OFF)),
-        (CachePolicy.ALL, Traits(side_effect=True), PLAIN, bypass(Reason.SIDE_EFFECT)),
+        (CachePolicy.ALL, RequestTraits(side_effect=True), PLAIN, bypass(Reason.SIDE_EFFECT)),
         (CachePolicy.DETERMINISTIC, ANY, PLAIN, bypass(Reason.NOT_DETERMINISTIC)),
         (CachePolicy.DETERMINISTIC, FIXED, PLAIN, CACHED),
         (CachePolicy.OPT_IN, FIXED, PLAIN, bypass(Reason.NOT_OPTED_IN)),
@@ -33,7 +33,7 @@ CACHED = Verdict(look_up=True, keep=True)
         (CachePolicy.ALL, ANY, Directives(no_cache=True, no_store=True), bypass(Reason.NO_STORE)),
     ],
 )
-def test_admit(policy: CachePolicy, traits: Traits, wishes: Directives, verdict: Verdict) -> None:
+def test_admit(policy: CachePolicy, traits: RequestTraits, wishes: Directives, verdict: Verdict) -> None:
     assert admit(policy, traits, wishes) == verdict
 
 

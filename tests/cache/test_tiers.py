@@ -16,7 +16,7 @@ from sqlalchemy import event, insert, select, text
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flush import LEASE_SECONDS, FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.periodic import Periodic
+from llmproxy.cache.periodic import PeriodicLoop
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tables import processes as cache_processes
 from llmproxy.cache.tier import Selector
@@ -45,7 +45,7 @@ class Process:
     async def following(self) -> AsyncIterator[None]:
         """Known to the others, and reading what they flush."""
         await self.cache.follow()
-        async with Periodic("following", 0.005, self.cache.follow, Faults()):
+        async with PeriodicLoop("following", 0.005, self.cache.follow, Faults()):
             yield
 
 

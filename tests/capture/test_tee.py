@@ -4,14 +4,14 @@ import asyncio
 
 import pytest
 
-from llmproxy.capture.tee import Capture, Head, Lagged, Reader
+from llmproxy.capture.tee import BroadcastBuffer, BroadcastReader, Head, Lagged
 
 
 async def test_a_late_reader_gets_the_prefix_at_once_and_then_the_rest() -> None:
-    capture: Capture[str] = Capture(limit=1000)
+    capture: BroadcastBuffer[str] = BroadcastBuffer(limit=1000)
     capture.begin(Head(stream=True))
     capture.add([b"a", b"b"])
-    reader = Reader(capture)
+    reader = BroadcastReader(capture)
     assert reader.behind
     assert reader.take() == [b"a", b"b"]
     assert reader.take() == []
@@ -26,16 +26,16 @@ async def test_a_late_reader_gets_the_prefix_at_once_and_then_the_rest() -> None
 
 
 async def test_every_reader_wakes_at_the_end() -> None:
-    capture: Capture[str] = Capture(limit=1000)
-    waits = [asyncio.create_task(Reader(capture).wait()) for _ in range(5)]
+    capture: BroadcastBuffer[str] = BroadcastBuffer(limit=1000)
+    waits = [asyncio.create_task(BroadcastReader(capture).wait()) for _ in range(5)]
     await asyncio.sleep(0)
     capture.finish("done")
     assert await asyncio.gather(*waits) == [True] * 5
 
 
 async def test_a_wait_ends_when_its_time_is_over_or_it_is_poked() -> None:
-    capture: Capture[str] = Capture(limit=1000)
-    reader = Reader(capture)
+    capture: BroadcastBuffer[str] = BroadcastBuffer(limit=1000)
+    reader = BroadcastReader(capture)
     assert not await reader.wait(0)
     reader.poke()
     assert await reader.wait()
@@ -46,16 +46,16 @@ async def test_a_wait_ends_when_its_time_is_over_or_it_is_poked() -> None:
 
 
 async def test_up_to_the_limit_everything_is_kept() -> None:
-    capture: Capture[str] = Capture(limit=4)
+    capture: BroadcastBuffer[str] = BroadcastBuffer(limit=4)
     capture.add([b"ab", b"cd"])
     assert not capture.overflowed
     await capture.room()
-    assert Reader(capture).take() == [b"ab", b"cd"]
+    assert BroadcastReader(capture).take() == [b"ab", b"cd"]
 
 
 async def test_beyond_the_limit_the_producer_waits_for_the_quickest_reader() -> None:
-    capture: Capture[str] = Capture(limit=4)
-    quick, slow = Reader(capture), Reader(capture)
+    capture: BroadcastBuffer[str] = BroadcastBuffer(limit=4)
+    quick, slow = BroadcastReader(capture), BroadcastReader(capture)
     capture.add([b"abc", b"def"])
     assert capture.overflowed
     room = asyncio.create_task(capture.room())
@@ -71,8 +71,8 @@ async def test_beyond_the_limit_the_producer_waits_for_the_quickest_reader() -> 
 
 
 async def test_nothing_the_quickest_reader_needs_is_dropped() -> None:
-    capture: Capture[str] = Capture(limit=4)
-    reader = Reader(capture)
+    capture: BroadcastBuffer[str] = BroadcastBuffer(limit=4)
+    reader = BroadcastReader(capture)
     got = b""
     for index in range(50):
         capture.add([b"%02d" % index])
@@ -84,8 +84,8 @@ async def test_nothing_the_quickest_reader_needs_is_dropped() -> None:
 
 
 async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
-    capture: Capture[str] = Capture(limit=10)
-    reader = Reader(capture)
+    capture: BroadcastBuffer[str] = BroadcastBuffer(limit=10)
+    reader = BroadcastReader(capture)
     waiting = asyncio.create_task(reader.wait(60))
     await asyncio.sleep(0)
     waiting.cancel()

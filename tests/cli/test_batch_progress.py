@@ -7,25 +7,25 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from llmproxy.cli.batches.progress import Lines, progress
-from llmproxy.cli.batches.standing import Standing, standing
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.batches.progress import BatchProgressLines, progress
+from llmproxy.cli.batches.standing import BatchStatus, standing
+from llmproxy.cli.failure import CommandFailed
 
 
-def batch(status: str, done: int = 0, total: int = 0, **more: Any) -> Standing:
+def batch(status: str, done: int = 0, total: int = 0, **more: Any) -> BatchStatus:
     counts = {"total": total, "completed": done, "failed": 0}
     return standing({"id": "batch_1", "status": status, "created_at": 0, "request_counts": counts} | more)
 
 
 class Reader:
-    """What ``Lines`` said, and a clock that is set by hand."""
+    """What ``BatchProgressLines`` said, and a clock that is set by hand."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
         self.now = 100.0
-        self.lines = Lines(self.said.append, lambda: self.now)
+        self.lines = BatchProgressLines(self.said.append, lambda: self.now)
 
-    def after(self, seconds: float, standing: Standing) -> None:
+    def after(self, seconds: float, standing: BatchStatus) -> None:
         self.now += seconds
         self.lines.show(standing)
 
@@ -93,5 +93,5 @@ def test_a_document_that_is_no_batch_is_a_failure(spoilt: Callable[[dict[str, An
     counts = {"total": 1, "completed": 1, "failed": 0}
     good = {"id": "batch_1", "status": "in_progress", "created_at": 0, "request_counts": counts}
     assert standing(good).total == 1
-    with pytest.raises(Failure, match="not understood"):
+    with pytest.raises(CommandFailed, match="not understood"):
         standing(spoilt(good))

@@ -13,8 +13,8 @@ from llmproxy.cli.bench.asker import Asker
 from llmproxy.cli.bench.figures import MOST_ERRORS, Figures, Timed
 from llmproxy.cli.bench.offer import Offer, look
 from llmproxy.cli.bench.progress import progress
-from llmproxy.cli.bench.stages import STAGES, Run, measured
-from llmproxy.cli.bench.usage import Usage, from_metrics, serving
+from llmproxy.cli.bench.stages import STAGES, BenchRun, measured
+from llmproxy.cli.bench.usage import ProcessUsage, from_metrics, serving
 from llmproxy.cli.bench.words import time_of
 from tests.cli.program import Program
 from tests.conftest import MakeProxy
@@ -131,7 +131,7 @@ class Broken(httpx.AsyncBaseTransport):
 async def stage(name: str, *statuses: int) -> Figures:
     """A stage that would last for an hour, with these answers and then none."""
     async with httpx.AsyncClient(transport=Broken(*statuses), base_url="http://broken") as http:
-        run = Run(Asker(http, Offer("m")), lambda: None)
+        run = BenchRun(Asker(http, Offer("m")), lambda: None)
         return await measured(next(each for each in STAGES if each.name == name), run, 3600)
 
 
@@ -187,7 +187,7 @@ def test_a_model_that_fails_now_and_then_is_measured(front: Proxy) -> None:
 
 async def test_an_answer_that_failed_spared_nothing() -> None:
     async with httpx.AsyncClient(transport=Broken(*[502] * 20), base_url="http://broken") as http:
-        run = Run(Asker(http, Offer("m")), lambda: None)
+        run = BenchRun(Asker(http, Offer("m")), lambda: None)
         await measured(STAGES[-1], run, 3600)
     assert run.repeats.asked > run.repeats.new
     assert run.repeats.spared == 0
@@ -203,7 +203,7 @@ def test_the_process_behind_a_port_is_found(front: Proxy) -> None:
 
 
 def test_readings_are_summed_up(front: Proxy) -> None:
-    usage = Usage(front.url)
+    usage = ProcessUsage(front.url)
     usage.read()
     usage.read()
     assert usage.used is not None
@@ -212,13 +212,13 @@ def test_readings_are_summed_up(front: Proxy) -> None:
 
 
 def test_one_reading_is_not_enough(front: Proxy) -> None:
-    usage = Usage(front.url)
+    usage = ProcessUsage(front.url)
     usage.read()
     assert usage.used is None
 
 
 def test_a_process_that_is_gone_has_no_readings() -> None:
-    usage = Usage("http://127.0.0.1:1")
+    usage = ProcessUsage("http://127.0.0.1:1")
     usage.read()
     assert usage.used is None
 

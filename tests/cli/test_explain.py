@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from llmproxy.cli.explain import lines
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from tests.cli.program import Program
 from tests.conftest import MakeProxy
 from tests.scripted import CHAT, marker
@@ -100,7 +100,7 @@ def test_what_would_move_the_cursor_is_replaced() -> None:
 
 @pytest.mark.parametrize("document", [{}, {**DOCUMENT, "key": None}, {**DOCUMENT, "differences": [{}]}])
 def test_another_kind_of_answer_is_a_failure(document: dict[str, Any]) -> None:
-    with pytest.raises(Failure, match="not understood"):
+    with pytest.raises(CommandFailed, match="not understood"):
         list(lines(document))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.job_lines import details, table, understood
 from tests.cli.program import Program
 from tests.conftest import MakeProxy
@@ -132,5 +132,5 @@ def test_nothing_that_callers_wrote_moves_the_terminals_cursor() -> None:
 
 @pytest.mark.parametrize("document", [{}, {**JOB, "progress": None}, {**JOB, "created_at": "yesterday"}])
 def test_a_document_of_another_version_is_a_failure(document: dict[str, Any]) -> None:
-    with pytest.raises(Failure, match="not understood"), understood():
+    with pytest.raises(CommandFailed, match="not understood"), understood():
         list(details(document, 0.0))

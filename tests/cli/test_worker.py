@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from llmproxy.database.engine import open_database
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from tests.cli.program import Program
@@ -49,7 +49,7 @@ def holders(server: Proxy) -> set[str]:
 
     async def work() -> set[str]:
         async with open_database(sqlite_url(server.database)) as database:
-            return await Queue(Store(database), Changes()).workers()
+            return await Queue(Store(database), JobNotifications()).workers()
 
     return asyncio.run(work())
 

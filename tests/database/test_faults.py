@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from llmproxy.cache.tables import flushes
 from llmproxy.database.engine import Database, open_database
-from llmproxy.database.faults import DatabaseUnusable, Fault, NotOpen, fault_of
+from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, NotOpen, fault_of
 from tests.databases import PostgresServer, ruin_sqlite, sqlite_url
 
 LINE = {"selector": "x" * 50_000, "created_at": 1.0}
@@ -21,7 +21,7 @@ LINE = {"selector": "x" * 50_000, "created_at": 1.0}
 ROOT, NOBODY = 0, 65534
 
 
-async def fault_of_writing(database: Database) -> Fault:
+async def fault_of_writing(database: Database) -> DatabaseFault:
     try:
         async with database.write() as connection:
             await connection.execute(flushes.insert(), [LINE] * 50)
@@ -35,13 +35,13 @@ async def test_full(sqlite: Database) -> None:
     def limit(connection: sqlite3.Connection, *_: object) -> None:
         connection.execute("PRAGMA max_page_count = 40")
 
-    assert await fault_of_writing(sqlite) is Fault.FULL
+    assert await fault_of_writing(sqlite) is DatabaseFault.FULL
 
 
 async def test_locked_by_another_process(sqlite: Database, sqlite_file: Path) -> None:
     with contextlib.closing(sqlite3.connect(sqlite_file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert await fault_of_writing(sqlite) is Fault.LOCKED
+        assert await fault_of_writing(sqlite) is DatabaseFault.LOCKED
 
 
 @contextlib.contextmanager
@@ -81,7 +81,7 @@ async def test_read_only_and_writable_again(open_folder: Path) -> None:
             await database.verify()
             # a connection held open, whose view of the file others share
             assert list(await database.rows(database.point_query(select(flushes.c.id), ()), ())) == []
-            assert await fault_of_writing(database) is Fault.READ_ONLY
+            assert await fault_of_writing(database) is DatabaseFault.READ_ONLY
             with acting_as(ROOT):
                 make_writable(open_folder)
             async with database.write() as connection:
@@ -92,13 +92,13 @@ async def test_no_database(tmp_path: Path) -> None:
     file = tmp_path / "x.db"
     ruin_sqlite(file)
     async with open_database(sqlite_url(file)) as database:
-        assert await fault_of_writing(database) is Fault.CORRUPT
+        assert await fault_of_writing(database) is DatabaseFault.CORRUPT
 
 
 async def test_a_missing_table(database: Database) -> None:
     async with database.write() as connection:
         await connection.execute(text("DROP TABLE cache_flushes"))
-    assert await fault_of_writing(database) is Fault.SCHEMA
+    assert await fault_of_writing(database) is DatabaseFault.SCHEMA
 
 
 async def test_values_that_are_refused(database: Database) -> None:
@@ -106,14 +106,14 @@ async def test_values_that_are_refused(database: Database) -> None:
         with pytest.raises(Exception) as caught:  # noqa: PT011 - each driver has its own
             async with database.write() as connection:
                 await connection.execute(flushes.insert(), [bad])
-        assert fault_of(caught.value) is Fault.REFUSED
+        assert fault_of(caught.value) is DatabaseFault.REFUSED
         assert not fault_of(caught.value).passes
 
 
 async def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "x").touch()
     async with open_database(sqlite_url(tmp_path / "x" / "y.db")) as database:
-        assert await fault_of_writing(database) is Fault.UNREACHABLE
+        assert await fault_of_writing(database) is DatabaseFault.UNREACHABLE
 
 
 async def test_postgres_gone_and_back(postgres: PostgresServer) -> None:
@@ -123,10 +123,10 @@ async def test_postgres_gone_and_back(postgres: PostgresServer) -> None:
         assert list(await database.rows(query, (1,))) == []
         postgres.stop()
         try:
-            assert await fault_of_writing(database) is Fault.UNREACHABLE
+            assert await fault_of_writing(database) is DatabaseFault.UNREACHABLE
             with pytest.raises(Exception) as caught:  # noqa: PT011 - it depends on when the driver notices
                 await database.rows(query, (1,))
-            assert fault_of(caught.value) is Fault.UNREACHABLE
+            assert fault_of(caught.value) is DatabaseFault.UNREACHABLE
         finally:
             postgres.start()
         async with database.write() as connection:
@@ -137,14 +137,14 @@ async def test_postgres_gone_and_back(postgres: PostgresServer) -> None:
 @pytest.mark.parametrize(
     ("error", "fault"),
     [
-        (TimeoutError(), Fault.TIMEOUT),
-        (DatabaseUnusable("x"), Fault.SCHEMA),
-        (NotOpen(), Fault.UNREACHABLE),
-        (ConnectionResetError(), Fault.UNREACHABLE),
-        (DBAPIError("SELECT 1", None, ConnectionRefusedError()), Fault.UNREACHABLE),
-        (sqlite3.IntegrityError("x"), Fault.REFUSED),
-        (OverflowError(), Fault.REFUSED),
+        (TimeoutError(), DatabaseFault.TIMEOUT),
+        (DatabaseUnusable("x"), DatabaseFault.SCHEMA),
+        (NotOpen(), DatabaseFault.UNREACHABLE),
+        (ConnectionResetError(), DatabaseFault.UNREACHABLE),
+        (DBAPIError("SELECT 1", None, ConnectionRefusedError()), DatabaseFault.UNREACHABLE),
+        (sqlite3.IntegrityError("x"), DatabaseFault.REFUSED),
+        (OverflowError(), DatabaseFault.REFUSED),
     ],
 )
-def test_errors_without_a_code(error: Exception, fault: Fault) -> None:
+def test_errors_without_a_code(error: Exception, fault: DatabaseFault) -> None:
     assert fault_of(error) is fault

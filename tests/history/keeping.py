@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from llmproxy.database.engine import Database
-from llmproxy.history.follower import Step
+from llmproxy.history.follower import Projection
 from llmproxy.history.pages import page
 from llmproxy.history.record import Recorder
-from llmproxy.history.wanted import Wanted
-from llmproxy.history.writer import Writer
+from llmproxy.history.wanted import HistoryQuery
+from llmproxy.history.writer import HistoryWriter
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.words import phrases_of
 
@@ -15,14 +15,14 @@ from llmproxy.wire.words import phrases_of
 async def write(database: Database, exchanges: Sequence[Exchange], recorder: Recorder | None = None) -> None:
     """As rows, in this order."""
     recorder = recorder or Recorder(100_000)
-    writer = Writer(database, queue_rows=len(exchanges), finish=recorder.finished)
+    writer = HistoryWriter(database, queue_rows=len(exchanges), finish=recorder.finished)
     writer.add(len(exchanges), map(recorder.row, exchanges))
     writer.open()
     await writer.close(60)
     assert writer.written == len(exchanges)
 
 
-async def followed(step: Step) -> int:
+async def followed(step: Projection) -> int:
     """Until there is nothing more to be done; how often there was."""
     times = 1
     while await step.advance():
@@ -32,5 +32,5 @@ async def followed(step: Step) -> int:
 
 async def found(database: Database, query: str) -> list[int]:
     """The ids of the rows whose texts hold all phrases of the query, newest first."""
-    wanted = Wanted(limit=1000, text=tuple(map(tuple, phrases_of(query))))
+    wanted = HistoryQuery(limit=1000, text=tuple(map(tuple, phrases_of(query))))
     return [row["id"] for row in (await page(database, wanted)).rows]

@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from llmproxy.history import follower as module
-from llmproxy.history.follower import Follower
+from llmproxy.history.follower import Projector
 
 
 class Counting:
@@ -37,7 +37,7 @@ def step() -> Counting:
 
 async def test_rows_from_before_the_start_are_worked_on(step: Counting) -> None:
     step.rows = 25
-    follower = Follower(step, lambda: False)
+    follower = Projector(step, lambda: False)
     follower.open()
     assert await follower.settle(10)
     assert step.seen == 25
@@ -46,7 +46,7 @@ async def test_rows_from_before_the_start_are_worked_on(step: Counting) -> None:
 
 async def test_who_asks_does_not_wait_for_more_rows_to_come(step: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GATHER_SECONDS", 3600.0)
-    follower = Follower(step, lambda: True)
+    follower = Projector(step, lambda: True)
     follower.open()
     for rows in (5, 500):
         step.rows = rows
@@ -57,13 +57,13 @@ async def test_who_asks_does_not_wait_for_more_rows_to_come(step: Counting, monk
 
 
 async def test_a_question_has_a_limit(step: Counting) -> None:
-    follower = Follower(step, lambda: False)
+    follower = Projector(step, lambda: False)
     assert not await follower.settle(0.001)
     await follower.close()
 
 
 async def test_rows_that_come_all_the_time_do_not_hold_up_who_asks(step: Counting) -> None:
-    follower = Follower(step, lambda: False)
+    follower = Projector(step, lambda: False)
     follower.open()
 
     async def more() -> None:
@@ -86,7 +86,7 @@ async def test_a_fault_is_logged_once_and_made_up_for(
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.0)
     step.rows, step.failures = 5, 3
     told: list[tuple[str, str]] = []
-    follower = Follower(step, lambda: False, on_fault=lambda part, fault: told.append((part, fault)))
+    follower = Projector(step, lambda: False, on_fault=lambda part, fault: told.append((part, fault)))
     follower.open()
     assert await follower.settle(10)
     assert step.seen == 5
@@ -100,12 +100,12 @@ async def test_a_fault_is_logged_once_and_made_up_for(
 async def test_while_rows_wait_to_be_written_it_rests_longer(step: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
 
-    async def noted(self: Follower, seconds: float) -> None:
+    async def noted(self: Projector, seconds: float) -> None:
         rests.append(seconds)
 
-    monkeypatch.setattr(Follower, "_rest", noted)
+    monkeypatch.setattr(Projector, "_rest", noted)
     for busy, rest in ((True, module.REST_BEHIND_WRITER), (False, module.REST)):
-        follower = Follower(step, partial(bool, busy), clock=map(float, count()).__next__)
+        follower = Projector(step, partial(bool, busy), clock=map(float, count()).__next__)
         follower.open()
         assert await follower.settle(10)
         await follower.close()

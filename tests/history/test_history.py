@@ -7,7 +7,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
 from llmproxy.history import reader
 from llmproxy.history.history import History, NoHistory, history_for
-from llmproxy.history.wanted import Wanted
+from llmproxy.history.wanted import HistoryQuery
 from llmproxy.wire.errors import BadRequest, InternalError, NotFound
 from llmproxy.wire.exchange import RepeatHit
 from tests.history.exchanges import FETCHED, fetched
@@ -21,7 +21,7 @@ def settings(**changes: object) -> Settings:
 
 
 async def ids(kept: History, limit: int = 10) -> list[str]:
-    return [row["request_id"] for row in (await kept.reader.page(Wanted(limit))).rows]
+    return [row["request_id"] for row in (await kept.reader.page(HistoryQuery(limit))).rows]
 
 
 async def test_what_was_recorded_can_be_asked_for_at_once(database: Database) -> None:
@@ -43,9 +43,9 @@ async def test_a_text_is_found_right_after_the_answer(database: Database) -> Non
     kept.open()
     for number in range(3):
         kept.record([fetched(request_id=str(number), request_body=b'{"prompt": "Hello!"}')])
-        page = await kept.reader.page(Wanted(10, text=TEXT))
+        page = await kept.reader.page(HistoryQuery(10, text=TEXT))
         assert len(page.rows) == number + 1
-        assert await kept.reader.indexed(Wanted(10, text=TEXT))
+        assert await kept.reader.indexed(HistoryQuery(10, text=TEXT))
     await kept.close(10)
 
 
@@ -54,9 +54,9 @@ async def test_without_an_index_a_text_is_refused(database: Database, switch: st
     kept = history_for(settings(**{switch: False}), database)
     kept.open()
     kept.record([FETCHED])
-    assert len((await kept.reader.page(Wanted(10))).rows) == 1
+    assert len((await kept.reader.page(HistoryQuery(10))).rows) == 1
     with pytest.raises(BadRequest, match="not indexed"):
-        await kept.reader.page(Wanted(10, text=TEXT))
+        await kept.reader.page(HistoryQuery(10, text=TEXT))
     await kept.close(10)
 
 
@@ -64,7 +64,7 @@ async def test_the_list_is_json_without_bodies(database: Database) -> None:
     kept = history_for(settings(), database)
     kept.open()
     kept.record([FETCHED])
-    (row,) = (await kept.reader.page(Wanted(1))).rows
+    (row,) = (await kept.reader.page(HistoryQuery(1))).rows
     assert json.loads(json.dumps(row)) == row
     assert row["id"] == 1
     assert (row["user"], row["session"], row["caller"], row["key"]) == ("u-1", "s-1", "ann", "ab12")
@@ -77,7 +77,7 @@ async def test_bodies_can_be_switched_off(database: Database) -> None:
     kept = history_for(settings(history_bodies=False), database)
     kept.open()
     kept.record([FETCHED])
-    assert (await kept.reader.page(Wanted(1))).rows[0]["body_bytes"] == 0
+    assert (await kept.reader.page(HistoryQuery(1))).rows[0]["body_bytes"] == 0
     await kept.close(10)
 
 
@@ -85,10 +85,10 @@ async def test_what_must_not_be_kept_is_nowhere(database: Database) -> None:
     kept = history_for(settings(history_redact=[r"[\w.]+@[\w.]+"]), database)
     kept.open()
     kept.record([fetched(request_body=b'{"prompt": "mail\\nbob@example.com hello"}', response_body=b"bob@example.com")])
-    row = (await kept.reader.page(Wanted(1, text=TEXT), bodies=True)).rows[0]
+    row = (await kept.reader.page(HistoryQuery(1, text=TEXT), bodies=True)).rows[0]
     assert row["request_body"] == b'{"prompt": "mail\\n[redacted] hello"}'
     assert row["response_body"] == b"[redacted]"
-    assert (await kept.reader.page(Wanted(1, text=(("bob",),)))).rows == []
+    assert (await kept.reader.page(HistoryQuery(1, text=(("bob",),)))).rows == []
     await kept.close(10)
 
 
@@ -105,7 +105,7 @@ async def test_history_outlives_the_program(tmp_path: Path) -> None:
         assert await ids(kept) == ["before"]
         # what was left to be done is done now
         assert (await kept.reader.user("u-1"))["requests"] == 1
-        assert len((await kept.reader.page(Wanted(10, text=TEXT))).rows) == 1
+        assert len((await kept.reader.page(HistoryQuery(10, text=TEXT))).rows) == 1
         await kept.close(10)
 
 
@@ -114,7 +114,7 @@ async def test_a_database_that_cannot_be_read_is_an_error_of_ours(tmp_path: Path
     async with open_database(f"sqlite+aiosqlite:///{tmp_path}/file/history.db") as database:
         kept = history_for(settings(), database)
         with pytest.raises(InternalError, match=r"cannot be read now \(unreachable\)"):
-            await kept.reader.page(Wanted(1))
+            await kept.reader.page(HistoryQuery(1))
         await kept.close(1)
 
 
@@ -142,7 +142,7 @@ async def test_who_is_erased_has_no_rows_waiting(database: Database, monkeypatch
     monkeypatch.setattr(reader, "ERASE_SECONDS", 30.0)
     kept.open()
     assert await kept.reader.erase("ann", None) == 1
-    assert [row["user"] for row in (await kept.reader.page(Wanted(10))).rows] == ["bob"]
+    assert [row["user"] for row in (await kept.reader.page(HistoryQuery(10))).rows] == ["bob"]
     await kept.close(10)
 
 
@@ -152,7 +152,7 @@ async def test_texts_are_asked_for_as_they_are_kept(database: Database) -> None:
     kept = history_for(settings(), database)
     kept.open()
     kept.record([fetched(request_id=name, user=name, session=name, model=name)])
-    for wanted in (Wanted(10, user=name), Wanted(10, session=name), Wanted(10, model=name)):
+    for wanted in (HistoryQuery(10, user=name), HistoryQuery(10, session=name), HistoryQuery(10, model=name)):
         assert len((await kept.reader.page(wanted)).rows) == 1
     assert (await kept.reader.record(name))["user_name"].startswith("abc")
     assert (await kept.reader.user(name))["requests"] == (await kept.reader.session(name))["requests"] == 1

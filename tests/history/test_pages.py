@@ -12,7 +12,7 @@ from llmproxy.history import pages
 from llmproxy.history.cursor import cursor
 from llmproxy.history.pages import page
 from llmproxy.history.texts import Texts
-from llmproxy.history.wanted import Place, Wanted
+from llmproxy.history.wanted import HistoryCursor, HistoryQuery
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus
@@ -41,7 +41,7 @@ def exchanges() -> list[Exchange]:
     ]
 
 
-def like(row: dict[str, Any], wanted: Wanted, made: list[Exchange]) -> bool:
+def like(row: dict[str, Any], wanted: HistoryQuery, made: list[Exchange]) -> bool:
     names = ("user", "session", "model", "endpoint", "cache", "status")
     if any(getattr(wanted, name) not in (None, row[name]) for name in names):
         return False
@@ -51,7 +51,7 @@ def like(row: dict[str, Any], wanted: Wanted, made: list[Exchange]) -> bool:
     return all(" ".join(phrase) in body for phrase in wanted.text)
 
 
-async def everything(database: Database, wanted: Wanted) -> list[dict[str, Any]]:
+async def everything(database: Database, wanted: HistoryQuery) -> list[dict[str, Any]]:
     """All pages of it."""
     rows: list[dict[str, Any]] = []
     for _ in range(ROWS):
@@ -60,7 +60,7 @@ async def everything(database: Database, wanted: Wanted) -> list[dict[str, Any]]
         rows += found.rows
         if found.next is None:
             return rows
-        wanted = replace(wanted, after=Place.read(found.next.text()))
+        wanted = replace(wanted, after=HistoryCursor.read(found.next.text()))
     raise AssertionError("the pages have no end")
 
 
@@ -92,10 +92,10 @@ async def test_any_filters_give_what_a_search_through_all_rows_gives(
         "until": [1_700_000_000.0 + 180],
         "text": [(("red",),), (("apple",), ("red",)), (("red", "apple"),), (("apple", "red"),)],
     }
-    all_rows = await everything(filled, Wanted(100))
+    all_rows = await everything(filled, HistoryQuery(100))
     for _ in range(60):
         names = chance.sample(sorted(choices), chance.choice([0, 1, 1, 2, 3]))
-        wanted = Wanted(chance.choice([7, 50, 1000]), **{name: chance.choice(choices[name]) for name in names})
+        wanted = HistoryQuery(chance.choice([7, 50, 1000]), **{name: chance.choice(choices[name]) for name in names})
         rows = await everything(filled, wanted)
         order = [row["id"] if wanted.text else (row["created_at"], row["id"]) for row in rows]
         assert order == sorted(order, reverse=True)
@@ -106,43 +106,43 @@ async def test_any_filters_give_what_a_search_through_all_rows_gives(
 async def test_a_page_ends_where_enough_was_looked_at(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "FIRST_STRIDE", 100)
     monkeypatch.setattr(pages, "MOST_LOOKED_AT", 100)
-    first = await page(filled, Wanted(10, endpoint="rerank"))
+    first = await page(filled, HistoryQuery(10, endpoint="rerank"))
     assert (first.rows, first.next is None) == ([], False)
     monkeypatch.setattr(pages, "MOST_TEXTS", 100)
-    first = await page(filled, Wanted(10, endpoint="rerank", text=(("apple",),)))
+    first = await page(filled, HistoryQuery(10, endpoint="rerank", text=(("apple",),)))
     assert (first.rows, first.next is None) == ([], False)
 
 
 async def test_rows_that_come_meanwhile_do_not_move_the_pages(filled: Database) -> None:
-    first = await page(filled, Wanted(10))
+    first = await page(filled, HistoryQuery(10))
     await write(filled, [fetched(request_id=str(ROWS), started_at=1_800_000_000.0)])
-    second = await page(filled, Wanted(10, after=first.next))
-    again = await page(filled, Wanted(21))
+    second = await page(filled, HistoryQuery(10, after=first.next))
+    again = await page(filled, HistoryQuery(21))
     assert [row["id"] for row in again.rows] == [ROWS + 1, *(row["id"] for row in first.rows + second.rows)]
 
 
 async def test_the_last_page_knows_that_it_is_the_last(filled: Database) -> None:
-    assert (await page(filled, Wanted(ROWS))).next is None
-    assert (await page(filled, Wanted(ROWS - 1))).next is not None
+    assert (await page(filled, HistoryQuery(ROWS))).next is None
+    assert (await page(filled, HistoryQuery(ROWS - 1))).next is not None
 
 
 async def test_bodies_only_where_they_are_wanted(filled: Database) -> None:
-    row = (await page(filled, Wanted(1), bodies=True)).rows[0]
+    row = (await page(filled, HistoryQuery(1), bodies=True)).rows[0]
     assert row["response_body"] == b"response"
-    assert "response_body" not in (await page(filled, Wanted(1))).rows[0]
+    assert "response_body" not in (await page(filled, HistoryQuery(1))).rows[0]
 
 
 @pytest.mark.parametrize("text", ["", "x", "WzFd", "WzEuMCwiYSJd", "bm8", "\u00e9", cursor([1.0, 2**63])])
 def test_another_cursor_is_refused(text: str) -> None:
     with pytest.raises(BadRequest, match="cursor"):
-        Place.read(text)
+        HistoryCursor.read(text)
 
 
 INDEXED = [
     ({}, "ix_history_created_at_id"),
     ({"since": 5.0, "until": 6.0}, "ix_history_created_at_id"),
     ({"user": "ann"}, "ix_history_user_name_created_at_id"),
-    ({"user": "ann", "since": 5.0, "after": Place(7.0, 7)}, "ix_history_user_name_created_at_id"),
+    ({"user": "ann", "since": 5.0, "after": HistoryCursor(7.0, 7)}, "ix_history_user_name_created_at_id"),
     ({"session": "s1", "user": "ann"}, "ix_history_session_created_at_id"),
     ({"model": "m1"}, "ix_history_model_created_at_id"),
     ({"model": "m1", "endpoint": "chat"}, "ix_history_model_created_at_id"),
@@ -159,7 +159,7 @@ INDEXED = [
 async def test_every_question_goes_along_an_index(database: Database, filters: dict[str, Any], index: str) -> None:
     """No query reads or sorts the whole table."""
     await write(database, [fetched(started_at=float(number)) for number in range(10)])
-    plans = await planned(database, Wanted(10, **filters))
+    plans = await planned(database, HistoryQuery(10, **filters))
     assert plans
     for plan in plans:
         assert index in plan
@@ -170,13 +170,13 @@ async def test_every_question_goes_along_an_index(database: Database, filters: d
 async def test_a_text_is_found_in_the_order_of_the_index(sqlite: Database) -> None:
     await write(sqlite, [fetched(request_body=b'{"prompt": "red"}')] * 3)
     await followed(Texts(sqlite))
-    plans = await planned(sqlite, Wanted(10, text=(("red",),), after=Place(0.0, 3)))
+    plans = await planned(sqlite, HistoryQuery(10, text=(("red",),), after=HistoryCursor(0.0, 3)))
     assert "TEMP B-TREE" not in "".join(plans)
     assert any("SCAN history_texts VIRTUAL TABLE INDEX" in plan for plan in plans)
     assert any("SEARCH history USING INTEGER PRIMARY KEY" in plan for plan in plans)
 
 
-async def planned(database: Database, wanted: Wanted) -> list[str]:
+async def planned(database: Database, wanted: HistoryQuery) -> list[str]:
     """How the database goes about each query of a page, in its own words."""
     asked: list[tuple[str, Any]] = []
 

@@ -8,7 +8,7 @@ from llmproxy.database.engine import Database
 from llmproxy.history import previews
 from llmproxy.history.pages import page
 from llmproxy.history.record import Recorder
-from llmproxy.history.wanted import Wanted
+from llmproxy.history.wanted import HistoryQuery
 from tests.history.exchanges import fetched
 from tests.history.keeping import write
 
@@ -20,7 +20,7 @@ def body(text: str, *, before: int = 0, after: int = 0) -> bytes:
 
 async def lines(database: Database) -> list[str]:
     """Of all rows, the oldest first."""
-    ids = [row["id"] for row in (await page(database, Wanted(limit=1000))).rows]
+    ids = [row["id"] for row in (await page(database, HistoryQuery(limit=1000))).rows]
     found = await previews.previews(database, ids)
     return [found.get(id, "") for id in sorted(ids)]
 

@@ -23,7 +23,7 @@ from llmproxy.history.retention import DAY, Retention
 from llmproxy.history.summaries import Summaries
 from llmproxy.history.tables import history
 from llmproxy.history.texts import Texts
-from llmproxy.history.writer import Writer
+from llmproxy.history.writer import HistoryWriter
 from tests.history.exchanges import fetched
 from tests.history.keeping import followed, found, write
 
@@ -55,7 +55,7 @@ def retention(database: Database, *, days: float = 30.0, max_bytes: int = 10**9)
 
 async def fill(database: Database, count: int, *, created_at: float = NOW, body: bytes = b"x" * 300) -> None:
     recorder = Recorder(10_000)
-    writer = Writer(database, queue_rows=count)
+    writer = HistoryWriter(database, queue_rows=count)
     exchanges = (fetched(started_at=created_at, request_body=body, response_body=b"") for _ in range(count))
     writer.add(count, map(recorder.row, exchanges))
     writer.open()

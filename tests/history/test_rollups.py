@@ -12,12 +12,12 @@ from llmproxy.history import rollups as module
 from llmproxy.history.rollup_tables import rollups as table
 from llmproxy.history.rollups import HOURS_KEPT, MINUTES_KEPT, Rollups
 from llmproxy.observe.distribution import EXACT, Distribution
-from llmproxy.observe.performance import Cell, Cells, Performance, Series
+from llmproxy.observe.performance import Cell, Cells, Performance, PerformanceSeries
 from llmproxy.observe.report import report
 from tests.databases import ruin_sqlite, sqlite_url
 from tests.history.exchanges import fetched
 
-MISSES = Series("chat", "smollm2", "miss")
+MISSES = PerformanceSeries("chat", "smollm2", "miss")
 HOUR = 3600
 #: some full hour
 NOON = 1_700_000 * HOUR

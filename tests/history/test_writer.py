@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.database.engine import Database
 from llmproxy.history.record import COLUMNS, Recorder, Row
 from llmproxy.history.tables import history
-from llmproxy.history.writer import GROUP, Writer
+from llmproxy.history.writer import GROUP, HistoryWriter
 from tests.history.exchanges import fetched
 
 RECORDER = Recorder(1000)
@@ -25,7 +25,7 @@ def numbered(count: int) -> list[Row]:
     return rows(*map(str, range(count)))
 
 
-def add(writer: Writer, *made: Row) -> None:
+def add(writer: HistoryWriter, *made: Row) -> None:
     writer.add(len(made), made)
 
 
@@ -94,7 +94,7 @@ def locked() -> Exception:
 
 
 async def test_rows_are_written_in_order(database: Database) -> None:
-    writer = Writer(database, queue_rows=100)
+    writer = HistoryWriter(database, queue_rows=100)
     writer.open()
     add(writer, *rows("a", "b"))
     await writer.settle(10)
@@ -106,7 +106,7 @@ async def test_rows_are_written_in_order(database: Database) -> None:
 
 
 async def test_a_row_comes_back_as_it_was(database: Database) -> None:
-    writer = Writer(database, queue_rows=100)
+    writer = HistoryWriter(database, queue_rows=100)
     writer.open()
     made = RECORDER.row(fetched(path="/é\u2028", error="😀"))
     add(writer, made)
@@ -118,7 +118,7 @@ async def test_a_row_comes_back_as_it_was(database: Database) -> None:
 
 async def test_each_transaction_is_told_after_it(database: Database) -> None:
     counts: list[int] = []
-    writer = Writer(database, queue_rows=5_000, told=lambda _: counts.append(writer.written))
+    writer = HistoryWriter(database, queue_rows=5_000, told=lambda _: counts.append(writer.written))
     add(writer, *numbered(GROUP + 5))
     assert writer.is_busy()
     writer.open()
@@ -128,7 +128,7 @@ async def test_each_transaction_is_told_after_it(database: Database) -> None:
 
 
 async def test_what_is_written_is_what_finish_makes_of_it(database: Database) -> None:
-    writer = Writer(database, queue_rows=10, finish=lambda made: [("x", *row[1:]) for row in made])
+    writer = HistoryWriter(database, queue_rows=10, finish=lambda made: [("x", *row[1:]) for row in made])
     add(writer, *rows("a", "b"))
     writer.open()
     await writer.close(30)
@@ -136,7 +136,7 @@ async def test_what_is_written_is_what_finish_makes_of_it(database: Database) ->
 
 
 async def test_close_writes_what_waits_in_groups(database: Database) -> None:
-    writer = Writer(database, queue_rows=10_000)
+    writer = HistoryWriter(database, queue_rows=10_000)
     add(writer, *numbered(2 * GROUP + 5))
     writer.open()
     await writer.close(30)
@@ -145,7 +145,7 @@ async def test_close_writes_what_waits_in_groups(database: Database) -> None:
 
 
 async def test_what_finds_no_room_is_lost_and_not_even_made(database: Database) -> None:
-    writer = Writer(database, queue_rows=2)
+    writer = HistoryWriter(database, queue_rows=2)
     made: list[str] = []
 
     def make(id: str) -> Row:
@@ -162,7 +162,7 @@ async def test_what_finds_no_room_is_lost_and_not_even_made(database: Database) 
 
 
 async def test_waiting_rows_are_bounded_in_bytes_too(database: Database) -> None:
-    writer = Writer(database, queue_rows=100, queue_bytes=20)
+    writer = HistoryWriter(database, queue_rows=100, queue_bytes=20)
     # 15 bytes each
     writer.add(4, iter(rows("a", "b", "c", "d")))
     assert writer.lost == 2
@@ -176,7 +176,9 @@ async def test_waiting_rows_are_bounded_in_bytes_too(database: Database) -> None
 async def test_rows_wait_out_a_fault_which_is_logged_once(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     faulty = Faulty(database, 3, locked())
     told: list[tuple[str, str]] = []
-    writer = Writer(faulty, queue_rows=100, first_pause=0.001, on_fault=lambda part, fault: told.append((part, fault)))
+    writer = HistoryWriter(
+        faulty, queue_rows=100, first_pause=0.001, on_fault=lambda part, fault: told.append((part, fault))
+    )
     writer.open()
     add(writer, *rows("a", "b"))
     await writer.settle(10)
@@ -192,7 +194,7 @@ async def test_rows_wait_out_a_fault_which_is_logged_once(database: Database, ca
 
 
 async def test_a_refused_row_is_lost_alone(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    writer = Writer(database, queue_rows=100)
+    writer = HistoryWriter(database, queue_rows=100)
     made = numbered(20)
     # the status may not be NULL
     made[13] = tuple(None if name == "status" else value for name, value in zip(COLUMNS, made[13], strict=True))
@@ -207,7 +209,7 @@ async def test_a_refused_row_is_lost_alone(database: Database, caplog: pytest.Lo
 
 async def test_close_tries_once_more_and_gives_up_at_a_fault(database: Database) -> None:
     faulty = Faulty(database, 1_000, locked())
-    writer = Writer(faulty, queue_rows=100, first_pause=3600.0)
+    writer = HistoryWriter(faulty, queue_rows=100, first_pause=3600.0)
     writer.open()
     add(writer, *rows("a"))
     await faulty.failed.wait()
@@ -218,7 +220,7 @@ async def test_close_tries_once_more_and_gives_up_at_a_fault(database: Database)
 
 async def test_close_writes_after_a_fault_that_is_over(database: Database) -> None:
     faulty = Faulty(database, 1, locked())
-    writer = Writer(faulty, queue_rows=100, first_pause=3600.0)
+    writer = HistoryWriter(faulty, queue_rows=100, first_pause=3600.0)
     writer.open()
     add(writer, *rows("a"))
     await faulty.failed.wait()
@@ -229,7 +231,7 @@ async def test_close_writes_after_a_fault_that_is_over(database: Database) -> No
 
 async def test_close_has_a_limit(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     stuck = Stuck(database)
-    writer = Writer(stuck, queue_rows=100)
+    writer = HistoryWriter(stuck, queue_rows=100)
     writer.open()
     add(writer, *rows("a", "b"))
     await stuck.reached.wait()
@@ -239,7 +241,7 @@ async def test_close_has_a_limit(database: Database, caplog: pytest.LogCaptureFi
 
 
 async def test_what_comes_after_close_is_lost(database: Database) -> None:
-    writer = Writer(database, queue_rows=100)
+    writer = HistoryWriter(database, queue_rows=100)
     writer.open()
     await writer.close(10)
     add(writer, *rows("a"))
@@ -247,7 +249,7 @@ async def test_what_comes_after_close_is_lost(database: Database) -> None:
 
 
 async def test_settle_has_a_limit(database: Database) -> None:
-    writer = Writer(database, queue_rows=100)
+    writer = HistoryWriter(database, queue_rows=100)
     add(writer, *rows("a"))
     await writer.settle(0.001)
     assert writer.written == 0
@@ -262,7 +264,7 @@ async def test_a_locked_file_makes_rows_wait(sqlite: Database, caplog: pytest.Lo
     assert file is not None
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        writer = Writer(watched, queue_rows=100, first_pause=0.001)
+        writer = HistoryWriter(watched, queue_rows=100, first_pause=0.001)
         writer.open()
         add(writer, *rows("a"))
         await watched.failed.wait()
@@ -279,7 +281,7 @@ async def test_rows_that_come_all_the_time_do_not_hold_up_who_asks(database: Dat
     def tell(_: int) -> None:
         add(writer, *rows("more"))
 
-    writer = Writer(database, queue_rows=100, told=tell)
+    writer = HistoryWriter(database, queue_rows=100, told=tell)
     writer.open()
     add(writer, *rows("a"))
     assert await writer.settle(10)
@@ -289,7 +291,7 @@ async def test_rows_that_come_all_the_time_do_not_hold_up_who_asks(database: Dat
 
 async def test_who_gave_up_waiting_is_forgotten(database: Database) -> None:
     stuck = Stuck(database)
-    writer = Writer(stuck, queue_rows=100)
+    writer = HistoryWriter(stuck, queue_rows=100)
     writer.open()
     add(writer, *rows("a"))
     assert not await writer.settle(0.001)

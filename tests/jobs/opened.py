@@ -13,11 +13,11 @@ from llmproxy.app.opening import open_rooms
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import reading
 from llmproxy.jobs.job import Item, Job, NewCall, NewJob
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import JobKind
 from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import JsonForm
-from llmproxy.observe.outlet import Outlet
+from llmproxy.observe.lines import JsonFormatter
+from llmproxy.observe.outlet import AsyncLogWriter
 
 PATH = "/v1/chat/completions"
 #: how long a test waits for what must come
@@ -25,10 +25,10 @@ PATIENCE = 30.0
 
 
 @asynccontextmanager
-async def opened(*upstreams: str, folder: Path, **settings: Any) -> AsyncIterator[JobRooms]:
+async def opened(*upstreams: str, folder: Path, **settings: Any) -> AsyncIterator[JobServices]:
     """The job queue of a program in front of ``upstreams``, with its database in ``folder``."""
     wanted = Settings(upstream=upstreams, database_path=folder / "llmproxy.db", **settings)
-    log = AccessLog(JsonForm(), Outlet(io.StringIO(), lost=JsonForm().lost))
+    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost))
     async with open_rooms(wanted, log, Deadline(wanted.shutdown_seconds)) as state:
         assert state.jobs is not None
         yield state.jobs
@@ -39,18 +39,18 @@ def chat(prompt: str, **more: Any) -> bytes:
     return json.dumps({"model": "scripted", "messages": [{"role": "user", "content": prompt}], **more}).encode()
 
 
-async def submit(jobs: JobRooms, prompts: Sequence[str], **more: Any) -> Job:
+async def submit(jobs: JobServices, prompts: Sequence[str], **more: Any) -> Job:
     """A task with a call for each prompt."""
     calls = [NewCall(position, chat(prompt)) for position, prompt in enumerate(prompts)]
     return await jobs.queue.submit(NewJob(JobKind.TASK, PATH, **more), calls)
 
 
-async def over(jobs: JobRooms, job_id: str) -> Job:
+async def over(jobs: JobServices, job_id: str) -> Job:
     """The job once it is over."""
     return await until(jobs, job_id, lambda job: job.status.over)
 
 
-async def until(jobs: JobRooms, job_id: str, holds: Callable[[Job], bool]) -> Job:
+async def until(jobs: JobServices, job_id: str, holds: Callable[[Job], bool]) -> Job:
     """The job as soon as ``holds`` is true of it. Raises ``TimeoutError`` if it does not come to that."""
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -61,5 +61,5 @@ async def until(jobs: JobRooms, job_id: str, holds: Callable[[Job], bool]) -> Jo
             await jobs.changes.of(job_id, 0.2)
 
 
-async def calls(jobs: JobRooms, job_id: str) -> list[Item]:
+async def calls(jobs: JobServices, job_id: str) -> list[Item]:
     return await reading.calls(jobs.store, job_id)

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 
 #: longer than any test may take: who waits for so long was not woken
 LONG = 60.0
@@ -17,7 +17,7 @@ async def begun(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def test_everyone_who_waits_for_the_job_and_nobody_else() -> None:
-    changes = Changes()
+    changes = JobNotifications()
     mine = [asyncio.create_task(changes.of("a", LONG)) for _ in range(3)]
     other = asyncio.create_task(changes.of("b", LONG))
     await begun(*mine, other)
@@ -31,7 +31,7 @@ async def test_everyone_who_waits_for_the_job_and_nobody_else() -> None:
 
 
 async def test_a_wait_ends_by_itself() -> None:
-    changes = Changes()
+    changes = JobNotifications()
     async with asyncio.timeout(5):
         await changes.of("a", 0.001)
         await changes.for_work(0, 0.001)
@@ -40,7 +40,7 @@ async def test_a_wait_ends_by_itself() -> None:
 
 
 async def test_one_who_leaves_takes_nobody_along() -> None:
-    changes = Changes()
+    changes = JobNotifications()
     leaves, stays = (asyncio.create_task(changes.of("a", LONG)) for _ in range(2))
     await begun(leaves, stays)
     leaves.cancel()
@@ -53,7 +53,7 @@ async def test_one_who_leaves_takes_nobody_along() -> None:
 
 
 async def test_work_that_came_before_the_wait_is_not_missed() -> None:
-    changes = Changes()
+    changes = JobNotifications()
     changes.work()
     async with asyncio.timeout(5):
         known = await changes.for_work(0, LONG)
@@ -65,7 +65,7 @@ async def test_work_that_came_before_the_wait_is_not_missed() -> None:
 
 
 async def test_those_who_do_the_work_hear_of_jobs_that_were_cut_off() -> None:
-    changes = Changes()
+    changes = JobNotifications()
     heard: list[str] = []
     changes.on_cut(heard.append)
     changes.on_cut(lambda job_id: heard.append(f"also {job_id}"))
@@ -74,7 +74,7 @@ async def test_those_who_do_the_work_hear_of_jobs_that_were_cut_off() -> None:
 
 
 async def test_the_end_wakes_everyone_and_keeps_nobody() -> None:
-    changes = Changes()
+    changes = JobNotifications()
     waiting = [asyncio.create_task(changes.of(id, LONG)) for id in ("a", "b")]
     await begun(*waiting)
     changes.close()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.jobs.retry import FIRST_SECONDS, LONGEST_SECONDS, Backoff, Verdict, asked_seconds, verdict
+from llmproxy.jobs.retry import FIRST_SECONDS, LONGEST_SECONDS, Backoff, RetryDecision, asked_seconds, verdict
 from llmproxy.wire.errors import (
     BadRequest,
     Conflict,
@@ -32,34 +32,34 @@ def answered(status: int, type: str = "server_error", **headers: str) -> Upstrea
     ("error", "expected"),
     [
         # nobody there, or not there yet
-        (UpstreamRefused("refused"), Verdict.WAIT),
-        (answered(503, "unavailable_error"), Verdict.WAIT),
+        (UpstreamRefused("refused"), RetryDecision.WAIT),
+        (answered(503, "unavailable_error"), RetryDecision.WAIT),
         # what may pass
-        (UpstreamBroke("broke"), Verdict.AGAIN),
-        (UpstreamSlow("slow"), Verdict.AGAIN),
-        (answered(408), Verdict.AGAIN),
-        (answered(409), Verdict.AGAIN),
-        (answered(429, "rate_limit_error"), Verdict.AGAIN),
-        (answered(500), Verdict.AGAIN),
-        (answered(503), Verdict.AGAIN),
-        (answered(529), Verdict.AGAIN),
-        (Unavailable("the database"), Verdict.AGAIN),
-        (InternalError("a defect"), Verdict.AGAIN),
+        (UpstreamBroke("broke"), RetryDecision.AGAIN),
+        (UpstreamSlow("slow"), RetryDecision.AGAIN),
+        (answered(408), RetryDecision.AGAIN),
+        (answered(409), RetryDecision.AGAIN),
+        (answered(429, "rate_limit_error"), RetryDecision.AGAIN),
+        (answered(500), RetryDecision.AGAIN),
+        (answered(503), RetryDecision.AGAIN),
+        (answered(529), RetryDecision.AGAIN),
+        (Unavailable("the database"), RetryDecision.AGAIN),
+        (InternalError("a defect"), RetryDecision.AGAIN),
         # what would come again
-        (answered(400, "invalid_request_error"), Verdict.END),
-        (answered(404), Verdict.END),
-        (answered(422), Verdict.END),
-        (answered(500, x_should_retry="false"), Verdict.END),
-        (answered(501, x_should_retry="false"), Verdict.END),
-        (BadRequest("bad"), Verdict.END),
-        (NotFound("no such model"), Verdict.END),
-        (Conflict("not now"), Verdict.END),
-        (TooMany("ours"), Verdict.END),
-        (OnlyIfCached("not there"), Verdict.END),
+        (answered(400, "invalid_request_error"), RetryDecision.END),
+        (answered(404), RetryDecision.END),
+        (answered(422), RetryDecision.END),
+        (answered(500, x_should_retry="false"), RetryDecision.END),
+        (answered(501, x_should_retry="false"), RetryDecision.END),
+        (BadRequest("bad"), RetryDecision.END),
+        (NotFound("no such model"), RetryDecision.END),
+        (Conflict("not now"), RetryDecision.END),
+        (TooMany("ours"), RetryDecision.END),
+        (OnlyIfCached("not there"), RetryDecision.END),
     ],
     ids=lambda value: f"{type(value).__name__}-{value.http_status}" if isinstance(value, ProxyError) else str(value),
 )
-def test_what_follows_from_a_failure(error: ProxyError, expected: Verdict) -> None:
+def test_what_follows_from_a_failure(error: ProxyError, expected: RetryDecision) -> None:
     assert verdict(error) is expected
 
 

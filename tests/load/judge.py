@@ -13,10 +13,10 @@ from locust.stats import RequestStats, StatsEntry
 
 from llmproxy.cli.bench.asker import apart
 from llmproxy.cli.bench.offer import Offer, look
-from llmproxy.cli.bench.usage import Usage
+from llmproxy.cli.bench.usage import ProcessUsage
 from llmproxy.cli.bench.words import order, time_of, usage_of
 from llmproxy.cli.columns import aligned
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from tests.load.verdict import Limits, Seen, verdict
 
 #: the methods under which times are kept that are none of a request: to a stream's first token, to a task's end
@@ -51,7 +51,7 @@ LIMITS = (
 class Judge:
     """Looks at the proxy before a run and at its process during it; says at the end how the run was.
 
-    ``host`` is the proxy's URL where none is given. ``check`` raises ``Failure`` where nothing of an offer is wanted.
+    ``host`` is the proxy's URL where none is given. ``check`` raises ``CommandFailed`` where nothing offered is wanted.
     """
 
     def __init__(self, environment: Environment, host: str, check: Callable[[Environment, Offer], None]) -> None:
@@ -60,7 +60,7 @@ class Judge:
         self._options: Namespace = environment.parsed_options
         self._host = host
         self._check = check
-        self._usage: Usage | None = None
+        self._usage: ProcessUsage | None = None
         self._running = self._stopping = False
         self._lines: list[str] = []
         for event in ("test_start", "test_stopping", "test_stop", "quitting", "quit"):
@@ -68,9 +68,9 @@ class Judge:
 
     def look(self) -> None:
         """Finds out what the proxy offers, and tells the callers by the options: locust's workers get these. Raises
-        ``Failure``."""
+        ``CommandFailed``."""
         if not self._options.run_time:
-            raise Failure("the run time must be longer than 0")
+            raise CommandFailed("the run time must be longer than 0")
         where = (self._environment.host or self._host).rstrip("/").removesuffix("/v1")
         self._environment.host = where
         key = self._options.api_key or None
@@ -78,7 +78,7 @@ class Judge:
         self._check(self._environment, offer)
         self._options.offer = asdict(offer)
         self._options.headers = apart("load") | ({"authorization": f"Bearer {key}"} if key else {})
-        self._usage = Usage(where)
+        self._usage = ProcessUsage(where)
 
     def test_start(self, **_: object) -> None:
         if not self._options.headless:
@@ -93,7 +93,7 @@ class Judge:
     def _look_again(self) -> None:
         try:
             self.look()
-        except Failure as error:
+        except CommandFailed as error:
             assert self._environment.runner is not None, "it is what starts"
             # the page shows it
             self._environment.runner.log_exception("local", str(error), "")
@@ -136,7 +136,7 @@ class Judge:
         # after all that locust itself prints
         sys.stdout.writelines(f"{line}\n" for line in self._lines)
 
-    def _watch(self, usage: Usage) -> None:
+    def _watch(self, usage: ProcessUsage) -> None:
         while self._running and usage is self._usage:
             usage.read()
             time.sleep(1)

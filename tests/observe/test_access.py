@@ -2,8 +2,8 @@ import io
 from collections.abc import Sequence
 
 from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import TextForm
-from llmproxy.observe.outlet import Outlet
+from llmproxy.observe.lines import TextFormatter
+from llmproxy.observe.outlet import AsyncLogWriter
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus
 from tests.observe.exchanges import hit
@@ -24,8 +24,8 @@ def written(
 ) -> tuple[list[str], int]:
     """The lines without their time, and in how many writes they came."""
     stream = Counted()
-    form = TextForm(colour=False)
-    outlet = Outlet(stream, lost=form.lost)
+    form = TextFormatter(colour=False)
+    outlet = AsyncLogWriter(stream, lost=form.lost)
     log = AccessLog(form, outlet, failures_only=failures_only, limit=3, clock=lambda: 0.0)
     log.write(batch, hits)
     outlet.close()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from llmproxy.observe.ledger import Ledger
+from llmproxy.observe.ledger import Batcher
 
 
 class Gathered:
@@ -31,7 +31,7 @@ def broken(batch: Sequence[int]) -> None:
 
 async def test_hands_over_by_itself_in_order() -> None:
     sink = Gathered(3)
-    ledger = Ledger[int]({"sink": sink}, interval=0.0)
+    ledger = Batcher[int]({"sink": sink}, interval=0.0)
     for item in range(3):
         ledger.add(item)
     assert sink.batches == []
@@ -41,7 +41,7 @@ async def test_hands_over_by_itself_in_order() -> None:
 
 async def test_works_again_after_it_was_empty() -> None:
     sink = Gathered(1)
-    ledger = Ledger[int]({"sink": sink}, interval=0.0)
+    ledger = Batcher[int]({"sink": sink}, interval=0.0)
     ledger.add(1)
     await sink.done.wait()
     sink.done.clear()
@@ -52,7 +52,7 @@ async def test_works_again_after_it_was_empty() -> None:
 
 async def test_drain_hands_over_at_once_and_nothing_twice() -> None:
     sink = Gathered()
-    ledger = Ledger[int]({"sink": sink}, interval=0.0)
+    ledger = Batcher[int]({"sink": sink}, interval=0.0)
     ledger.add(1)
     ledger.drain()
     assert sink.items == [1]
@@ -69,7 +69,7 @@ async def test_a_backlog_is_handed_over_in_batches_with_turns_for_others_between
         turns.append("sink")
         asyncio.get_running_loop().call_soon(turns.append, "other")
 
-    ledger = Ledger[int]({"note": note, "sink": sink}, interval=0.0, batch=2)
+    ledger = Batcher[int]({"note": note, "sink": sink}, interval=0.0, batch=2)
     for item in range(6):
         ledger.add(item)
     await sink.done.wait()
@@ -79,7 +79,7 @@ async def test_a_backlog_is_handed_over_in_batches_with_turns_for_others_between
 
 async def test_a_full_ledger_hands_over_inline() -> None:
     sink = Gathered()
-    ledger = Ledger[int]({"sink": sink}, interval=3600.0, bound=4)
+    ledger = Batcher[int]({"sink": sink}, interval=3600.0, bound=4)
     for item in range(5):
         ledger.add(item)
     assert sink.items == [0, 1, 2, 3]
@@ -89,7 +89,7 @@ async def test_a_full_ledger_hands_over_inline() -> None:
 
 async def test_what_comes_after_close_is_handed_over_at_once() -> None:
     sink = Gathered()
-    ledger = Ledger[int]({"sink": sink}, interval=3600.0)
+    ledger = Batcher[int]({"sink": sink}, interval=3600.0)
     ledger.close()
     ledger.add(1)
     assert sink.items == [1]
@@ -98,7 +98,7 @@ async def test_what_comes_after_close_is_handed_over_at_once() -> None:
 async def test_a_broken_sink_is_counted_logged_once_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
     faults: list[str] = []
     sink = Gathered()
-    ledger = Ledger[int]({"broken": broken, "sink": sink}, on_fault=faults.append)
+    ledger = Batcher[int]({"broken": broken, "sink": sink}, on_fault=faults.append)
     for item in range(3):
         ledger.add(item)
         ledger.drain()
@@ -112,7 +112,7 @@ async def test_a_sink_that_works_again_is_reported_again(caplog: pytest.LogCaptu
         if batch[0] != 1:
             broken(batch)
 
-    ledger = Ledger[int]({"moody": moody})
+    ledger = Batcher[int]({"moody": moody})
     for item in range(3):
         ledger.add(item)
         ledger.drain()
@@ -126,7 +126,7 @@ async def test_an_item_added_by_a_sink_is_not_lost() -> None:
         if batch[0] < 3:
             ledger.add(batch[0] + 1)
 
-    ledger = Ledger[int]({"echo": echo, "sink": sink}, interval=3600.0)
+    ledger = Batcher[int]({"echo": echo, "sink": sink}, interval=3600.0)
     ledger.add(1)
     ledger.close()
     assert sorted(sink.items) == [1, 2, 3]

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.observe.lines import PLURALS, Form, JsonForm, TextForm
+from llmproxy.observe.lines import PLURALS, JsonFormatter, LineFormatter, TextFormatter
 from llmproxy.wire.exchange import Caller, Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus
 from tests.observe.exchanges import hit
 
-PLAIN = TextForm(colour=False)
-FORMS: list[Form] = [PLAIN, TextForm(colour=True), JsonForm()]
+PLAIN = TextFormatter(colour=False)
+FORMS: list[LineFormatter] = [PLAIN, TextFormatter(colour=True), JsonFormatter()]
 
 
 def parsed(line: str) -> dict[str, Any]:
@@ -49,12 +49,12 @@ def test_text_of_a_failure() -> None:
 
 
 def test_colours_only_when_wanted() -> None:
-    assert "\x1b[31m502\x1b[0m" in TextForm(colour=True).request(hit(status=502))
+    assert "\x1b[31m502\x1b[0m" in TextFormatter(colour=True).request(hit(status=502))
     assert "\x1b" not in PLAIN.request(hit(status=502))
 
 
 def test_json_of_a_request() -> None:
-    assert parsed(JsonForm().request(hit())) == {
+    assert parsed(JsonFormatter().request(hit())) == {
         "time": "2023-11-14T22:13:20.002+00:00",
         "level": "info",
         "logger": "llmproxy.access",
@@ -81,13 +81,13 @@ def test_json_of_a_request() -> None:
 
 def test_json_always_has_the_same_keys() -> None:
     bare = Exchange(request_id="req-2", method="GET", path="/health", started=0.0, started_at=0.0)
-    assert list(parsed(JsonForm().request(bare))) == list(parsed(JsonForm().request(hit(status=503))))
+    assert list(parsed(JsonFormatter().request(bare))) == list(parsed(JsonFormatter().request(hit(status=503))))
 
 
 @pytest.mark.parametrize("form", FORMS)
 @given(forged=st.text(max_size=400) | st.sampled_from(["a\nb", "\x1b[2J", "\ud800", "x" * 5000, "\u2028", "\x85"]))
 @settings(max_examples=60, deadline=None)
-def test_callers_cannot_forge_lines(form: Form, forged: str) -> None:
+def test_callers_cannot_forge_lines(form: LineFormatter, forged: str) -> None:
     line = form.request(hit(path=forged, model=forged, request_id=forged, error=forged))
     assert line.endswith("\n")
     assert len(line.splitlines()) == 1
@@ -100,7 +100,7 @@ def test_callers_cannot_forge_lines(form: Form, forged: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_secrets_and_bodies_are_never_in_a_line(form: Form) -> None:
+def test_secrets_and_bodies_are_never_in_a_line(form: LineFormatter) -> None:
     secret = "sk-secret"
     line = form.request(
         hit(request_body=secret.encode(), response_body=secret.encode(), caller=Caller(scope=secret), user=secret)
@@ -111,7 +111,7 @@ def test_secrets_and_bodies_are_never_in_a_line(form: Form) -> None:
 def test_a_sum_of_requests() -> None:
     assert without_time(PLAIN.others("chat", "hit", 5900, 0.0)) == "... and 5,900 more hits of chat\n"
     assert without_time(PLAIN.others("other", "", 2, 0.0)) == "... and 2 more requests of other\n"
-    assert parsed(JsonForm().others("chat", "hit", 5900, 0.0)) == {
+    assert parsed(JsonFormatter().others("chat", "hit", 5900, 0.0)) == {
         "time": "1970-01-01T00:00:00.000+00:00",
         "level": "info",
         "logger": "llmproxy.access",
@@ -123,7 +123,7 @@ def test_a_sum_of_requests() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_was_lost_is_one_line(form: Form) -> None:
+def test_what_was_lost_is_one_line(form: LineFormatter) -> None:
     assert form.lost(3).count("\n") == 1
     assert "3 pieces of log were lost" in form.lost(3)
 
@@ -139,7 +139,7 @@ def test_text_of_a_record() -> None:
 def test_the_server_speaks_as_the_program() -> None:
     started = record("Started", level=logging.INFO, name="uvicorn.error")
     assert without_time(PLAIN.record(started)) == "info llmproxy: Started\n"
-    assert parsed(JsonForm().record(started))["logger"] == "llmproxy"
+    assert parsed(JsonFormatter().record(started))["logger"] == "llmproxy"
 
 
 def test_records_carry_their_traceback() -> None:
@@ -149,7 +149,7 @@ def test_records_carry_their_traceback() -> None:
     except KeyError:
         failed.exc_info = sys.exc_info()
     assert "KeyError: 'the reason'" in PLAIN.record(failed)
-    document = parsed(JsonForm().record(failed))
+    document = parsed(JsonFormatter().record(failed))
     assert document["message"] == "failed"
     assert document["exception"].endswith("KeyError: 'the reason'")
 

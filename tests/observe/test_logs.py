@@ -6,7 +6,7 @@ from typing import TextIO
 import pytest
 
 from llmproxy.config.settings import LogFormat, LogLevel
-from llmproxy.observe.lines import JsonForm, TextForm
+from llmproxy.observe.lines import JsonFormatter, TextFormatter
 from llmproxy.observe.logs import configure, form_for
 from tests.logging_state import restored
 from tests.observe.exchanges import hit
@@ -75,10 +75,10 @@ def test_a_message_that_cannot_be_formatted_raises_nothing(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("format", "stream", "form"),
     [
-        (LogFormat.AUTO, Terminal(), TextForm),
-        (LogFormat.AUTO, io.StringIO(), JsonForm),
-        (LogFormat.TEXT, io.StringIO(), TextForm),
-        (LogFormat.JSON, Terminal(), JsonForm),
+        (LogFormat.AUTO, Terminal(), TextFormatter),
+        (LogFormat.AUTO, io.StringIO(), JsonFormatter),
+        (LogFormat.TEXT, io.StringIO(), TextFormatter),
+        (LogFormat.JSON, Terminal(), JsonFormatter),
     ],
 )
 def test_the_form(format: LogFormat, stream: TextIO, form: type) -> None:

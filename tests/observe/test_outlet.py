@@ -1,6 +1,6 @@
 import io
 
-from llmproxy.observe.outlet import Outlet
+from llmproxy.observe.outlet import AsyncLogWriter
 from tests.observe.streams import Paused
 
 
@@ -10,7 +10,7 @@ def lost(count: int) -> str:
 
 def test_writes_in_order() -> None:
     stream = io.StringIO()
-    outlet = Outlet(stream, lost=lost)
+    outlet = AsyncLogWriter(stream, lost=lost)
     for number in range(100):
         outlet.write(f"{number}\n")
     outlet.close()
@@ -19,7 +19,7 @@ def test_writes_in_order() -> None:
 
 def test_a_paused_stream_holds_up_nobody_and_what_was_lost_is_reported() -> None:
     stream = Paused()
-    outlet = Outlet(stream, lost=lost, bound=2)
+    outlet = AsyncLogWriter(stream, lost=lost, bound=2)
     outlet.write("first\n")
     assert stream.reached.wait(10)
     for number in range(5):
@@ -31,7 +31,7 @@ def test_a_paused_stream_holds_up_nobody_and_what_was_lost_is_reported() -> None
 
 def test_close_does_not_wait_for_a_paused_stream_for_ever() -> None:
     stream = Paused()
-    outlet = Outlet(stream, lost=lost, bound=1)
+    outlet = AsyncLogWriter(stream, lost=lost, bound=1)
     outlet.write("first\n")
     assert stream.reached.wait(10)
     outlet.write("second\n")
@@ -43,7 +43,7 @@ def test_close_does_not_wait_for_a_paused_stream_for_ever() -> None:
 
 def test_after_close_it_writes_directly() -> None:
     stream = io.StringIO()
-    outlet = Outlet(stream, lost=lost)
+    outlet = AsyncLogWriter(stream, lost=lost)
     outlet.close()
     outlet.write("late\n")
     assert stream.getvalue() == "late\n"
@@ -52,7 +52,7 @@ def test_after_close_it_writes_directly() -> None:
 def test_a_stream_that_is_gone_raises_nothing() -> None:
     stream = io.StringIO()
     stream.close()
-    outlet = Outlet(stream, lost=lost)
+    outlet = AsyncLogWriter(stream, lost=lost)
     outlet.write("line\n")
     outlet.close()
     outlet.write("late\n")

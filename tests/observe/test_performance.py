@@ -3,14 +3,14 @@ from typing import Any
 import pytest
 
 from llmproxy.observe import performance as module
-from llmproxy.observe.performance import Cell, Performance, Series
+from llmproxy.observe.performance import Cell, Performance, PerformanceSeries
 from llmproxy.observe.report import report
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.vocabulary import CacheStatus
 from tests.observe.exchanges import hit, miss
 
-HITS = Series("chat", "smollm2", "hit")
-MISSES = Series("chat", "smollm2", "miss")
+HITS = PerformanceSeries("chat", "smollm2", "hit")
+MISSES = PerformanceSeries("chat", "smollm2", "miss")
 
 
 class Clock:
@@ -23,7 +23,7 @@ class Clock:
         return self.now
 
 
-def now(performance: Performance) -> dict[Series, Cell]:
+def now(performance: Performance) -> dict[PerformanceSeries, Cell]:
     return performance.since(0)
 
 

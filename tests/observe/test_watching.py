@@ -6,7 +6,7 @@ import threading
 import psutil
 import pytest
 
-from llmproxy.observe.faults import RECENT_SECONDS, Faults
+from llmproxy.observe.faults import RECENT_SECONDS, FaultLog
 from llmproxy.observe.lag import Lag
 from llmproxy.observe.resources import Meter, Resources, Sample
 
@@ -98,7 +98,7 @@ async def test_a_loop_that_is_held_up_lags() -> None:
 
 def test_a_fault_is_recent_for_a_minute() -> None:
     now = 1000.0
-    faults = Faults(lambda: now)
+    faults = FaultLog(lambda: now)
     assert (faults.last("sql"), faults.failing("sql")) == (None, False)
     faults.note("sql", "full")
     assert faults.failing("sql")

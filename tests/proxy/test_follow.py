@@ -3,7 +3,7 @@
 import asyncio
 
 from llmproxy.cache.flight import Flights
-from llmproxy.capture.tee import Capture
+from llmproxy.capture.tee import BroadcastBuffer
 from llmproxy.proxy.answer import Failed, Outcome
 from llmproxy.proxy.follow import landing
 from llmproxy.wire.vocabulary import Reason
@@ -11,12 +11,12 @@ from tests.proxy.test_life import Patient
 
 
 async def test_an_answer_too_large_to_be_held_is_told_at_once() -> None:
-    async def produce(capture: Capture[Outcome]) -> None:
+    async def produce(capture: BroadcastBuffer[Outcome]) -> None:
         capture.add([b"x" * 11])
         await capture.room()
 
-    flights: Flights[Capture[Outcome]] = Flights(0.0)
-    flight = flights.launch(Capture(10), produce)
+    flights: Flights[BroadcastBuffer[Outcome]] = Flights(0.0)
+    flight = flights.launch(BroadcastBuffer(10), produce)
     async with asyncio.timeout(10):
         outcome = await landing(flight, Patient())
     assert isinstance(outcome, Failed)

@@ -17,10 +17,10 @@ from llmproxy.app.opening import open_rooms
 from llmproxy.app.state import AppState
 from llmproxy.config.settings import Settings
 from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import JsonForm
-from llmproxy.observe.outlet import Outlet
+from llmproxy.observe.lines import JsonFormatter
+from llmproxy.observe.outlet import AsyncLogWriter
 from llmproxy.proxy.answer import Answer, Live, Whole
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.life import live
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.directives import PLAIN, Directives
@@ -46,7 +46,7 @@ class Patient:
 @pytest.fixture
 async def state(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[AppState]:
     settings = Settings(upstream=(upstream.url,), database_path=tmp_path / "llmproxy.db")
-    log = AccessLog(JsonForm(), Outlet(io.StringIO(), lost=JsonForm().lost))
+    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost))
     async with open_rooms(settings, log, Deadline(settings.shutdown_seconds)) as state:
         yield state
 
@@ -56,7 +56,7 @@ async def ask(
 ) -> tuple[Exchange, Answer]:
     endpoint, raw = BY_PATH[path], orjson.dumps(body)
     draft = await state.rooms.memo.draft(endpoint, raw)
-    asked = Asked(endpoint, draft, wishes, raw, path.encode(), [], Peer("127.0.0.1"))
+    asked = CacheableRequest(endpoint, draft, wishes, raw, path.encode(), [], Peer("127.0.0.1"))
     exchange = Exchange("id", "POST", path, perf_counter(), time.time())
     try:
         return exchange, await live(exchange, asked, state.rooms, Patient())

@@ -10,9 +10,9 @@ from starlette.types import Message
 
 from llmproxy.config.settings import Replay, Settings
 from llmproxy.proxy.answer import Paced
-from llmproxy.proxy.asked import Asked, draft_of
+from llmproxy.proxy.asked import CacheableRequest, draft_of
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.listener import ClientLeft
+from llmproxy.proxy.listener import ClientDisconnected
 from llmproxy.proxy.replay import replay
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.directives import Directives
@@ -38,14 +38,14 @@ class Leaving:
             wake()
 
 
-def asked(wishes: Directives = Directives(paced=True), *, usage: bool = True) -> Asked:  # noqa: B008  frozen
+def asked(wishes: Directives = Directives(paced=True), *, usage: bool = True) -> CacheableRequest:  # noqa: B008  frozen
     endpoint = BY_PATH["/v1/chat/completions"]
     raw = b'{"stream":true,"stream_options":{"include_usage":%s}}' % (b"true" if usage else b"false")
     draft = draft_of(endpoint, raw)
-    return Asked(endpoint, draft, wishes, raw, b"/v1/chat/completions", [], Peer("127.0.0.1"))
+    return CacheableRequest(endpoint, draft, wishes, raw, b"/v1/chat/completions", [], Peer("127.0.0.1"))
 
 
-def answer(of: Asked, settings: Settings, millis: tuple[int, int, int] = (0, 1, 2)) -> object:
+def answer(of: CacheableRequest, settings: Settings, millis: tuple[int, int, int] = (0, 1, 2)) -> object:
     ends = array("I")
     for frame in FRAMES:
         ends.append((ends[-1] if ends else 0) + len(frame))
@@ -93,7 +93,7 @@ async def test_usage_is_for_those_who_asked() -> None:
 async def test_it_ends_when_the_client_leaves() -> None:
     paced = answer(asked(), Settings(), (0, 3_600_000, 3_600_000))
     assert isinstance(paced, Paced)
-    with pytest.raises(ClientLeft):
+    with pytest.raises(ClientDisconnected):
         await sent(paced, Leaving(gone=True))
 
 

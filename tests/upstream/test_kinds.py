@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmproxy.config.settings import UpstreamStream
 from llmproxy.upstream.kinds import BY_NAME, GENERIC, KINDS
-from llmproxy.upstream.target import Adapted, Fetch, Kind, Reading
+from llmproxy.upstream.target import Adapted, Fetch, Kind, ServerInfo
 from llmproxy.wire.errors import UpstreamBroke
 from tests.upstream.configured import configured
 
@@ -56,7 +56,7 @@ def ollama(tags: Any = None, version: str = "0.12.1") -> Fetch:
     return server({"/api/version": {"version": version}, "/api/tags": tags or TAGS, "/v1/models": OLLAMA_LISTED})
 
 
-async def read(kind: Kind, fetch: Fetch) -> Reading:
+async def read(kind: Kind, fetch: Fetch) -> ServerInfo:
     reading = await kind.read(fetch)
     assert reading is not None
     return reading

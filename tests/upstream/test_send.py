@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from llmproxy.upstream.kinds import GENERIC
-from llmproxy.upstream.send import HttpReply, Limits, send
+from llmproxy.upstream.send import CallTimeouts, HttpReply, send
 from llmproxy.upstream.target import Call, HeaderList, Target
 from llmproxy.upstream.transport import AiohttpTransport
 from llmproxy.wire.errors import UpstreamBroke, UpstreamRefused, UpstreamSlow
 from tests.upstream.scripted import CHUNKED, PATIENCE, Handler, Scripted, Visit, chunk, nothing, scripted
 
-AMPLE = Limits(connect=PATIENCE, first_byte=PATIENCE, idle=PATIENCE)
+AMPLE = CallTimeouts(connect=PATIENCE, first_byte=PATIENCE, idle=PATIENCE)
 
 
 @pytest.fixture
@@ -360,13 +360,13 @@ async def test_a_port_that_does_not_accept(transport: AiohttpTransport) -> None:
         with socket.create_connection(deaf.getsockname()):
             target = Target.at(f"http://127.0.0.1:{deaf.getsockname()[1]}", GENERIC)
             with pytest.raises(UpstreamRefused):
-                await send(transport, target, post(), Limits(connect=0.05, first_byte=PATIENCE, idle=PATIENCE))
+                await send(transport, target, post(), CallTimeouts(connect=0.05, first_byte=PATIENCE, idle=PATIENCE))
 
 
 async def test_no_first_byte_in_time(transport: AiohttpTransport) -> None:
     ends: list[None] = []
     async with scripted(nothing) as server:
-        limits = Limits(connect=PATIENCE, first_byte=0.05, idle=PATIENCE)
+        limits = CallTimeouts(connect=PATIENCE, first_byte=0.05, idle=PATIENCE)
         with pytest.raises(UpstreamSlow, match=r"nothing came within 0\.05 s"):
             await send(transport, Target.at(server.url, GENERIC), post(), limits, lambda: ends.append(None))
         assert ends == [None]
@@ -404,7 +404,7 @@ async def begins_only(visit: Visit) -> None:
 async def test_silence_in_the_middle(transport: AiohttpTransport) -> None:
     ends: list[None] = []
     async with scripted(begins_only) as server:
-        limits = Limits(connect=PATIENCE, first_byte=PATIENCE, idle=0.05)
+        limits = CallTimeouts(connect=PATIENCE, first_byte=PATIENCE, idle=0.05)
         reply = await send(transport, Target.at(server.url, GENERIC), post(), limits, lambda: ends.append(None))
         assert await anext(reply.chunks()) == b"one"
         with pytest.raises(UpstreamSlow, match=r"fell silent for 0\.05 s"):
@@ -416,7 +416,7 @@ async def test_silence_in_the_middle(transport: AiohttpTransport) -> None:
 @pytest.mark.parametrize("handler", [nothing, begins_only])
 async def test_the_total_is_limited(transport: AiohttpTransport, handler: Handler) -> None:
     async with scripted(handler) as server:
-        limits = Limits(connect=PATIENCE, first_byte=PATIENCE, idle=PATIENCE, total=0.1)
+        limits = CallTimeouts(connect=PATIENCE, first_byte=PATIENCE, idle=PATIENCE, total=0.1)
         with pytest.raises(UpstreamSlow, match=r"within 0\.1 s"):
             await whole(await send(transport, Target.at(server.url, GENERIC), post(), limits))
 

@@ -12,7 +12,7 @@ import pytest
 from llmproxy.database.engine import open_database
 from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.target import Call, Document, Target
-from llmproxy.upstream.upstreams import LOOK_UP_SECONDS, Origin, Upstreams
+from llmproxy.upstream.upstreams import LOOK_UP_SECONDS, AnswerOrigin, Upstreams
 from llmproxy.wire.errors import NotFound, UpstreamRefused
 from tests.upstream.configured import configured
 from tests.upstream.scripted import PATIENCE, Handler, Visit, nothing, scripted
@@ -97,10 +97,10 @@ CHAT = "/v1/chat/completions"
 CALL = Call("POST", b"/v1/chat/completions", [], b"{}")
 
 
-def origin(target: Target, identity: str | None, model: str = "a") -> Origin:
+def origin(target: Target, identity: str | None, model: str = "a") -> AnswerOrigin:
     """Of an answer that has ended just now, to a request whose key was made of ``identity`` a moment before."""
     assert identity is not None
-    return Origin(target, model, CHAT, identity, monotonic(), monotonic())
+    return AnswerOrigin(target, model, CHAT, identity, monotonic(), monotonic())
 
 
 async def answer(upstreams: Upstreams, target: Target) -> bytes:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmproxy.wire.canonical import canonical, parse
-from llmproxy.wire.difference import Difference, Kind, Span, differences, spans
+from llmproxy.wire.difference import Difference, DifferenceKind, Span, differences, spans
 
 WORD = st.sampled_from(["a", "b", "role", "x y", ""])
 LEAF = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.5, 1.0, 1e30, 2**70]) | WORD
@@ -72,35 +72,53 @@ def test_paths_lead_to_the_place() -> None:
         '{"messages": [{"role": "user", "content": "ho"}, {"content": [{"text": "b"}]}], "odd name": {"x-y": 2}}',
     )
     assert [(each.path, each.kind) for each in found] == [
-        ("messages[0].content", Kind.TEXT),
-        ("messages[1].content[0].text", Kind.TEXT),
-        ('["odd name"]["x-y"]', Kind.CHANGED),
+        ("messages[0].content", DifferenceKind.TEXT),
+        ("messages[1].content[0].text", DifferenceKind.TEXT),
+        ('["odd name"]["x-y"]', DifferenceKind.CHANGED),
     ]
 
 
 def test_what_only_one_has() -> None:
     found = between('{"a": 1, "list": [1, 2, 5]}', '{"b": null, "list": [1, 5]}')
     assert [(each.path, each.kind, each.ours, each.theirs) for each in found] == [
-        ("a", Kind.ADDED, 1, None),
-        ("list[1]", Kind.ADDED, 2, None),
-        ("b", Kind.REMOVED, None, None),
+        ("a", DifferenceKind.ADDED, 1, None),
+        ("list[1]", DifferenceKind.ADDED, 2, None),
+        ("b", DifferenceKind.REMOVED, None, None),
     ]
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "path", "kind", "note"),
     [
-        ('{"x": {"a": 1, "b": 2}}', '{"x": {"b": 2, "a": 1}}', "x", Kind.ORDER, "the members are in another order"),
-        ('{"tools": ["a", "b"]}', '{"tools": ["b", "a"]}', "tools", Kind.ORDER, "the items are in another order"),
-        ('{"x": [1]}', '{"x": [1.0]}', "x[0]", Kind.CHANGED, "the same number, written in another way"),
-        ('{"x": "a b"}', '{"x": "a  b"}', "x", Kind.TEXT, "only white space differs"),
-        ('{"x": "Hi"}', '{"x": "hI"}', "x", Kind.TEXT, "only upper and lower case differ"),
-        ('{"x": "caf\u00e9"}', '{"x": "cafe\u0301"}', "x", Kind.TEXT, "the same letters in another Unicode form"),
-        ('{"x": 1}', '{"x": "1"}', "x", Kind.CHANGED, ""),
-        ('{"x": true}', '{"x": false}', "x", Kind.CHANGED, ""),
+        (
+            '{"x": {"a": 1, "b": 2}}',
+            '{"x": {"b": 2, "a": 1}}',
+            "x",
+            DifferenceKind.ORDER,
+            "the members are in another order",
+        ),
+        (
+            '{"tools": ["a", "b"]}',
+            '{"tools": ["b", "a"]}',
+            "tools",
+            DifferenceKind.ORDER,
+            "the items are in another order",
+        ),
+        ('{"x": [1]}', '{"x": [1.0]}', "x[0]", DifferenceKind.CHANGED, "the same number, written in another way"),
+        ('{"x": "a b"}', '{"x": "a  b"}', "x", DifferenceKind.TEXT, "only white space differs"),
+        ('{"x": "Hi"}', '{"x": "hI"}', "x", DifferenceKind.TEXT, "only upper and lower case differ"),
+        (
+            '{"x": "caf\u00e9"}',
+            '{"x": "cafe\u0301"}',
+            "x",
+            DifferenceKind.TEXT,
+            "the same letters in another Unicode form",
+        ),
+        ('{"x": 1}', '{"x": "1"}', "x", DifferenceKind.CHANGED, ""),
+        ('{"x": true}', '{"x": false}', "x", DifferenceKind.CHANGED, ""),
     ],
 )
-def test_what_is_easily_overlooked_is_said(ours: str, theirs: str, path: str, kind: Kind, note: str) -> None:
+def test_what_is_easily_overlooked_is_said(ours: str, theirs: str, path: str, kind: DifferenceKind, note: str) -> None:
     (found,) = between(ours, theirs)
     assert (found.path, found.kind, found.note) == (path, kind, note)
 

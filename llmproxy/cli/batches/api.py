@@ -10,13 +10,13 @@ import httpx
 
 from llmproxy.cli.batches.source import Source
 from llmproxy.cli.client import Json, document, reaching
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 
 _TIMEOUT = 60.0
 
 
 class BatchApi:
-    """Use as a context manager. Every method raises ``Unreachable``, ``Refused``, ``Failure``."""
+    """Use as a context manager. Every method raises ``Unreachable``, ``Refused``, ``CommandFailed``."""
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
@@ -75,8 +75,8 @@ class BatchApi:
 
 
 def id_of(answer: Json) -> str:
-    """Raises ``Failure`` where the answer has none."""
+    """Raises ``CommandFailed`` where the answer has none."""
     found = answer.get("id")
     if not isinstance(found, str):
-        raise Failure(f"the proxy's answer is not understood: {str(answer)[:200]}")
+        raise CommandFailed(f"the proxy's answer is not understood: {str(answer)[:200]}")
     return found

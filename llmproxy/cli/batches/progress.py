@@ -9,23 +9,23 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from llmproxy.cli.batches.standing import Standing
+from llmproxy.cli.batches.standing import BatchStatus
 
 #: at least, between two lines that differ in numbers only
 _LINE_SECONDS = 5.0
 
 
-class Shown(Protocol):
+class BatchProgress(Protocol):
     """``show`` is given the batch as it stands, ``wait`` why nothing is known of it now."""
 
-    def show(self, batch: Standing) -> None: ...
+    def show(self, batch: BatchStatus) -> None: ...
     def wait(self, reason: str) -> None: ...
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Shown]:
+def progress(console: Console) -> Iterator[BatchProgress]:
     if not console.is_terminal:
-        yield Lines(lambda line: console.print(line, markup=False, soft_wrap=True))
+        yield BatchProgressLines(lambda line: console.print(line, markup=False, soft_wrap=True))
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -36,17 +36,17 @@ def progress(console: Console) -> Iterator[Shown]:
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield Bar(bar)
+        yield BatchProgressBar(bar)
 
 
-class Bar:
+class BatchProgressBar:
     """On a terminal."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task = bar.add_task("waiting", total=None, count="", note="")
 
-    def show(self, batch: Standing) -> None:
+    def show(self, batch: BatchStatus) -> None:
         self._bar.update(
             self._task,
             description=batch.status.replace("_", " "),
@@ -61,7 +61,7 @@ class Bar:
         self._bar.update(self._task, description="waiting for the proxy")
 
 
-class Lines:
+class BatchProgressLines:
     """Elsewhere. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
@@ -72,7 +72,7 @@ class Lines:
         self._at = 0.0
         self._first: tuple[float, int] | None = None
 
-    def show(self, batch: Standing) -> None:
+    def show(self, batch: BatchStatus) -> None:
         now = self._clock()
         if self._first is None:
             self._first = now, batch.ended
@@ -90,7 +90,7 @@ class Lines:
             self._said, self._status = reason, ""
             self._say(reason)
 
-    def _rate(self, now: float, batch: Standing) -> str:
+    def _rate(self, now: float, batch: BatchStatus) -> str:
         assert self._first is not None
         since, before = self._first
         if now - since < 1 or batch.ended == before:
@@ -99,7 +99,7 @@ class Lines:
         return f"{rate:,.1f}/s, {(batch.total - batch.ended) / rate:,.0f} s left"
 
 
-def note(batch: Standing) -> str:
+def note(batch: BatchStatus) -> str:
     """What beside the count is worth a word."""
     parts = ((batch.failed, "failed"), (batch.hits, "hits"))
     return ", ".join(f"{number:,} {word}" for number, word in parts if number)

@@ -10,12 +10,12 @@ from typing import TypeVar
 from rich.console import Console
 
 from llmproxy.cli.batches.api import BatchApi, id_of
-from llmproxy.cli.batches.progress import Shown, progress
+from llmproxy.cli.batches.progress import BatchProgress, progress
 from llmproxy.cli.batches.source import Source, inspect
-from llmproxy.cli.batches.standing import Standing, standing
+from llmproxy.cli.batches.standing import BatchStatus, standing
 from llmproxy.cli.batches.state import State, StateFile
 from llmproxy.cli.client import Refused, Unreachable
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 
 #: between two looks at the batch, in seconds: soon at first, for short ones
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.1, 1.0, 1.3
@@ -42,8 +42,11 @@ class Paths:
     errors: Path
 
 
-def run(paths: Paths, api: BatchApi, console: Console) -> Standing:
-    """Returns the batch when it is over and its files are on the disk. Raises ``Left``, ``Failure``, ``OSError``."""
+def run(paths: Paths, api: BatchApi, console: Console) -> BatchStatus:
+    """Returns the batch when it is over and its files are on the disk.
+
+    Raises ``Left``, ``CommandFailed``, ``OSError``.
+    """
     source, file = inspect(paths.source), StateFile(paths.output)
     state = _known(file, source, api.url, console)
     try:
@@ -86,7 +89,7 @@ def _begun(api: BatchApi, source: Source, state: State, file: StateFile, console
     return file.begun(state, batch)
 
 
-def _watched(api: BatchApi, batch_id: str, shown: Shown) -> Standing:
+def _watched(api: BatchApi, batch_id: str, shown: BatchProgress) -> BatchStatus:
     """The batch when it is over."""
     pause = _FIRST_PAUSE
     while True:
@@ -98,7 +101,7 @@ def _watched(api: BatchApi, batch_id: str, shown: Shown) -> Standing:
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
 
-def _fetch(api: BatchApi, batch: Standing, paths: Paths, shown: Shown) -> None:
+def _fetch(api: BatchApi, batch: BatchStatus, paths: Paths, shown: BatchProgress) -> None:
     """The answers and the failures of a batch of which anything was run."""
     if batch.refused:
         return
@@ -112,7 +115,7 @@ def _fetch(api: BatchApi, batch: Standing, paths: Paths, shown: Shown) -> None:
         paths.errors.unlink(missing_ok=True)
 
 
-def _patiently(ask: Callable[[], T], shown: Shown) -> T:
+def _patiently(ask: Callable[[], T], shown: BatchProgress) -> T:
     """Asks again for a while where the proxy is away, as one is that is being started again."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -122,7 +125,7 @@ def _patiently(ask: Callable[[], T], shown: Shown) -> T:
             if isinstance(error, Refused) and error.status < 500:
                 raise
             if time.monotonic() > deadline:
-                raise Failure(f"{error} The batch is not lost: the same command goes on with it.") from error
+                raise CommandFailed(f"{error} The batch is not lost: the same command goes on with it.") from error
             shown.wait(str(error))
         time.sleep(_TRY_SECONDS)
 

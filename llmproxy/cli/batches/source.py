@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 
 _LIKE = '{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {...}}'
 
@@ -21,7 +21,10 @@ class Source:
 
 
 def inspect(path: Path) -> Source:
-    """Reads the file once. Its lines are the proxy's to check, but for the first. Raises ``Failure``, ``OSError``."""
+    """Reads the file once. Its lines are the proxy's to check, but for the first.
+
+    Raises ``CommandFailed``, ``OSError``.
+    """
     with path.open("rb") as file:
         line = file.readline()
         file.seek(0)
@@ -31,12 +34,12 @@ def inspect(path: Path) -> Source:
 
 def _endpoint(path: Path, line: bytes) -> str:
     if not line:
-        raise Failure(f"{path} is empty: it takes a request a line, like {_LIKE}")
+        raise CommandFailed(f"{path} is empty: it takes a request a line, like {_LIKE}")
     try:
         request = json.loads(line)
     except ValueError:
         request = None
     url = request.get("url") if isinstance(request, dict) else None
     if not isinstance(url, str):
-        raise Failure(f"{path}, line 1: this is no request of a batch; one is like {_LIKE}")
+        raise CommandFailed(f"{path}, line 1: this is no request of a batch; one is like {_LIKE}")
     return url

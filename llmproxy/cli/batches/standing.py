@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from llmproxy.cli.client import Json
 from llmproxy.cli.columns import NOTHING, aligned, printable
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 
 _OVER = frozenset({"completed", "failed", "cancelled", "expired"})
 #: of a message from the proxy
@@ -13,7 +13,7 @@ _LONGEST = 300
 
 
 @dataclass(frozen=True)
-class Standing:
+class BatchStatus:
     """``hits`` is None where the proxy does not tell. ``output`` and ``errors`` are ids of files, "" where there is
     none. ``seconds`` is None while it is not over."""
 
@@ -46,13 +46,13 @@ class Standing:
         return self.completed + self.failed
 
 
-def standing(batch: Json) -> Standing:
-    """Raises ``Failure`` for a document that is no batch."""
+def standing(batch: Json) -> BatchStatus:
+    """Raises ``CommandFailed`` for a document that is no batch."""
     try:
         counts, usage = batch["request_counts"], batch.get("usage") or {}
         status, hits = str(batch["status"]), (batch.get("llmproxy") or {}).get("hits")
         end = batch.get(f"{status}_at") if status in _OVER else None
-        return Standing(
+        return BatchStatus(
             id=printable(str(batch["id"]), 80),
             status=printable(status, 20),
             total=int(counts["total"]),
@@ -67,10 +67,10 @@ def standing(batch: Json) -> Standing:
             flaws=tuple(_flaw(each) for each in (batch.get("errors") or {}).get("data", ())),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise Failure(f"the proxy's answer is not understood: {printable(str(batch), _LONGEST)}") from error
+        raise CommandFailed(f"the proxy's answer is not understood: {printable(str(batch), _LONGEST)}") from error
 
 
-def summary(batch: Standing) -> Iterator[str]:
+def summary(batch: BatchStatus) -> Iterator[str]:
     """What came of it, for people."""
     rows = [
         ["batch", f"{batch.id}, {batch.status}"],

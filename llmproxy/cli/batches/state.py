@@ -6,7 +6,7 @@ import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class StateFile:
         self.path = output.with_name(f"{output.name}.llmproxy-batch")
 
     def read(self) -> State | None:
-        """None where nothing was begun. Raises ``Failure`` for a file that is not ours."""
+        """None where nothing was begun. Raises ``CommandFailed`` for a file that is not ours."""
         try:
             return State(**json.loads(self.path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
-            raise Failure(f"{self.path} is not understood; delete it to begin anew") from error
+            raise CommandFailed(f"{self.path} is not understood; delete it to begin anew") from error
 
     def begin(self, url: str, sha256: str) -> State:
         """A new one, before anything is sent."""

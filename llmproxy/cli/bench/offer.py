@@ -7,7 +7,7 @@ import httpx
 
 from llmproxy.cli.bench.questions import chat
 from llmproxy.cli.client import Json, Refused, document, reaching
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 
 #: a large model may be read from the disk first
 _TIMEOUT = 300.0
@@ -28,12 +28,12 @@ class Offer:
 
 def look(url: str, key: str | None, model: str | None = None, *, embedding: bool = False) -> Offer:
     """Asks the proxy at ``url``. ``model`` is the one to take, else the first of its list that answers; ``embedding``
-    says whether one for embeddings is looked for, too. Raises ``Failure``."""
+    says whether one for embeddings is looked for, too. Raises ``CommandFailed``."""
     headers = {"authorization": f"Bearer {key}"} if key else {}
     # the proxy is on this machine or named in full: a system-wide HTTP proxy has no say
     with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False) as http, reaching(url):
         if "version" not in document(http.get("/health")):
-            raise Failure(f"{url} answers, but not as llmproxy would")
+            raise CommandFailed(f"{url} answers, but not as llmproxy would")
         names = [model] if model else _names(document(http.get("/v1/models")))
         return Offer(
             model=_answering(http, names),
@@ -45,12 +45,12 @@ def look(url: str, key: str | None, model: str | None = None, *, embedding: bool
 def _names(models: Json) -> list[str]:
     names = [str(each["id"]) for each in models.get("data", ())]
     if not names:
-        raise Failure("the proxy knows no model; is the model server running?")
+        raise CommandFailed("the proxy knows no model; is the model server running?")
     return names
 
 
 def _answering(http: httpx.Client, names: Iterable[str]) -> str:
-    """The first that chats. Raises ``Failure`` with what the last one said."""
+    """The first that chats. Raises ``CommandFailed`` with what the last one said."""
     refused: Refused | None = None
     for name in list(names)[:_MOST_TRIED] * _TRIES:
         try:
@@ -59,7 +59,7 @@ def _answering(http: httpx.Client, names: Iterable[str]) -> str:
             refused = error
         else:
             return name
-    raise Failure(f"no model answers a chat completion; {refused}")
+    raise CommandFailed(f"no model answers a chat completion; {refused}")
 
 
 def _embedding(http: httpx.Client, names: Iterable[str]) -> str:
@@ -76,7 +76,7 @@ def _embedding(http: httpx.Client, names: Iterable[str]) -> str:
 def _has_jobs(http: httpx.Client) -> bool:
     try:
         return "data" in document(http.get("/api/tasks?limit=1"))
-    except Failure:
+    except CommandFailed:
         # without jobs the path is the model server's, and it says what it likes
         return False
 

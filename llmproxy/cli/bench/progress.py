@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 
-class Shown(Protocol):
+class BenchProgress(Protocol):
     """``stage`` is told what is measured from now on, ``answered`` of every answer."""
 
     def stage(self, name: str) -> None: ...
@@ -17,10 +17,10 @@ class Shown(Protocol):
 
 
 @contextmanager
-def progress(console: Console, seconds: float) -> Iterator[Shown]:
+def progress(console: Console, seconds: float) -> Iterator[BenchProgress]:
     """``seconds`` is how long the whole should take."""
     if not console.is_terminal:
-        yield Lines(console)
+        yield BenchProgressLines(console)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -29,10 +29,10 @@ def progress(console: Console, seconds: float) -> Iterator[Shown]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        yield Bar(bar, seconds)
+        yield BenchProgressBar(bar, seconds)
 
 
-class Bar:
+class BenchProgressBar:
     """On a terminal: it is full when the time is over."""
 
     def __init__(self, bar: Progress, seconds: float) -> None:
@@ -49,7 +49,7 @@ class Bar:
         self._bar.update(self._task, completed=monotonic() - self._began, count=self._count)
 
 
-class Lines:
+class BenchProgressLines:
     """Elsewhere."""
 
     def __init__(self, console: Console) -> None:

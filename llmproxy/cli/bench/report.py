@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmproxy.cli.bench.figures import Figures
-from llmproxy.cli.bench.run import Result
+from llmproxy.cli.bench.run import BenchResult
 from llmproxy.cli.bench.usage import Used
 from llmproxy.cli.bench.words import order, share_of, time_of, usage_of
 from llmproxy.cli.columns import NOTHING, aligned
 
 
-def lines(result: Result) -> Iterator[str]:
+def lines(result: BenchResult) -> Iterator[str]:
     """The table, and what it amounts to."""
     yield f"{result.url}, model {result.model}"
     yield ""
@@ -25,7 +25,7 @@ def lines(result: Result) -> Iterator[str]:
             yield f"{figures.name}: the first error was: {figures.reason}"
 
 
-def document(result: Result) -> dict[str, Any]:
+def document(result: BenchResult) -> dict[str, Any]:
     """JSON-ready. Times in seconds, shares from 0 to 1."""
     repeats = result.repeats
     return {
@@ -43,7 +43,7 @@ def document(result: Result) -> dict[str, Any]:
     }
 
 
-def quicker(result: Result) -> float | None:
+def quicker(result: BenchResult) -> float | None:
     """By which share the median of the hits is below that of the misses, where both were asked one after the other."""
     first = result.stages[0]
     hit, miss = first.median("hit"), first.median("miss")
@@ -69,7 +69,7 @@ def _rows(figures: Figures) -> Iterator[list[str]]:
         ]
 
 
-def _facts(result: Result) -> Iterator[list[str]]:
+def _facts(result: BenchResult) -> Iterator[list[str]]:
     repeats = result.repeats
     yield ["hits are quicker by", share_of(quicker(result))]
     yield [
@@ -80,7 +80,7 @@ def _facts(result: Result) -> Iterator[list[str]]:
     yield ["the proxy used", usage_of(result.used)]
 
 
-def _hit_rate(result: Result) -> float | None:
+def _hit_rate(result: BenchResult) -> float | None:
     asked = result.repeats.asked
     return result.stages[-1].count("hit") / asked if asked else None
 

@@ -22,7 +22,7 @@ _PATIENCE, _PATIENCE_SECONDS = 5.0, 60.0
 
 
 @dataclass
-class Run:
+class BenchRun:
     """What the stages share. ``answered`` is told of every answer."""
 
     ask: Asker
@@ -38,7 +38,7 @@ class Run:
         self.answered()
 
 
-_Measure = Callable[[Run, Figures, float], Coroutine[Any, Any, None]]
+_Measure = Callable[[BenchRun, Figures, float], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Stage:
     jobs: bool = False
 
 
-async def measured(stage: Stage, run: Run, seconds: float) -> Figures:
+async def measured(stage: Stage, run: BenchRun, seconds: float) -> Figures:
     """The stage's figures, after ``seconds`` or a little more."""
     figures = Figures(stage.name)
     began = perf_counter()
@@ -60,7 +60,7 @@ async def measured(stage: Stage, run: Run, seconds: float) -> Figures:
     return figures
 
 
-async def _twice(run: Run, figures: Figures, seconds: float) -> None:
+async def _twice(run: BenchRun, figures: Figures, seconds: float) -> None:
     """Question after question, each of them twice: what a generation takes, and what its repeat does."""
     until = perf_counter() + seconds
     while figures.untouched or (perf_counter() < until and not figures.hopeless):
@@ -70,7 +70,7 @@ async def _twice(run: Run, figures: Figures, seconds: float) -> None:
 
 
 def _at_once(callers: int) -> _Measure:
-    async def measure(run: Run, figures: Figures, seconds: float) -> None:
+    async def measure(run: BenchRun, figures: Figures, seconds: float) -> None:
         """New questions only, from so many callers at once."""
         until, began = perf_counter() + seconds, perf_counter()
 
@@ -87,7 +87,7 @@ def _at_once(callers: int) -> _Measure:
     return measure
 
 
-async def _background(run: Run, figures: Figures, seconds: float) -> None:
+async def _background(run: BenchRun, figures: Figures, seconds: float) -> None:
     """Task after task: how long its acceptance takes, and the whole of it."""
     until = perf_counter() + seconds
     while figures.untouched or (perf_counter() < until and not figures.hopeless):
@@ -98,7 +98,7 @@ async def _background(run: Run, figures: Figures, seconds: float) -> None:
             run.add(figures, Timed(task.took, "finished", task.error))
 
 
-async def _batch(run: Run, figures: Figures, seconds: float) -> None:
+async def _batch(run: BenchRun, figures: Figures, seconds: float) -> None:
     """One task with as many prompts as fit into the time at half of the best pace so far."""
     count = min(max(_LEAST, int(run.pace * seconds / 2)), _MOST)
     accepted, id = await run.ask.accepted([next(run.fresh) for _ in range(count)])
@@ -110,7 +110,7 @@ async def _batch(run: Run, figures: Figures, seconds: float) -> None:
     figures.seconds = task.took
 
 
-async def _popular(run: Run, figures: Figures, seconds: float) -> None:
+async def _popular(run: BenchRun, figures: Figures, seconds: float) -> None:
     """Few questions, some far more often than others, from some callers: how many of them need a generation.
 
     They are as many as the model answers in a third of the time, so that there is time for repeats.

@@ -15,7 +15,7 @@ _CPU, _MEMORY = "process_cpu_seconds_total", "process_resident_memory_bytes"
 
 
 @dataclass(frozen=True)
-class Reading:
+class UsageSample:
     """``at`` is monotonic, ``cpu`` the processor time since the process began, both in seconds; ``memory`` in bytes."""
 
     at: float
@@ -31,7 +31,7 @@ class Used:
     memory: int
 
 
-class Usage:
+class ProcessUsage:
     """Readings of one process, from the first to the last. Blocking."""
 
     def __init__(self, url: str) -> None:
@@ -39,8 +39,8 @@ class Usage:
         self._read: Callable[[], tuple[float, int] | None] = (
             (lambda: from_system(process)) if process else (lambda: from_metrics(url))
         )
-        self._first: Reading | None = None
-        self._last: Reading | None = None
+        self._first: UsageSample | None = None
+        self._last: UsageSample | None = None
         self._most = 0
 
     def read(self) -> None:
@@ -48,7 +48,7 @@ class Usage:
         now = self._read()
         if now is None:
             return
-        self._last = Reading(time.monotonic(), *now)
+        self._last = UsageSample(time.monotonic(), *now)
         self._first = self._first or self._last
         self._most = max(self._most, self._last.memory)
 

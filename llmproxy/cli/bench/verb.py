@@ -10,7 +10,7 @@ from llmproxy.cli.bench.progress import progress
 from llmproxy.cli.bench.report import document, lines
 from llmproxy.cli.bench.run import run
 from llmproxy.cli.client import base
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import ApiKeyFlag, JsonFlag, UrlFlag
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -45,4 +45,4 @@ def bench(
             typer.echo(line)
     silent = [figures for figures in result.stages if not figures.answers and not figures.skipped]
     if silent:
-        raise Failure(f"no answer at all in {', '.join(figures.name for figures in silent)}; {silent[0].reason}")
+        raise CommandFailed(f"no answer at all in {', '.join(figures.name for figures in silent)}; {silent[0].reason}")

@@ -9,7 +9,7 @@ from rich.text import Text
 from llmproxy.cli.demo.stack import CHAT_MODEL, Stack, running
 from llmproxy.cli.demo.table import TourTable
 from llmproxy.cli.demo.tour import Tour
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 
 FOLDER = Path("data")
 
@@ -23,7 +23,7 @@ curl -i $OPENAI_BASE_URL/chat/completions -H 'content-type: application/json' \\
 def show(*, once: bool, port: int) -> None:
     """``once`` ends after the tour; it has files of its own, so that it can run beside a demo that serves on.
 
-    Raises ``Failure`` where a step is not what it should be, or something does not start or stops by itself.
+    Raises ``CommandFailed`` where a step is not what it should be, or something does not start or stops by itself.
     """
     console = Console(highlight=False)
     console.print("Starting llama.cpp with SmolLM2-135M (chat and embeddings) and the proxy in front of it ...")
@@ -44,7 +44,9 @@ def _tour(console: Console, stack: Stack) -> None:
                 failed += step.flaw is not None
         console.print(Text.assemble("\nThe model's words: ", (tour.answer, "italic")))
     if failed:
-        raise Failure(f"{failed} {'step' if failed == 1 else 'steps'} of the tour went wrong; the log is {stack.log}")
+        raise CommandFailed(
+            f"{failed} {'step' if failed == 1 else 'steps'} of the tour went wrong; the log is {stack.log}"
+        )
 
 
 def _serve_on(console: Console, stack: Stack) -> None:
@@ -58,4 +60,4 @@ def _serve_on(console: Console, stack: Stack) -> None:
     except KeyboardInterrupt:
         console.print("\nStopping ...")
         return
-    raise Failure(f"the proxy ended by itself with exit code {code}; the log is {stack.log}")
+    raise CommandFailed(f"the proxy ended by itself with exit code {code}; the log is {stack.log}")

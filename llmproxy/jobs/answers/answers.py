@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, delete, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
-from llmproxy.jobs.answers.paging import Place, Wanted
-from llmproxy.jobs.answers.writer import Writer
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
+from llmproxy.jobs.answers.paging import StoredCursor, StoredQuery
+from llmproxy.jobs.answers.writer import StoredAnswerWriter
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import events, jobs, stored
 from llmproxy.wire.errors import BadRequest
@@ -20,7 +20,7 @@ LONGEST_CHAIN = 1000
 _CHUNK = 500
 
 
-class Answers:
+class StoredAnswers:
     """``lost`` is told of each answer that could not be kept; ``clock`` gives Unix seconds.
 
     Methods that read, change or delete raise ``Unavailable`` where the database cannot be used.
@@ -28,7 +28,7 @@ class Answers:
 
     def __init__(self, store: Store, lost: Callable[[], None], clock: Callable[[], float] = time.time) -> None:
         self._store = store
-        self._writer = Writer(store, lost)
+        self._writer = StoredAnswerWriter(store, lost)
         self._clock = clock
 
     def open(self) -> None:
@@ -39,7 +39,7 @@ class Answers:
         """Writes what waits, for so long at most."""
         await self._writer.close(seconds)
 
-    def keep(self, answer: Answer) -> None:
+    def keep(self, answer: StoredAnswer) -> None:
         """From now on it is found; it is written behind."""
         self._writer.add(answer)
 
@@ -47,27 +47,27 @@ class Answers:
         """An answer that was to be kept is not there as a whole."""
         self._writer.lose()
 
-    async def find(self, id: str, kind: AnswerKind, scope: str) -> Answer | None:
+    async def find(self, id: str, kind: AnswerKind, scope: str) -> StoredAnswer | None:
         """The answer, None where there is none of this kind in this scope."""
         waiting = self._writer.find(id)
         if waiting is not None:
             return waiting if (waiting.kind, waiting.scope) == (kind, scope) else None
         query = self._visible(kind, scope).where(stored.c.id == id)
 
-        async def work(connection: AsyncConnection) -> Answer | None:
+        async def work(connection: AsyncConnection) -> StoredAnswer | None:
             row = (await connection.execute(query)).mappings().first()
-            return None if row is None else Answer.read(row)
+            return None if row is None else StoredAnswer.read(row)
 
         found = await self._store.read(work)
         # of the background, but nothing came of it and its job is gone
         return None if found is not None and found.document is None and found.job is None else found
 
-    async def chain(self, id: str, kind: AnswerKind, scope: str) -> tuple[list[Answer], str]:
+    async def chain(self, id: str, kind: AnswerKind, scope: str) -> tuple[list[StoredAnswer], str]:
         """The answer and those before it, newest first, and the id of the first that is not there, "" for none.
 
         Raises ``BadRequest`` for more than ``LONGEST_CHAIN``.
         """
-        chain: list[Answer] = []
+        chain: list[StoredAnswer] = []
         while id:
             if len(chain) >= LONGEST_CHAIN:
                 raise BadRequest(
@@ -85,7 +85,7 @@ class Answers:
             id = found[-1].previous_id
         return chain, ""
 
-    async def _linked(self, id: str, kind: AnswerKind, scope: str) -> list[Answer]:
+    async def _linked(self, id: str, kind: AnswerKind, scope: str) -> list[StoredAnswer]:
         # what has expired ends the chain here: left out of its middle it would change what was said
         mine = (stored.c.kind == kind, stored.c.scope == scope, self._current())
         first = select(stored.c.id, stored.c.previous_id, literal(0).label("depth")).where(stored.c.id == id, *mine)
@@ -96,25 +96,25 @@ class Answers:
         links = links.union_all(before)
         query = self._visible(kind, scope).join(links, links.c.id == stored.c.id).order_by(links.c.depth)
 
-        async def work(connection: AsyncConnection) -> list[Answer]:
-            return [Answer.read(row) for row in (await connection.execute(query)).mappings().all()]
+        async def work(connection: AsyncConnection) -> list[StoredAnswer]:
+            return [StoredAnswer.read(row) for row in (await connection.execute(query)).mappings().all()]
 
         return await self._store.read(work)
 
-    async def page(self, wanted: Wanted) -> tuple[list[Answer], bool]:
+    async def page(self, wanted: StoredQuery) -> tuple[list[StoredAnswer], bool]:
         """The answers, in order, and whether there are more."""
         # before the database is asked: what is written meanwhile is found twice, and not missed
         waiting = {answer.id: answer for answer in self._writer.waiting() if wanted.has(answer)}
         query = wanted.query(self._current())
 
-        async def work(connection: AsyncConnection) -> tuple[list[Answer], bool]:
-            places = [Place(*row) for row in (await connection.execute(query)).all()]
+        async def work(connection: AsyncConnection) -> tuple[list[StoredAnswer], bool]:
+            places = [StoredCursor(*row) for row in (await connection.execute(query)).all()]
             places = [place for place in places if place.id not in waiting]
-            places += [Place(answer.created_at, answer.id, answer.size) for answer in waiting.values()]
+            places += [StoredCursor(answer.created_at, answer.id, answer.size) for answer in waiting.values()]
             ids, more = wanted.cut(places)
             chosen = self._visible(wanted.kind, wanted.scope).where(stored.c.id.in_(set(ids) - waiting.keys()))
             rows = (await connection.execute(chosen)).mappings().all()
-            found = waiting | {answer.id: answer for answer in map(Answer.read, rows)}
+            found = waiting | {answer.id: answer for answer in map(StoredAnswer.read, rows)}
             return [found[id] for id in ids if id in found], more
 
         return await self._store.read(work)
@@ -170,7 +170,7 @@ class Answers:
         return await self._store.write(work)
 
 
-async def put(connection: AsyncConnection, answer: Answer) -> None:
+async def put(connection: AsyncConnection, answer: StoredAnswer) -> None:
     """Adds an answer in the caller's transaction."""
     await connection.execute(insert(stored).values(**answer.row()))
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
 
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.answers.labels import line
 from llmproxy.jobs.tables import stored
 
@@ -14,7 +14,7 @@ from llmproxy.jobs.tables import stored
 _MOST_BYTES = 16 * 1024 * 1024
 
 
-class Place(NamedTuple):
+class StoredCursor(NamedTuple):
     """Where an answer stands in a list, and its bytes, roughly."""
 
     created_at: float
@@ -23,7 +23,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class StoredQuery:
     """Which answers. The page begins behind ``after``, (``created_at``, ``id``) of an answer that may be gone by now;
     they have all of ``labels``."""
 
@@ -35,7 +35,7 @@ class Wanted:
     model: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def has(self, answer: Answer) -> bool:
+    def has(self, answer: StoredAnswer) -> bool:
         """Whether an answer that waits in memory is one of them."""
         if (answer.kind, answer.scope) != (self.kind, self.scope) or self.model not in (None, answer.model):
             return False
@@ -47,7 +47,7 @@ class Wanted:
         return here < self.after if self.newest_first else here > self.after
 
     def query(self, current: ColumnElement[bool]) -> Select[Any]:
-        """The ``Place`` of those in the database, one more than the page has. ``current`` tells which still count."""
+        """The cursors of those in the database, one more than the page has. ``current`` tells which still count."""
         here = tuple_(stored.c.created_at, stored.c.id)
         bytes_of = [func.coalesce(func.length(stored.c[name]), 0) for name in ("request", "input", "document")]
         query = select(stored.c.created_at, stored.c.id, sum(bytes_of, start=literal(0)))
@@ -63,7 +63,7 @@ class Wanted:
         order = (each.desc() if self.newest_first else each for each in (stored.c.created_at, stored.c.id))
         return query.order_by(*order).limit(self.limit + 1)
 
-    def cut(self, places: Sequence[Place]) -> tuple[list[str], bool]:
+    def cut(self, places: Sequence[StoredCursor]) -> tuple[list[str], bool]:
         """The ids on the page, in order, and whether there are more."""
         ids: list[str] = []
         size = 0

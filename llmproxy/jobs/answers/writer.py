@@ -11,7 +11,7 @@ from sqlalchemy import delete, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.faults import fault_of
-from llmproxy.jobs.answers.answer import Answer
+from llmproxy.jobs.answers.answer import StoredAnswer
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import stored
 from llmproxy.wire.errors import ProxyError
@@ -30,7 +30,7 @@ _LINGER_SECONDS = 0.05
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 
-class Writer:
+class StoredAnswerWriter:
     """Owns the task. Answers wait in memory, where they are found, until they are committed.
 
     ``lost`` is told of each that is not kept: for want of room, because no row can hold it, or because it still waited
@@ -40,7 +40,7 @@ class Writer:
     def __init__(self, store: Store, lost: Callable[[], None]) -> None:
         self._store = store
         self._lost = lost
-        self._waiting: dict[str, Answer] = {}
+        self._waiting: dict[str, StoredAnswer] = {}
         self._bytes = 0
         self._group = _GROUP
         self._pause = _FIRST_PAUSE
@@ -67,7 +67,7 @@ class Writer:
         for answer in list(self._waiting.values()):
             self._lose(answer)
 
-    def add(self, answer: Answer) -> None:
+    def add(self, answer: StoredAnswer) -> None:
         if len(self._waiting) >= MOST or self._bytes + answer.size > MOST_BYTES:
             self.lose()
             return
@@ -79,10 +79,10 @@ class Writer:
         """Counts an answer that is not kept."""
         self._lost()
 
-    def find(self, id: str) -> Answer | None:
+    def find(self, id: str) -> StoredAnswer | None:
         return self._waiting.get(id)
 
-    def waiting(self) -> list[Answer]:
+    def waiting(self) -> list[StoredAnswer]:
         return list(self._waiting.values())
 
     async def relabel(self, id: str, metadata: str) -> bool:
@@ -144,7 +144,7 @@ class Writer:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return True
 
-    def _next(self) -> Iterator[Answer]:
+    def _next(self) -> Iterator[StoredAnswer]:
         size = 0
         for answer in self._waiting.values():
             if size and size + answer.size > _GROUP_BYTES:
@@ -158,16 +158,16 @@ class Writer:
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
 
-    def _lose(self, answer: Answer) -> None:
+    def _lose(self, answer: StoredAnswer) -> None:
         self._remove(answer)
         self._lost()
 
-    def _remove(self, answer: Answer) -> None:
+    def _remove(self, answer: StoredAnswer) -> None:
         if self._waiting.pop(answer.id, None) is not None:
             self._bytes -= answer.size
 
 
-async def _put(connection: AsyncConnection, group: list[Answer]) -> None:
+async def _put(connection: AsyncConnection, group: list[StoredAnswer]) -> None:
     # a commit may have counted although its word did not come through: written again, it is the same
     await connection.execute(delete(stored).where(stored.c.id.in_([answer.id for answer in group])))
     await connection.execute(insert(stored), [answer.row() for answer in group])

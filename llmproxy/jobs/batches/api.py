@@ -16,9 +16,9 @@ from llmproxy.jobs.files.blocking import NAME
 from llmproxy.jobs.files.document import File
 from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewJob, speaking
-from llmproxy.jobs.reading import Wanted
+from llmproxy.jobs.reading import JobQuery
 from llmproxy.jobs.rendering import page, rendered
-from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
+from llmproxy.jobs.rooms import JobServices, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.proxy.body import read
 from llmproxy.proxy.endpoint import listening
@@ -32,7 +32,7 @@ _LONGEST_BODY = 256 * 1024
 _ID = re.compile("batch_[0-9a-f]{32}")
 
 
-class Create:
+class CreateBatch:
     """``POST /v1/batches``, an ASGI application."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,10 +44,10 @@ class Create:
             await rendered(document(job))(scope, receive, send)
 
 
-create = Create()
+create = CreateBatch()
 
 
-async def _submitted(asked: AskedBatch, headers: Headers, exchange: Exchange, rooms: JobRooms) -> Job:
+async def _submitted(asked: AskedBatch, headers: Headers, exchange: Exchange, rooms: JobServices) -> Job:
     wishes = directives(headers)
     file = await _input_file(asked.input_file_id, exchange.caller.owner, rooms)
     detail = Detail(asked.input_file_id, file.id if file else None, asked.metadata, asked.output_seconds)
@@ -67,7 +67,7 @@ async def _submitted(asked: AskedBatch, headers: Headers, exchange: Exchange, ro
     return await rooms.queue.submit(new, ())
 
 
-async def _input_file(id: str, scope: str, rooms: JobRooms) -> File | None:
+async def _input_file(id: str, scope: str, rooms: JobServices) -> File | None:
     """None where there is no such file: what becomes of that is found in validation, as OpenAI does it."""
     file = await files.get(rooms.store, id, scope, rooms.queue.clock()) if NAME.fullmatch(id) else None
     if file is not None and file.purpose != "batch":
@@ -82,7 +82,7 @@ async def batches(request: Request) -> Response:
     if after is not None and not _ID.fullmatch(after):
         raise BadRequest(f"Invalid 'after': {after[:100]!r} is no id of a batch.", code="invalid_value", param="after")
     scope = exchange_of(request).caller.owner
-    wanted = Wanted(kind=JobKind.BATCH, scope=scope, after=after, limit=asked_limit(request.query_params))
+    wanted = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=asked_limit(request.query_params))
     found, more = await reading.page(rooms_of(request).store, wanted)
     return page([document(job) for job in found], more=more)
 

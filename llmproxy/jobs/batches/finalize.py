@@ -17,12 +17,12 @@ from llmproxy.jobs.batches.writing import Writing
 from llmproxy.jobs.files.cutting import LONGEST
 from llmproxy.jobs.files.document import File
 from llmproxy.jobs.files.store import put_row
-from llmproxy.jobs.job import Claimed, Job, PutOff, Result
-from llmproxy.jobs.patience import Patience
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.job import Claimed, ItemResult, Job, Reschedule
+from llmproxy.jobs.patience import CancelToken
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import ItemStatus, JobStatus
 from llmproxy.jobs.tables import files
-from llmproxy.proxy.listener import ClientLeft
+from llmproxy.proxy.listener import ClientDisconnected
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ _UNDONE = {JobStatus.CANCELLED: ItemStatus.CANCELLED, JobStatus.EXPIRED: ItemSta
 class Finalize:
     """The handler. Done again after a crash, it writes the same files once more."""
 
-    def __init__(self, rooms: JobRooms) -> None:
+    def __init__(self, rooms: JobServices) -> None:
         self._rooms = rooms
 
-    async def __call__(self, claimed: Claimed, patience: Patience) -> Result | PutOff:
+    async def __call__(self, claimed: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
         job = claimed.job
         try:
             async with AsyncExitStack() as stack:
@@ -50,17 +50,19 @@ class Finalize:
                 written, last = await self._write_results(job, output, errors, patience)
                 if written < job.total:
                     await self._write_unread(job, last, errors, patience)
-        except ClientLeft:
+        except ClientDisconnected:
             # half of a file must not take the place of a whole one
-            return PutOff(1.0, counts=False)
-        return Result(ItemStatus.COMPLETED, also=self._closed(job, output, errors))
+            return Reschedule(1.0, counts=False)
+        return ItemResult(ItemStatus.COMPLETED, also=self._closed(job, output, errors))
 
-    async def _write_results(self, job: Job, output: Writing, errors: Writing, patience: Patience) -> tuple[int, int]:
+    async def _write_results(
+        self, job: Job, output: Writing, errors: Writing, patience: CancelToken
+    ) -> tuple[int, int]:
         """Returns how many calls there are, and the position of the last one."""
         written = last = 0
         while page := await reading.calls(self._rooms.store, job.id, after=last, limit=_PAGE):
             if patience.gone:
-                raise ClientLeft
+                raise ClientDisconnected
             good = [line_of(job.id, item) for item in page if item.status is ItemStatus.COMPLETED]
             bad = [line_of(job.id, item) for item in page if item.status is not ItemStatus.COMPLETED]
             await output.write(b"".join(good))
@@ -68,7 +70,7 @@ class Finalize:
             written, last = written + len(page), page[-1].position
         return written, last
 
-    async def _write_unread(self, job: Job, last: int, errors: Writing, patience: Patience) -> None:
+    async def _write_unread(self, job: Job, last: int, errors: Writing, patience: CancelToken) -> None:
         """The requests behind the line ``last``: the batch was ended before they became calls."""
         blob, status = Detail.of(job).blob, _UNDONE[JobStatus(job.ending)]
 
@@ -83,7 +85,7 @@ class Finalize:
             async with aclosing(numbered(self._rooms.blobs, blob or "")) as pages:
                 async for number, lines in pages:
                     if patience.gone:
-                        raise ClientLeft
+                        raise ClientDisconnected
                     await errors.write(await asyncio.to_thread(undone, number, lines))
         except FileNotFoundError:
             log.error("the input file of %s is gone: requests that were not read from it are in no file", job.id)

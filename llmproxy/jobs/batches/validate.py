@@ -13,9 +13,9 @@ from llmproxy.jobs.batches.detail import Detail
 from llmproxy.jobs.batches.input import numbered
 from llmproxy.jobs.batches.lines import read_line, unknown_model
 from llmproxy.jobs.files.cutting import LONGEST
-from llmproxy.jobs.job import Claimed, Failure, NewCall, PutOff, Result
-from llmproxy.jobs.patience import Patience
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.job import Claimed, Failure, ItemResult, NewCall, Reschedule
+from llmproxy.jobs.patience import CancelToken
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import ItemStatus, JobStatus, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items
@@ -25,31 +25,31 @@ from llmproxy.wire.errors import BadRequest, Unavailable
 _CHUNK = 250
 
 #: somebody else has the step, or the batch was ended: whatever is given back does not count
-_LEFT = PutOff(1.0, counts=False)
+_LEFT = Reschedule(1.0, counts=False)
 
 
 class Validate:
     """The handler. Done again after a crash, it goes on where it was: a batch that runs has been checked already, and
     the calls that are there are not added once more."""
 
-    def __init__(self, rooms: JobRooms) -> None:
+    def __init__(self, rooms: JobServices) -> None:
         self._rooms = rooms
         # a line that was cut off is as long as LONGEST
         self._most_line_bytes = min(rooms.proxy.settings.max_body_bytes, LONGEST - 1)
 
-    async def __call__(self, claimed: Claimed, patience: Patience) -> Result | PutOff:
+    async def __call__(self, claimed: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
         detail = Detail.of(claimed.job)
         if claimed.job.status is JobStatus.PENDING:
             checked = await self._checked(claimed, detail, patience)
             if patience.gone:
                 return _LEFT
             if errors := checked.errors():
-                return Result(ItemStatus.COMPLETED, also=self._refused(claimed, detail, errors))
+                return ItemResult(ItemStatus.COMPLETED, also=self._refused(claimed, detail, errors))
             if await self._rooms.queue.begin(claimed, claimed.worker, checked.requests, checked.model) is None:
                 return _LEFT
-        return Result(ItemStatus.COMPLETED) if await self._added(claimed, detail, patience) else _LEFT
+        return ItemResult(ItemStatus.COMPLETED) if await self._added(claimed, detail, patience) else _LEFT
 
-    async def _checked(self, claimed: Claimed, detail: Detail, patience: Patience) -> Checking:
+    async def _checked(self, claimed: Claimed, detail: Detail, patience: CancelToken) -> Checking:
         checking = Checking(claimed.job.path, self._most_line_bytes)
         try:
             await self._read(checking, detail, patience)
@@ -61,7 +61,7 @@ class Validate:
                 checking.refuse(unknown_model(checking.model), checking.model_line)
         return checking
 
-    async def _read(self, checking: Checking, detail: Detail, patience: Patience) -> None:
+    async def _read(self, checking: Checking, detail: Detail, patience: CancelToken) -> None:
         if detail.blob is None:
             raise FileNotFoundError(detail.input_file_id)
         async with aclosing(numbered(self._rooms.blobs, detail.blob)) as pages:
@@ -83,7 +83,7 @@ class Validate:
 
         return refuse
 
-    async def _added(self, claimed: Claimed, detail: Detail, patience: Patience) -> bool:
+    async def _added(self, claimed: Claimed, detail: Detail, patience: CancelToken) -> bool:
         """False if the lease was lost."""
         after = await _last_position(self._rooms.store, claimed.job.id)
         try:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.jobs import words
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.answers.labels import labels_of, written
 from llmproxy.jobs.asked import asked_limit, asked_newest_first
 from llmproxy.jobs.chats.asked import asked_list, unknown_after
@@ -74,7 +74,7 @@ async def messages(request: Request) -> Response:
     return page(listed[:limit], more=len(listed) > limit)
 
 
-async def _found(connection: HTTPConnection) -> Answer:
+async def _found(connection: HTTPConnection) -> StoredAnswer:
     """Raises ``NotFound`` for an id that is none of this caller's."""
     id, scope = connection.path_params["id"], exchange_of(connection).caller.owner
     answer = None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from llmproxy.jobs.answers.answer import AnswerKind
 from llmproxy.jobs.answers.labels import labels_of
-from llmproxy.jobs.answers.paging import Wanted
+from llmproxy.jobs.answers.paging import StoredQuery
 from llmproxy.jobs.asked import asked_limit, asked_newest_first
 from llmproxy.jobs.chats.ids import ChatId
 from llmproxy.wire.errors import BadRequest
@@ -14,10 +14,10 @@ from llmproxy.wire.errors import BadRequest
 _LABEL = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
-def asked_list(query: Mapping[str, str], scope: str) -> Wanted:
+def asked_list(query: Mapping[str, str], scope: str) -> StoredQuery:
     """The caller's own chat completions that they want. Raises ``BadRequest``."""
     labels = {found[1]: value for name, value in query.items() if (found := _LABEL.fullmatch(name))}
-    return Wanted(
+    return StoredQuery(
         AnswerKind.CHAT,
         scope,
         after=_after(query),

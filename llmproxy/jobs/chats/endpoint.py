@@ -6,13 +6,13 @@ from typing import Any
 import orjson
 from starlette.types import Message, Receive, Scope, Send
 
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
-from llmproxy.jobs.answers.answers import Answers
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
+from llmproxy.jobs.answers.answers import StoredAnswers
 from llmproxy.jobs.answers.labels import labels_of, written
 from llmproxy.jobs.chats.ids import ChatId
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.proxy.answer import Whole
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import ask, listening, remember
 from llmproxy.proxy.life import live
@@ -32,7 +32,7 @@ class ChatsEndpoint:
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rooms: JobRooms = scope["state"]["jobs"]
+        rooms: JobServices = scope["state"]["jobs"]
         exchange: Exchange = scope[EXCHANGE]
         exchange.endpoint = self._endpoint.name
         with listening(receive, exchange) as listener:
@@ -53,7 +53,7 @@ class Keeping:
     Raises ``BadRequest`` for labels that are none.
     """
 
-    def __init__(self, asked: Asked, exchange: Exchange, answers: Answers) -> None:
+    def __init__(self, asked: CacheableRequest, exchange: Exchange, answers: StoredAnswers) -> None:
         self._body = asked.body()
         self._labels = labels_of(self._body.get("metadata"))
         self._id = ChatId.new(exchange.started_at)
@@ -83,7 +83,7 @@ class Keeping:
         own = {"object": "chat.completion", "request_id": exchange.request_id}
         messages = self._body.get("messages")
         self._answers.keep(
-            Answer(
+            StoredAnswer(
                 id=self._id.text,
                 kind=AnswerKind.CHAT,
                 scope=exchange.caller.owner,

@@ -5,10 +5,10 @@ from starlette.types import Scope
 
 from llmproxy.jobs.chats import api
 from llmproxy.jobs.chats.ids import PREFIX
-from llmproxy.jobs.exact import Exact
+from llmproxy.jobs.exact import PassThroughRoute
 
 
-class _Ours(Exact):
+class _Ours(PassThroughRoute):
     """A ``POST`` to what is no id is the upstream's, too: llama.cpp counts tokens at
     ``/v1/chat/completions/input_tokens``."""
 

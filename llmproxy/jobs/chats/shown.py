@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from llmproxy.jobs.answers.answer import Answer
+from llmproxy.jobs.answers.answer import StoredAnswer
 from llmproxy.wire.dialect import Document
 
 #: members of the request that are shown with the answer
@@ -20,7 +20,7 @@ _ASKED = (
 )
 
 
-def document_of(answer: Answer) -> Document:
+def document_of(answer: StoredAnswer) -> Document:
     """The chat completion object."""
     request = orjson.loads(answer.request)
     asked = {name: request.get(name) for name in _ASKED} | {"input_user": request.get("user")}
@@ -28,7 +28,7 @@ def document_of(answer: Answer) -> Document:
     return asked | document | {"metadata": orjson.loads(answer.metadata)}
 
 
-def messages_of(answer: Answer) -> list[Document]:
+def messages_of(answer: StoredAnswer) -> list[Document]:
     """The request's messages. Their ids are made from the answer's and their places."""
     return [_message(message, f"{answer.id}-{place}") for place, message in enumerate(orjson.loads(answer.input))]
 

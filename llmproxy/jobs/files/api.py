@@ -9,7 +9,7 @@ from llmproxy.jobs.files.asked import asked_list
 from llmproxy.jobs.files.blocking import NAME
 from llmproxy.jobs.files.document import File, document
 from llmproxy.jobs.files.download import Download
-from llmproxy.jobs.files.store import Wanted
+from llmproxy.jobs.files.store import FileQuery
 from llmproxy.jobs.files.upload import upload
 from llmproxy.jobs.rendering import page, rendered
 from llmproxy.jobs.rooms import exchange_of, rooms_of
@@ -27,7 +27,7 @@ class NoSuchFile(NotFound):
         self.error_code = None
 
 
-class Create:
+class UploadFile:
     """``POST /v1/files`` as an ASGI application: a client that leaves in the middle of its file is no failure."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +44,7 @@ async def listing(request: Request) -> Response:
     more = False
     if asked.after is None or NAME.fullmatch(asked.after):
         scope = exchange_of(request).caller.owner
-        wanted = Wanted(scope, asked.purpose, asked.after, asked.limit, asked.newest_first)
+        wanted = FileQuery(scope, asked.purpose, asked.after, asked.limit, asked.newest_first)
         found, more = await store.page(rooms.store, wanted, rooms.queue.clock())
     return page([document(file) for file in found], more=more)
 

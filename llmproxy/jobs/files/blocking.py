@@ -30,7 +30,7 @@ _MOST_THREADS = 4
 _RETRY = ((b"retry-after", b"2"),)
 
 
-class Draft(Protocol):
+class BlobWriter(Protocol):
     """A blob being written, by blocking calls in this order; ``discard`` at any time, once or more."""
 
     def open(self) -> None: ...
@@ -56,7 +56,7 @@ class BlockingBlobs(ABC):
         self._threads = _Threads()
 
     @abstractmethod
-    def _draft(self, name: str) -> Draft: ...
+    def _draft(self, name: str) -> BlobWriter: ...
 
     @abstractmethod
     def _open(self, name: str) -> BinaryIO:

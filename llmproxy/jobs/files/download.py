@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from llmproxy.jobs.blobs import Blobs
 from llmproxy.jobs.files.document import File
 from llmproxy.proxy.endpoint import listening
-from llmproxy.proxy.listener import BrokenOff, ClientLeft, Listener
+from llmproxy.proxy.listener import Client, ClientDisconnected, StreamAborted
 from llmproxy.wire.errors import NotFound, Unavailable
 from llmproxy.wire.exchange import EXCHANGE
 
@@ -45,14 +45,14 @@ class Download:
         return [(b"content-type", b"application/octet-stream"), (b"content-length", b"%d" % self._file.bytes)]
 
 
-async def _send_all(send: Send, pieces: AsyncIterator[bytes], listener: Listener) -> None:
+async def _send_all(send: Send, pieces: AsyncIterator[bytes], listener: Client) -> None:
     try:
         async for piece in pieces:
             if listener.gone:
-                raise ClientLeft
+                raise ClientDisconnected
             await _send(send, piece)
     except Unavailable as error:
-        raise BrokenOff(error.message) from error
+        raise StreamAborted(error.message) from error
 
 
 async def _send(send: Send, piece: bytes) -> None:
@@ -60,4 +60,4 @@ async def _send(send: Send, piece: bytes) -> None:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     except TimeoutError:
-        raise BrokenOff(f"The client read nothing for {_PATIENCE_SECONDS:g} s.") from None
+        raise StreamAborted(f"The client read nothing for {_PATIENCE_SECONDS:g} s.") from None

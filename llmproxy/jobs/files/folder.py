@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from llmproxy.jobs.files.blocking import BlockingBlobs, Draft
+from llmproxy.jobs.files.blocking import BlobWriter, BlockingBlobs
 
 #: what is being written, or was when the program died
 _DRAFT = re.compile(r"\.file-[A-Za-z0-9_-]+\.[0-9a-f]{16}\.part")
@@ -20,8 +20,8 @@ class Folder(BlockingBlobs):
         super().__init__()
         self._path = path
 
-    def _draft(self, name: str) -> Draft:
-        return _Draft(self._path, name)
+    def _draft(self, name: str) -> BlobWriter:
+        return _FolderWriter(self._path, name)
 
     def _open(self, name: str) -> BinaryIO:
         return (self._path / name).open("rb")
@@ -48,7 +48,7 @@ class Folder(BlockingBlobs):
                         (self._path / name).unlink()
 
 
-class _Draft:
+class _FolderWriter:
     """Written beside its place, and moved there once it is on the disk."""
 
     def __init__(self, folder: Path, name: str) -> None:

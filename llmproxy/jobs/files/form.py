@@ -16,7 +16,7 @@ _MOST_FIELD_BYTES = 64 * 1024
 _MOST_HEADER_BYTES = 16 * 1024
 
 
-class Form:
+class MultipartForm:
     """``fields`` are the text fields so far; ``filename`` is None until the part ``file`` has begun.
 
     Raises ``BadRequest`` for a content type that is not multipart.
@@ -101,7 +101,7 @@ class Form:
             raise BadRequest("The headers of a part of the form are too long.")
 
 
-def _parser(content_type: str, form: Form) -> MultipartParser:
+def _parser(content_type: str, form: MultipartForm) -> MultipartParser:
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not boundary:

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
-from llmproxy.jobs.files.blocking import BlockingBlobs, Draft
+from llmproxy.jobs.files.blocking import BlobWriter, BlockingBlobs
 
 
 class Remote(BlockingBlobs):
@@ -21,8 +21,8 @@ class Remote(BlockingBlobs):
         self._files, root = url_to_fs(url, use_listings_cache=False)
         self._root = root.rstrip("/")
 
-    def _draft(self, name: str) -> Draft:
-        return _Draft(self._files, self._root, name)
+    def _draft(self, name: str) -> BlobWriter:
+        return _RemoteWriter(self._files, self._root, name)
 
     def _open(self, name: str) -> BinaryIO:
         file: BinaryIO = self._files.open(f"{self._root}/{name}", "rb")
@@ -47,7 +47,7 @@ class Remote(BlockingBlobs):
         """Uploads that were not completed are no objects; the store has rules of its own to drop them."""
 
 
-class _Draft:
+class _RemoteWriter:
     """An upload that is completed at the end: fsspec's way of transactions, for a single file."""
 
     def __init__(self, files: Any, root: str, name: str) -> None:

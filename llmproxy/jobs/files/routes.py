@@ -9,7 +9,7 @@ def routes() -> list[Route]:
     made: list[Route] = []
     for base in ("/v1/files", "/files"):
         made += [
-            Route(base, api.Create(), methods=["POST"], name="files-create"),
+            Route(base, api.UploadFile(), methods=["POST"], name="files-create"),
             Route(base, api.listing, methods=["GET"], name="files-list"),
             Route(base + "/{id}", api.retrieve, methods=["GET"], name="files-retrieve"),
             Route(base + "/{id}", api.delete, methods=["DELETE"], name="files-delete"),

@@ -27,7 +27,7 @@ _READING = (Step.VALIDATE, Step.FINALIZE)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FileQuery:
     """Which files. ``after`` is the id of the last one of the page before."""
 
     scope: str
@@ -70,7 +70,7 @@ async def get(store: Store, id: str, scope: str, now: float) -> File | None:
     return await store.read(work)
 
 
-async def page(store: Store, wanted: Wanted, now: float) -> tuple[list[File], bool]:
+async def page(store: Store, wanted: FileQuery, now: float) -> tuple[list[File], bool]:
     """The files, and whether there are more. An ``after`` that is not known ends the list."""
     query = select(files).where(files.c.scope == wanted.scope, _alive(now))
     if wanted.purpose is not None:

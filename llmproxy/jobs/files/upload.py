@@ -16,7 +16,7 @@ from llmproxy.jobs.files.asked import (
     purpose_of,
 )
 from llmproxy.jobs.files.document import File, new_id
-from llmproxy.jobs.files.form import Form
+from llmproxy.jobs.files.form import MultipartForm
 from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.rooms import exchange_of, rooms_of
 from llmproxy.proxy.body import decoded, received
@@ -41,7 +41,7 @@ async def upload(request: Request) -> File:
     """
     rooms = rooms_of(request)
     key = idempotency_key(request.headers.raw)
-    form = Form(request.headers.get("content-type", ""))
+    form = MultipartForm(request.headers.get("content-type", ""))
     id = new_id()
     async with rooms.blobs.create(id) as sink:
         settings = rooms.proxy.settings
@@ -70,7 +70,7 @@ async def upload(request: Request) -> File:
     return kept
 
 
-async def _write(body: AsyncIterator[bytes], form: Form, sink: Sink, most: int) -> _Written:
+async def _write(body: AsyncIterator[bytes], form: MultipartForm, sink: Sink, most: int) -> _Written:
     digest, head, total, size = sha256(), bytearray(), 0, 0
     async for chunk in body:
         total += len(chunk)
@@ -89,7 +89,7 @@ async def _write(body: AsyncIterator[bytes], form: Form, sink: Sink, most: int) 
     return _Written(size, digest.hexdigest(), bytes(head))
 
 
-def _check_size(size: int, most: int, form: Form) -> None:
+def _check_size(size: int, most: int, form: MultipartForm) -> None:
     if size > most:
         raise TooLarge(f"The file is larger than {most} bytes (LLMPROXY_FILE_MAX_BYTES).", param="file")
     # known from the beginning, or only at the end: the parts come in any order

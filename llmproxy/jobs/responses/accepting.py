@@ -5,14 +5,14 @@ from dataclasses import replace
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs.answers import answers
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, new_id, speaking
 from llmproxy.jobs.responses import events
 from llmproxy.jobs.responses.shown import document_of
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import JobKind
-from llmproxy.proxy.asked import Draft
+from llmproxy.proxy.asked import ParsedBody
 from llmproxy.wire.directives import directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import NotFound
@@ -22,8 +22,8 @@ from llmproxy.wire.responses_stream import EventWriter
 
 
 async def accept(
-    rooms: JobRooms, exchange: Exchange, request: ResponsesRequest, body: bytes, headers: Headers
-) -> Answer:
+    rooms: JobServices, exchange: Exchange, request: ResponsesRequest, body: bytes, headers: Headers
+) -> StoredAnswer:
     """The Response as it waits for a worker; with an ``Idempotency-Key`` that is known, the first one's as it stands.
 
     ``body`` is the one for the model server. Raises ``BadRequest`` for one that no model server could be sent,
@@ -51,7 +51,9 @@ async def accept(
     return known
 
 
-def _job(rooms: JobRooms, exchange: Exchange, request: ResponsesRequest, draft: Draft, headers: Headers) -> NewJob:
+def _job(
+    rooms: JobServices, exchange: Exchange, request: ResponsesRequest, draft: ParsedBody, headers: Headers
+) -> NewJob:
     wishes = directives(headers)
     return NewJob(
         JobKind.RESPONSE,
@@ -73,9 +75,9 @@ def _job(rooms: JobRooms, exchange: Exchange, request: ResponsesRequest, draft: 
     )
 
 
-def _answer(new: NewJob, request: ResponsesRequest) -> Answer:
+def _answer(new: NewJob, request: ResponsesRequest) -> StoredAnswer:
     """Not accepted yet: the queue says when it was, and as what."""
-    return Answer(
+    return StoredAnswer(
         id=new.id,
         kind=AnswerKind.RESPONSE,
         scope=new.scope,
@@ -89,7 +91,7 @@ def _answer(new: NewJob, request: ResponsesRequest) -> Answer:
     )
 
 
-def _opening(answer: Answer) -> list[events.Event]:
+def _opening(answer: StoredAnswer) -> list[events.Event]:
     writer, queued = EventWriter(), document_of(answer)
     kinds = ("response.created", "response.queued")
     return [(number, writer.event(kind, response=queued)) for number, kind in enumerate(kinds)]

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.jobs import ending
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.asked import asked_limit, asked_newest_first
 from llmproxy.jobs.rendering import page, rendered
 from llmproxy.jobs.responses.following import Following
@@ -81,7 +81,7 @@ async def input_items(request: Request) -> Response:
     return page(items[:limit], more=len(items) > limit)
 
 
-async def _found(connection: HTTPConnection) -> Answer:
+async def _found(connection: HTTPConnection) -> StoredAnswer:
     """Raises ``NotFound`` for an id that is none of this caller's."""
     id = connection.path_params["id"]
     answer = None

@@ -8,18 +8,18 @@ import orjson
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.job import new_id
 from llmproxy.jobs.responses.accepting import accept
 from llmproxy.jobs.responses.following import Following
 from llmproxy.jobs.responses.previous import before
 from llmproxy.jobs.responses.shown import document_of
-from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
+from llmproxy.jobs.rooms import JobServices, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind
 from llmproxy.proxy.answer import Whole
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.body import read
-from llmproxy.proxy.client import SocketListener
+from llmproxy.proxy.client import SocketClient
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import listening, pass_resumable, remember, unreadable_passes
 from llmproxy.proxy.headers import JSON, type_headers
@@ -78,12 +78,12 @@ class ResponsesEndpoint:
             exchange.request_body = raw
             await _foreground(request, asked, exchange, rooms, listener, send)
 
-    async def _understood(self, scope: Scope, exchange: Exchange, body: bytes, rooms: JobRooms) -> Asked:
+    async def _understood(self, scope: Scope, exchange: Exchange, body: bytes, rooms: JobServices) -> CacheableRequest:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         return await understand(exchange, self._endpoint, body, raw_target(scope), headers, peer_of(scope), rooms.proxy)
 
 
-async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, rooms: JobRooms) -> bytes:
+async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, rooms: JobServices) -> bytes:
     """The body for the model server, the conversation so far in it."""
     items = []
     if request.previous_id is not None:
@@ -96,7 +96,7 @@ async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, 
 
 
 async def _tell(
-    answer: Answer, request: ResponsesRequest, rooms: JobRooms, listener: SocketListener, send: Send
+    answer: StoredAnswer, request: ResponsesRequest, rooms: JobServices, listener: SocketClient, send: Send
 ) -> None:
     """The first word about a Response of the background: as it stands, or as the stream of what happens to it."""
     if request.stream and answer.stream:
@@ -109,7 +109,12 @@ async def _tell(
 
 
 async def _foreground(
-    request: ResponsesRequest, asked: Asked, exchange: Exchange, rooms: JobRooms, listener: SocketListener, send: Send
+    request: ResponsesRequest,
+    asked: CacheableRequest,
+    exchange: Exchange,
+    rooms: JobServices,
+    listener: SocketClient,
+    send: Send,
 ) -> None:
     own: dict[str, object] = {"previous_response_id": request.previous_id}
     if request.store:
@@ -126,7 +131,7 @@ async def _foreground(
     await deliver(answer, exchange, listener, keeping if request.store else send, rooms.proxy.settings.ping_seconds)
 
 
-def _keep(request: ResponsesRequest, asked: Asked, exchange: Exchange, rooms: JobRooms) -> None:
+def _keep(request: ResponsesRequest, asked: CacheableRequest, exchange: Exchange, rooms: JobServices) -> None:
     """Makes a finished answer one that can be asked for again."""
     if exchange.error or exchange.stored in _UNUSABLE:
         return
@@ -140,7 +145,7 @@ def _keep(request: ResponsesRequest, asked: Asked, exchange: Exchange, rooms: Jo
         # an error in the place of a Response
         return
     rooms.answers.keep(
-        Answer(
+        StoredAnswer(
             id=document["id"],
             kind=AnswerKind.RESPONSE,
             scope=exchange.caller.owner,

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from starlette.types import Send
 
 from llmproxy.jobs import reading
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.job import Job
 from llmproxy.jobs.responses import events
 from llmproxy.jobs.responses.events import Event
 from llmproxy.jobs.responses.shown import document_of
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import JobKind, JobStatus
-from llmproxy.jobs.telling import Telling
+from llmproxy.jobs.telling import SseStream
 from llmproxy.proxy.headers import type_headers
-from llmproxy.proxy.listener import Listener
+from llmproxy.proxy.listener import Client
 from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.responses import RESPONSES
 from llmproxy.wire.responses_stream import EventWriter
@@ -37,11 +37,11 @@ class Following:
     once more. Who is in the middle goes on from there, and is told the end in any case.
     """
 
-    def __init__(self, answer: Answer, after: int, rooms: JobRooms, listener: Listener, send: Send) -> None:
+    def __init__(self, answer: StoredAnswer, after: int, rooms: JobServices, listener: Client, send: Send) -> None:
         self._answer = answer
         self._known = after
         self._rooms = rooms
-        self._telling = Telling(answer.id, _POLL_SECONDS, rooms, listener, send)
+        self._telling = SseStream(answer.id, _POLL_SECONDS, rooms, listener, send)
         self._send = send
 
     async def run(self) -> None:
@@ -98,7 +98,7 @@ def _frames(group: Sequence[Event]) -> bytes:
     return b"".join(frame for _, frame in group)
 
 
-def _made_up(answer: Answer, number: int) -> Event:
+def _made_up(answer: StoredAnswer, number: int) -> Event:
     return number, EventWriter(number).ending(document_of(answer))
 
 

@@ -4,8 +4,8 @@ import re
 
 import orjson
 
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
-from llmproxy.jobs.answers.answers import Answers
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
+from llmproxy.jobs.answers.answers import StoredAnswers
 from llmproxy.jobs.responses.shown import document_of
 from llmproxy.wire.conversation import history
 from llmproxy.wire.dialect import Document
@@ -21,7 +21,7 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-async def before(answers: Answers, previous_id: str, scope: str) -> list[Document]:
+async def before(answers: StoredAnswers, previous_id: str, scope: str) -> list[Document]:
     """The items of the conversation that ends with this Response.
 
     Raises ``BadRequest`` where it, or one before it, is not there, or has no answer; ``Unavailable``.
@@ -34,7 +34,7 @@ async def before(answers: Answers, previous_id: str, scope: str) -> list[Documen
     return history([(orjson.loads(answer.input), _output(answer)) for answer in reversed(chain)])
 
 
-def _output(answer: Answer) -> list[Document]:
+def _output(answer: StoredAnswer) -> list[Document]:
     document = document_of(answer)
     if document.get("status") not in _ENDED:
         raise BadRequest(

@@ -8,10 +8,10 @@ from typing import Any, Self
 from starlette.types import Message
 
 from llmproxy.jobs.job import Claimed
-from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.responses import events
 from llmproxy.jobs.responses.events import OPENING, Event
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.wire import sse
 from llmproxy.wire.documents import dump, read_leniently
 from llmproxy.wire.responses import RESPONSES
@@ -25,13 +25,13 @@ _MOST_BYTES = 1024 * 1024
 _TOLD = frozenset({"response.created", "response.queued"})
 
 
-class Recording:
+class EventLog:
     """Takes the messages of an ASGI response and numbers their events from ``OPENING`` on.
 
     The terminal event is held back: it counts together with the Response itself.
     """
 
-    def __init__(self, rooms: JobRooms, item: Claimed, patience: Patience) -> None:
+    def __init__(self, rooms: JobServices, item: Claimed, patience: CancelToken) -> None:
         self._rooms = rooms
         self._item = item
         self._patience = patience

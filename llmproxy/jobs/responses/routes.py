@@ -2,7 +2,7 @@
 
 from starlette.routing import Route
 
-from llmproxy.jobs.exact import Exact
+from llmproxy.jobs.exact import PassThroughRoute
 from llmproxy.jobs.responses import api
 
 
@@ -12,9 +12,11 @@ def routes() -> list[Route]:
         route
         for prefix in ("/v1/responses", "/responses")
         for route in (
-            Exact(f"{prefix}/{{id}}", api.Retrieve(), methods=["GET"], name="response"),
-            Exact(f"{prefix}/{{id}}", api.delete, methods=["DELETE"], name="response-delete"),
-            Exact(f"{prefix}/{{id}}/cancel", api.cancel, methods=["POST"], name="response-cancel"),
-            Exact(f"{prefix}/{{id}}/input_items", api.input_items, methods=["GET"], name="response-input-items"),
+            PassThroughRoute(f"{prefix}/{{id}}", api.Retrieve(), methods=["GET"], name="response"),
+            PassThroughRoute(f"{prefix}/{{id}}", api.delete, methods=["DELETE"], name="response-delete"),
+            PassThroughRoute(f"{prefix}/{{id}}/cancel", api.cancel, methods=["POST"], name="response-cancel"),
+            PassThroughRoute(
+                f"{prefix}/{{id}}/input_items", api.input_items, methods=["GET"], name="response-input-items"
+            ),
         )
     ]

@@ -10,19 +10,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs.answers import answers
 from llmproxy.jobs.answers.answer import AnswerKind
-from llmproxy.jobs.call import LOCAL, Call, answered, exchange_for, tokens_of
-from llmproxy.jobs.job import Claimed, Failure, PutOff, Result
-from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.call import LOCAL, CallHandler, answered, exchange_for, tokens_of
+from llmproxy.jobs.job import Claimed, Failure, ItemResult, Reschedule
+from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.responses import events
 from llmproxy.jobs.responses.events import Event
-from llmproxy.jobs.responses.recording import Recording
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.responses.recording import EventLog
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.proxy.answer import Failed, Live
-from llmproxy.proxy.asked import Asked
+from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.life import live
-from llmproxy.proxy.listener import ClientLeft
+from llmproxy.proxy.listener import ClientDisconnected
 from llmproxy.proxy.understand import understand
 from llmproxy.wire.dialect import Document
 from llmproxy.wire.echo import echoing
@@ -36,21 +36,21 @@ from llmproxy.wire.vocabulary import Reason
 UNSTORED_SECONDS = 600.0
 
 
-class Run:
+class BackgroundCall:
     """The handler."""
 
-    def __init__(self, rooms: JobRooms) -> None:
+    def __init__(self, rooms: JobServices) -> None:
         self._rooms = rooms
-        self._call = Call(rooms)
+        self._call = CallHandler(rooms)
 
-    async def __call__(self, item: Claimed, patience: Patience) -> Result | PutOff:
+    async def __call__(self, item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
         exchange = exchange_for(item, self._rooms)
         try:
-            async with Recording(self._rooms, item, patience) as recording:
+            async with EventLog(self._rooms, item, patience) as recording:
                 return await self._tried(item, exchange, recording, patience)
-        except ClientLeft:
+        except ClientDisconnected:
             exchange.status, exchange.error = 499, "the response was cancelled"
-            return PutOff(0.0, counts=False)
+            return Reschedule(0.0, counts=False)
         except ProxyError as error:
             exchange.status, exchange.error = error.http_status, error.message
             raise
@@ -59,8 +59,8 @@ class Run:
             self._rooms.count(exchange)
 
     async def _tried(
-        self, item: Claimed, exchange: Exchange, recording: Recording, patience: Patience
-    ) -> Result | PutOff:
+        self, item: Claimed, exchange: Exchange, recording: EventLog, patience: CancelToken
+    ) -> ItemResult | Reschedule:
         try:
             asked = await self._asked(exchange, item)
             if asked.draft.stream:
@@ -75,7 +75,7 @@ class Run:
             return await self._after(item, error, exchange, recording)
         return await self._done(item, document, exchange, recording)
 
-    async def _asked(self, exchange: Exchange, item: Claimed) -> Asked:
+    async def _asked(self, exchange: Exchange, item: Claimed) -> CacheableRequest:
         job = item.job
         asked = await understand(
             exchange, BY_PATH[job.path], item.body, job.path.encode(), job.headers, LOCAL, self._rooms.proxy
@@ -90,7 +90,9 @@ class Run:
         echo = {**(asked.draft.echo or {}), **own}
         return replace(asked, draft=replace(asked.draft, echo=echo), wishes=replace(asked.wishes, paced=False))
 
-    async def _streamed(self, exchange: Exchange, asked: Asked, recording: Recording, patience: Patience) -> Document:
+    async def _streamed(
+        self, exchange: Exchange, asked: CacheableRequest, recording: EventLog, patience: CancelToken
+    ) -> Document:
         answer = await live(exchange, asked, self._rooms.proxy, patience)
         await deliver(answer, exchange, patience, recording.send, 0)
         if isinstance(answer, Live) and isinstance(answer.flight.work.outcome, Failed):
@@ -100,7 +102,7 @@ class Run:
             raise UpstreamBroke(exchange.error or "The upstream's stream holds no finished response.")
         return response
 
-    async def _done(self, item: Claimed, document: Document, exchange: Exchange, recording: Recording) -> Result:
+    async def _done(self, item: Claimed, document: Document, exchange: Exchange, recording: EventLog) -> ItemResult:
         """The result for an answer of the upstream, which may say itself that it failed."""
         if document.get("status") == "completed":
             # the answer may be older than the question
@@ -111,7 +113,7 @@ class Run:
         if document.get("status") in ("failed", "cancelled"):
             told: dict[str, Any] = error if isinstance(error, dict) else {}
             failure = Failure(str(told.get("code") or "server_error"), str(told.get("message") or "It failed."))
-        result = Result(
+        result = ItemResult(
             ItemStatus.COMPLETED if failure is None else ItemStatus.FAILED,
             200,
             error=failure,
@@ -123,11 +125,11 @@ class Run:
         return await self._ended(item, result, document, recording)
 
     async def _after(
-        self, item: Claimed, error: ProxyError, exchange: Exchange, recording: Recording
-    ) -> Result | PutOff:
+        self, item: Claimed, error: ProxyError, exchange: Exchange, recording: EventLog
+    ) -> ItemResult | Reschedule:
         """What follows from a failed try: another one, or a Response that says why there is none."""
         what = self._call.after(item, error, exchange)
-        if isinstance(what, PutOff):
+        if isinstance(what, Reschedule):
             return what
         job = item.job
         answer = await self._rooms.answers.find(job.id, AnswerKind.RESPONSE, job.scope)
@@ -135,7 +137,7 @@ class Run:
         document = unfinished(job.id, job.created_at, "failed", request, response_error(error))
         return await self._ended(item, what, document, recording)
 
-    async def _ended(self, item: Claimed, result: Result, document: Document, recording: Recording) -> Result:
+    async def _ended(self, item: Claimed, result: ItemResult, document: Document, recording: EventLog) -> ItemResult:
         """``result``, which makes the Response and its last events count together with it."""
         job = item.job
         group: list[Event] = []

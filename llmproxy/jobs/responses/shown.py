@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from llmproxy.jobs.answers.answer import Answer
+from llmproxy.jobs.answers.answer import StoredAnswer
 from llmproxy.jobs.states import JobStatus
 from llmproxy.wire.responses_request import unfinished
 
@@ -20,7 +20,7 @@ _WORDS = {
 _OF_ITSELF = (None, JobStatus.COMPLETED, JobStatus.FAILED)
 
 
-def document_of(answer: Answer) -> dict[str, Any]:
+def document_of(answer: StoredAnswer) -> dict[str, Any]:
     """The Response object."""
     # one whose job was begun anew, or ended from outside after that, has the document of an earlier run
     if answer.document is not None and answer.job in _OF_ITSELF:

@@ -7,9 +7,9 @@ from starlette.responses import Response
 
 from llmproxy.jobs import ending, reading
 from llmproxy.jobs.job import Job
-from llmproxy.jobs.reading import Wanted
+from llmproxy.jobs.reading import JobQuery
 from llmproxy.jobs.rendering import rendered
-from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
+from llmproxy.jobs.rooms import JobServices, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.jobs.tasks import shown
 from llmproxy.jobs.tasks.order import LONGEST_NAME
@@ -33,7 +33,7 @@ async def tasks(request: Request) -> Response:
         raise BadRequest(f"'user_id' has up to {LONGEST_NAME} printable characters.", param="user_id")
     if cursor is not None and not _ID.fullmatch(cursor):
         raise BadRequest("'cursor' must be the 'next' of the page before.", param="cursor")
-    wanted = Wanted(
+    wanted = JobQuery(
         kind=JobKind.TASK,
         scope=exchange_of(request).caller.owner,
         status=JobStatus(status) if status is not None else None,
@@ -74,7 +74,7 @@ async def found(connection: HTTPConnection) -> Job:
     return job
 
 
-async def _whole(job: Job, rooms: JobRooms, after: int, limit: int) -> Response:
+async def _whole(job: Job, rooms: JobServices, after: int, limit: int) -> Response:
     items = await reading.calls(rooms.store, job.id, after=after, limit=limit)
     results = [shown.result(item) for item in items]
     document = {

@@ -13,14 +13,14 @@ from llmproxy.jobs.call import NO_ANSWERS, answered
 from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, speaking
 from llmproxy.jobs.rendering import rendered
-from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
+from llmproxy.jobs.rooms import JobServices, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind
 from llmproxy.jobs.tasks.chat import PATH, asking, model_for, said
 from llmproxy.jobs.tasks.order import Order, many, one
 from llmproxy.jobs.tasks.shown import from_cache
 from llmproxy.proxy.body import read
 from llmproxy.proxy.endpoint import listening
-from llmproxy.proxy.listener import Listener
+from llmproxy.proxy.listener import Client
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.target import peer_of
 from llmproxy.proxy.understand import understand
@@ -61,7 +61,7 @@ one_prompt = Completions(one)
 many_prompts = Completions(many)
 
 
-async def _answer(order: Order, scope: Scope, exchange: Exchange, rooms: JobRooms, listener: Listener) -> Response:
+async def _answer(order: Order, scope: Scope, exchange: Exchange, rooms: JobServices, listener: Client) -> Response:
     """The answer to the order's only prompt. Raises ``ProxyError``, ``ClientLeft``."""
     exchange.user, exchange.session = order.user, order.session
     model = model_for(order, rooms.proxy.upstreams)
@@ -87,7 +87,7 @@ async def _answer(order: Order, scope: Scope, exchange: Exchange, rooms: JobRoom
     return response
 
 
-async def _submitted(order: Order, headers: Headers, exchange: Exchange, rooms: JobRooms) -> Job:
+async def _submitted(order: Order, headers: Headers, exchange: Exchange, rooms: JobServices) -> Job:
     """The job that does what was ordered, on the disk. Raises ``BadRequest``, ``Unavailable``."""
     key = idempotency_key(headers)
     # what they say must be right before anything is kept: nobody is there to be told later

@@ -15,13 +15,13 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.jobs import reading
 from llmproxy.jobs.job import Job
-from llmproxy.jobs.rooms import JobRooms, exchange_of, rooms_of
+from llmproxy.jobs.rooms import JobServices, exchange_of, rooms_of
 from llmproxy.jobs.states import JobStatus
 from llmproxy.jobs.tasks import shown
 from llmproxy.jobs.tasks.api import found
-from llmproxy.jobs.telling import Telling
+from llmproxy.jobs.telling import SseStream
 from llmproxy.proxy.endpoint import listening
-from llmproxy.proxy.listener import Listener
+from llmproxy.proxy.listener import Client
 from llmproxy.wire import sse
 from llmproxy.wire.errors import BadRequest, Unavailable
 
@@ -69,11 +69,11 @@ events = Events()
 class _Progress:
     """One client's way through a task's events. ``last`` is the number of the last one that it knows."""
 
-    def __init__(self, job: Job, last: int, rooms: JobRooms, listener: Listener, send: Send) -> None:
+    def __init__(self, job: Job, last: int, rooms: JobServices, listener: Client, send: Send) -> None:
         self._id = job.id
         self._last = last
         self._store = rooms.store
-        self._telling = Telling(job.id, _POLL_SECONDS, rooms, listener, send)
+        self._telling = SseStream(job.id, _POLL_SECONDS, rooms, listener, send)
 
     async def run(self) -> None:
         """Until the task's end is told, the task is deleted, or the server stops. Raises ``ClientLeft``."""

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from llmproxy.config.settings import Settings
-from llmproxy.jobs.job import Claimed, Failure, PutOff, Result
-from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.job import Claimed, Failure, ItemResult, Reschedule
+from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.retry import Backoff
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.jobs.webhooks.allow import refusal
@@ -45,7 +45,7 @@ class Deliver:
         secret = settings.webhook_secret
         self._key = None if secret is None else key_of(secret.get_secret_value())
 
-    async def __call__(self, item: Claimed, patience: Patience) -> Result | PutOff:
+    async def __call__(self, item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
         url = item.job.webhook_url
         if url != self._trusted and (reason := refusal(url, self._hosts)):
             # the list may have changed since the job was accepted
@@ -57,9 +57,9 @@ class Deliver:
         except PostFailed as error:
             return self._after(item, 0, str(error))
         if posted is None:
-            return PutOff(0.0, counts=False)
+            return Reschedule(0.0, counts=False)
         if 200 <= posted.status < 300:
-            return Result(ItemStatus.COMPLETED, posted.status)
+            return ItemResult(ItemStatus.COMPLETED, posted.status)
         if posted.status == _GONE:
             return _failed(item, posted.status, "it answered 410, it is gone for good")
         return self._after(item, posted.status, f"it answered {posted.status}", asked_seconds(posted.headers))
@@ -75,12 +75,12 @@ class Deliver:
             headers.append((b"webhook-signature", signature(self._key, id, timestamp, body).encode()))
         return headers
 
-    def _after(self, item: Claimed, status: int, why: str, least: float = 0.0) -> Result | PutOff:
+    def _after(self, item: Claimed, status: int, why: str, least: float = 0.0) -> ItemResult | Reschedule:
         """What follows from a failed try. ``least`` is the pause that the receiver asked for, in seconds."""
         failures = item.attempts + 1
         if failures >= self._most_attempts:
             return _failed(item, status, why)
-        return PutOff(max(_BACKOFF.seconds(1 + _GROWTH * (failures - 1)), least))
+        return Reschedule(max(_BACKOFF.seconds(1 + _GROWTH * (failures - 1)), least))
 
 
 def event_id(item: Claimed) -> str:
@@ -107,7 +107,7 @@ def asked_seconds(headers: HeaderList) -> float:
     return min(max(0.0, seconds), _LONGEST_SECONDS)
 
 
-async def _while_wanted(url: str, headers: HeaderList, body: bytes, patience: Patience) -> Posted | None:
+async def _while_wanted(url: str, headers: HeaderList, body: bytes, patience: CancelToken) -> Posted | None:
     """The answer; None if the lease was lost meanwhile. Raises ``PostFailed``."""
     telling = asyncio.ensure_future(post(url, headers, body, SECONDS))
 
@@ -123,9 +123,9 @@ async def _while_wanted(url: str, headers: HeaderList, body: bytes, patience: Pa
     return None if telling.cancelled() else telling.result()
 
 
-def _failed(item: Claimed, status: int, why: str) -> Result:
+def _failed(item: Claimed, status: int, why: str) -> ItemResult:
     # of the URL only the host: what follows it may be a secret
     log.warning("job %s: its webhook at %s was not told: %s", item.job.id, urlsplit(item.job.webhook_url).hostname, why)
-    return Result(
+    return ItemResult(
         ItemStatus.FAILED, status, error=Failure("webhook_failed", f"The webhook was not told of the job's end: {why}.")
     )

@@ -9,7 +9,7 @@ from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVI
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from llmproxy.observe.ledger import Ledger
+from llmproxy.observe.ledger import Batcher
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.otel.aside import aside
 from llmproxy.observe.otel.exporters import exporters
@@ -26,7 +26,7 @@ _PIECE = 8
 
 def opened(environment: Mapping[str, str], metrics: Metrics, version: str) -> "OpenTelemetry":
     """Raises whatever the exporters raise that do not like the environment."""
-    faults = Faults(asyncio.get_running_loop(), metrics.observing_failed)
+    faults = ExportFaults(asyncio.get_running_loop(), metrics.observing_failed)
     provider = TracerProvider(resource=resource_for(version), shutdown_on_exit=False)
     for exporter in exporters(environment):
         provider.add_span_processor(BatchSpanProcessor(Watched(exporter, faults)))
@@ -40,7 +40,9 @@ class OpenTelemetry:
         self._provider = provider
         self._on_fault = on_fault
         self.tracer = Spans(provider.get_tracer(NAME, version))
-        self._ledger: Ledger[Exchange] = Ledger({"traces": self._write}, on_fault=on_fault, interval=0.0, batch=_PIECE)
+        self._ledger: Batcher[Exchange] = Batcher(
+            {"traces": self._write}, on_fault=on_fault, interval=0.0, batch=_PIECE
+        )
 
     @property
     def room(self) -> int:
@@ -77,7 +79,7 @@ def resource_for(version: str) -> Resource:
     return Resource(ours).merge(resource)
 
 
-class Faults:
+class ExportFaults:
     """Counts failures that happen in other threads."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, count: Callable[[str], None]) -> None:
@@ -92,7 +94,7 @@ class Faults:
 class Watched(SpanExporter):
     """Another exporter, whose failures are counted."""
 
-    def __init__(self, exporter: SpanExporter, faults: Faults) -> None:
+    def __init__(self, exporter: SpanExporter, faults: ExportFaults) -> None:
         self._exporter = exporter
         self._faults = faults
 

@@ -13,7 +13,7 @@ from llmproxy.config.settings import Settings, UpstreamStream
 from llmproxy.upstream.body import with_usage
 from llmproxy.upstream.identity import digest
 from llmproxy.upstream.listing import listed
-from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, Reading
+from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.responses_repair import Repair
 from llmproxy.wire.responses_to_chat import response_format
@@ -58,7 +58,7 @@ class LlamaCpp:
     any_case = False
     resumes = True
 
-    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
+    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> ServerInfo | None:
         props = await fetch("/props")
         if not isinstance(props, dict) or not isinstance(props.get("default_generation_settings"), dict):
             return None
@@ -79,7 +79,7 @@ class LlamaCpp:
                 if isinstance(alias, str):
                     told.setdefault(alias, told[model["id"]])
         slots = props.get("total_slots")
-        return Reading(models, told, default, slots if isinstance(slots, int) and slots > 0 else None)
+        return ServerInfo(models, told, default, slots if isinstance(slots, int) and slots > 0 else None)
 
     def canonical(self, model: str) -> str:
         return model

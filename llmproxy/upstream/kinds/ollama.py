@@ -14,7 +14,7 @@ from llmproxy.upstream.body import with_usage
 from llmproxy.upstream.embedders import embedders
 from llmproxy.upstream.identity import digest
 from llmproxy.upstream.listing import listed
-from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, Reading
+from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo
 from llmproxy.wire.errors import UpstreamBroke
 
 Value = TypeVar("Value")
@@ -32,7 +32,7 @@ class Ollama:
     any_case = True
     resumes = False
 
-    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
+    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> ServerInfo | None:
         about = await fetch("/api/version")
         version = about.get("version") if isinstance(about, dict) else None
         if not isinstance(version, str):
@@ -48,7 +48,7 @@ class Ollama:
                 # it is not loaded: it will be loaded as it was the last time
                 identity = known[name]
             identities[name] = identity
-        return Reading(listed(models), identities, embedders=embedders(tags))
+        return ServerInfo(listed(models), identities, embedders=embedders(tags))
 
     def canonical(self, model: str) -> str:
         """The name as the list has it, in lower case: without scheme, default registry and namespace, with its tag."""

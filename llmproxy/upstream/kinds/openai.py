@@ -5,7 +5,7 @@ import orjson
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.body import with_usage
 from llmproxy.upstream.listing import listed
-from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, Reading
+from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo
 
 
 class OpenAI:
@@ -15,9 +15,9 @@ class OpenAI:
     any_case = False
     resumes = False
 
-    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> Reading | None:
+    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> ServerInfo | None:
         models = listed(await fetch("/v1/models"))
-        return Reading(models, {model["id"]: model["id"] for model in models})
+        return ServerInfo(models, {model["id"]: model["id"] for model in models})
 
     def canonical(self, model: str) -> str:
         return model

@@ -12,9 +12,9 @@ from sqlalchemy import insert, update
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs.answers import answers as module
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
-from llmproxy.jobs.answers.answers import LONGEST_CHAIN, Answers
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
+from llmproxy.jobs.answers.answers import LONGEST_CHAIN, StoredAnswers
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.job import NewCall, NewJob
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import JobKind, JobStatus
@@ -27,9 +27,9 @@ NOW = 1_800_000_000.0
 SECONDS = 10.0
 
 
-def answer(id: str = "resp_1", **more: Any) -> Answer:
+def answer(id: str = "resp_1", **more: Any) -> StoredAnswer:
     common: dict[str, Any] = {"model": "m", "created_at": NOW, "request": b"{}", "input": b"[]", "document": b"{}"}
-    return Answer(**{"id": id, "kind": AnswerKind.RESPONSE, "scope": "", **common, **more})
+    return StoredAnswer(**{"id": id, "kind": AnswerKind.RESPONSE, "scope": "", **common, **more})
 
 
 def ignore() -> None:
@@ -37,8 +37,8 @@ def ignore() -> None:
 
 
 @asynccontextmanager
-async def opened(database: Database, lost: Callable[[], None] = ignore) -> AsyncIterator[Answers]:
-    answers = Answers(Store(database), lost, lambda: NOW)
+async def opened(database: Database, lost: Callable[[], None] = ignore) -> AsyncIterator[StoredAnswers]:
+    answers = StoredAnswers(Store(database), lost, lambda: NOW)
     answers.open()
     try:
         yield answers
@@ -46,11 +46,11 @@ async def opened(database: Database, lost: Callable[[], None] = ignore) -> Async
         await answers.close(SECONDS)
 
 
-async def find(answers: Answers, id: str = "resp_1", scope: str = "") -> Answer | None:
+async def find(answers: StoredAnswers, id: str = "resp_1", scope: str = "") -> StoredAnswer | None:
     return await answers.find(id, AnswerKind.RESPONSE, scope)
 
 
-async def chained(answers: Answers, id: str) -> tuple[list[str], str]:
+async def chained(answers: StoredAnswers, id: str) -> tuple[list[str], str]:
     chain, missing = await answers.chain(id, AnswerKind.RESPONSE, "")
     return [each.id for each in chain], missing
 
@@ -89,7 +89,7 @@ async def test_a_conversation_is_followed_through_memory_and_database(database: 
 
 
 async def test_a_conversation_that_began_in_memory_goes_on_in_the_database(database: Database) -> None:
-    answers = Answers(Store(database), ignore, lambda: NOW)
+    answers = StoredAnswers(Store(database), ignore, lambda: NOW)
     answers.keep(answer("resp_1"))
     async with database.write() as connection:
         await module.put(connection, answer("resp_2", previous_id="resp_1"))
@@ -164,7 +164,7 @@ async def test_without_a_database_nothing_is_in_the_way_and_what_is_lost_is_coun
 async def test_more_than_may_wait_is_lost_and_counted(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llmproxy.jobs.answers.writer.MOST_BYTES", 2_000)
     lost: list[None] = []
-    answers = Answers(Store(sqlite), lambda: lost.append(None), lambda: NOW)
+    answers = StoredAnswers(Store(sqlite), lambda: lost.append(None), lambda: NOW)
     answers.keep(answer("resp_1", document=b"x" * 1_000))
     answers.keep(answer("resp_2", document=b"x" * 1_000))
     assert await find(answers, "resp_1") is not None
@@ -173,7 +173,7 @@ async def test_more_than_may_wait_is_lost_and_counted(sqlite: Database, monkeypa
 
 
 async def test_the_old_and_the_expired_are_forgotten_but_not_what_is_under_way(database: Database) -> None:
-    queue = Queue(Store(database), Changes(), lambda: NOW - 100)
+    queue = Queue(Store(database), JobNotifications(), lambda: NOW - 100)
     job = await queue.submit(NewJob(JobKind.RESPONSE, "/v1/responses", id="resp_open"), [NewCall(0, b"{}")])
     async with opened(database) as answers:
         answers.keep(answer("resp_old", created_at=NOW - 100))
@@ -190,7 +190,7 @@ async def test_the_old_and_the_expired_are_forgotten_but_not_what_is_under_way(d
 
 
 async def test_an_answer_of_the_background_says_how_its_job_stands(database: Database) -> None:
-    queue = Queue(Store(database), Changes(), lambda: NOW)
+    queue = Queue(Store(database), JobNotifications(), lambda: NOW)
     waiting = answer("resp_1", document=None, background=True)
     await queue.submit(
         NewJob(JobKind.RESPONSE, "/v1/responses", id="resp_1"),
@@ -209,7 +209,7 @@ async def test_an_answer_of_the_background_says_how_its_job_stands(database: Dat
 async def test_a_closing_writer_ends_in_time(sqlite: Database, sqlite_file: Path) -> None:
     ruin_sqlite(sqlite_file)
     lost: list[None] = []
-    answers = Answers(Store(sqlite), lambda: lost.append(None), lambda: NOW)
+    answers = StoredAnswers(Store(sqlite), lambda: lost.append(None), lambda: NOW)
     answers.open()
     answers.keep(answer())
     async with asyncio.timeout(SECONDS):

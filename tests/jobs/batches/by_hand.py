@@ -17,13 +17,13 @@ from llmproxy.jobs.batches.lines import read_line
 from llmproxy.jobs.batches.validate import Validate
 from llmproxy.jobs.files.document import new_id
 from llmproxy.jobs.handler import Handler
-from llmproxy.jobs.job import Claimed, Job, NewCall, NewJob, Result, Tokens
-from llmproxy.jobs.patience import Patience
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.job import Claimed, ItemResult, Job, NewCall, NewJob, TokenUsage
+from llmproxy.jobs.patience import CancelToken
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import ItemStatus, JobKind, Step
 from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import JsonForm
-from llmproxy.observe.outlet import Outlet
+from llmproxy.observe.lines import JsonFormatter
+from llmproxy.observe.outlet import AsyncLogWriter
 from tests.jobs.batches.made import CHAT, Json, jsonl, read
 
 LEASE = 60.0
@@ -32,7 +32,7 @@ LEASE = 60.0
 class ByHand:
     """``jobs`` has no workers: whatever happens, this does."""
 
-    def __init__(self, jobs: JobRooms) -> None:
+    def __init__(self, jobs: JobServices) -> None:
         self.jobs = jobs
         self._handlers: dict[Step, Handler] = {Step.VALIDATE: Validate(jobs), Step.FINALIZE: Finalize(jobs)}
 
@@ -51,10 +51,10 @@ class ByHand:
         assert claimed.step is step
         return claimed
 
-    async def result(self, claimed: Claimed, patience: Patience | None = None) -> Result:
+    async def result(self, claimed: Claimed, patience: CancelToken | None = None) -> ItemResult:
         """What the handler makes of the step; it does not count yet."""
-        done = await self._handlers[claimed.step](claimed, patience or Patience())
-        assert isinstance(done, Result)
+        done = await self._handlers[claimed.step](claimed, patience or CancelToken())
+        assert isinstance(done, ItemResult)
         return done
 
     async def do(self, step: Step) -> None:
@@ -66,7 +66,7 @@ class ByHand:
         """So many calls get an answer."""
         claimed = await self.jobs.queue.claim("worker", number, LEASE)
         assert [item.step for item in claimed] == [Step.CALL] * number
-        good = Result(ItemStatus.COMPLETED, 200, b'{"object":"chat.completion"}', tokens=Tokens(1, 2))
+        good = ItemResult(ItemStatus.COMPLETED, 200, b'{"object":"chat.completion"}', tokens=TokenUsage(1, 2))
         assert len(await self.jobs.queue.finish("worker", [(item, good) for item in claimed])) == number
 
     async def begun(self, job: Job, *lines: Json) -> Claimed:
@@ -101,7 +101,7 @@ async def by_hand(folder: Path, database_url: str) -> AsyncIterator[ByHand]:
         files_path=str(folder / "files"),
         task_queue_workers=0,
     )
-    log = AccessLog(JsonForm(), Outlet(io.StringIO(), lost=JsonForm().lost))
+    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost))
     async with open_rooms(settings, log, Deadline(settings.shutdown_seconds)) as state:
         assert state.jobs is not None
         yield ByHand(state.jobs)

@@ -14,8 +14,8 @@ from llmproxy.jobs.batches.finalize import Finalize
 from llmproxy.jobs.batches.validate import Validate
 from llmproxy.jobs.files import store as files
 from llmproxy.jobs.files.sweep import sweep
-from llmproxy.jobs.job import PutOff
-from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.job import Reschedule
+from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.states import JobStatus, Step
 from llmproxy.wire.errors import Unavailable
 from tests.jobs.batches.by_hand import ByHand, by_hand
@@ -60,7 +60,7 @@ async def test_one_who_lost_the_lease_adds_nothing(hand: ByHand) -> None:
     job = await hand.batch(*LINES)
     slow = await hand.claim("slow", Step.VALIDATE)
     await hand.jobs.queue.release("slow")
-    assert isinstance(await Validate(hand.jobs)(slow, Patience()), PutOff)
+    assert isinstance(await Validate(hand.jobs)(slow, CancelToken()), Reschedule)
     assert (await hand.now(job)).status is JobStatus.PENDING
     assert await hand.labels(job) == []
 
@@ -78,7 +78,7 @@ async def test_files_written_twice_are_the_same_and_there_once(hand: ByHand) -> 
     await hand.do(Step.FINALIZE)
     after = {name: [piece async for piece in hand.jobs.blobs.read(name)] for name in await hand.jobs.blobs.names()}
     assert after == before
-    page, _ = await files.page(hand.jobs.store, files.Wanted(""), hand.jobs.queue.clock())
+    page, _ = await files.page(hand.jobs.store, files.FileQuery(""), hand.jobs.queue.clock())
     assert [file.id for file in page] == [document(await hand.now(job))["output_file_id"]]
 
 
@@ -87,10 +87,10 @@ async def test_one_who_is_told_to_leave_writes_no_file(hand: ByHand) -> None:
     await hand.do(Step.VALIDATE)
     await hand.answer(5)
     before = await hand.jobs.blobs.names()
-    gone = Patience()
+    gone = CancelToken()
     gone.leave()
     claimed = await hand.claim("worker", Step.FINALIZE)
-    assert isinstance(await Finalize(hand.jobs)(claimed, gone), PutOff)
+    assert isinstance(await Finalize(hand.jobs)(claimed, gone), Reschedule)
     assert await hand.jobs.blobs.names() == before
 
 
@@ -169,7 +169,7 @@ async def test_an_input_that_is_lost_all_the_same_ends_the_batch_in_time(hand: B
     await hand.jobs.blobs.delete(str(Detail.of(job).blob))
     begun = replace(claimed, job=await hand.now(job))
     with pytest.raises(Unavailable):
-        await Validate(hand.jobs)(begun, Patience())
+        await Validate(hand.jobs)(begun, CancelToken())
     await ending.cancel(hand.jobs.queue, job.id)
     await hand.do(Step.FINALIZE)
     over = document(await hand.now(job))
@@ -193,5 +193,5 @@ async def test_a_batch_that_is_tried_again_replaces_its_files(hand: ByHand) -> N
     assert (second["status"], second["error_file_id"]) == ("completed", None)
     assert second["output_file_id"] == first["output_file_id"]
     assert list(await hand.file(second["output_file_id"])) == NAMES
-    page, _ = await files.page(hand.jobs.store, files.Wanted(""), hand.jobs.queue.clock())
+    page, _ = await files.page(hand.jobs.store, files.FileQuery(""), hand.jobs.queue.clock())
     assert [file.id for file in page] == [second["output_file_id"]]

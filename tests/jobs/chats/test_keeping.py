@@ -4,10 +4,10 @@ from starlette.types import Message
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs.answers.answer import AnswerKind
-from llmproxy.jobs.answers.answers import Answers
+from llmproxy.jobs.answers.answers import StoredAnswers
 from llmproxy.jobs.chats.endpoint import Keeping
 from llmproxy.jobs.store import Store
-from llmproxy.proxy.asked import Asked, Memo
+from llmproxy.proxy.asked import BodyMemo, CacheableRequest
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.directives import Directives
 from llmproxy.wire.endpoints import BY_PATH
@@ -24,10 +24,10 @@ def ignore() -> None:
 
 async def test_who_sees_the_end_can_ask_for_it_at_once(sqlite: Database) -> None:
     endpoint = BY_PATH[PATH]
-    draft = await Memo().draft(endpoint, REQUEST)
-    asked = Asked(endpoint, draft, Directives(), REQUEST, PATH.encode(), [], Peer("127.0.0.1"))
+    draft = await BodyMemo().draft(endpoint, REQUEST)
+    asked = CacheableRequest(endpoint, draft, Directives(), REQUEST, PATH.encode(), [], Peer("127.0.0.1"))
     exchange = Exchange("r", "POST", PATH, 0.0, 1_800_000_000.0, response_body=ANSWER)
-    answers = Answers(Store(sqlite), ignore, lambda: 1_800_000_000.0)
+    answers = StoredAnswers(Store(sqlite), ignore, lambda: 1_800_000_000.0)
     keeping = Keeping(asked, exchange, answers)
     id = (keeping.asked.draft.echo or {})["id"]
     found: list[bool] = []

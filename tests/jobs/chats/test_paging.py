@@ -7,18 +7,20 @@ from typing import Any
 import pytest
 
 from llmproxy.database.engine import Database
-from llmproxy.jobs.answers.answer import Answer, AnswerKind
-from llmproxy.jobs.answers.answers import Answers
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
+from llmproxy.jobs.answers.answers import StoredAnswers
 from llmproxy.jobs.answers.labels import written
-from llmproxy.jobs.answers.paging import Wanted
+from llmproxy.jobs.answers.paging import StoredQuery
 from llmproxy.jobs.store import Store
 
 NOW = 1_800_000_000.0
 
 
-def answer(number: int, **more: Any) -> Answer:
+def answer(number: int, **more: Any) -> StoredAnswer:
     common: dict[str, Any] = {"model": "m", "created_at": NOW + number, "request": b"{}", "input": b"[]"}
-    return Answer(**{"id": f"c{number}", "kind": AnswerKind.CHAT, "scope": "", "document": b"{}", **common, **more})
+    return StoredAnswer(
+        **{"id": f"c{number}", "kind": AnswerKind.CHAT, "scope": "", "document": b"{}", **common, **more}
+    )
 
 
 def ignore() -> None:
@@ -26,21 +28,23 @@ def ignore() -> None:
 
 
 @asynccontextmanager
-async def holding(database: Database, *written_ones: Answer, waiting: list[Answer]) -> AsyncIterator[Answers]:
+async def holding(
+    database: Database, *written_ones: StoredAnswer, waiting: list[StoredAnswer]
+) -> AsyncIterator[StoredAnswers]:
     """Answers of which some are in the database and others in memory only."""
-    before = Answers(Store(database), ignore, lambda: NOW)
+    before = StoredAnswers(Store(database), ignore, lambda: NOW)
     before.open()
     for each in written_ones:
         before.keep(each)
     await before.close(30)
-    answers = Answers(Store(database), ignore, lambda: NOW)
+    answers = StoredAnswers(Store(database), ignore, lambda: NOW)
     for each in waiting:
         answers.keep(each)
     yield answers
 
 
-async def listed(answers: Answers, **more: Any) -> tuple[list[str], bool]:
-    page, has_more = await answers.page(Wanted(**{"kind": AnswerKind.CHAT, "scope": "", **more}))
+async def listed(answers: StoredAnswers, **more: Any) -> tuple[list[str], bool]:
+    page, has_more = await answers.page(StoredQuery(**{"kind": AnswerKind.CHAT, "scope": "", **more}))
     return [each.id for each in page], has_more
 
 
@@ -53,7 +57,7 @@ async def test_pages_go_through_all_of_them_once_and_in_order(database: Database
         after, more = None, True
         while more:
             page, more = await answers.page(
-                Wanted(AnswerKind.CHAT, "", after=after, limit=3, newest_first=newest_first)
+                StoredQuery(AnswerKind.CHAT, "", after=after, limit=3, newest_first=newest_first)
             )
             ids += [each.id for each in page]
             after = (page[-1].created_at, page[-1].id)
@@ -89,7 +93,7 @@ async def test_only_what_is_wanted_is_listed(database: Database, waits: bool) ->
         answer(5, metadata=written({"a": "X"})),
         answer(6, metadata=written({'a"\\': '",\n%_\0é'})),
     ]
-    given: list[Answer] = [] if waits else every
+    given: list[StoredAnswer] = [] if waits else every
     async with holding(database, *given, waiting=every if waits else []) as answers:
         assert await listed(answers) == (["c3", "c4", "c5", "c6"], False)
         assert await listed(answers, scope="ann") == (["c1"], False)
@@ -119,7 +123,7 @@ async def test_a_page_is_bounded_in_bytes(database: Database, monkeypatch: pytes
 
 @pytest.mark.parametrize("waits", [False, True])
 async def test_labels_are_changed_where_the_answer_is(database: Database, waits: bool) -> None:
-    given: list[Answer] = [] if waits else [answer(1)]
+    given: list[StoredAnswer] = [] if waits else [answer(1)]
     async with holding(database, *given, waiting=[answer(1)] if waits else []) as answers:
         await answers.relabel("c1", written({"a": "x"}))
         found = await answers.find("c1", AnswerKind.CHAT, "")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.jobs.files.form import Form
+from llmproxy.jobs.files.form import MultipartForm
 from llmproxy.wire.errors import BadRequest
 
 TYPE = "multipart/form-data; boundary=bound"
@@ -23,8 +23,8 @@ PURPOSE = part("purpose", b"batch")
 FILE = part("file", b"content", "in.jsonl", b"Content-Type: text/x-python\r\n")
 
 
-def read(body: bytes, cuts: list[int] | None = None, content_type: str = TYPE) -> tuple[Form, bytes]:
-    form = Form(content_type)
+def read(body: bytes, cuts: list[int] | None = None, content_type: str = TYPE) -> tuple[MultipartForm, bytes]:
+    form = MultipartForm(content_type)
     edges = [0, *sorted(min(at, len(body)) for at in cuts or []), len(body)]
     found = b"".join(piece for start, end in pairwise(edges) for piece in form.feed(body[start:end]))
     form.end()
@@ -113,7 +113,7 @@ def test_a_bad_body_is_refused(name: str, step: int) -> None:
 )
 def test_a_bad_content_type_is_refused(content_type: str) -> None:
     with pytest.raises(BadRequest):
-        Form(content_type)
+        MultipartForm(content_type)
 
 
 @pytest.mark.parametrize("content_type", ['Multipart/Form-Data; charset=utf-8; boundary="bound"', TYPE])

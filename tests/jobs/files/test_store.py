@@ -9,7 +9,7 @@ import pytest
 from llmproxy.database.engine import Database
 from llmproxy.jobs.files import store as rows
 from llmproxy.jobs.files.document import File, document, new_id
-from llmproxy.jobs.files.store import Wanted
+from llmproxy.jobs.files.store import FileQuery
 from llmproxy.jobs.store import Store
 
 NOW = 1_800_000_000.5
@@ -33,7 +33,7 @@ async def fill(store: Store, number: int, **members: Any) -> list[File]:
     return sorted(made, key=lambda each: (each.created_at, each.id))
 
 
-async def paged(store: Store, wanted: Wanted, now: float = NOW) -> list[File]:
+async def paged(store: Store, wanted: FileQuery, now: float = NOW) -> list[File]:
     """All pages, one after the other."""
     found: list[File] = []
     while True:
@@ -58,8 +58,8 @@ async def test_what_has_expired_is_not_there(store: Store) -> None:
     await rows.put(store, short)
     assert await rows.get(store, short.id, "", NOW + 9.9) == short
     assert await rows.get(store, short.id, "", NOW + 10) is None
-    assert await rows.page(store, Wanted(""), NOW + 9.9) == ([short], False)
-    assert await rows.page(store, Wanted(""), NOW + 10) == ([], False)
+    assert await rows.page(store, FileQuery(""), NOW + 9.9) == ([short], False)
+    assert await rows.page(store, FileQuery(""), NOW + 10) == ([], False)
     assert await rows.remove(store, rows.of_caller(short.id, "", NOW + 10), 1) == ([], set())
 
 
@@ -68,26 +68,28 @@ async def test_what_has_expired_is_not_there(store: Store) -> None:
 async def test_pages_make_the_whole_list(store: Store, newest_first: bool, limit: int) -> None:
     made = await fill(store, 10)
     await fill(store, 3, scope="bob")
-    assert await paged(store, Wanted("", limit=limit, newest_first=newest_first)) == made[:: -1 if newest_first else 1]
+    assert (
+        await paged(store, FileQuery("", limit=limit, newest_first=newest_first)) == made[:: -1 if newest_first else 1]
+    )
 
 
 async def test_a_list_of_one_purpose(store: Store) -> None:
     await fill(store, 4)
     made = await fill(store, 4, purpose="user_data")
-    assert await paged(store, Wanted("", "user_data", limit=2, newest_first=False)) == made
+    assert await paged(store, FileQuery("", "user_data", limit=2, newest_first=False)) == made
 
 
 async def test_an_unknown_after_ends_the_list(store: Store) -> None:
     others = await fill(store, 3, scope="bob")
     await fill(store, 3)
     for after in (new_id(), others[1].id):
-        assert await rows.page(store, Wanted("", after=after), NOW) == ([], False)
+        assert await rows.page(store, FileQuery("", after=after), NOW) == ([], False)
 
 
 async def test_the_same_key_gives_the_first_file(store: Store) -> None:
     first = await rows.put(store, file(idempotency_key="k"))
     assert await rows.put(store, file(idempotency_key="k", bytes=8)) == first
-    assert await rows.page(store, Wanted(""), NOW) == ([first], False)
+    assert await rows.page(store, FileQuery(""), NOW) == ([first], False)
     other = file(idempotency_key="k", scope="bob")
     assert await rows.put(store, other) == other
 
@@ -112,7 +114,7 @@ async def test_a_row_in_a_transaction_takes_the_place_of_the_one_before(store: S
             await rows.put_row(connection, each)
 
         await store.write(put)
-    assert await rows.page(store, Wanted(""), NOW) == ([second], False)
+    assert await rows.page(store, FileQuery(""), NOW) == ([second], False)
 
 
 async def test_remove_takes_no_more_than_it_may(store: Store) -> None:

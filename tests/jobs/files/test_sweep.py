@@ -9,13 +9,13 @@ import pytest
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs import ending
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.files import store as rows
 from llmproxy.jobs.files.document import File, new_id
 from llmproxy.jobs.files.folder import Folder
-from llmproxy.jobs.files.store import Wanted
+from llmproxy.jobs.files.store import FileQuery
 from llmproxy.jobs.files.sweep import sweep
-from llmproxy.jobs.job import NewCall, NewJob, Result
+from llmproxy.jobs.job import ItemResult, NewCall, NewJob
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind
 from llmproxy.jobs.store import Store
@@ -31,7 +31,7 @@ class Kept:
     def __init__(self, database: Database, folder: Path) -> None:
         self.store = Store(database)
         self.blobs = Folder(folder)
-        self.queue = Queue(self.store, Changes())
+        self.queue = Queue(self.store, JobNotifications())
         self.folder = folder
 
     async def add(self, **members: Any) -> str:
@@ -56,7 +56,7 @@ class Kept:
         return set(await self.blobs.names())
 
     async def listed(self) -> set[str]:
-        page, _ = await rows.page(self.store, Wanted(""), 0)
+        page, _ = await rows.page(self.store, FileQuery(""), 0)
         return {file.id for file in page}
 
 
@@ -126,7 +126,7 @@ async def test_the_input_of_a_batch_stays_until_it_was_read(kept: Kept) -> None:
     [step] = await kept.queue.claim("worker", 10, 60)
     assert await kept.sweep() == 0
     assert await kept.names() == {id}
-    await kept.queue.finish("worker", [(step, Result(ItemStatus.COMPLETED))])
+    await kept.queue.finish("worker", [(step, ItemResult(ItemStatus.COMPLETED))])
     assert await kept.sweep() == 1
     assert await kept.names() == set()
 
@@ -141,7 +141,7 @@ async def test_the_input_of_a_batch_that_was_ended_while_it_read_stays_for_its_l
     assert await kept.sweep() == 0
     assert await kept.names() == {id}
     [last] = await kept.queue.claim("worker", 10, 60)
-    await kept.queue.finish("worker", [(last, Result(ItemStatus.COMPLETED))])
+    await kept.queue.finish("worker", [(last, ItemResult(ItemStatus.COMPLETED))])
     assert await kept.sweep() == 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from llmproxy.database.engine import open_database
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.job import NewCall, NewJob
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import JobKind
@@ -38,7 +38,7 @@ def chats(prompts: Sequence[str]) -> list[NewCall]:
 async def submit(proxy: Proxy, *prompts: str, **more: Any) -> str:
     """Gives the program a task with these prompts. Returns its id."""
     async with open_database(sqlite_url(proxy.database)) as database:
-        job = await Queue(Store(database), Changes()).submit(task(**more), chats(prompts))
+        job = await Queue(Store(database), JobNotifications()).submit(task(**more), chats(prompts))
     return job.id
 
 

@@ -2,8 +2,8 @@
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs import reading
-from llmproxy.jobs.changes import Changes
-from llmproxy.jobs.job import Failure, PutOff, Result
+from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.job import Failure, ItemResult, Reschedule
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.jobs.store import Store
@@ -12,14 +12,14 @@ from tests.jobs.operator.submitting import chats, task
 
 async def test_failed_calls_and_attempts(database: Database) -> None:
     store = Store(database)
-    queue = Queue(store, Changes())
+    queue = Queue(store, JobNotifications())
     job = await queue.submit(task(), chats("abcd"))
     assert (await reading.failed(store, job.id, limit=10), await reading.attempts(store, job.id)) == ([], 0)
     first, second, third, fourth = await queue.claim("w", 4, 60)
-    lost = Result(ItemStatus.FAILED, 400, b"{}", error=Failure("c", "m"))
-    done = [(third, lost), (first, lost), (second, Result(ItemStatus.COMPLETED, 200, b"{}"))]
+    lost = ItemResult(ItemStatus.FAILED, 400, b"{}", error=Failure("c", "m"))
+    done = [(third, lost), (first, lost), (second, ItemResult(ItemStatus.COMPLETED, 200, b"{}"))]
     await queue.finish("w", done)
-    await queue.put_off("w", fourth, PutOff(60))
+    await queue.put_off("w", fourth, Reschedule(60))
     failed = await reading.failed(store, job.id, limit=10)
     assert [(item.position, item.status, item.error) for item in failed] == [
         (0, ItemStatus.FAILED, Failure("c", "m")),

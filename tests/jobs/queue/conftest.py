@@ -3,7 +3,7 @@
 import pytest
 
 from llmproxy.database.engine import Database
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from tests.databases import database, database_url, postgres, sqlite, sqlite_file
@@ -19,4 +19,4 @@ def clock() -> Clock:
 
 @pytest.fixture
 def queue(database: Database, clock: Clock) -> Queue:
-    return Queue(Store(database), Changes(), clock, clock.shared)
+    return Queue(Store(database), JobNotifications(), clock, clock.shared)

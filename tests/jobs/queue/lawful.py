@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from sqlalchemy import RowMapping
 
-from llmproxy.jobs.job import Job, Tokens
+from llmproxy.jobs.job import Job, TokenUsage
 from llmproxy.jobs.states import TRAITS, ItemStatus, JobStatus, Step
 
 Row = dict[str, Any]
@@ -15,7 +15,7 @@ OPEN = (ItemStatus.WAITING, ItemStatus.RUNNING)
 CUT = (ItemStatus.CANCELLED, ItemStatus.EXPIRED)
 
 
-def check_jobs(jobs: Sequence[Row], items: Sequence[Row], tokens: Tokens) -> None:
+def check_jobs(jobs: Sequence[Row], items: Sequence[Row], tokens: TokenUsage) -> None:
     """Every job matches its items, each completed one of which took ``tokens``."""
     assert {row["job_id"] for row in items} <= {row["id"] for row in jobs}, "an item belongs to nobody"
     for row in jobs:

@@ -8,8 +8,8 @@ from sqlalchemy import event
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.jobs import ending
-from llmproxy.jobs.changes import Changes
-from llmproxy.jobs.job import NewJob, PutOff
+from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.job import NewJob, Reschedule
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind
 from llmproxy.jobs.store import Store
@@ -43,7 +43,7 @@ async def work(queue: Queue, name: str, dice: random.Random) -> list[int]:
             finish(queue, rest[:middle], worker=name), finish(queue, rest[middle:], worker=name), renewing(queue, name)
         )
         for item in back[:1]:
-            await queue.put_off(name, item, PutOff(0, counts=False))
+            await queue.put_off(name, item, Reschedule(0, counts=False))
         await queue.release(name)
         mine += [id for ids in done for id in ids]
     return mine
@@ -65,7 +65,7 @@ async def test_every_call_once_and_nobody_in_anybodys_way(
         for n in range(JOBS)
     ]
     async with open_database(database.engine.url.render_as_string(hide_password=False)) as other:
-        queues = [queue, Queue(Store(other), Changes(), clock, clock.shared)]
+        queues = [queue, Queue(Store(other), JobNotifications(), clock, clock.shared)]
         errors = [errors_of(each) for each in (database, other)]
 
         async def cancel(number: int) -> None:

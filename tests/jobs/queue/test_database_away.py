@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from llmproxy.wire.errors import Unavailable
@@ -18,7 +18,7 @@ from tests.jobs.queue.working import Clock, claim, finish, job_of, submit
 
 async def test_postgres_away_and_back(postgres: PostgresServer, clock: Clock) -> None:
     async with open_database(postgres.create()) as database:
-        queue = Queue(Store(database), Changes(), clock, clock.shared)
+        queue = Queue(Store(database), JobNotifications(), clock, clock.shared)
         job = await submit(queue, 3)
         claimed = await claim(queue, limit=2)
         postgres.stop()
@@ -37,7 +37,7 @@ async def test_postgres_away_and_back(postgres: PostgresServer, clock: Clock) ->
 
 async def test_a_file_that_is_locked_for_long_is_tried_again(sqlite: Database, sqlite_file: Path, clock: Clock) -> None:
     """The other process writes for longer than a statement waits, and has ended when the next try begins."""
-    queue = Queue(Store(sqlite), Changes(), clock, clock.shared)
+    queue = Queue(Store(sqlite), JobNotifications(), clock, clock.shared)
     refused: list[object] = []
     with closing(sqlite3.connect(sqlite_file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")

@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import reading, transitions
-from llmproxy.jobs.job import NewJob, Result, Tokens
+from llmproxy.jobs.job import ItemResult, NewJob, TokenUsage
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.tables import jobs, results
@@ -125,7 +125,7 @@ async def test_a_result_whose_company_fails_is_undone_with_it(queue: Queue) -> N
 async def test_no_number_of_tokens_keeps_a_result_out(queue: Queue) -> None:
     job = await submit(queue, 2)
     for item in await claim(queue):
-        await finish(queue, [item], replace(good(), tokens=Tokens(10**30, 2**62, 0, 1)))
+        await finish(queue, [item], replace(good(), tokens=TokenUsage(10**30, 2**62, 0, 1)))
     found = await job_of(queue, job.id)
     assert (found.status, found.prompt_tokens, found.completion_tokens) == (JobStatus.COMPLETED, 2**63 - 1, 2**63 - 1)
 
@@ -194,7 +194,7 @@ async def test_a_last_step_that_fails_for_good_fails_its_job(queue: Queue) -> No
     lines = await batch(queue, 1)
     await finish(queue, await claim(queue))
     [last] = await claim(queue)
-    await finish(queue, [last], Result(ItemStatus.FAILED, 500))
+    await finish(queue, [last], ItemResult(ItemStatus.FAILED, 500))
     found = await job_of(queue, lines.id)
     assert (found.status, found.completed) == (JobStatus.FAILED, 1)
     assert found.error is not None
@@ -207,7 +207,7 @@ async def test_what_a_step_says_of_its_failure_stands(queue: Queue) -> None:
     async def say(connection: AsyncConnection) -> None:
         await transitions.fail(connection, made.id, BROKEN, queue.clock(), {"lines": [3]})
 
-    await finish(queue, [first], Result(ItemStatus.FAILED, 400, also=say))
+    await finish(queue, [first], ItemResult(ItemStatus.FAILED, 400, also=say))
     found = await job_of(queue, made.id)
     assert (found.status, found.error, found.detail) == (JobStatus.FAILED, BROKEN, {"file": "f", "lines": [3]})
 

@@ -7,10 +7,10 @@ from sqlalchemy import event
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs import ending, reading
-from llmproxy.jobs.changes import Changes
-from llmproxy.jobs.job import PutOff
+from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.job import Reschedule
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.reading import Wanted
+from llmproxy.jobs.reading import JobQuery
 from llmproxy.jobs.states import JobKind, Lane
 from llmproxy.jobs.store import Store
 from tests.jobs.queue.working import LEASE, Clock, bad, batch, claim, finish, submit
@@ -23,7 +23,7 @@ _SCAN = re.compile(r"SCAN (?:jobs|job_items|job_requests|job_results)\b(?: USING
 
 @pytest.fixture
 def queue(sqlite: Database, clock: Clock) -> Queue:
-    return Queue(Store(sqlite), Changes(), clock, clock.shared)
+    return Queue(Store(sqlite), JobNotifications(), clock, clock.shared)
 
 
 class Statements:
@@ -50,7 +50,7 @@ async def everything(queue: Queue, clock: Clock) -> None:
     await queue.waiting()
     claimed = await claim(queue, limit=8)
     await queue.renew("w", LEASE)
-    await queue.put_off("w", claimed[0], PutOff(1))
+    await queue.put_off("w", claimed[0], Reschedule(1))
     await queue.give_back("w", claimed[1].id, claimed[1].claims)
     await finish(queue, claimed[2:6])
     await finish(queue, claimed[6:], bad())
@@ -67,7 +67,7 @@ async def everything(queue: Queue, clock: Clock) -> None:
     await claim(queue, lane=Lane.STEPS)
     await ending.old(queue, clock.now, 5)
     await ending.remove(queue, job.id)
-    await reading.page(queue.store, Wanted(kind=JobKind.BATCH, after=lines.id))
+    await reading.page(queue.store, JobQuery(kind=JobKind.BATCH, after=lines.id))
 
 
 async def test_no_table_is_read_from_one_end_to_the_other(queue: Queue, clock: Clock, sqlite: Database) -> None:

@@ -20,8 +20,8 @@ from sqlalchemy import Table
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs import ending
-from llmproxy.jobs.changes import Changes
-from llmproxy.jobs.job import Claimed, NewJob, PutOff
+from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.job import Claimed, NewJob, Reschedule
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import BATCH_STEPS, TRAITS, ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
@@ -54,7 +54,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.looking = sqlite3.connect(file)
         self.looking.row_factory = sqlite3.Row
         self.clock = Clock()
-        self.queue = Queue(Store(self.database), Changes(), self.clock, self.clock.shared)
+        self.queue = Queue(Store(self.database), JobNotifications(), self.clock, self.clock.shared)
         #: leases as they should be held, by item
         self.held: dict[int, Held] = {}
         #: leases that were lost, given back or used up
@@ -150,7 +150,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(which=WHICH, seconds=st.sampled_from([0.0, 3.0]), counts=st.booleans())
     def put_off(self, which: int, seconds: float, counts: bool) -> None:
         worker, item = self.one_held(which)
-        self.do(self.queue.put_off(worker, item, PutOff(seconds, counts)))
+        self.do(self.queue.put_off(worker, item, Reschedule(seconds, counts)))
         self.lose(item.id)
 
     @precondition(lambda self: self.held)
@@ -275,7 +275,7 @@ class QueueMachine(RuleBasedStateMachine):
     def without_a_lease(self, worker: str, item: Claimed, fails: bool) -> None:
         before = [self.rows(table) for table in (jobs, items, results, requests)]
         assert self.do(self.queue.finish(worker, [(item, bad() if fails else good())])) == set()
-        self.do(self.queue.put_off(worker, item, PutOff(3.0)))
+        self.do(self.queue.put_off(worker, item, Reschedule(3.0)))
         self.do(self.queue.give_back(worker, item.id, item.claims))
         assert self.do(self.queue.begin(item, worker, 9, "x")) is None
         assert not self.do(self.queue.add(item, worker, some_calls(9)))

@@ -6,7 +6,7 @@ import pytest
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.jobs import reading
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.job import NewCall, NewJob
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
@@ -91,7 +91,7 @@ async def test_an_idempotency_key_is_one_job_of_its_kind_and_scope(queue: Queue)
 
 async def test_many_who_come_at_once_with_one_key_have_one_job(queue: Queue, database: Database, clock: Clock) -> None:
     async with open_database(database.engine.url.render_as_string(hide_password=False)) as other:
-        queues = [queue, Queue(Store(other), Changes(), clock, clock.shared)]
+        queues = [queue, Queue(Store(other), JobNotifications(), clock, clock.shared)]
         made = await asyncio.gather(*(submit(queues[n % 2], 3, idempotency_key="k") for n in range(8)))
     assert len({job.id for job in made}) == 1
     assert await count(queue.store, jobs) == 1

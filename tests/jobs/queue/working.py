@@ -9,7 +9,7 @@ from sqlalchemy import Table, func, select
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.jobs import reading, transitions
-from llmproxy.jobs.job import Claimed, Failure, Item, Job, NewCall, NewJob, Result, Tokens
+from llmproxy.jobs.job import Claimed, Failure, Item, ItemResult, Job, NewCall, NewJob, TokenUsage
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
@@ -56,29 +56,31 @@ async def claim(queue: Queue, worker: str = "w", limit: int = 100, **more: Any) 
     return await queue.claim(worker, limit, LEASE, **more)
 
 
-def good(number: int = 0) -> Result:
+def good(number: int = 0) -> ItemResult:
     """An answer that took a few tokens."""
-    return Result(
+    return ItemResult(
         ItemStatus.COMPLETED,
         200,
         b"answer %d" % number,
         request_id=f"r{number}",
         cache="miss",
-        tokens=Tokens(3, 5, 2, 1),
+        tokens=TokenUsage(3, 5, 2, 1),
     )
 
 
-def bad() -> Result:
-    return Result(ItemStatus.FAILED, 502, b"{}", error=BROKEN)
+def bad() -> ItemResult:
+    return ItemResult(ItemStatus.FAILED, 502, b"{}", error=BROKEN)
 
 
-async def finish(queue: Queue, claimed: Sequence[Claimed], result: Result | None = None, worker: str = "w") -> set[int]:
+async def finish(
+    queue: Queue, claimed: Sequence[Claimed], result: ItemResult | None = None, worker: str = "w"
+) -> set[int]:
     """Gives each of them the result, a good one of its own where none is said."""
     done = [(item, result if result is not None else good(item.position)) for item in claimed]
     return await queue.finish(worker, done)
 
 
-def closing(queue: Queue, item: Claimed, result: Result) -> Result:
+def closing(queue: Queue, item: Claimed, result: ItemResult) -> ItemResult:
     """The result of a last step, with the move that it makes for its job."""
 
     async def also(connection: Any) -> None:

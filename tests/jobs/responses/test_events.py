@@ -4,7 +4,7 @@ import pytest
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs import ending
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.job import Claimed, NewCall, NewJob
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.responses import events
@@ -18,7 +18,7 @@ OPENING = [(0, b"event: response.created\n\n"), (1, b"event: response.queued\n\n
 @pytest.fixture
 async def queue(database: Database) -> Queue:
     """A queue with one Response of the background in it."""
-    queue = Queue(Store(database), Changes(), lambda: 1_000.0)
+    queue = Queue(Store(database), JobNotifications(), lambda: 1_000.0)
     new = NewJob(JobKind.RESPONSE, "/v1/responses", id=ID)
     await queue.submit(new, [NewCall(0, b"{}")], lambda connection, _: events.put(connection, ID, OPENING))
     return queue

@@ -13,9 +13,9 @@ import pytest
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.jobs.changes import Changes
-from llmproxy.jobs.job import Claimed, NewCall, NewJob, PutOff, Result
-from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.job import Claimed, ItemResult, NewCall, NewJob, Reschedule
+from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, Step
 from llmproxy.jobs.store import Store
@@ -32,10 +32,10 @@ def settings(receiver: Receiver, **more: Any) -> Settings:
 
 async def step(database: Database, url: str, kind: JobKind = JobKind.RESPONSE) -> Claimed:
     """The claimed step of a job that has just ended, as a worker gets it."""
-    queue = Queue(Store(database), Changes())
+    queue = Queue(Store(database), JobNotifications())
     await queue.submit(NewJob(kind, "/v1/chat/completions", webhook_url=url), [NewCall(0, b"{}")])
     (call,) = await queue.claim(WORKER, 1, 60)
-    await queue.finish(WORKER, [(call, Result(ItemStatus.COMPLETED, 200, b"{}"))])
+    await queue.finish(WORKER, [(call, ItemResult(ItemStatus.COMPLETED, 200, b"{}"))])
     (item,) = await queue.claim(WORKER, 1, 60)
     assert item.step is Step.DELIVER
     return item
@@ -44,9 +44,9 @@ async def step(database: Database, url: str, kind: JobKind = JobKind.RESPONSE) -
 async def test_the_official_client_reads_the_event(database: Database) -> None:
     with Receiver() as receiver:
         item = await step(database, receiver.url)
-        result = await Deliver(settings(receiver))(item, Patience())
+        result = await Deliver(settings(receiver))(item, CancelToken())
         told = receiver.taken()
-    assert result == Result(ItemStatus.COMPLETED, 200)
+    assert result == ItemResult(ItemStatus.COMPLETED, 200)
     assert (told.path, told.headers["content-type"]) == ("/told", "application/json")
     client = openai.OpenAI(api_key="none", base_url="http://127.0.0.1:9", webhook_secret=SECRET)
     event = client.webhooks.unwrap(told.body.decode(), told.headers)
@@ -59,7 +59,7 @@ async def test_the_official_client_reads_the_event(database: Database) -> None:
 
 async def test_without_a_secret_there_is_no_signature(database: Database) -> None:
     with Receiver() as receiver:
-        await Deliver(Settings(webhook_url=receiver.url))(await step(database, receiver.url), Patience())
+        await Deliver(Settings(webhook_url=receiver.url))(await step(database, receiver.url), CancelToken())
         told = receiver.taken()
     assert "webhook-signature" not in told.headers
     assert told.headers["webhook-id"]
@@ -70,14 +70,14 @@ async def test_it_is_tried_again_with_the_same_id_until_attempts_end(database: D
         item, deliver = await step(database, receiver.url), Deliver(settings(receiver, job_max_attempts=3))
         pauses = []
         for attempts in range(2):
-            after = await deliver(again(item, attempts), Patience())
-            assert isinstance(after, PutOff)
+            after = await deliver(again(item, attempts), CancelToken())
+            assert isinstance(after, Reschedule)
             assert after.counts
             pauses.append(after.seconds)
-        result = await deliver(again(item, 2), Patience())
+        result = await deliver(again(item, 2), CancelToken())
         assert len({receiver.taken().headers["webhook-id"] for _ in range(3)}) == 1
     assert pauses[0] < pauses[1]
-    assert isinstance(result, Result)
+    assert isinstance(result, ItemResult)
     assert (result.status, result.status_code) == (ItemStatus.FAILED, 302)
     assert result.error is not None
     assert "it answered 302" in result.error.message
@@ -85,23 +85,23 @@ async def test_it_is_tried_again_with_the_same_id_until_attempts_end(database: D
 
 async def test_a_redirect_is_not_followed(database: Database) -> None:
     with Receiver() as elsewhere, Receiver(307, headers={"location": elsewhere.url}) as receiver:
-        after = await Deliver(settings(receiver))(await step(database, receiver.url), Patience())
+        after = await Deliver(settings(receiver))(await step(database, receiver.url), CancelToken())
         assert receiver.taken().path == "/told"
         assert elsewhere.quiet
-    assert isinstance(after, PutOff)
+    assert isinstance(after, Reschedule)
 
 
 async def test_gone_ends_it_at_once(database: Database) -> None:
     with Receiver(410) as receiver:
-        result = await Deliver(settings(receiver))(await step(database, receiver.url), Patience())
-    assert isinstance(result, Result)
+        result = await Deliver(settings(receiver))(await step(database, receiver.url), CancelToken())
+    assert isinstance(result, ItemResult)
     assert (result.status, result.status_code) == (ItemStatus.FAILED, 410)
 
 
 async def test_the_receiver_says_when(database: Database) -> None:
     with Receiver(429, headers={"retry-after": "120"}) as receiver:
-        after = await Deliver(settings(receiver))(await step(database, receiver.url), Patience())
-    assert isinstance(after, PutOff)
+        after = await Deliver(settings(receiver))(await step(database, receiver.url), CancelToken())
+    assert isinstance(after, Reschedule)
     assert after.seconds == 120
 
 
@@ -142,11 +142,11 @@ async def test_nobody_is_there(database: Database) -> None:
     with Receiver() as receiver:
         pass
     item = await step(database, receiver.url)
-    after = await Deliver(settings(receiver))(item, Patience())
-    assert isinstance(after, PutOff)
+    after = await Deliver(settings(receiver))(item, CancelToken())
+    assert isinstance(after, Reschedule)
     assert after.counts
-    result = await Deliver(settings(receiver, job_max_attempts=1))(item, Patience())
-    assert isinstance(result, Result)
+    result = await Deliver(settings(receiver, job_max_attempts=1))(item, CancelToken())
+    assert isinstance(result, ItemResult)
     assert result.error is not None
     assert "Connection refused" in result.error.message
 
@@ -154,28 +154,28 @@ async def test_nobody_is_there(database: Database) -> None:
 async def test_a_host_that_is_not_allowed_any_more(database: Database) -> None:
     with Receiver() as receiver:
         item = await step(database, receiver.url)
-        result = await Deliver(Settings(webhook_hosts=("elsewhere.example",)))(item, Patience())
+        result = await Deliver(Settings(webhook_hosts=("elsewhere.example",)))(item, CancelToken())
         assert receiver.quiet
-    assert isinstance(result, Result)
+    assert isinstance(result, ItemResult)
     assert result.status is ItemStatus.FAILED
     assert result.error is not None
     assert "LLMPROXY_WEBHOOK_HOSTS" in result.error.message
 
 
 async def test_a_lost_lease_ends_the_wait(database: Database) -> None:
-    patience = Patience()
+    patience = CancelToken()
     with Receiver(silent=True) as receiver:
         item = await step(database, receiver.url)
         telling = asyncio.create_task(Deliver(settings(receiver))(item, patience))
         await asyncio.to_thread(receiver.taken)
         patience.leave()
-        assert await telling == PutOff(0.0, counts=False)
+        assert await telling == Reschedule(0.0, counts=False)
 
 
 async def test_the_end_of_the_process_ends_the_wait(database: Database) -> None:
     with Receiver(silent=True) as receiver:
         item = await step(database, receiver.url)
-        telling = asyncio.create_task(Deliver(settings(receiver))(item, Patience()))
+        telling = asyncio.create_task(Deliver(settings(receiver))(item, CancelToken()))
         await asyncio.to_thread(receiver.taken)
         telling.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import ending
-from llmproxy.jobs.committing import Committer
+from llmproxy.jobs.committing import ResultWriter
 from llmproxy.jobs.handler import Handler
-from llmproxy.jobs.holding import Holding
-from llmproxy.jobs.job import Claimed, PutOff, Result
-from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.holding import InteractiveFirst
+from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
+from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.worker import Workers
 from llmproxy.wire.errors import Unavailable
@@ -30,11 +30,13 @@ def ignore(kind: str, step: str, what: str) -> None:
 
 
 @asynccontextmanager
-async def working(jobs: JobRooms, handler: Handler) -> AsyncIterator[Workers]:
+async def working(jobs: JobServices, handler: Handler) -> AsyncIterator[Workers]:
     """Workers of the test's own, which have calls done by ``handler``."""
     settings = jobs.proxy.settings.model_copy(update={"task_queue_workers": 2})
     handlers = {(JobKind.TASK, Step.CALL): handler}
-    workers = Workers(jobs.queue, handlers, Lane.ALL, Holding(settings, jobs.proxy.upstreams), settings, ignore)
+    workers = Workers(
+        jobs.queue, handlers, Lane.ALL, InteractiveFirst(settings, jobs.proxy.upstreams), settings, ignore
+    )
     workers.open()
     try:
         yield workers
@@ -46,11 +48,11 @@ async def test_the_end_of_a_lost_claim_does_not_touch_the_next_one(upstream: Scr
     begun: asyncio.Queue[Claimed] = asyncio.Queue()
     gates = {1: asyncio.Event(), 2: asyncio.Event()}
 
-    async def slow(item: Claimed, patience: Patience) -> Result | PutOff:
+    async def slow(item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
         begun.put_nowait(item)
         # whether it is still wanted or not
         await gates[item.claims].wait()
-        return Result(ItemStatus.COMPLETED, 200, b"{}")
+        return ItemResult(ItemStatus.COMPLETED, 200, b"{}")
 
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs, asyncio.timeout(PATIENCE):
         job = await submit(jobs, [marker()])
@@ -77,7 +79,7 @@ class Stumbling(Queue):
 
     away = True
 
-    async def put_off(self, worker: str, claimed: Claimed, how: PutOff) -> None:
+    async def put_off(self, worker: str, claimed: Claimed, how: Reschedule) -> None:
         if self.away:
             self.away = False
             raise Unavailable("The database is away.")
@@ -85,8 +87,8 @@ class Stumbling(Queue):
 
 
 async def test_an_item_is_put_off_once_the_database_is_back(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    async def again(item: Claimed, patience: Patience) -> Result | PutOff:
-        return PutOff(0.0) if item.attempts == 0 else Result(ItemStatus.COMPLETED, 200, b"{}")
+    async def again(item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
+        return Reschedule(0.0) if item.attempts == 0 else ItemResult(ItemStatus.COMPLETED, 200, b"{}")
 
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0, job_lease_seconds=1000) as jobs:
         job = await submit(jobs, [marker()])
@@ -110,10 +112,10 @@ async def test_a_result_that_is_refused_fails_alone(
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs, asyncio.timeout(PATIENCE):
         job = await submit(jobs, [marker() for _ in range(5)])
         items = await jobs.queue.claim("w", 5, 1000)
-        committer = Committer(jobs.queue, "w", ignore)
+        committer = ResultWriter(jobs.queue, "w", ignore)
         for place, item in enumerate(items):
             also = refuse if place == 2 else put_nothing
-            committer.add(item, Result(ItemStatus.COMPLETED, 200, b"{}", also=also))
+            committer.add(item, ItemResult(ItemStatus.COMPLETED, 200, b"{}", also=also))
         committer.open()
         job = await over(jobs, job.id)
         await committer.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from llmproxy.jobs.changes import Changes
+from llmproxy.jobs.changes import JobNotifications
 
 PATIENCE = 10.0
 #: the last of so many has its turn after minutes
@@ -10,7 +10,7 @@ MANY = 20_000
 
 
 async def test_one_alone_is_woken_at_once() -> None:
-    changes = Changes()
+    changes = JobNotifications()
     waiting = asyncio.create_task(changes.of("job", 1000))
     await asyncio.sleep(0)
     changes.moved("another")
@@ -20,7 +20,7 @@ async def test_one_alone_is_woken_at_once() -> None:
 
 
 async def test_many_take_turns_and_all_leave_when_the_server_stops() -> None:
-    changes = Changes()
+    changes = JobNotifications()
     waiting = [asyncio.create_task(changes.of("job", 1000)) for _ in range(MANY)]
     await asyncio.sleep(0)
     changes.moved("job")
@@ -33,7 +33,7 @@ async def test_many_take_turns_and_all_leave_when_the_server_stops() -> None:
 
 
 async def test_one_who_left_takes_nobodys_turn() -> None:
-    changes = Changes()
+    changes = JobNotifications()
     waiting = [asyncio.create_task(changes.of("job", 1000)) for _ in range(MANY)]
     await asyncio.sleep(0)
     for each in waiting:

@@ -10,9 +10,9 @@ import pytest
 
 from llmproxy.database.process_id import is_dead, process_id
 from llmproxy.jobs import ending, reading, upkeep
-from llmproxy.jobs.holding import Holding
-from llmproxy.jobs.job import Claimed, PutOff, Result
-from llmproxy.jobs.patience import Patience
+from llmproxy.jobs.holding import InteractiveFirst
+from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
+from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.worker import Workers
 from tests.jobs.opened import calls, opened, over, submit, until
@@ -149,7 +149,7 @@ async def test_a_round_that_fails_does_not_end_the_others() -> None:
         if counted == 1:
             raise RuntimeError("a defect")
 
-    every = upkeep.Every("test", 0.001, work)
+    every = upkeep.PeriodicTask("test", 0.001, work)
     every.open()
     async with asyncio.timeout(10):
         while await rounds.get() < 3:
@@ -158,7 +158,7 @@ async def test_a_round_that_fails_does_not_end_the_others() -> None:
 
 
 async def test_a_handler_that_crashes_ends_the_item_with_a_reason(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    async def crash(item: Claimed, patience: Patience) -> Result | PutOff:
+    async def crash(item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
         raise RuntimeError("a defect")
 
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0, job_max_attempts=2) as jobs:
@@ -170,7 +170,7 @@ async def test_a_handler_that_crashes_ends_the_item_with_a_reason(upstream: Scri
             jobs.queue,
             handlers,
             Lane.ALL,
-            Holding(settings, jobs.proxy.upstreams),
+            InteractiveFirst(settings, jobs.proxy.upstreams),
             settings,
             lambda *told: tried.append(told[-1]),
         )

@@ -10,8 +10,8 @@ import pytest
 from llmproxy.jobs import ending, reading
 from llmproxy.jobs.call import LOCAL, answered
 from llmproxy.jobs.job import NewCall, NewJob
-from llmproxy.jobs.patience import Patience
-from llmproxy.jobs.rooms import JobRooms
+from llmproxy.jobs.patience import CancelToken
+from llmproxy.jobs.rooms import JobServices
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus
 from llmproxy.proxy.understand import understand
 from llmproxy.wire.endpoints import BY_PATH
@@ -182,14 +182,14 @@ async def test_calls_use_every_worker_when_nobody_chats(tmp_path: Path) -> None:
     assert upstream.most_at_once == 6
 
 
-async def ask(jobs: JobRooms, prompt: str) -> int:
+async def ask(jobs: JobServices, prompt: str) -> int:
     """An interactive request: its status."""
     exchange = Exchange("asked", "POST", PATH, perf_counter(), time.time())
     asked = await understand(exchange, BY_PATH[PATH], chat(prompt), PATH.encode(), [], LOCAL, jobs.proxy)
-    return (await answered(exchange, asked, jobs.proxy, Patience())).status
+    return (await answered(exchange, asked, jobs.proxy, CancelToken())).status
 
 
-async def until_paused(jobs: JobRooms) -> None:
+async def until_paused(jobs: JobServices) -> None:
     """Until it is known that no model server answers. Raises ``TimeoutError``."""
     async with asyncio.timeout(PATIENCE):
         while jobs.proxy.upstreams.ready()[0]:  # noqa: ASYNC110 - nothing tells when it changes

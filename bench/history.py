@@ -25,20 +25,20 @@ from statistics import median
 from sqlalchemy import select
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.history import one, pages, people
+from llmproxy.history import detail, pages, users
 from llmproxy.history.deletion import delete_rows
 from llmproxy.history.explain import explain
 from llmproxy.history.previews import previews
+from llmproxy.history.query import HistoryCursor, HistoryQuery
 from llmproxy.history.record import Recorder, Row
 from llmproxy.history.retention import Retention
 from llmproxy.history.summaries import Summaries
 from llmproxy.history.tables import history
 from llmproxy.history.texts import Texts
-from llmproxy.history.wanted import HistoryCursor, HistoryQuery
+from llmproxy.history.tokenize import phrases_of
 from llmproxy.history.writer import GROUP, TURN, _insert_statement
 from llmproxy.wire.exchange import Caller, Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
-from llmproxy.wire.words import phrases_of
 from tests.databases import PostgresServer, postgres_programs
 
 START = 1_800_000_000.0
@@ -187,14 +187,14 @@ async def ask(database: Database, count: int, words: Words) -> None:
     }
     for name, filters in questions.items():
         await timed(name, lambda filters=filters: page(**filters))
-    await timed("users", lambda: people.user_page(database, 50, None))
-    await timed("one user", lambda: people.one_user(database, "user-3"))
-    await timed("sessions", lambda: people.session_page(database, 50, None, None))
-    await timed("one session", lambda: people.one_session(database, "user-3/1"))
+    await timed("users", lambda: users.user_page(database, 50, None))
+    await timed("one user", lambda: users.one_user(database, "user-3"))
+    await timed("sessions", lambda: users.session_page(database, 50, None, None))
+    await timed("one session", lambda: users.one_session(database, "user-3/1"))
     newest = (await pages.page(database, HistoryQuery(limit=5))).rows[-1]
-    record = await one.newest(database, newest["request_id"])
+    record = await detail.newest(database, newest["request_id"])
     assert record is not None
-    await timed("one exchange", lambda: one.newest(database, record["request_id"]))
+    await timed("one exchange", lambda: detail.newest(database, record["request_id"]))
     await timed("explain", lambda: explain(database, record))
     shown = [row["id"] for row in (await page()).rows]
     await timed("previews of the newest", lambda: previews(database, shown))

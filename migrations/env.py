@@ -7,9 +7,9 @@ from sqlalchemy import Connection
 
 from llmproxy.cache import tables as cache_tables
 from llmproxy.config.load import load
-from llmproxy.database.dialect import WRITES
 from llmproxy.database.engine import open_database
 from llmproxy.database.metadata import TEXTS, metadata
+from llmproxy.database.sql_dialect import WRITES
 from llmproxy.history import rollup_tables
 from llmproxy.history import tables as history_tables
 from llmproxy.jobs import tables as job_tables

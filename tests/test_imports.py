@@ -61,7 +61,7 @@ def loaded(upstream: ScriptedUpstream, proxy: MakeProxy, monkeypatch: pytest.Mon
 
 
 def test_serve_loads_what_it_needs_and_no_more(loaded: set[str]) -> None:
-    assert {"llmproxy.app.server", "llmproxy.proxy.life", "aiosqlite", "uvloop"} <= loaded
+    assert {"llmproxy.app.server", "llmproxy.proxy.pipeline", "aiosqlite", "uvloop"} <= loaded
     unwanted = {name for name in loaded for root in UNWANTED if name == root or name.startswith(root + ".")}
     assert unwanted == set()
     packages = Counter(name.partition(".")[0] for name in loaded)

@@ -9,9 +9,9 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmproxy.admin.answers import given, json_answer, number, word
+from llmproxy.admin.params import given, json_answer, number, word
 from llmproxy.admin.state import state_of
-from llmproxy.cache.listing import EntryBrowser, EntryCursor, EntryQuery, Order
+from llmproxy.cache.browse import EntryBrowser, EntryCursor, EntryQuery, Order
 from llmproxy.cache.tier import Selector
 from llmproxy.database.faults import fault_of
 from llmproxy.wire.endpoints import ENDPOINTS

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from llmproxy.history.one import body_of
+from llmproxy.history.detail import body_of
 from llmproxy.history.pages import BODIES, COLUMNS
 
 Row = Mapping[str, Any]

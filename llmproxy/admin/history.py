@@ -8,16 +8,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from llmproxy.admin.answers import given, json_answer, moment, number, word
 from llmproxy.admin.export import FORMATS
+from llmproxy.admin.params import given, json_answer, moment, number, word
 from llmproxy.admin.state import state_of
-from llmproxy.history import one
+from llmproxy.history import detail
+from llmproxy.history.query import HistoryCursor, HistoryQuery
 from llmproxy.history.reader import HistoryReader
-from llmproxy.history.wanted import HistoryCursor, HistoryQuery
+from llmproxy.history.tokenize import phrases_of
 from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.vocabulary import CacheStatus
-from llmproxy.wire.words import phrases_of
 
 _MOST_ROWS = 1_000
 #: rows of a page, unless the request says otherwise
@@ -69,7 +69,7 @@ async def explain(request: Request) -> Response:
 
 
 async def _exchange(request: Request, id: str) -> Response:
-    return json_answer(one.shown(await _reader(request).record(id, _row(request))))
+    return json_answer(detail.shown(await _reader(request).record(id, _row(request))))
 
 
 def _row(request: Request) -> int | None:

@@ -8,10 +8,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmproxy.admin.answers import given, json_answer, word
+from llmproxy.admin.params import given, json_answer, word
 from llmproxy.admin.state import AdminState, state_of
-from llmproxy.jobs import reading
-from llmproxy.jobs.rooms import JobServices
+from llmproxy.jobs import queries
+from llmproxy.jobs.services import JobServices
 from llmproxy.observe.report import report
 
 #: window -> its seconds, and the seconds of the spans it is made of
@@ -57,7 +57,7 @@ async def _queue(jobs: JobServices | None) -> dict[str, Any] | None:
         return None
     try:
         async with asyncio.timeout(_PART_SECONDS):
-            backlog = await reading.backlog(jobs.store)
+            backlog = await queries.backlog(jobs.store)
     except Exception:  # noqa: BLE001 - whatever the driver raises: the other figures are told
         return None
     age = 0.0 if backlog.oldest is None else max(0.0, jobs.queue.clock() - backlog.oldest)

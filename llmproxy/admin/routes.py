@@ -5,7 +5,7 @@ from starlette.routing import Route
 from llmproxy.admin import api, entries, history, jobs, performance, sessions
 from llmproxy.admin.ui import assets
 from llmproxy.config.settings import Settings
-from llmproxy.ingress.routing import AccessLevel, RouteGroup
+from llmproxy.middleware.routing import AccessLevel, RouteGroup
 
 
 def route_groups(settings: Settings) -> list[RouteGroup]:

@@ -3,7 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmproxy.admin.answers import given, json_answer, number
+from llmproxy.admin.params import given, json_answer, number
 from llmproxy.admin.state import state_of
 from llmproxy.history.reader import HistoryReader
 

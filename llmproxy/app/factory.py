@@ -4,7 +4,7 @@ from starlette.types import ASGIApp
 
 from llmproxy.app.routes import route_table
 from llmproxy.app.state import AppState, WithState
-from llmproxy.ingress.stack import surround
+from llmproxy.middleware.stack import surround
 
 
 def create_app(state: AppState) -> ASGIApp:

@@ -4,16 +4,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from llmproxy.admin.routes import route_groups as admin_groups
-from llmproxy.app import health, standing
+from llmproxy.app import health, health_status
 from llmproxy.config.settings import Settings
-from llmproxy.ingress.routing import AccessLevel, RouteGroup, RouteTable
 from llmproxy.jobs.chats.endpoint import ChatsEndpoint
 from llmproxy.jobs.responses.endpoint import ResponsesEndpoint
 from llmproxy.jobs.routes import routes as job_routes
+from llmproxy.middleware.routing import AccessLevel, RouteGroup, RouteTable
 from llmproxy.proxy.endpoint import CachedEndpoint
+from llmproxy.proxy.model_name import LISTS
 from llmproxy.proxy.models import OLLAMA_LISTS, Models
-from llmproxy.proxy.named import LISTS
-from llmproxy.proxy.relay import OrRelay, Relay
+from llmproxy.proxy.passthrough import OrRelay, Relay
 from llmproxy.wire.endpoints import BY_PATH
 
 
@@ -38,7 +38,7 @@ def route_table(settings: Settings) -> RouteTable:
                 ],
             ),
             RouteGroup(
-                AccessLevel.OPERATOR, [Route("/api/health", standing.standing, methods=["GET"], name="api-health")]
+                AccessLevel.OPERATOR, [Route("/api/health", health_status.standing, methods=["GET"], name="api-health")]
             ),
             *admin_groups(settings),
         ],

@@ -16,14 +16,14 @@ import uvicorn
 import uvloop
 
 from llmproxy import __version__
+from llmproxy.app.console import NOTHING_FOUND, say
 from llmproxy.app.deadline import Deadline
 from llmproxy.app.factory import create_app
-from llmproxy.app.opening import CannotStart, open_rooms
-from llmproxy.app.saying import NOTHING_FOUND, say
+from llmproxy.app.lifespan import CannotStart, open_rooms
 from llmproxy.config.settings import LogLevel, Settings
-from llmproxy.ingress.connections import ConnectionLimits, raise_descriptor_limit, sweep
-from llmproxy.ingress.hot import Hot, protocol_class
-from llmproxy.ingress.protocol import bound
+from llmproxy.middleware.connections import ConnectionLimits, raise_descriptor_limit, sweep
+from llmproxy.middleware.fast_path import Hot, protocol_class
+from llmproxy.middleware.protocol import bound
 from llmproxy.observe.logs import configure, form_for
 
 _BACKLOG = 2048

@@ -7,14 +7,14 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.admin.state import AdminState
-from llmproxy.app.accounts import RequestSinks
-from llmproxy.app.watching import Monitoring
+from llmproxy.app.monitoring import Monitoring
+from llmproxy.app.sinks import RequestSinks
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.ingress.access import InFlight
-from llmproxy.jobs.rooms import JobServices
+from llmproxy.jobs.services import JobServices
+from llmproxy.middleware.in_flight import InFlight
 from llmproxy.observe.metrics import Metrics
-from llmproxy.proxy.rooms import ProxyServices
+from llmproxy.proxy.services import ProxyServices
 from llmproxy.wire.ids import RequestIds
 
 

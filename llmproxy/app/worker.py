@@ -14,9 +14,9 @@ from starlette.routing import Route
 
 from llmproxy import __version__
 from llmproxy.app import health
+from llmproxy.app.console import NOTHING_FOUND, say
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.opening import CannotStart, open_rooms
-from llmproxy.app.saying import NOTHING_FOUND, say
+from llmproxy.app.lifespan import CannotStart, open_rooms
 from llmproxy.app.server import bind
 from llmproxy.app.state import AppState, WithState
 from llmproxy.config.describe import without_credentials

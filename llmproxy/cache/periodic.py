@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Self
 
-from llmproxy.cache.health import CircuitBreaker, OnFault
+from llmproxy.database.breaker import CircuitBreaker, OnFault
 
 
 class PeriodicLoop:

@@ -10,8 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.cache.codec import FORMAT, Broken, Packed, Unpacker
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.flush import TURN
-from llmproxy.cache.health import CircuitBreaker, OnFault
+from llmproxy.cache.flush_log import TURN
 from llmproxy.cache.selection import key_range
 from llmproxy.cache.statements import (
     CENSUS,
@@ -28,6 +27,7 @@ from llmproxy.cache.statements import (
 )
 from llmproxy.cache.tier import Flushed, Selector, TierStats
 from llmproxy.cache.writer import DRAIN_SECONDS, CacheWriter, WriteLimits
+from llmproxy.database.breaker import CircuitBreaker, OnFault
 from llmproxy.database.engine import Database
 from llmproxy.database.reads import PointQuery, Rows
 

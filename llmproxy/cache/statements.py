@@ -24,8 +24,8 @@ from llmproxy.cache.entry import Entry
 from llmproxy.cache.selection import is_empty, key_range
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Selector
-from llmproxy.database.dialect import DatabaseDialect
 from llmproxy.database.footprint import index_bytes, row_bytes
+from llmproxy.database.sql_dialect import DatabaseDialect
 
 #: keys in one query for several; fewer are filled up, so that the query is compiled only once
 MANY = 64

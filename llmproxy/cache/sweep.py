@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, true
 
-from llmproxy.cache.flush import TURN
+from llmproxy.cache.flush_log import TURN
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.statements import CENSUS, TOUCH, delete_some
 from llmproxy.cache.tables import entries

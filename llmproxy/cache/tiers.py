@@ -10,10 +10,9 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from llmproxy.cache.browse import EntryBrowser
 from llmproxy.cache.entry import Entry, Position
-from llmproxy.cache.flush import FlushLog, Lease
-from llmproxy.cache.health import CircuitBreaker, OnFault
-from llmproxy.cache.listing import EntryBrowser
+from llmproxy.cache.flush_log import FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
 from llmproxy.cache.periodic import PeriodicLoop
 from llmproxy.cache.selection import key_range, matches, means_begun
@@ -22,6 +21,7 @@ from llmproxy.cache.sweep import Sweep
 from llmproxy.cache.tier import Flushed, Selector, Tier, TierStats
 from llmproxy.cache.writer import DRAIN_SECONDS
 from llmproxy.config.settings import Settings
+from llmproxy.database.breaker import CircuitBreaker, OnFault
 from llmproxy.database.engine import Database
 
 A = TypeVar("A")

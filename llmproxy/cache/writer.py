@@ -10,11 +10,11 @@ from typing import Any
 
 from llmproxy.cache.codec import Packer, Unstorable
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.flush import TURN, flushed_since
-from llmproxy.cache.health import CircuitBreaker, OnFault
+from llmproxy.cache.flush_log import TURN, flushed_since
 from llmproxy.cache.pending import Pending
 from llmproxy.cache.statements import DISCARD, TOUCH, values
 from llmproxy.cache.tables import entries
+from llmproxy.database.breaker import CircuitBreaker, OnFault
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault
 

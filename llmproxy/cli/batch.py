@@ -9,7 +9,7 @@ from rich.console import Console
 from llmproxy.cli.batches.api import BatchApi
 from llmproxy.cli.batches.run import Left, Paths
 from llmproxy.cli.batches.run import run as run_batch
-from llmproxy.cli.batches.standing import BatchStatus, summary
+from llmproxy.cli.batches.status import BatchStatus, summary
 from llmproxy.cli.client import base
 from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import ApiKeyFlag, UrlFlag

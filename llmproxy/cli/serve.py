@@ -3,7 +3,7 @@
 import typer
 
 from llmproxy.app import server
-from llmproxy.app.opening import CannotStart
+from llmproxy.app.lifespan import CannotStart
 from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import (
     DatabaseFlag,

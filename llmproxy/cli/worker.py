@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from llmproxy.app import worker as program
-from llmproxy.app.opening import CannotStart
+from llmproxy.app.lifespan import CannotStart
 from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import DatabaseFlag, LogFormatFlag, LogLevelFlag, UpstreamFlag, load_with
 

@@ -12,9 +12,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from llmproxy.database import schema
-from llmproxy.database.dialect import DURABLE, WRITES, DatabaseDialect
 from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, NotOpen, fault_of
 from llmproxy.database.reads import HeldReads, PointQuery, Rows, compile_query
+from llmproxy.database.sql_dialect import DURABLE, WRITES, DatabaseDialect
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from sqlalchemy import table as table_named
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.database.dialect import Merge, Phrase
+from llmproxy.database.sql_dialect import Merge, Phrase
 
 #: the advisory lock that guards the schema; any number does that all processes agree on
 _SCHEMA_LOCK = 0x6C6C6D70726F7879

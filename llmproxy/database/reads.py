@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from llmproxy.database.dialect import DatabaseDialect
+from llmproxy.database.sql_dialect import DatabaseDialect
 
 Rows = Sequence[Sequence[Any]]
 

@@ -10,9 +10,9 @@ import sys
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from llmproxy.database.dialect import WRITES, DatabaseDialect
 from llmproxy.database.faults import DatabaseUnusable
 from llmproxy.database.metadata import TEXTS, metadata
+from llmproxy.database.sql_dialect import WRITES, DatabaseDialect
 
 #: the newest revision in ``migrations/versions``
 HEAD = "0005"

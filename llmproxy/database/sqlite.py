@@ -31,8 +31,8 @@ from sqlalchemy import table as table_named
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.database.dialect import DURABLE, WRITES, Merge, Phrase
 from llmproxy.database.faults import DatabaseUnusable
+from llmproxy.database.sql_dialect import DURABLE, WRITES, Merge, Phrase
 
 #: seconds that a statement waits for another process's lock
 _BUSY_SECONDS = 2.0

@@ -10,13 +10,13 @@ import orjson
 from sqlalchemy import RowMapping, select
 
 from llmproxy.database.engine import Database
+from llmproxy.history.detail import Record, numbered
+from llmproxy.history.json_diff import Difference, DifferenceKind, Span, differences
 from llmproxy.history.nearest import Fields, Nearest, earlier, excused, keyed, search
-from llmproxy.history.one import Record, numbered
 from llmproxy.history.reasons import why
 from llmproxy.history.redact import REDACTED
 from llmproxy.history.tables import history
 from llmproxy.wire.canonical import parse
-from llmproxy.wire.difference import Difference, DifferenceKind, Span, differences
 from llmproxy.wire.endpoints import ENDPOINTS, Endpoint
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 

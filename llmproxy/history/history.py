@@ -5,7 +5,7 @@ from typing import Protocol
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.history.follower import OnFault, Projector, ignore
+from llmproxy.history.projector import OnFault, Projector, ignore
 from llmproxy.history.reader import HistoryReader
 from llmproxy.history.record import Recorder
 from llmproxy.history.redact import Redactor

@@ -10,10 +10,10 @@ import orjson
 from sqlalchemy import Select, literal, select, tuple_
 
 from llmproxy.database.engine import Database
-from llmproxy.history.one import Record
+from llmproxy.history.detail import Record
+from llmproxy.history.json_diff import common
 from llmproxy.history.tables import history
 from llmproxy.wire.canonical import parse
-from llmproxy.wire.difference import common
 from llmproxy.wire.endpoints import Endpoint, shaping
 from llmproxy.wire.errors import BadRequest
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Subquery, literal, literal_column, select, tuple_
 
-from llmproxy.database.dialect import Phrase
 from llmproxy.database.engine import Database
+from llmproxy.database.sql_dialect import Phrase
+from llmproxy.history.query import HistoryCursor, HistoryQuery, Page
 from llmproxy.history.tables import HISTORY_TEXTS, history
-from llmproxy.history.wanted import HistoryCursor, HistoryQuery, Page
 
 #: rows looked at in one query, at first and at most: few where most rows are wanted, many where few are
 FIRST_STRIDE, LONGEST_STRIDE = 200, 5_000

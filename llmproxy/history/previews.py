@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import case, func, select
 
 from llmproxy.database.engine import Database
-from llmproxy.history.asked import asked, asked_in
+from llmproxy.history.preview import asked, asked_in
 from llmproxy.history.tables import history
 
 #: bytes of a longer body that are read of its beginning and of its end, where the last message is most often

@@ -8,14 +8,14 @@ from typing import Any
 
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import fault_of
-from llmproxy.history import one, pages, people, summaries
+from llmproxy.history import detail, pages, summaries, users
 from llmproxy.history.deletion import delete_all
 from llmproxy.history.explain import explain
-from llmproxy.history.follower import Projector
 from llmproxy.history.previews import previews
+from llmproxy.history.projector import Projector
+from llmproxy.history.query import HistoryQuery, Page
 from llmproxy.history.record import kept_text
 from llmproxy.history.retention import Retention
-from llmproxy.history.wanted import HistoryQuery, Page
 from llmproxy.history.writer import HistoryWriter
 from llmproxy.wire.errors import BadRequest, InternalError, NotFound, ProxyError
 
@@ -79,11 +79,11 @@ class HistoryReader:
             if place is None or left == 0:
                 return
 
-    async def record(self, request_id: str, number: int | None = None) -> one.Record:
+    async def record(self, request_id: str, number: int | None = None) -> detail.Record:
         """The newest of this id, or the one with this number among them. Raises ``NotFound``."""
         await self._writer.settle(SETTLE_SECONDS)
         with _readable():
-            record = await one.newest(self._database, kept_text(request_id), number)
+            record = await detail.newest(self._database, kept_text(request_id), number)
         if record is None:
             raise NotFound(f"The history has no request with the id {request_id[:100]!r}.", param="request_id")
         return record
@@ -98,13 +98,13 @@ class HistoryReader:
         """Raises ``BadRequest`` for a cursor that is none."""
         await self._settle()
         with _readable():
-            return await people.user_page(self._database, limit, after)
+            return await users.user_page(self._database, limit, after)
 
     async def user(self, name: str) -> Document:
         """Raises ``NotFound``."""
         await self._settle()
         with _readable():
-            found = await people.one_user(self._database, kept_text(name))
+            found = await users.one_user(self._database, kept_text(name))
         if found is None:
             raise NotFound(f"The history knows no user {name[:100]!r}.", param="id")
         return found
@@ -113,13 +113,13 @@ class HistoryReader:
         """Raises ``BadRequest`` for a cursor that is none."""
         await self._settle()
         with _readable():
-            return await people.session_page(self._database, limit, after, None if user is None else kept_text(user))
+            return await users.session_page(self._database, limit, after, None if user is None else kept_text(user))
 
     async def session(self, name: str) -> Document:
         """Raises ``NotFound``."""
         await self._settle()
         with _readable():
-            found = await people.one_session(self._database, kept_text(name))
+            found = await users.one_session(self._database, kept_text(name))
         if found is None:
             raise NotFound(f"The history knows no session {name[:100]!r}.", param="id")
         return found

@@ -12,13 +12,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Text, func, literal, select
 
-from llmproxy.database.dialect import DatabaseDialect
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.database.footprint import index_bytes, row_bytes, row_bytes_of
+from llmproxy.database.sql_dialect import DatabaseDialect
 from llmproxy.history import summaries
 from llmproxy.history.deletion import CHUNK, CHUNK_PAUSE, delete_rows
-from llmproxy.history.follower import OnFault, ignore
+from llmproxy.history.projector import OnFault, ignore
 from llmproxy.history.tables import HISTORY_TEXTS, history, sessions, users
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from itertools import count
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.history import rollup_store as store
-from llmproxy.history.follower import OnFault, ignore
+from llmproxy.history.projector import OnFault, ignore
 from llmproxy.observe.performance import Cells, Performance, merge
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from sqlalchemy import Column, ColumnElement, Select, bindparam, case, delete, f
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
-from llmproxy.history.follower import mark, move
+from llmproxy.history.projector import mark, move
 from llmproxy.history.tables import history, sessions, users
 from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED
 

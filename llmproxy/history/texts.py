@@ -9,9 +9,9 @@ from sqlalchemy import select
 
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import fault_of
-from llmproxy.history.follower import OnFault, ignore, mark, move
-from llmproxy.history.said import words_said
+from llmproxy.history.projector import OnFault, ignore, mark, move
 from llmproxy.history.tables import HISTORY_TEXTS, history
+from llmproxy.history.text_extract import words_said
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from sqlalchemy import insert
 
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault, fault_of
-from llmproxy.history.follower import OnFault, ignore
+from llmproxy.history.projector import OnFault, ignore
 from llmproxy.history.record import BODY_BYTES, COLUMNS, Row
 from llmproxy.history.tables import history
 

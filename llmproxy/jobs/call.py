@@ -7,17 +7,17 @@ from typing import Any
 
 from starlette.types import Message
 
+from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.job import Claimed, Failure, Headers, ItemResult, Reschedule, TokenUsage
-from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.retry import Backoff, RetryDecision, verdict
-from llmproxy.jobs.rooms import JobServices
+from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus
-from llmproxy.proxy.asked import CacheableRequest
+from llmproxy.proxy.client_state import Client, ClientDisconnected, StreamAborted
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.life import live
-from llmproxy.proxy.listener import Client, ClientDisconnected, StreamAborted
-from llmproxy.proxy.rooms import ProxyServices
-from llmproxy.proxy.understand import understand
+from llmproxy.proxy.parse import understand
+from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.credentials import fingerprint

@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
-from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.states import JobKind, Step
 
 #: Does an item's work while it holds the lease. Ends soon after ``CancelToken.leave``, with whatever result: it will

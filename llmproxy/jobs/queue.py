@@ -11,10 +11,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs import claiming, finishing, leases, transitions
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs import claims, finishing, leases, transitions
 from llmproxy.jobs.clock import LONGEST_SECONDS, SharedClock
 from llmproxy.jobs.job import Claimed, ItemResult, Job, NewCall, NewJob, Reschedule
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.states import TRAITS, JobStatus, Lane
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import jobs
@@ -75,7 +75,7 @@ class Queue:
     async def waiting(self, lane: Lane = Lane.ALL) -> bool:
         """Whether anything could be claimed now. Cheap: it takes no lock."""
         now = await self.shared()
-        return await self.store.read(lambda connection: claiming.waits(connection, now, lane))
+        return await self.store.read(lambda connection: claims.waits(connection, now, lane))
 
     async def claim(self, worker: str, limit: int, seconds: float, lane: Lane = Lane.ALL) -> list[Claimed]:
         """Up to ``limit`` items of a lane that wait, for ``seconds`` from now.
@@ -84,7 +84,7 @@ class Queue:
         """
         now, started = await self.shared(), self.clock()
         claimed, begun = await self.store.write(
-            lambda connection: claiming.claim(connection, worker, limit, now, now + seconds, started, lane),
+            lambda connection: claims.claim(connection, worker, limit, now, now + seconds, started, lane),
             durable=False,
         )
         for job_id in begun:

@@ -10,12 +10,12 @@ from time import monotonic
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.process_id import process_id
-from llmproxy.jobs.committing import ResultWriter, Tried, crashed, passes
+from llmproxy.jobs.cancellation import CancelToken
+from llmproxy.jobs.concurrency import Capacity
 from llmproxy.jobs.handler import Handlers
-from llmproxy.jobs.holding import Capacity
 from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
-from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.queue import Queue
+from llmproxy.jobs.result_writer import ResultWriter, Tried, crashed, passes
 from llmproxy.jobs.retry import Backoff
 from llmproxy.jobs.states import BATCH_STEPS, Lane
 from llmproxy.wire.errors import ProxyError

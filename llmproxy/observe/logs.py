@@ -5,9 +5,9 @@ import os
 from typing import TextIO
 
 from llmproxy.config.settings import LogFormat, LogLevel
-from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import JsonFormatter, LineFormatter, TextFormatter
-from llmproxy.observe.outlet import AsyncLogWriter
+from llmproxy.observe.access_log import AccessLog
+from llmproxy.observe.formatters import JsonFormatter, LineFormatter, TextFormatter
+from llmproxy.observe.log_writer import AsyncLogWriter
 
 #: the server's loggers: its messages are ours, its access log is replaced
 SERVER = ("uvicorn", "uvicorn.error", "uvicorn.asgi")

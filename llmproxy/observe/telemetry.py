@@ -9,7 +9,7 @@ from llmproxy.observe.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_OPENING = "llmproxy.observe.otel.opening"
+_OPENING = "llmproxy.observe.otel.setup"
 
 
 class Telemetry(Protocol):

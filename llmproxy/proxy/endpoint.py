@@ -6,19 +6,19 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from llmproxy.cache.hot import HotAnswer
-from llmproxy.proxy.answer import Whole
-from llmproxy.proxy.asked import CacheableRequest
-from llmproxy.proxy.body import read
-from llmproxy.proxy.client import SocketClient
+from llmproxy.cache.raw_requests import HotAnswer
+from llmproxy.proxy.client_state import ClientDisconnected, StreamAborted
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.life import live
-from llmproxy.proxy.listener import ClientDisconnected, StreamAborted
-from llmproxy.proxy.relay import PassThrough
+from llmproxy.proxy.parse import understand
+from llmproxy.proxy.passthrough import PassThrough
+from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.raw_target import peer_of, raw_target
 from llmproxy.proxy.replay import body_of, replay_headers
-from llmproxy.proxy.rooms import ProxyServices
-from llmproxy.proxy.target import peer_of, raw_target
-from llmproxy.proxy.understand import understand
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.request_body import read
+from llmproxy.proxy.results import Whole
+from llmproxy.proxy.services import ProxyServices
+from llmproxy.proxy.socket_client import SocketClient
 from llmproxy.upstream.headers import RESUMABLE
 from llmproxy.wire.directives import Directives, directives
 from llmproxy.wire.endpoints import Endpoint
@@ -51,7 +51,7 @@ class CachedEndpoint:
 
 
 async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> CacheableRequest:
-    """Phase ``read``. Raises ``ProxyError``, ``ClientDisconnected``, ``PassThrough`` for what the upstream is to judge."""
+    """Phase ``read``. Raises ``ProxyError``, ``ClientDisconnected``; ``PassThrough`` for the upstream to judge."""
     rooms: ProxyServices = scope["state"]["rooms"]
     raw = await read(receive, scope["headers"], rooms.settings)
     with unreadable_passes(scope, raw):

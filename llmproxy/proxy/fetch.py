@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.key import key_of, own_form
-from llmproxy.capture.tee import BroadcastBuffer, Head
 from llmproxy.config.settings import UpstreamStream
-from llmproxy.proxy.answer import Failed, Fetched, Outcome
-from llmproxy.proxy.asked import CacheableRequest
+from llmproxy.proxy.broadcast import BroadcastBuffer, Head
 from llmproxy.proxy.identity import question_key
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.rooms import ProxyServices
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.results import Failed, Fetched, Outcome
+from llmproxy.proxy.services import ProxyServices
 from llmproxy.proxy.settle import AnswerRecorder, settle_document, settle_frames
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import coding_of, credentials, forwarded, kept_headers, live_headers, relayed

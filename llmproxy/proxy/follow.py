@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Callable
 from time import perf_counter
 
-from llmproxy.cache.flight import Flight
-from llmproxy.capture.tee import BroadcastBuffer, BroadcastReader
+from llmproxy.cache.single_flight import Flight
 from llmproxy.config.settings import Settings
-from llmproxy.proxy.answer import Answer, Failed, Fetched, HeaderList, Live, OtherForm, Outcome, Whole
-from llmproxy.proxy.asked import CacheableRequest
+from llmproxy.proxy.broadcast import BroadcastBuffer, BroadcastReader
+from llmproxy.proxy.client_state import Client, ClientDisconnected
 from llmproxy.proxy.headers import timing_header, type_headers
-from llmproxy.proxy.listener import Client, ClientDisconnected
 from llmproxy.proxy.offload import offload
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.results import Answer, Failed, Fetched, HeaderList, Live, OtherForm, Outcome, Whole
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Dialect, Malformed
 from llmproxy.wire.documents import is_json, peek

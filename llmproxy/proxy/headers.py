@@ -1,7 +1,7 @@
 """The headers of an answer: its type, what a hit says of itself, ``Server-Timing``."""
 
 from llmproxy.cache.entry import Entry
-from llmproxy.proxy.answer import HeaderList
+from llmproxy.proxy.results import HeaderList
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 JSON = b"application/json"

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import Verdict
-from llmproxy.proxy.asked import CacheableRequest
-from llmproxy.proxy.rooms import ProxyServices
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import credentials
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason

@@ -6,9 +6,9 @@ from time import perf_counter
 
 from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import Replay, Settings
-from llmproxy.proxy.answer import HeaderList, Paced, Whole
-from llmproxy.proxy.asked import CacheableRequest
 from llmproxy.proxy.headers import hit_headers, timing_header, type_headers
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.results import HeaderList, Paced, Whole
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from llmproxy.cache.entry import Entry
-from llmproxy.capture.tee import BroadcastBuffer
 from llmproxy.config.settings import Settings
-from llmproxy.proxy.answer import Fetched, Outcome
-from llmproxy.proxy.asked import CacheableRequest
+from llmproxy.proxy.broadcast import BroadcastBuffer
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.results import Fetched, Outcome
 from llmproxy.upstream.target import Adapted
 from llmproxy.wire.chunks import DONE
 from llmproxy.wire.dialect import Document, Lossy, Malformed

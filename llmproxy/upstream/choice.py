@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from llmproxy.upstream.kinds import KINDS
-from llmproxy.upstream.server import Server
+from llmproxy.upstream.model_server import Server
 
 _OWN_PATHS = tuple(kind.own_paths for kind in KINDS if kind.own_paths)
 

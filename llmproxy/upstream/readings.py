@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic
 
-from llmproxy.upstream.server import Attempt, Server
-from llmproxy.upstream.survey import KeyNeeded, Probe
+from llmproxy.upstream.model_server import Attempt, Server
+from llmproxy.upstream.probe import KeyNeeded, Probe
 from llmproxy.upstream.target import HeaderList
 from llmproxy.wire.credentials import credentials, fingerprint
 from llmproxy.wire.errors import UpstreamError

@@ -9,14 +9,14 @@ from time import monotonic
 
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.choice import candidates, eligible
-from llmproxy.upstream.decoded import decoded
+from llmproxy.upstream.decoding import decoded
 from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.identity import more_precise, together
 from llmproxy.upstream.kinds import GENERIC
+from llmproxy.upstream.model_server import Server, ServerHealth
+from llmproxy.upstream.probe import Probe
 from llmproxy.upstream.readings import Readings
 from llmproxy.upstream.send import CallTimeouts, send
-from llmproxy.upstream.server import Server, ServerHealth
-from llmproxy.upstream.survey import Probe
 from llmproxy.upstream.target import Call, Document, HeaderList, Reply, Target
 from llmproxy.upstream.transport import AiohttpTransport
 from llmproxy.wire.errors import NotFound, UpstreamError, UpstreamRefused

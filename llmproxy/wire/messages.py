@@ -7,11 +7,11 @@ from llmproxy.wire import sse
 from llmproxy.wire.deltas import Deltas
 from llmproxy.wire.dialect import Document, Malformed, StreamError
 from llmproxy.wire.documents import dump, error_message, parse, peek, read_leniently, tokens
-from llmproxy.wire.done import STOP_REASONS, says_done
 from llmproxy.wire.error_dialects import ANTHROPIC_ERRORS, told_in
 from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.faults import fault_of
+from llmproxy.wire.finish_words import STOP_REASONS, says_done
+from llmproxy.wire.stream_errors import fault_of
 from llmproxy.wire.vocabulary import Reason
 
 #: pieces of texts in a block, and of the JSON that becomes its ``input``

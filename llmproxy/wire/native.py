@@ -6,11 +6,11 @@ from typing import Any
 from llmproxy.wire.deltas import Deltas
 from llmproxy.wire.dialect import Document, Lossy, Malformed, StreamError
 from llmproxy.wire.documents import dump, parse, read_leniently, tokens
-from llmproxy.wire.done import DONE_REASONS, says_done
 from llmproxy.wire.embeddings import is_vector
 from llmproxy.wire.error_dialects import OLLAMA_ERRORS, told_in
 from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
+from llmproxy.wire.finish_words import DONE_REASONS, says_done
 from llmproxy.wire.ndjson import NdjsonSplitter
 from llmproxy.wire.plain import PlainDialect
 from llmproxy.wire.vocabulary import Reason

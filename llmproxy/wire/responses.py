@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from llmproxy.wire import responses_stream, sse
 from llmproxy.wire.dialect import Document, Malformed, StreamError
 from llmproxy.wire.documents import dump, error_message, parse, read_leniently, tokens
-from llmproxy.wire.done import INCOMPLETE_REASONS, says_done
 from llmproxy.wire.error_dialects import OPENAI_ERRORS, told_in
 from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.faults import fault_of
+from llmproxy.wire.finish_words import INCOMPLETE_REASONS, says_done
 from llmproxy.wire.responses_document import complete
+from llmproxy.wire.stream_errors import fault_of
 from llmproxy.wire.vocabulary import Reason
 
 __all__ = ["RESPONSES", "complete"]

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from llmproxy.cache.flight import Flights
+from llmproxy.cache.single_flight import Flights
 
 
 class Work:

@@ -5,7 +5,7 @@ import logging
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from llmproxy.cache.health import CircuitBreaker
+from llmproxy.database.breaker import CircuitBreaker
 from llmproxy.database.faults import DatabaseFault
 from tests.cache.entries import Clock, Faults
 

@@ -1,6 +1,6 @@
 """The table of raw requests holds no more than it may."""
 
-from llmproxy.cache.hot import HotAnswer, RawRequestIndex
+from llmproxy.cache.raw_requests import HotAnswer, RawRequestIndex
 from llmproxy.wire.exchange import Exchange
 from tests.cache.entries import entry
 

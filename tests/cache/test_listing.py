@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llmproxy.cache.listing import AGES, SIZES, EntryBrowser, EntryCursor, EntryQuery, EntrySummary
+from llmproxy.cache.browse import AGES, SIZES, EntryBrowser, EntryCursor, EntryQuery, EntrySummary
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tier import Selector
 from llmproxy.database.engine import Database
@@ -123,7 +123,7 @@ async def test_an_empty_tier(listing: EntryBrowser) -> None:
 
 
 async def test_what_cannot_be_written_is_not_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmproxy.cache.listing._SETTLE", 0.001)
+    monkeypatch.setattr("llmproxy.cache.browse._SETTLE", 0.001)
 
     async def never() -> None:
         await asyncio.Event().wait()

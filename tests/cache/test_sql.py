@@ -25,8 +25,8 @@ QUICK = WriteLimits(linger=0.001)
 @pytest.fixture(autouse=True)
 def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a fault a tier tries again at once: that it rests at all is tested with a clock in ``test_health``."""
-    monkeypatch.setattr("llmproxy.cache.health._FIRST_REST", 1e-9)
-    monkeypatch.setattr("llmproxy.cache.health._LONGEST_REST", 1e-9)
+    monkeypatch.setattr("llmproxy.database.breaker._FIRST_REST", 1e-9)
+    monkeypatch.setattr("llmproxy.database.breaker._LONGEST_REST", 1e-9)
 
 
 @asynccontextmanager

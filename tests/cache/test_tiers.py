@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event, insert, select, text
 
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.flush import LEASE_SECONDS, FlushLog, Lease
+from llmproxy.cache.flush_log import LEASE_SECONDS, FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
 from llmproxy.cache.periodic import PeriodicLoop
 from llmproxy.cache.sql import SqlTier
@@ -228,7 +228,7 @@ async def test_a_flush_waits_for_a_process_that_is_late(
         assert (await flush).unconfirmed == ()
         assert len(late.memory) == 0
         # one that never comes is told of
-        monkeypatch.setattr("llmproxy.cache.flush._CONFIRM_SECONDS", 0.05)
+        monkeypatch.setattr("llmproxy.cache.flush_log._CONFIRM_SECONDS", 0.05)
         assert len((await first.cache.flush(Selector(all=True))).unconfirmed) == 1
         await late.cache.leave()
         assert (await first.cache.flush(Selector(all=True))).unconfirmed == ()
@@ -255,7 +255,7 @@ async def test_who_has_missed_too_many_flushes_forgets_everything(
     processes: list[Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = processes[0]
-    monkeypatch.setattr("llmproxy.cache.flush.KEEP_LINES", 2)
+    monkeypatch.setattr("llmproxy.cache.flush_log.KEEP_LINES", 2)
     before = first.cache.position()
     for _ in range(5):
         await first.cache.flush(Selector(model="x"))

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from llmproxy.cli.batches.progress import BatchProgressLines, progress
-from llmproxy.cli.batches.standing import BatchStatus, standing
+from llmproxy.cli.batches.status import BatchStatus, standing
 from llmproxy.cli.failure import CommandFailed
 
 

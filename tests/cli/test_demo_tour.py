@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 
-from llmproxy.cli.demo.stack import running
+from llmproxy.cli.demo.servers import running
 from llmproxy.cli.demo.tour import Tour
 
 _PATIENCE = 120.0

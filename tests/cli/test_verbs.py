@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from llmproxy.app import server
-from llmproxy.app.opening import CannotStart
+from llmproxy.app.lifespan import CannotStart
 from llmproxy.cli import VERBS, load
 from llmproxy.config.settings import LogFormat, LogLevel, Settings
 from llmproxy.wire.errors import UpstreamRefused

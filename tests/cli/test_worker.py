@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from llmproxy.database.engine import open_database
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from tests.cli.program import Program

@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.flush import FlushLog
+from llmproxy.cache.flush_log import FlushLog
 from llmproxy.cache.memory import MemoryTier
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tier import Flushed, Selector, Tier, TierStats

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from llmproxy.database.engine import Database
-from llmproxy.history.follower import Projection
 from llmproxy.history.pages import page
+from llmproxy.history.projector import Projection
+from llmproxy.history.query import HistoryQuery
 from llmproxy.history.record import Recorder
-from llmproxy.history.wanted import HistoryQuery
+from llmproxy.history.tokenize import phrases_of
 from llmproxy.history.writer import HistoryWriter
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.words import phrases_of
 
 
 async def write(database: Database, exchanges: Sequence[Exchange], recorder: Recorder | None = None) -> None:

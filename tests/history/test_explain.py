@@ -10,9 +10,9 @@ import pytest
 
 from llmproxy.database.engine import Database
 from llmproxy.history import nearest
+from llmproxy.history.detail import newest
 from llmproxy.history.explain import explain
 from llmproxy.history.nearest import excused, keyed, leaves, similarity
-from llmproxy.history.one import newest
 from llmproxy.history.reasons import WHY, why
 from llmproxy.history.record import Recorder
 from llmproxy.history.redact import Redactor

@@ -5,8 +5,8 @@ from itertools import count
 
 import pytest
 
-from llmproxy.history import follower as module
-from llmproxy.history.follower import Projector
+from llmproxy.history import projector as module
+from llmproxy.history.projector import Projector
 
 
 class Counting:

@@ -7,7 +7,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
 from llmproxy.history import reader
 from llmproxy.history.history import History, NoHistory, history_for
-from llmproxy.history.wanted import HistoryQuery
+from llmproxy.history.query import HistoryQuery
 from llmproxy.wire.errors import BadRequest, InternalError, NotFound
 from llmproxy.wire.exchange import RepeatHit
 from tests.history.exchanges import FETCHED, fetched

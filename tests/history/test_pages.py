@@ -11,8 +11,8 @@ from llmproxy.database.engine import Database
 from llmproxy.history import pages
 from llmproxy.history.cursor import cursor
 from llmproxy.history.pages import page
+from llmproxy.history.query import HistoryCursor, HistoryQuery
 from llmproxy.history.texts import Texts
-from llmproxy.history.wanted import HistoryCursor, HistoryQuery
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus

@@ -7,8 +7,8 @@ import pytest
 from llmproxy.database.engine import Database
 from llmproxy.history import previews
 from llmproxy.history.pages import page
+from llmproxy.history.query import HistoryQuery
 from llmproxy.history.record import Recorder
-from llmproxy.history.wanted import HistoryQuery
 from tests.history.exchanges import fetched
 from tests.history.keeping import write
 

@@ -17,12 +17,12 @@ from llmproxy.database.engine import Database
 from llmproxy.history import deletion
 from llmproxy.history import retention as module
 from llmproxy.history.deletion import CHUNK
-from llmproxy.history.people import session_page, user_page
 from llmproxy.history.record import Recorder
 from llmproxy.history.retention import DAY, Retention
 from llmproxy.history.summaries import Summaries
 from llmproxy.history.tables import history
 from llmproxy.history.texts import Texts
+from llmproxy.history.users import session_page, user_page
 from llmproxy.history.writer import HistoryWriter
 from tests.history.exchanges import fetched
 from tests.history.keeping import followed, found, write

@@ -8,8 +8,8 @@ import pytest
 
 from llmproxy.database.engine import Database
 from llmproxy.history import summaries
-from llmproxy.history.people import Document, one_session, one_user, session_page, user_page
 from llmproxy.history.summaries import Summaries
+from llmproxy.history.users import Document, one_session, one_user, session_page, user_page
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus

@@ -13,11 +13,11 @@ from llmproxy.database.engine import Database
 from llmproxy.history import texts as module
 from llmproxy.history.deletion import delete_rows
 from llmproxy.history.record import Recorder
-from llmproxy.history.said import words_said as words_of_both
 from llmproxy.history.tables import HISTORY_TEXTS, history
+from llmproxy.history.text_extract import words_said as words_of_both
 from llmproxy.history.texts import Texts
+from llmproxy.history.tokenize import phrases_of
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.words import phrases_of
 from tests.history.exchanges import fetched
 from tests.history.keeping import followed, found, write
 

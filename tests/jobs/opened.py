@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.opening import open_rooms
+from llmproxy.app.lifespan import open_rooms
 from llmproxy.config.settings import Settings
-from llmproxy.jobs import reading
+from llmproxy.jobs import queries
 from llmproxy.jobs.job import Item, Job, NewCall, NewJob
-from llmproxy.jobs.rooms import JobServices
+from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import JobKind
-from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import JsonFormatter
-from llmproxy.observe.outlet import AsyncLogWriter
+from llmproxy.observe.access_log import AccessLog
+from llmproxy.observe.formatters import JsonFormatter
+from llmproxy.observe.log_writer import AsyncLogWriter
 
 PATH = "/v1/chat/completions"
 #: how long a test waits for what must come
@@ -54,7 +54,7 @@ async def until(jobs: JobServices, job_id: str, holds: Callable[[Job], bool]) ->
     """The job as soon as ``holds`` is true of it. Raises ``TimeoutError`` if it does not come to that."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            job = await reading.job(jobs.store, job_id, scope=None)
+            job = await queries.job(jobs.store, job_id, scope=None)
             assert job is not None
             if holds(job):
                 return job
@@ -62,4 +62,4 @@ async def until(jobs: JobServices, job_id: str, holds: Callable[[Job], bool]) ->
 
 
 async def calls(jobs: JobServices, job_id: str) -> list[Item]:
-    return await reading.calls(jobs.store, job_id)
+    return await queries.calls(jobs.store, job_id)

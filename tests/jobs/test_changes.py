@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.notifications import JobNotifications
 
 #: longer than any test may take: who waits for so long was not woken
 LONG = 60.0

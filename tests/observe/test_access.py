@@ -1,9 +1,9 @@
 import io
 from collections.abc import Sequence
 
-from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import TextFormatter
-from llmproxy.observe.outlet import AsyncLogWriter
+from llmproxy.observe.access_log import AccessLog
+from llmproxy.observe.formatters import TextFormatter
+from llmproxy.observe.log_writer import AsyncLogWriter
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus
 from tests.observe.exchanges import hit

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from llmproxy.observe.ledger import Batcher
+from llmproxy.observe.batcher import Batcher
 
 
 class Gathered:

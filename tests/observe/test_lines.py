@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.observe.lines import PLURALS, JsonFormatter, LineFormatter, TextFormatter
+from llmproxy.observe.formatters import PLURALS, JsonFormatter, LineFormatter, TextFormatter
 from llmproxy.wire.exchange import Caller, Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus
 from tests.observe.exchanges import hit

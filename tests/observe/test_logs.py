@@ -6,7 +6,7 @@ from typing import TextIO
 import pytest
 
 from llmproxy.config.settings import LogFormat, LogLevel
-from llmproxy.observe.lines import JsonFormatter, TextFormatter
+from llmproxy.observe.formatters import JsonFormatter, TextFormatter
 from llmproxy.observe.logs import configure, form_for
 from tests.logging_state import restored
 from tests.observe.exchanges import hit

@@ -1,6 +1,6 @@
 import io
 
-from llmproxy.observe.outlet import AsyncLogWriter
+from llmproxy.observe.log_writer import AsyncLogWriter
 from tests.observe.streams import Paused
 
 

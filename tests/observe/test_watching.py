@@ -6,7 +6,7 @@ import threading
 import psutil
 import pytest
 
-from llmproxy.observe.faults import RECENT_SECONDS, FaultLog
+from llmproxy.observe.fault_log import RECENT_SECONDS, FaultLog
 from llmproxy.observe.lag import Lag
 from llmproxy.observe.resources import Meter, Resources, Sample
 

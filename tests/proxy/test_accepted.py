@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from llmproxy.proxy.accepted import AcceptedCredentials
+from llmproxy.proxy.credential_memory import AcceptedCredentials
 from tests.conftest import MakeProxy
 from tests.scripted import CHAT, STREAMING, Endpoint, marker, named
 from tests.scripted_upstream import ScriptedUpstream

@@ -2,10 +2,10 @@
 
 import asyncio
 
-from llmproxy.cache.flight import Flights
-from llmproxy.capture.tee import BroadcastBuffer
-from llmproxy.proxy.answer import Failed, Outcome
+from llmproxy.cache.single_flight import Flights
+from llmproxy.proxy.broadcast import BroadcastBuffer
 from llmproxy.proxy.follow import landing
+from llmproxy.proxy.results import Failed, Outcome
 from llmproxy.wire.vocabulary import Reason
 from tests.proxy.test_life import Patient
 

@@ -13,15 +13,15 @@ import orjson
 import pytest
 
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.opening import open_rooms
+from llmproxy.app.lifespan import open_rooms
 from llmproxy.app.state import AppState
 from llmproxy.config.settings import Settings
-from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import JsonFormatter
-from llmproxy.observe.outlet import AsyncLogWriter
-from llmproxy.proxy.answer import Answer, Live, Whole
-from llmproxy.proxy.asked import CacheableRequest
-from llmproxy.proxy.life import live
+from llmproxy.observe.access_log import AccessLog
+from llmproxy.observe.formatters import JsonFormatter
+from llmproxy.observe.log_writer import AsyncLogWriter
+from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.results import Answer, Live, Whole
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.directives import PLAIN, Directives
 from llmproxy.wire.endpoints import BY_PATH

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmproxy.history.json_diff import Difference, DifferenceKind, Span, differences, spans
 from llmproxy.wire.canonical import canonical, parse
-from llmproxy.wire.difference import Difference, DifferenceKind, Span, differences, spans
 
 WORD = st.sampled_from(["a", "b", "role", "x y", ""])
 LEAF = st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from([0.5, 1.0, 1e30, 2**70]) | WORD

@@ -12,8 +12,8 @@ from rich.console import Console
 from llmproxy.cli.batches.api import BatchApi, id_of
 from llmproxy.cli.batches.progress import BatchProgress, progress
 from llmproxy.cli.batches.source import Source, inspect
-from llmproxy.cli.batches.standing import BatchStatus, standing
 from llmproxy.cli.batches.state import State, StateFile
+from llmproxy.cli.batches.status import BatchStatus, standing
 from llmproxy.cli.client import Refused, Unreachable
 from llmproxy.cli.failure import CommandFailed
 

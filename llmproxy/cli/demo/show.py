@@ -6,7 +6,7 @@ import openai
 from rich.console import Console
 from rich.text import Text
 
-from llmproxy.cli.demo.stack import CHAT_MODEL, Stack, running
+from llmproxy.cli.demo.servers import CHAT_MODEL, Stack, running
 from llmproxy.cli.demo.table import TourTable
 from llmproxy.cli.demo.tour import Tour
 from llmproxy.cli.failure import CommandFailed

@@ -11,7 +11,7 @@ import httpx
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 
-from llmproxy.cli.demo.stack import CHAT_MODEL, EMBEDDING_MODEL, Stack
+from llmproxy.cli.demo.servers import CHAT_MODEL, EMBEDDING_MODEL, Stack
 
 DIMENSIONS = 576
 AT_ONCE = 10

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from llmproxy.jobs import words
+from llmproxy.jobs import validation
 from llmproxy.wire.errors import BadRequest
 
 #: OpenAI's own bounds of ``metadata``
@@ -19,7 +19,7 @@ def labels_of(metadata: Any) -> dict[str, str]:
     if metadata is None:
         return {}
     if not isinstance(metadata, dict):
-        raise words.wrong_type("metadata", "an object", metadata)
+        raise validation.wrong_type("metadata", "an object", metadata)
     if len(metadata) > _MOST_PAIRS:
         message = f"Invalid 'metadata': too many properties. Expected at most {_MOST_PAIRS}, got {len(metadata)}."
         raise BadRequest(message, code="object_above_max_properties", param="metadata")
@@ -28,9 +28,9 @@ def labels_of(metadata: Any) -> dict[str, str]:
             message = f"Invalid 'metadata': a key takes at most {_LONGEST_NAME} characters, got {len(name)}."
             raise BadRequest(message, code="string_above_max_length", param="metadata")
         if not isinstance(value, str):
-            raise words.wrong_type(f"metadata.{name}", "a string", value)
+            raise validation.wrong_type(f"metadata.{name}", "a string", value)
         if len(value) > _LONGEST_VALUE:
-            raise words.too_long(f"metadata.{name}", _LONGEST_VALUE, len(value))
+            raise validation.too_long(f"metadata.{name}", _LONGEST_VALUE, len(value))
     return metadata
 
 

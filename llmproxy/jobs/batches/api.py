@@ -6,22 +6,22 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llmproxy.jobs import ending, reading
-from llmproxy.jobs.asked import asked_limit
-from llmproxy.jobs.batches.asked import WINDOW_SECONDS, AskedBatch, asked_batch
+from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.batches.detail import Detail
 from llmproxy.jobs.batches.document import STATUS, document
+from llmproxy.jobs.batches.params import WINDOW_SECONDS, AskedBatch, asked_batch
 from llmproxy.jobs.files import store as files
 from llmproxy.jobs.files.blocking import NAME
 from llmproxy.jobs.files.document import File
 from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewJob, speaking
-from llmproxy.jobs.reading import JobQuery
-from llmproxy.jobs.rendering import page, rendered
-from llmproxy.jobs.rooms import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.json_response import page, rendered
+from llmproxy.jobs.params import asked_limit
+from llmproxy.jobs.queries import JobQuery
+from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind, JobStatus
-from llmproxy.proxy.body import read
 from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.request_body import read
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.directives import directives
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
@@ -83,7 +83,7 @@ async def batches(request: Request) -> Response:
         raise BadRequest(f"Invalid 'after': {after[:100]!r} is no id of a batch.", code="invalid_value", param="after")
     scope = exchange_of(request).caller.owner
     wanted = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=asked_limit(request.query_params))
-    found, more = await reading.page(rooms_of(request).store, wanted)
+    found, more = await queries.page(rooms_of(request).store, wanted)
     return page([document(job) for job in found], more=more)
 
 
@@ -98,7 +98,7 @@ async def cancel(request: Request) -> Response:
     Raises ``Conflict`` for a batch that came to another end.
     """
     known = await _found(request)
-    job, _ = await ending.cancel(rooms_of(request).queue, known.id)
+    job, _ = await lifecycle.cancel(rooms_of(request).queue, known.id)
     if job is None:
         raise _unknown(known.id)
     if job.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
@@ -109,7 +109,7 @@ async def cancel(request: Request) -> Response:
 async def _found(request: Request) -> Job:
     """The batch that the path names. Raises ``NotFound``, also for one of another caller's scope."""
     id, scope = request.path_params["id"], exchange_of(request).caller.owner
-    job = await reading.job(rooms_of(request).store, id, JobKind.BATCH, scope) if _ID.fullmatch(id) else None
+    job = await queries.job(rooms_of(request).store, id, JobKind.BATCH, scope) if _ID.fullmatch(id) else None
     if job is None:
         raise _unknown(id)
     return job

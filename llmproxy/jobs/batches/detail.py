@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from llmproxy.jobs.batches.checking import Entry
+from llmproxy.jobs.batches.input_validator import Entry
 from llmproxy.jobs.job import Job
 
 

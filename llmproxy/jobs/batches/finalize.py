@@ -8,21 +8,21 @@ from contextlib import AsyncExitStack, aclosing
 from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs import reading, transitions
+from llmproxy.jobs import queries, transitions
 from llmproxy.jobs.batches.detail import Detail
 from llmproxy.jobs.batches.input import numbered
 from llmproxy.jobs.batches.lines import read_line
 from llmproxy.jobs.batches.output import line_of, undone_line
-from llmproxy.jobs.batches.writing import Writing
-from llmproxy.jobs.files.cutting import LONGEST
+from llmproxy.jobs.batches.output_writer import Writing
+from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.files.document import File
+from llmproxy.jobs.files.line_splitter import LONGEST
 from llmproxy.jobs.files.store import put_row
 from llmproxy.jobs.job import Claimed, ItemResult, Job, Reschedule
-from llmproxy.jobs.patience import CancelToken
-from llmproxy.jobs.rooms import JobServices
+from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus, JobStatus
 from llmproxy.jobs.tables import files
-from llmproxy.proxy.listener import ClientDisconnected
+from llmproxy.proxy.client_state import ClientDisconnected
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Finalize:
     ) -> tuple[int, int]:
         """Returns how many calls there are, and the position of the last one."""
         written = last = 0
-        while page := await reading.calls(self._rooms.store, job.id, after=last, limit=_PAGE):
+        while page := await queries.calls(self._rooms.store, job.id, after=last, limit=_PAGE):
             if patience.gone:
                 raise ClientDisconnected
             good = [line_of(job.id, item) for item in page if item.status is ItemStatus.COMPLETED]

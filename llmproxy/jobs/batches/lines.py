@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from llmproxy.jobs import words
+from llmproxy.jobs import validation
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.embeddings import inputs_of
 from llmproxy.wire.errors import BadRequest
@@ -69,16 +69,16 @@ def _unparseable() -> BadRequest:
 def _required(members: Mapping[str, Any], name: str, kind: type, called: str) -> Any:
     value = members.get(name)
     if value is None:
-        raise words.missing(name)
+        raise validation.missing(name)
     if not isinstance(value, kind):
-        raise words.wrong_type(name, called, value)
+        raise validation.wrong_type(name, called, value)
     return value
 
 
 def _custom_id(members: Mapping[str, Any]) -> str:
     custom_id: str = _required(members, "custom_id", str, "a string")
     if len(custom_id) > _LONGEST_ID:
-        raise words.too_long("custom_id", _LONGEST_ID, len(custom_id))
+        raise validation.too_long("custom_id", _LONGEST_ID, len(custom_id))
     if "\0" in custom_id:
         # PostgreSQL keeps no text with one
         raise BadRequest("A 'custom_id' cannot hold a null character.", code="invalid_value", param="custom_id")
@@ -91,7 +91,7 @@ def _checked_body(body: Mapping[str, Any], endpoint: str) -> str:
     if model is None or model == "":
         raise _lacking("model")
     if not isinstance(model, str):
-        raise words.wrong_type("body.model", "a string", model)
+        raise validation.wrong_type("body.model", "a string", model)
     if "\0" in model:
         raise unknown_model(model)
     needed = ENDPOINTS[endpoint]

@@ -7,15 +7,15 @@ from contextlib import aclosing
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs import ending, transitions
-from llmproxy.jobs.batches.checking import Checking, Entry
+from llmproxy.jobs import lifecycle, transitions
 from llmproxy.jobs.batches.detail import Detail
 from llmproxy.jobs.batches.input import numbered
+from llmproxy.jobs.batches.input_validator import Checking, Entry
 from llmproxy.jobs.batches.lines import read_line, unknown_model
-from llmproxy.jobs.files.cutting import LONGEST
+from llmproxy.jobs.cancellation import CancelToken
+from llmproxy.jobs.files.line_splitter import LONGEST
 from llmproxy.jobs.job import Claimed, Failure, ItemResult, NewCall, Reschedule
-from llmproxy.jobs.patience import CancelToken
-from llmproxy.jobs.rooms import JobServices
+from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus, JobStatus, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items
@@ -79,7 +79,7 @@ class Validate:
                 return
             job = await transitions.set_job(connection, job, detail=detail.changed(errors=errors))
             failure = Failure(errors[0]["code"], errors[0]["message"])
-            await ending.fail(self._rooms.queue, connection, job.id, failure)
+            await lifecycle.fail(self._rooms.queue, connection, job.id, failure)
 
         return refuse
 

@@ -6,17 +6,17 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llmproxy.jobs import words
+from llmproxy.jobs import validation
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.answers.labels import labels_of, written
-from llmproxy.jobs.asked import asked_limit, asked_newest_first
-from llmproxy.jobs.chats.asked import asked_list, unknown_after
-from llmproxy.jobs.chats.ids import ChatId
-from llmproxy.jobs.chats.shown import document_of, messages_of
-from llmproxy.jobs.rendering import page, rendered
-from llmproxy.jobs.rooms import exchange_of, rooms_of
-from llmproxy.proxy.body import read
+from llmproxy.jobs.chats.chat_ids import ChatId
+from llmproxy.jobs.chats.params import asked_list, unknown_after
+from llmproxy.jobs.chats.serialize import document_of, messages_of
+from llmproxy.jobs.json_response import page, rendered
+from llmproxy.jobs.params import asked_limit, asked_newest_first
+from llmproxy.jobs.services import exchange_of, rooms_of
 from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.request_body import read
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.errors import NotFound
 
@@ -45,7 +45,7 @@ class Update:
             settings = rooms_of(connection).proxy.settings
             body = parse(await read(receive, scope["headers"], settings, _LONGEST_BODY))
             if "metadata" not in body:
-                raise words.missing("metadata")
+                raise validation.missing("metadata")
             metadata = written(labels_of(body["metadata"]))
             answer = await _found(connection)
             await rooms_of(connection).answers.relabel(answer.id, metadata)

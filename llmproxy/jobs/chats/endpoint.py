@@ -9,14 +9,14 @@ from starlette.types import Message, Receive, Scope, Send
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.answers.answers import StoredAnswers
 from llmproxy.jobs.answers.labels import labels_of, written
-from llmproxy.jobs.chats.ids import ChatId
-from llmproxy.jobs.rooms import JobServices
-from llmproxy.proxy.answer import Whole
-from llmproxy.proxy.asked import CacheableRequest
+from llmproxy.jobs.chats.chat_ids import ChatId
+from llmproxy.jobs.services import JobServices
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import ask, listening, remember
-from llmproxy.proxy.life import live
 from llmproxy.proxy.offload import offload
+from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.results import Whole
 from llmproxy.wire.canonical import canonical
 from llmproxy.wire.documents import dump, peek
 from llmproxy.wire.echo import echo_of, echoing

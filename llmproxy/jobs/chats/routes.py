@@ -4,8 +4,8 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from llmproxy.jobs.chats import api
-from llmproxy.jobs.chats.ids import PREFIX
-from llmproxy.jobs.exact import PassThroughRoute
+from llmproxy.jobs.chats.chat_ids import PREFIX
+from llmproxy.jobs.pass_through_route import PassThroughRoute
 
 
 class _Ours(PassThroughRoute):

@@ -5,14 +5,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.jobs.files import store
-from llmproxy.jobs.files.asked import asked_list
 from llmproxy.jobs.files.blocking import NAME
 from llmproxy.jobs.files.document import File, document
 from llmproxy.jobs.files.download import Download
+from llmproxy.jobs.files.params import asked_list
 from llmproxy.jobs.files.store import FileQuery
 from llmproxy.jobs.files.upload import upload
-from llmproxy.jobs.rendering import page, rendered
-from llmproxy.jobs.rooms import exchange_of, rooms_of
+from llmproxy.jobs.json_response import page, rendered
+from llmproxy.jobs.services import exchange_of, rooms_of
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.errors import NotFound
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import BinaryIO, Protocol, TypeVar
 
 from llmproxy.jobs.blobs import Sink
-from llmproxy.jobs.files.cutting import cut
+from llmproxy.jobs.files.line_splitter import cut
 from llmproxy.wire.errors import Unavailable
 
 log = logging.getLogger(__name__)

@@ -8,18 +8,18 @@ from starlette.requests import Request
 
 from llmproxy.jobs.blobs import Sink
 from llmproxy.jobs.files import store
-from llmproxy.jobs.files.asked import (
+from llmproxy.jobs.files.document import File, new_id
+from llmproxy.jobs.files.form import MultipartForm
+from llmproxy.jobs.files.params import (
     BATCH_BYTES,
     HEAD,
     check_begins_as_jsonl,
     lifetime_of,
     purpose_of,
 )
-from llmproxy.jobs.files.document import File, new_id
-from llmproxy.jobs.files.form import MultipartForm
 from llmproxy.jobs.idempotency import idempotency_key
-from llmproxy.jobs.rooms import exchange_of, rooms_of
-from llmproxy.proxy.body import decoded, received
+from llmproxy.jobs.services import exchange_of, rooms_of
+from llmproxy.proxy.request_body import decoded, received
 from llmproxy.wire.errors import BadRequest, TooLarge
 
 #: bytes of a form beside its file

@@ -7,14 +7,14 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llmproxy.jobs import ending
+from llmproxy.jobs import lifecycle
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
-from llmproxy.jobs.asked import asked_limit, asked_newest_first
-from llmproxy.jobs.rendering import page, rendered
-from llmproxy.jobs.responses.following import Following
+from llmproxy.jobs.json_response import page, rendered
+from llmproxy.jobs.params import asked_limit, asked_newest_first
 from llmproxy.jobs.responses.previous import is_id
-from llmproxy.jobs.responses.shown import document_of
-from llmproxy.jobs.rooms import exchange_of, rooms_of
+from llmproxy.jobs.responses.replay import Following
+from llmproxy.jobs.responses.serialize import document_of
+from llmproxy.jobs.services import exchange_of, rooms_of
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.conversation import shown
 from llmproxy.wire.errors import BadRequest, NotFound
@@ -46,7 +46,7 @@ async def cancel(request: Request) -> Response:
     answer = await _found(request)
     if not answer.background:
         raise BadRequest("Cannot cancel a synchronous response.")
-    await ending.cancel(rooms_of(request).queue, answer.id)
+    await lifecycle.cancel(rooms_of(request).queue, answer.id)
     answer = await _found(request)
     document = document_of(answer)
     if document["status"] != "cancelled":
@@ -62,7 +62,7 @@ async def delete(request: Request) -> Response:
         raise BadRequest("Cannot delete a response that is in progress: cancel it first.")
     await rooms.answers.delete(answer.id)
     if answer.job is not None:
-        await ending.remove(rooms.queue, answer.id)
+        await lifecycle.remove(rooms.queue, answer.id)
     return rendered({"id": answer.id, "object": "response", "deleted": True})
 
 

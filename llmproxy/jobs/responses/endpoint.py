@@ -10,23 +10,23 @@ from starlette.types import Message, Receive, Scope, Send
 
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.job import new_id
-from llmproxy.jobs.responses.accepting import accept
-from llmproxy.jobs.responses.following import Following
 from llmproxy.jobs.responses.previous import before
-from llmproxy.jobs.responses.shown import document_of
-from llmproxy.jobs.rooms import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.responses.replay import Following
+from llmproxy.jobs.responses.serialize import document_of
+from llmproxy.jobs.responses.submit import accept
+from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind
-from llmproxy.proxy.answer import Whole
-from llmproxy.proxy.asked import CacheableRequest
-from llmproxy.proxy.body import read
-from llmproxy.proxy.client import SocketClient
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import listening, pass_resumable, remember, unreadable_passes
 from llmproxy.proxy.headers import JSON, type_headers
-from llmproxy.proxy.life import live
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.target import peer_of, raw_target
-from llmproxy.proxy.understand import understand
+from llmproxy.proxy.parse import understand
+from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.raw_target import peer_of, raw_target
+from llmproxy.proxy.request import CacheableRequest
+from llmproxy.proxy.request_body import read
+from llmproxy.proxy.results import Whole
+from llmproxy.proxy.socket_client import SocketClient
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.documents import dump
 from llmproxy.wire.echo import echoing

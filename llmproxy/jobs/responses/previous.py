@@ -6,7 +6,7 @@ import orjson
 
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.answers.answers import StoredAnswers
-from llmproxy.jobs.responses.shown import document_of
+from llmproxy.jobs.responses.serialize import document_of
 from llmproxy.wire.conversation import history
 from llmproxy.wire.dialect import Document
 from llmproxy.wire.errors import BadRequest

@@ -2,7 +2,7 @@
 
 from starlette.routing import Route
 
-from llmproxy.jobs.exact import PassThroughRoute
+from llmproxy.jobs.pass_through_route import PassThroughRoute
 from llmproxy.jobs.responses import api
 
 

@@ -5,13 +5,13 @@ import re
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
-from llmproxy.jobs import ending, reading
+from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.job import Job
-from llmproxy.jobs.reading import JobQuery
-from llmproxy.jobs.rendering import rendered
-from llmproxy.jobs.rooms import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.json_response import rendered
+from llmproxy.jobs.queries import JobQuery
+from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
 from llmproxy.jobs.states import JobKind, JobStatus
-from llmproxy.jobs.tasks import shown
+from llmproxy.jobs.tasks import serialize
 from llmproxy.jobs.tasks.order import LONGEST_NAME
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
 
@@ -41,8 +41,8 @@ async def tasks(request: Request) -> Response:
         after=cursor,
         limit=_number(request, "limit", _USUAL_TASKS, 1, _MOST_TASKS),
     )
-    page, more = await reading.page(rooms_of(request).store, wanted)
-    data = [shown.task(job) for job in page]
+    page, more = await queries.page(rooms_of(request).store, wanted)
+    data = [serialize.task(job) for job in page]
     return rendered({"object": "list", "data": data, "next": page[-1].id if more else None})
 
 
@@ -57,7 +57,7 @@ async def task(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     """``DELETE /api/tasks/{id}``: ends it, calls in flight included; once more does no harm. Raises ``Conflict``."""
     rooms, known = rooms_of(request), await found(request)
-    job, done = await ending.cancel(rooms.queue, known.id)
+    job, done = await lifecycle.cancel(rooms.queue, known.id)
     if job is None:
         raise _unknown(known.id)
     if not done and job.status is not JobStatus.CANCELLED:
@@ -68,18 +68,18 @@ async def cancel(request: Request) -> Response:
 async def found(connection: HTTPConnection) -> Job:
     """The task that the path names. Raises ``NotFound``, also for one of another caller's scope."""
     id, scope = connection.path_params["id"], exchange_of(connection).caller.owner
-    job = await reading.job(rooms_of(connection).store, id, JobKind.TASK, scope) if _ID.fullmatch(id) else None
+    job = await queries.job(rooms_of(connection).store, id, JobKind.TASK, scope) if _ID.fullmatch(id) else None
     if job is None:
         raise _unknown(id)
     return job
 
 
 async def _whole(job: Job, rooms: JobServices, after: int, limit: int) -> Response:
-    items = await reading.calls(rooms.store, job.id, after=after, limit=limit)
-    results = [shown.result(item) for item in items]
+    items = await queries.calls(rooms.store, job.id, after=after, limit=limit)
+    results = [serialize.result(item) for item in items]
     document = {
-        **shown.task(job),
-        "attempts": await reading.attempts(rooms.store, job.id),
+        **serialize.task(job),
+        "attempts": await queries.attempts(rooms.store, job.id),
         "results": results,
         "next": items[-1].position if items and items[-1].position + 1 < job.total else None,
     }

@@ -13,15 +13,15 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llmproxy.jobs import reading
+from llmproxy.jobs import queries
+from llmproxy.jobs.event_stream import SseStream
 from llmproxy.jobs.job import Job
-from llmproxy.jobs.rooms import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
 from llmproxy.jobs.states import JobStatus
-from llmproxy.jobs.tasks import shown
+from llmproxy.jobs.tasks import serialize
 from llmproxy.jobs.tasks.api import found
-from llmproxy.jobs.telling import SseStream
+from llmproxy.proxy.client_state import Client
 from llmproxy.proxy.endpoint import listening
-from llmproxy.proxy.listener import Client
 from llmproxy.wire import sse
 from llmproxy.wire.errors import BadRequest, Unavailable
 
@@ -82,7 +82,7 @@ class _Progress:
         more = over = False
         while more or not over:
             try:
-                job = await reading.job(self._store, self._id, scope=None)
+                job = await queries.job(self._store, self._id, scope=None)
                 more = job is not None and await self._tell(job)
                 over = job is None or job.status.over
             except Unavailable:
@@ -100,13 +100,16 @@ class _Progress:
         known = max(0, self._last - _BASE)
         items = []
         if job.completed + job.failed > known:
-            items = await reading.ended(self._store, job.id, after=known, limit=_PAGE)
+            items = await queries.ended(self._store, job.id, after=known, limit=_PAGE)
         for item in items:
             assert item.ended is not None, "only those were asked for"
             happened = _happened(job, item.finished_at, item.ended)
-            frames.append(self._frame(_BASE + item.ended, "result", happened | shown.result(item)))
+            frames.append(self._frame(_BASE + item.ended, "result", happened | serialize.result(item)))
         if job.status.over and len(items) < _PAGE and self._last <= _BASE + job.total:
-            end = _happened(job, job.finished_at, job.ended) | {"status": job.status, "progress": shown.progress(job)}
+            end = _happened(job, job.finished_at, job.ended) | {
+                "status": job.status,
+                "progress": serialize.progress(job),
+            }
             frames.append(self._frame(_BASE + 1 + job.total, "status", end))
         if frames:
             await self._telling.say(b"".join(frames))
@@ -118,14 +121,14 @@ class _Progress:
         if self._last < _RUNNING and job.started_at is not None:
             yield self._frame(_RUNNING, "status", _happened(job, job.started_at, 0) | {"status": JobStatus.RUNNING})
 
-    def _frame(self, number: int, name: str, document: shown.Document) -> bytes:
+    def _frame(self, number: int, name: str, document: serialize.Document) -> bytes:
         self._last = number
         return b"id: %d\n" % number + sse.frame(orjson.dumps(document), name.encode())
 
 
-def _happened(job: Job, at: float | None, ended: int) -> shown.Document:
+def _happened(job: Job, at: float | None, ended: int) -> serialize.Document:
     """What all events say: whose it is, when it was, and how many prompts were done with by then."""
-    return {"task_id": job.id, "at": at, "percent": shown.percent(ended, job.total)}
+    return {"task_id": job.id, "at": at, "percent": serialize.percent(ended, job.total)}
 
 
 def _last(connection: HTTPConnection) -> int:

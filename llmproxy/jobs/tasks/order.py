@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llmproxy.config.settings import Settings
-from llmproxy.jobs.tasks import fields
-from llmproxy.jobs.tasks.fields import Fields
+from llmproxy.jobs.tasks import task_fields
+from llmproxy.jobs.tasks.task_fields import Fields
 from llmproxy.jobs.webhooks.allow import LONGEST_URL, told
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.errors import BadRequest, TooLarge
@@ -55,8 +55,8 @@ class Order:
 def one(raw: bytes, settings: Settings) -> Order:
     """The order in a request to ``/api/completions``. Raises ``BadRequest``."""
     body = parse(raw)
-    fields.only(body, _ONE)
-    prompt, background = fields.text(body, "prompt"), fields.flag(body, "background")
+    task_fields.only(body, _ONE)
+    prompt, background = task_fields.text(body, "prompt"), task_fields.flag(body, "background")
     if body.get("webhook_url") is not None and not background:
         raise BadRequest("'webhook_url' needs 'background': true; else the answer is here.", param="webhook_url")
     return _order(body, [prompt], settings, background=background, single=True)
@@ -65,32 +65,32 @@ def one(raw: bytes, settings: Settings) -> Order:
 def many(raw: bytes, settings: Settings) -> Order:
     """The order in a request to ``/api/completions/batch``. Raises ``BadRequest``, ``TooLarge``."""
     body = parse(raw)
-    fields.only(body, _MANY)
+    task_fields.only(body, _MANY)
     prompts, most = body.get("prompts"), settings.job_max_prompts
     if isinstance(prompts, list) and len(prompts) > most:
         raise TooLarge(
             f"'prompts' takes up to {most} prompts (LLMPROXY_JOB_MAX_PROMPTS), not {len(prompts)}.", param="prompts"
         )
-    return _order(body, fields.texts(body, "prompts"), settings, background=True, single=False)
+    return _order(body, task_fields.texts(body, "prompts"), settings, background=True, single=False)
 
 
 def _order(body: Fields, prompts: Sequence[str], settings: Settings, *, background: bool, single: bool) -> Order:
-    kind = fields.word(body, "instruction_type", LONGEST_NAME) or "default"
+    kind = task_fields.word(body, "instruction_type", LONGEST_NAME) or "default"
     instruction = settings.instructions.get(kind)
     if instruction is None:
         raise BadRequest(
             f"'instruction_type' must be one of {', '.join(sorted(settings.instructions))}.", param="instruction_type"
         )
-    webhook = fields.word(body, "webhook_url", LONGEST_URL)
+    webhook = task_fields.word(body, "webhook_url", LONGEST_URL)
     return Order(
         prompts=prompts,
         instruction_type=kind,
         instruction=instruction,
-        model=fields.word(body, "model", _LONGEST_MODEL),
-        user=fields.word(body, "user_id", LONGEST_NAME),
-        session=fields.word(body, "session_id", LONGEST_NAME),
-        max_tokens=fields.whole(body, "max_tokens", 1, _MOST_TOKENS),
-        temperature=fields.number(body, "temperature", 0.0, _HOTTEST),
+        model=task_fields.word(body, "model", _LONGEST_MODEL),
+        user=task_fields.word(body, "user_id", LONGEST_NAME),
+        session=task_fields.word(body, "session_id", LONGEST_NAME),
+        max_tokens=task_fields.whole(body, "max_tokens", 1, _MOST_TOKENS),
+        temperature=task_fields.number(body, "temperature", 0.0, _HOTTEST),
         background=background,
         single=single,
         webhook_url=told(webhook, settings) if background else "",

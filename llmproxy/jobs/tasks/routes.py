@@ -3,7 +3,7 @@
 from starlette.routing import Route
 
 from llmproxy.jobs.tasks import api
-from llmproxy.jobs.tasks.completions import many_prompts, one_prompt
+from llmproxy.jobs.tasks.completion_api import many_prompts, one_prompt
 from llmproxy.jobs.tasks.events import events
 
 

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import orjson
 
 from llmproxy.config.settings import Settings
-from llmproxy.upstream.body import with_usage
 from llmproxy.upstream.embedders import embedders
 from llmproxy.upstream.identity import digest
-from llmproxy.upstream.listing import listed
+from llmproxy.upstream.model_list import listed
 from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo
+from llmproxy.upstream.usage_option import with_usage
 from llmproxy.wire.errors import UpstreamBroke
 
 Value = TypeVar("Value")

@@ -3,9 +3,9 @@
 import orjson
 
 from llmproxy.config.settings import Settings
-from llmproxy.upstream.body import with_usage
-from llmproxy.upstream.listing import listed
+from llmproxy.upstream.model_list import listed
 from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo
+from llmproxy.upstream.usage_option import with_usage
 
 
 class OpenAI:

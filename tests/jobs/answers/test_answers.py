@@ -14,8 +14,8 @@ from llmproxy.database.engine import Database
 from llmproxy.jobs.answers import answers as module
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.answers.answers import LONGEST_CHAIN, StoredAnswers
-from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.job import NewCall, NewJob
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.jobs.store import Store

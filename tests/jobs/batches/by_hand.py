@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.opening import open_rooms
+from llmproxy.app.lifespan import open_rooms
 from llmproxy.config.settings import Settings
-from llmproxy.jobs import reading
-from llmproxy.jobs.batches.asked import WINDOW_SECONDS
+from llmproxy.jobs import queries
 from llmproxy.jobs.batches.detail import Detail
 from llmproxy.jobs.batches.finalize import Finalize
 from llmproxy.jobs.batches.lines import read_line
+from llmproxy.jobs.batches.params import WINDOW_SECONDS
 from llmproxy.jobs.batches.validate import Validate
+from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.files.document import new_id
 from llmproxy.jobs.handler import Handler
 from llmproxy.jobs.job import Claimed, ItemResult, Job, NewCall, NewJob, TokenUsage
-from llmproxy.jobs.patience import CancelToken
-from llmproxy.jobs.rooms import JobServices
+from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus, JobKind, Step
-from llmproxy.observe.access import AccessLog
-from llmproxy.observe.lines import JsonFormatter
-from llmproxy.observe.outlet import AsyncLogWriter
+from llmproxy.observe.access_log import AccessLog
+from llmproxy.observe.formatters import JsonFormatter
+from llmproxy.observe.log_writer import AsyncLogWriter
 from tests.jobs.batches.made import CHAT, Json, jsonl, read
 
 LEASE = 60.0
@@ -80,12 +80,12 @@ class ByHand:
         return claimed
 
     async def now(self, job: Job) -> Job:
-        found = await reading.job(self.jobs.store, job.id)
+        found = await queries.job(self.jobs.store, job.id)
         assert found is not None
         return found
 
     async def labels(self, job: Job) -> list[str]:
-        return [item.label for item in await reading.calls(self.jobs.store, job.id)]
+        return [item.label for item in await queries.calls(self.jobs.store, job.id)]
 
     async def file(self, id: str | None) -> dict[str, Json]:
         """The lines of an output file."""

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from llmproxy.jobs.batches import checking as module
-from llmproxy.jobs.batches.checking import Checking
+from llmproxy.jobs.batches import input_validator as module
+from llmproxy.jobs.batches.input_validator import Checking
 from tests.jobs.batches.made import CHAT, Json, request
 
 

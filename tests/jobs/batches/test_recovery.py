@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from llmproxy.jobs import ending
-from llmproxy.jobs.batches.asked import WINDOW_SECONDS
+from llmproxy.jobs import lifecycle
 from llmproxy.jobs.batches.detail import Detail
 from llmproxy.jobs.batches.document import document
 from llmproxy.jobs.batches.finalize import Finalize
+from llmproxy.jobs.batches.params import WINDOW_SECONDS
 from llmproxy.jobs.batches.validate import Validate
+from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.files import store as files
 from llmproxy.jobs.files.sweep import sweep
 from llmproxy.jobs.job import Reschedule
-from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.states import JobStatus, Step
 from llmproxy.wire.errors import Unavailable
 from tests.jobs.batches.by_hand import ByHand, by_hand
@@ -98,7 +98,7 @@ async def test_a_batch_cancelled_while_it_is_read_lists_every_line(hand: ByHand)
     job = await hand.batch(*LINES)
     await hand.begun(job, *LINES[:3])
     await hand.answer(1)
-    cut, done = await ending.cancel(hand.jobs.queue, job.id)
+    cut, done = await lifecycle.cancel(hand.jobs.queue, job.id)
     assert done
     assert cut is not None
     assert document(cut)["status"] == "cancelling"
@@ -119,10 +119,10 @@ async def test_what_is_not_done_when_the_window_closes_has_expired(hand: ByHand)
     await hand.answer(2)
     start = job.created_at
     hand.jobs.queue.clock = lambda: start + WINDOW_SECONDS - 1
-    await ending.expire(hand.jobs.queue)
+    await lifecycle.expire(hand.jobs.queue)
     assert document(await hand.now(job))["status"] == "in_progress"
     hand.jobs.queue.clock = lambda: start + WINDOW_SECONDS + 1
-    await ending.expire(hand.jobs.queue)
+    await lifecycle.expire(hand.jobs.queue)
     assert document(await hand.now(job))["status"] == "finalizing"
     await hand.do(Step.FINALIZE)
     over = document(await hand.now(job))
@@ -139,7 +139,7 @@ async def test_a_batch_that_never_began_expires_without_files(hand: ByHand) -> N
     job = await hand.batch(*LINES)
     end = job.created_at + WINDOW_SECONDS
     hand.jobs.queue.clock = lambda: end
-    await ending.expire(hand.jobs.queue)
+    await lifecycle.expire(hand.jobs.queue)
     over = document(await hand.now(job))
     assert (over["status"], over["output_file_id"], over["error_file_id"]) == ("expired", None, None)
 
@@ -157,7 +157,7 @@ async def test_the_input_is_kept_until_it_is_read_even_where_its_file_is_gone(ha
     assert await swept() == [blob]
     await hand.begun(job, *LINES[:2])
     assert await swept() == [blob]
-    await ending.cancel(hand.jobs.queue, job.id)
+    await lifecycle.cancel(hand.jobs.queue, job.id)
     assert await swept() == [blob]
     await hand.do(Step.FINALIZE)
     assert await swept() == [document(await hand.now(job))["error_file_id"]]
@@ -170,7 +170,7 @@ async def test_an_input_that_is_lost_all_the_same_ends_the_batch_in_time(hand: B
     begun = replace(claimed, job=await hand.now(job))
     with pytest.raises(Unavailable):
         await Validate(hand.jobs)(begun, CancelToken())
-    await ending.cancel(hand.jobs.queue, job.id)
+    await lifecycle.cancel(hand.jobs.queue, job.id)
     await hand.do(Step.FINALIZE)
     over = document(await hand.now(job))
     assert over["status"] == "cancelled"
@@ -181,10 +181,10 @@ async def test_a_batch_that_is_tried_again_replaces_its_files(hand: ByHand) -> N
     job = await hand.batch(*LINES)
     await hand.do(Step.VALIDATE)
     await hand.answer(2)
-    await ending.cancel(hand.jobs.queue, job.id)
+    await lifecycle.cancel(hand.jobs.queue, job.id)
     await hand.do(Step.FINALIZE)
     first = document(await hand.now(job))
-    await ending.retry(hand.jobs.queue, job.id)
+    await lifecycle.retry(hand.jobs.queue, job.id)
     running = document(await hand.now(job))
     assert (running["status"], running["output_file_id"]) == ("in_progress", None)
     await hand.answer(3)

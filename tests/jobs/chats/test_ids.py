@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.jobs.chats.ids import ChatId
+from llmproxy.jobs.chats.chat_ids import ChatId
 
 #: some three hundred years, at a precision that a float does not lose
 times = st.integers(0, 9_000_000_000_000_000).map(lambda micros: micros / 1e6)

@@ -7,7 +7,7 @@ from llmproxy.jobs.answers.answer import AnswerKind
 from llmproxy.jobs.answers.answers import StoredAnswers
 from llmproxy.jobs.chats.endpoint import Keeping
 from llmproxy.jobs.store import Store
-from llmproxy.proxy.asked import BodyMemo, CacheableRequest
+from llmproxy.proxy.request import BodyMemo, CacheableRequest
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.directives import Directives
 from llmproxy.wire.endpoints import BY_PATH

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.jobs.files.asked import (
+from llmproxy.jobs.files.document import OUTPUTS, PURPOSES
+from llmproxy.jobs.files.params import (
     BATCH_SECONDS,
     HEAD,
     asked_list,
@@ -14,7 +15,6 @@ from llmproxy.jobs.files.asked import (
     lifetime_of,
     purpose_of,
 )
-from llmproxy.jobs.files.document import OUTPUTS, PURPOSES
 from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.wire.errors import BadRequest
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.jobs.files.cutting import cut
+from llmproxy.jobs.files.line_splitter import cut
 
 TEXT = st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\r\n", b"\r", b"{}", b"\xc3\xa9"]), max_size=40).map(b"".join)
 

@@ -9,7 +9,7 @@ import pytest
 
 from llmproxy.config.settings import Settings
 from llmproxy.jobs.blobs import Blobs
-from llmproxy.jobs.files.opening import BlobsUnusable, open_blobs
+from llmproxy.jobs.files.open_blobs import BlobsUnusable, open_blobs
 
 
 async def put(blobs: Blobs) -> None:

@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 import pytest
 
 from llmproxy.database.engine import Database
-from llmproxy.jobs import ending
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs import lifecycle
 from llmproxy.jobs.files import store as rows
 from llmproxy.jobs.files.document import File, new_id
 from llmproxy.jobs.files.folder import Folder
 from llmproxy.jobs.files.store import FileQuery
 from llmproxy.jobs.files.sweep import sweep
 from llmproxy.jobs.job import ItemResult, NewCall, NewJob
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind
 from llmproxy.jobs.store import Store
@@ -137,7 +137,7 @@ async def test_the_input_of_a_batch_that_was_ended_while_it_read_stays_for_its_l
     job = await kept.queue.submit(batch, ())
     [step] = await kept.queue.claim("worker", 10, 60)
     await kept.queue.begin(step, "worker", 5, "model")
-    await ending.cancel(kept.queue, job.id)
+    await lifecycle.cancel(kept.queue, job.id)
     assert await kept.sweep() == 0
     assert await kept.names() == {id}
     [last] = await kept.queue.claim("worker", 10, 60)

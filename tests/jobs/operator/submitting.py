@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from llmproxy.database.engine import open_database
-from llmproxy.jobs.changes import JobNotifications
 from llmproxy.jobs.job import NewCall, NewJob
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import JobKind
 from llmproxy.jobs.store import Store

@@ -3,7 +3,7 @@
 import pytest
 
 from llmproxy.database.engine import Database
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from tests.databases import database, database_url, postgres, sqlite, sqlite_file

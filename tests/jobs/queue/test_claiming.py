@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.jobs import ending, reading
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.job import NewJob, Reschedule
+from llmproxy.jobs.notifications import JobNotifications
+from llmproxy.jobs.queries import Backlog
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.reading import Backlog
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
 from tests.jobs.queue.working import (
@@ -145,7 +145,7 @@ async def test_a_worker_that_ends_gives_everything_back(queue: Queue) -> None:
     assert await queue.release("a") == 2
     assert await queue.release("a") == 0
     assert await queue.workers() == {"b"}
-    assert await reading.backlog(queue.store) == Backlog(4, 1, queue.clock())
+    assert await queries.backlog(queue.store) == Backlog(4, 1, queue.clock())
     assert [item.claims for item in await claim(queue)] == [2, 2, 1, 1]
 
 
@@ -170,15 +170,15 @@ async def test_what_is_being_ended_is_passed_over(queue: Queue, database: Databa
         await connection.exec_driver_sql(f"SELECT id FROM job_items WHERE job_id = '{job.id}' FOR UPDATE")
         claimed = await asyncio.wait_for(claim(queue), 5)
     assert [item.job.id for item in claimed] == [other.id]
-    await ending.cancel(queue, job.id)
+    await lifecycle.cancel(queue, job.id)
     assert await claim(queue) == []
 
 
 async def test_a_job_that_waits_makes_those_who_look_see_it(queue: Queue, clock: Clock) -> None:
     assert not await queue.waiting()
-    assert await reading.backlog(queue.store) == Backlog(0, 0, None)
+    assert await queries.backlog(queue.store) == Backlog(0, 0, None)
     await submit(queue, 1)
     assert await queue.waiting()
-    assert await reading.backlog(queue.store) == Backlog(1, 0, clock.now)
+    assert await queries.backlog(queue.store) == Backlog(1, 0, clock.now)
     await finish(queue, await claim(queue))
     assert not await queue.waiting()

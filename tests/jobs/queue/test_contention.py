@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import event
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.jobs import ending
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs import lifecycle
 from llmproxy.jobs.job import NewJob, Reschedule
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind
 from llmproxy.jobs.store import Store
@@ -71,7 +71,7 @@ async def test_every_call_once_and_nobody_in_anybodys_way(
         async def cancel(number: int) -> None:
             for _ in range(number):
                 await asyncio.sleep(0)
-            await ending.cancel(queue, made[number].id)
+            await lifecycle.cancel(queue, made[number].id)
 
         shares = await asyncio.gather(
             *(work(queues[n % 2], f"w{n}", random.Random(dice.random())) for n in range(WORKERS)), cancel(0), cancel(1)

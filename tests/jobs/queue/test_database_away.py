@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from llmproxy.wire.errors import Unavailable

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from llmproxy.jobs import ending, reading
+from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.job import NewJob
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
@@ -35,7 +35,7 @@ async def test_a_cancelled_job_ends_at_once_and_keeps_what_it_has(queue: Queue, 
     first, second, _ = await claim(queue, limit=3)
     await queue.finish("w", [(first, good()), (second, bad())])
     clock.passes(1)
-    ended, done = await ending.cancel(queue, job.id)
+    ended, done = await lifecycle.cancel(queue, job.id)
     assert ended is not None
     assert done
     assert cut == [job.id]
@@ -43,31 +43,31 @@ async def test_a_cancelled_job_ends_at_once_and_keeps_what_it_has(queue: Queue, 
     assert (ended.finished_at, ended.cancelling_at) == (clock.now, clock.now)
     assert [item.status for item in await calls_of(queue, job)] == ["completed", "failed", "cancelled", "cancelled"]
     assert await claim(queue) == []
-    assert await ending.cancel(queue, job.id) == (ended, False)
+    assert await lifecycle.cancel(queue, job.id) == (ended, False)
     assert cut == [job.id]
 
 
 async def test_the_result_of_a_call_that_was_cancelled_in_flight_does_not_count(queue: Queue) -> None:
     job = await submit(queue, 1)
     claimed = await claim(queue)
-    await ending.cancel(queue, job.id)
+    await lifecycle.cancel(queue, job.id)
     assert await finish(queue, claimed) == set()
     assert (await job_of(queue, job.id)).completed == 0
     assert await count(queue.store, results) == 0
 
 
 async def test_who_is_not_known_is_not_cancelled(queue: Queue) -> None:
-    assert await ending.cancel(queue, "task_x") == (None, False)
+    assert await lifecycle.cancel(queue, "task_x") == (None, False)
 
 
 async def test_a_batch_cancelled_on_its_way_writes_what_it_has(queue: Queue) -> None:
     lines = await batch(queue, 3)
     [item] = await claim(queue, limit=1)
     await finish(queue, [item])
-    ended, done = await ending.cancel(queue, lines.id)
+    ended, done = await lifecycle.cancel(queue, lines.id)
     assert ended is not None
     assert (ended.status, ended.ending, ended.cancelled, done) == (JobStatus.CANCELLING, "cancelled", 2, True)
-    assert (await ending.cancel(queue, lines.id))[1] is False
+    assert (await lifecycle.cancel(queue, lines.id))[1] is False
     [last] = await claim(queue)
     assert last.step is Step.FINALIZE
     await finish(queue, [last], closing(queue, last, good()))
@@ -77,7 +77,7 @@ async def test_a_batch_cancelled_on_its_way_writes_what_it_has(queue: Queue) -> 
 async def test_a_batch_cancelled_before_it_began_has_nothing_to_write(queue: Queue) -> None:
     made = await queue.submit(NewJob(JobKind.BATCH, PATH), [])
     [first] = await claim(queue)
-    ended, _ = await ending.cancel(queue, made.id)
+    ended, _ = await lifecycle.cancel(queue, made.id)
     assert ended is not None
     assert (ended.status, ended.total) == (JobStatus.CANCELLED, 0)
     assert await steps_of(queue.store, made) == {Step.VALIDATE: ItemStatus.CANCELLED}
@@ -90,7 +90,7 @@ async def test_a_batch_cancelled_while_it_is_read_is_added_to_no_more(queue: Que
     [first] = await claim(queue)
     await queue.begin(first, "w", 5, "m")
     await queue.add(first, "w", some_calls(2))
-    ended, _ = await ending.cancel(queue, made.id)
+    ended, _ = await lifecycle.cancel(queue, made.id)
     assert ended is not None
     # the lines that were not read yet are cancelled too
     assert (ended.status, ended.total, ended.cancelled) == (JobStatus.CANCELLING, 5, 5)
@@ -103,14 +103,14 @@ async def test_a_job_whose_time_is_up_expires(queue: Queue, clock: Clock) -> Non
     lines = await batch(queue, 2, expires_at=clock.now + 5)
     late = await submit(queue, 1, expires_at=clock.now + 50)
     await finish(queue, await claim(queue, limit=1))
-    assert await ending.expire(queue) == []
+    assert await lifecycle.expire(queue) == []
     clock.passes(5)
-    assert {ended.id for ended in await ending.expire(queue)} == {job.id, lines.id}
+    assert {ended.id for ended in await lifecycle.expire(queue)} == {job.id, lines.id}
     job, lines = await job_of(queue, job.id), await job_of(queue, lines.id)
     assert (job.status, job.completed, job.expired) == (JobStatus.EXPIRED, 1, 1)
     assert (lines.status, lines.ending, lines.expired) == (JobStatus.FINALIZING, "expired", 2)
     assert (await job_of(queue, late.id)).status is JobStatus.PENDING
-    assert await ending.expire(queue) == []
+    assert await lifecycle.expire(queue) == []
 
 
 async def test_what_was_not_completed_is_tried_again(queue: Queue, clock: Clock) -> None:
@@ -120,7 +120,7 @@ async def test_what_was_not_completed_is_tried_again(queue: Queue, clock: Clock)
     await queue.finish("w", [(item, bad() if item.position in (0, 2) else good(item.position)) for item in claimed])
     [word] = await claim(queue)
     clock.passes(200)
-    again = await ending.retry(queue, job.id)
+    again = await lifecycle.retry(queue, job.id)
     assert again is not None
     assert (again.status, again.completed, again.failed, again.finished_at) == (JobStatus.RUNNING, 3, 0, None)
     assert (again.prompt_tokens, again.expires_at) == (9, clock.now + 100)
@@ -138,10 +138,10 @@ async def test_what_was_not_completed_is_tried_again(queue: Queue, clock: Clock)
 
 async def test_a_batch_that_is_tried_again_writes_its_files_again(queue: Queue) -> None:
     lines = await batch(queue, 2)
-    await ending.cancel(queue, lines.id)
+    await lifecycle.cancel(queue, lines.id)
     [last] = await claim(queue)
     await finish(queue, [last], closing(queue, last, good()))
-    assert (await ending.retry(queue, lines.id)) is not None
+    assert (await lifecycle.retry(queue, lines.id)) is not None
     await finish(queue, await claim(queue))
     assert (await job_of(queue, lines.id)).status is JobStatus.FINALIZING
     assert [item.step for item in await claim(queue)] == [Step.FINALIZE]
@@ -150,11 +150,11 @@ async def test_a_batch_that_is_tried_again_writes_its_files_again(queue: Queue) 
 async def test_only_what_is_over_and_has_lost_calls_is_tried_again(queue: Queue) -> None:
     job = await submit(queue, 1)
     with pytest.raises(Conflict, match="over"):
-        await ending.retry(queue, job.id)
+        await lifecycle.retry(queue, job.id)
     await finish(queue, await claim(queue))
     with pytest.raises(Conflict, match="nothing"):
-        await ending.retry(queue, job.id)
-    assert await ending.retry(queue, "task_x") is None
+        await lifecycle.retry(queue, job.id)
+    assert await lifecycle.retry(queue, "task_x") is None
 
 
 async def test_a_batch_whose_lines_were_never_read_is_not_tried_again(queue: Queue) -> None:
@@ -164,14 +164,14 @@ async def test_a_batch_whose_lines_were_never_read_is_not_tried_again(queue: Que
     await queue.add(first, "w", some_calls(2))
     await finish(queue, [first], bad())
     with pytest.raises(Conflict, match="nothing"):
-        await ending.retry(queue, made.id)
+        await lifecycle.retry(queue, made.id)
 
 
 async def test_a_lease_from_before_the_retry_is_worth_nothing(queue: Queue) -> None:
     job = await submit(queue, 1)
     before = await claim(queue)
-    await ending.cancel(queue, job.id)
-    await ending.retry(queue, job.id)
+    await lifecycle.cancel(queue, job.id)
+    await lifecycle.retry(queue, job.id)
     after = await claim(queue)
     assert await finish(queue, before, bad()) == set()
     assert await finish(queue, after) == {after[0].id}
@@ -181,12 +181,12 @@ async def test_a_job_is_deleted_with_all_that_belongs_to_it(queue: Queue) -> Non
     stays = await submit(queue, 2)
     job = await submit(queue, 1_200, webhook_url="http://hook")
     with pytest.raises(Conflict, match="cancel it first"):
-        await ending.remove(queue, job.id)
+        await lifecycle.remove(queue, job.id)
     await finish(queue, await claim(queue, limit=700))
-    await ending.cancel(queue, job.id)
-    assert await ending.remove(queue, job.id)
-    assert not await ending.remove(queue, job.id)
-    assert await reading.job(queue.store, job.id, scope=None) is None
+    await lifecycle.cancel(queue, job.id)
+    assert await lifecycle.remove(queue, job.id)
+    assert not await lifecycle.remove(queue, job.id)
+    assert await queries.job(queue.store, job.id, scope=None) is None
     assert [await count(queue.store, table) for table in (jobs, items, requests, results)] == [1, 2, 2, 2]
     assert (await job_of(queue, stays.id)).status is JobStatus.COMPLETED
 
@@ -195,7 +195,7 @@ async def test_a_word_in_flight_when_its_job_is_deleted_is_lost(queue: Queue) ->
     job = await submit(queue, 1, webhook_url="http://hook")
     await finish(queue, await claim(queue))
     word = await claim(queue)
-    await ending.remove(queue, job.id)
+    await lifecycle.remove(queue, job.id)
     assert await finish(queue, word) == set()
     assert await queue.renew("w", 5) == {}
 
@@ -209,9 +209,9 @@ async def test_old_jobs_oldest_first(queue: Queue, clock: Clock) -> None:
 
     first, second, third = await over(), await over(), await over()
     await submit(queue, 1)
-    assert await ending.old(queue, clock.now - 10, 5) == [first, second]
-    assert await ending.old(queue, clock.now, 1) == [first]
-    assert await ending.old(queue, clock.now, 5) == [first, second, third]
+    assert await lifecycle.old(queue, clock.now - 10, 5) == [first, second]
+    assert await lifecycle.old(queue, clock.now, 1) == [first]
+    assert await lifecycle.old(queue, clock.now, 5) == [first, second, third]
 
 
 async def test_what_is_done_to_one_job_at_once_happens_in_turn(queue: Queue) -> None:
@@ -220,7 +220,10 @@ async def test_what_is_done_to_one_job_at_once_happens_in_turn(queue: Queue) -> 
         job = await submit(queue, 6)
         claimed = await claim(queue)
         await asyncio.gather(
-            finish(queue, claimed[::-1]), ending.cancel(queue, job.id), queue.renew("w", 5), finish(queue, claimed[3:])
+            finish(queue, claimed[::-1]),
+            lifecycle.cancel(queue, job.id),
+            queue.renew("w", 5),
+            finish(queue, claimed[3:]),
         )
         found = await job_of(queue, job.id)
         assert found.status.over

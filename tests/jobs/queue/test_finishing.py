@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs import reading, transitions
+from llmproxy.jobs import queries, transitions
 from llmproxy.jobs.job import ItemResult, NewJob, TokenUsage
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
@@ -53,7 +53,7 @@ async def test_a_jobs_way_to_its_end(queue: Queue, clock: Clock) -> None:
         (ItemStatus.COMPLETED, 200, b"answer 1", None),
         (ItemStatus.COMPLETED, 200, b"answer 2", None),
     ]
-    in_turn = await reading.ended(queue.store, job.id, after=1)
+    in_turn = await queries.ended(queue.store, job.id, after=1)
     assert [item.position for item in in_turn] == [0, 1]
 
 

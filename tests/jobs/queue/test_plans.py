@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy import event
 
 from llmproxy.database.engine import Database
-from llmproxy.jobs import ending, reading
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.job import Reschedule
+from llmproxy.jobs.notifications import JobNotifications
+from llmproxy.jobs.queries import JobQuery
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.reading import JobQuery
 from llmproxy.jobs.states import JobKind, Lane
 from llmproxy.jobs.store import Store
 from tests.jobs.queue.working import LEASE, Clock, bad, batch, claim, finish, submit
@@ -55,19 +55,19 @@ async def everything(queue: Queue, clock: Clock) -> None:
     await finish(queue, claimed[2:6])
     await finish(queue, claimed[6:], bad())
     await queue.workers()
-    await reading.backlog(queue.store)
+    await queries.backlog(queue.store)
     await queue.release("w")
-    await reading.calls(queue.store, job.id)
-    await reading.ended(queue.store, job.id)
-    await ending.cancel(queue, job.id)
-    await ending.retry(queue, job.id)
-    await ending.cancel(queue, job.id)
+    await queries.calls(queue.store, job.id)
+    await queries.ended(queue.store, job.id)
+    await lifecycle.cancel(queue, job.id)
+    await lifecycle.retry(queue, job.id)
+    await lifecycle.cancel(queue, job.id)
     clock.passes(2 * LEASE)
-    await ending.expire(queue)
+    await lifecycle.expire(queue)
     await claim(queue, lane=Lane.STEPS)
-    await ending.old(queue, clock.now, 5)
-    await ending.remove(queue, job.id)
-    await reading.page(queue.store, JobQuery(kind=JobKind.BATCH, after=lines.id))
+    await lifecycle.old(queue, clock.now, 5)
+    await lifecycle.remove(queue, job.id)
+    await queries.page(queue.store, JobQuery(kind=JobKind.BATCH, after=lines.id))
 
 
 async def test_no_table_is_read_from_one_end_to_the_other(queue: Queue, clock: Clock, sqlite: Database) -> None:

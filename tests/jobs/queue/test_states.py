@@ -19,9 +19,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 from sqlalchemy import Table
 
 from llmproxy.database.engine import Database
-from llmproxy.jobs import ending
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs import lifecycle
 from llmproxy.jobs.job import Claimed, NewJob, Reschedule
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import BATCH_STEPS, TRAITS, ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
@@ -87,7 +87,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(id=ids)
     def cancel(self, id: str) -> None:
-        _, done = self.do(ending.cancel(self.queue, id))
+        _, done = self.do(lifecycle.cancel(self.queue, id))
         if done:
             self.ended(id)
 
@@ -95,7 +95,7 @@ class QueueMachine(RuleBasedStateMachine):
     def retry(self, id: str) -> None:
         before = self.rows(jobs)
         try:
-            again = self.do(ending.retry(self.queue, id))
+            again = self.do(lifecycle.retry(self.queue, id))
         except Conflict:
             assert self.rows(jobs) == before
             return
@@ -108,7 +108,7 @@ class QueueMachine(RuleBasedStateMachine):
     def remove(self, id: str) -> None:
         present = {row["id"]: row["status"] for row in self.rows(jobs)}
         try:
-            assert self.do(ending.remove(self.queue, id)) is (id in present)
+            assert self.do(lifecycle.remove(self.queue, id)) is (id in present)
         except Conflict:
             assert not JobStatus(present[id]).over
             return
@@ -194,7 +194,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        for job in self.do(ending.expire(self.queue)):
+        for job in self.do(lifecycle.expire(self.queue)):
             assert job.expires_at is not None
             assert job.expires_at <= self.clock.now
             self.ended(job.id)

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.jobs import reading
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs import queries
 from llmproxy.jobs.job import NewCall, NewJob
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
 from llmproxy.jobs.store import Store
@@ -44,8 +44,8 @@ async def test_all_that_was_said_is_known_to_another_process(queue: Queue, datab
     )
     made = await queue.submit(new, some_calls(2))
     async with open_database(database.engine.url.render_as_string(hide_password=False)) as other:
-        found = await reading.job(Store(other), made.id, JobKind.TASK, "s")
-        bodies = [await reading.request(Store(other), item.id) for item in await reading.calls(Store(other), made.id)]
+        found = await queries.job(Store(other), made.id, JobKind.TASK, "s")
+        bodies = [await queries.request(Store(other), item.id) for item in await queries.calls(Store(other), made.id)]
     assert found == made
     assert (made.status, made.total, made.ended, made.created_at) == (JobStatus.PENDING, 2, 0, clock.now)
     assert (made.headers, made.detail, made.expires_at) == (new.headers, new.detail, new.expires_at)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Table, func, select
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.jobs import reading, transitions
+from llmproxy.jobs import queries, transitions
 from llmproxy.jobs.job import Claimed, Failure, Item, ItemResult, Job, NewCall, NewJob, TokenUsage
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
@@ -103,13 +103,13 @@ async def batch(queue: Queue, number: int = 3, worker: str = "w", **more: Any) -
 
 
 async def job_of(queue: Queue, id: str) -> Job:
-    job = await reading.job(queue.store, id, scope=None)
+    job = await queries.job(queue.store, id, scope=None)
     assert job is not None
     return job
 
 
 async def calls_of(queue: Queue, job: Job) -> list[Item]:
-    return await reading.calls(queue.store, job.id, limit=100_000)
+    return await queries.calls(queue.store, job.id, limit=100_000)
 
 
 async def steps_of(store: Store, job: Job) -> dict[str, str]:

@@ -3,9 +3,9 @@
 import pytest
 
 from llmproxy.database.engine import Database
-from llmproxy.jobs import ending
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs import lifecycle
 from llmproxy.jobs.job import Claimed, NewCall, NewJob
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.responses import events
 from llmproxy.jobs.states import JobKind
@@ -63,6 +63,6 @@ async def test_who_lost_the_lease_writes_nothing_more(queue: Queue) -> None:
 
 async def test_nothing_is_written_after_a_cancellation(queue: Queue) -> None:
     item = await claimed(queue, "ann")
-    await ending.cancel(queue, ID)
+    await lifecycle.cancel(queue, ID)
     assert not await events.add(queue.store, item, [(2, b"late")])
     assert await numbers(queue) == [0, 1]

@@ -13,13 +13,13 @@ import pytest
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.job import Claimed, ItemResult, NewCall, NewJob, Reschedule
-from llmproxy.jobs.patience import CancelToken
+from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.states import ItemStatus, JobKind, Step
 from llmproxy.jobs.store import Store
-from llmproxy.jobs.webhooks.deliver import Deliver, asked_seconds
+from llmproxy.jobs.webhooks.delivery import Deliver, asked_seconds
 from tests.jobs.webhooks.receiver import Receiver
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs import ending
-from llmproxy.jobs.committing import ResultWriter
+from llmproxy.jobs import lifecycle
+from llmproxy.jobs.cancellation import CancelToken
+from llmproxy.jobs.concurrency import InteractiveFirst
 from llmproxy.jobs.handler import Handler
-from llmproxy.jobs.holding import InteractiveFirst
 from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
-from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.rooms import JobServices
+from llmproxy.jobs.result_writer import ResultWriter
+from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.worker import Workers
 from llmproxy.wire.errors import Unavailable
@@ -58,9 +58,9 @@ async def test_the_end_of_a_lost_claim_does_not_touch_the_next_one(upstream: Scr
         job = await submit(jobs, [marker()])
         async with working(jobs, slow) as workers:
             first = await begun.get()
-            await ending.cancel(jobs.queue, job.id)
+            await lifecycle.cancel(jobs.queue, job.id)
             assert workers.held() == {}
-            await ending.retry(jobs.queue, job.id)
+            await lifecycle.retry(jobs.queue, job.id)
             second = await begun.get()
             assert (second.id, second.claims) == (first.id, 2)
             gates[1].set()

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from llmproxy.jobs.changes import JobNotifications
+from llmproxy.jobs.notifications import JobNotifications
 
 PATIENCE = 10.0
 #: the last of so many has its turn after minutes

@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from llmproxy.database.process_id import is_dead, process_id
-from llmproxy.jobs import ending, reading, upkeep
-from llmproxy.jobs.holding import InteractiveFirst
+from llmproxy.jobs import lifecycle, maintenance, queries
+from llmproxy.jobs.cancellation import CancelToken
+from llmproxy.jobs.concurrency import InteractiveFirst
 from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
-from llmproxy.jobs.patience import CancelToken
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.worker import Workers
 from tests.jobs.opened import calls, opened, over, submit, until
@@ -52,8 +52,8 @@ async def test_leases_of_the_dead_are_given_back_at_once(upstream: ScriptedUpstr
         mine, theirs = process_id(), dead_worker()
         assert len(await jobs.queue.claim(mine, 1, 1000)) == 1
         assert len(await jobs.queue.claim(theirs, 1, 1000)) == 1
-        await upkeep.bury(jobs.queue)
-        backlog = await reading.backlog(jobs.store)
+        await maintenance.bury(jobs.queue)
+        backlog = await queries.backlog(jobs.store)
         assert (backlog.waiting, backlog.running) == (1, 1)
         assert await jobs.queue.workers() == {mine}
     async with opened(upstream.url, folder=tmp_path) as jobs:
@@ -83,7 +83,7 @@ async def test_a_beat_drops_what_others_have_taken(upstream: ScriptedUpstream, t
         one, two = await jobs.queue.claim("w", 2, 1000)
         held = Held()
         held.known = {one.id: one.claims, two.id: two.claims}
-        beat = upkeep.Heartbeat(jobs.queue, held, 1000)
+        beat = maintenance.Heartbeat(jobs.queue, held, 1000)
         await beat()
         assert held.gone == set()
         await jobs.queue.give_back("w", one.id, one.claims)
@@ -98,11 +98,11 @@ async def test_a_beat_gives_back_what_nobody_here_knows_of(upstream: ScriptedUps
         known, stray = await jobs.queue.claim("w", 2, 1000)
         held = Held()
         held.known = {known.id: known.claims}
-        beat = upkeep.Heartbeat(jobs.queue, held, 1000)
+        beat = maintenance.Heartbeat(jobs.queue, held, 1000)
         await beat()
-        assert (await reading.backlog(jobs.store)).running == 2, "a claim may be about to bring it"
+        assert (await queries.backlog(jobs.store)).running == 2, "a claim may be about to bring it"
         await beat()
-        backlog = await reading.backlog(jobs.store)
+        backlog = await queries.backlog(jobs.store)
         assert (backlog.waiting, backlog.running) == (1, 1)
         assert [item.id for item in await jobs.queue.claim("another", 2, 1000)] == [stray.id]
 
@@ -111,7 +111,7 @@ async def test_jobs_expire(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs:
         late = await submit(jobs, [marker()], expires_at=jobs.queue.clock() - 1)
         early = await submit(jobs, [marker()], expires_at=jobs.queue.clock() + 1000)
-        await upkeep.expire(jobs.queue)
+        await maintenance.expire(jobs.queue)
         job = await over(jobs, late.id)
         assert (job.status, job.expired) == (JobStatus.EXPIRED, 1)
         assert (await until(jobs, early.id, lambda job: True)).status is JobStatus.PENDING
@@ -127,15 +127,15 @@ async def test_what_is_old_goes_with_all_that_belongs_to_it(upstream: ScriptedUp
         async def others(before: float) -> None:
             told.append(before)
 
-        await upkeep.forget(jobs.queue, 1.0, [others])
-        assert await reading.job(jobs.store, old.id) is not None
-        await upkeep.forget(jobs.queue, -1.0, [others])
-        assert await reading.job(jobs.store, old.id) is None
+        await maintenance.forget(jobs.queue, 1.0, [others])
+        assert await queries.job(jobs.store, old.id) is not None
+        await maintenance.forget(jobs.queue, -1.0, [others])
+        assert await queries.job(jobs.store, old.id) is None
         assert await calls(jobs, old.id) == []
-        assert await reading.request(jobs.store, 1) is None
-        assert await reading.job(jobs.store, running.id) is not None
+        assert await queries.request(jobs.store, 1) is None
+        assert await queries.job(jobs.store, running.id) is not None
         assert len(told) == 2
-        await ending.cancel(jobs.queue, running.id)
+        await lifecycle.cancel(jobs.queue, running.id)
 
 
 async def test_a_round_that_fails_does_not_end_the_others() -> None:
@@ -149,7 +149,7 @@ async def test_a_round_that_fails_does_not_end_the_others() -> None:
         if counted == 1:
             raise RuntimeError("a defect")
 
-    every = upkeep.PeriodicTask("test", 0.001, work)
+    every = maintenance.PeriodicTask("test", 0.001, work)
     every.open()
     async with asyncio.timeout(10):
         while await rounds.get() < 3:

@@ -7,13 +7,13 @@ from time import perf_counter
 
 import pytest
 
-from llmproxy.jobs import ending, reading
+from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.call import LOCAL, answered
+from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.job import NewCall, NewJob
-from llmproxy.jobs.patience import CancelToken
-from llmproxy.jobs.rooms import JobServices
+from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus
-from llmproxy.proxy.understand import understand
+from llmproxy.proxy.parse import understand
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange
 from tests.jobs.opened import PATH, PATIENCE, calls, chat, opened, over, submit, until
@@ -120,11 +120,11 @@ async def test_cancelling_ends_the_call_upstream(upstream: ScriptedUpstream, tmp
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=1, disconnect_grace=0) as jobs:
         job = await submit(jobs, [f"{running} [script:gate={gate.name}]", waiting])
         visit = await upstream.journal.reached(running)
-        ended, done = await ending.cancel(jobs.queue, job.id)
+        ended, done = await lifecycle.cancel(jobs.queue, job.id)
         await visit.left.reached()
         assert ended is not None
         assert (ended.status, ended.cancelled, done) == (JobStatus.CANCELLED, 2, True)
-        again, done = await ending.cancel(jobs.queue, job.id)
+        again, done = await lifecycle.cancel(jobs.queue, job.id)
         assert again == ended
         assert not done
         other = await over(jobs, (await submit(jobs, [marker()])).id)
@@ -140,7 +140,7 @@ async def test_stopping_gives_leases_back(upstream: ScriptedUpstream, tmp_path: 
         visit = await upstream.journal.reached(prompt.split(maxsplit=1)[0])
     await visit.left.reached()
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs:
-        backlog = await reading.backlog(jobs.store)
+        backlog = await queries.backlog(jobs.store)
         assert (backlog.waiting, backlog.running) == (2, 0)
     async with opened(upstream.url, folder=tmp_path) as jobs:
         job = await over(jobs, job.id)

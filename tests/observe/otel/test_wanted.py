@@ -33,7 +33,7 @@ def test_what_the_environment_asks_for(environment: dict[str, str], expected: bo
 def test_without_the_extra_a_line_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delitem(sys.modules, "llmproxy.observe.otel.opening", raising=False)
+    monkeypatch.delitem(sys.modules, "llmproxy.observe.otel.setup", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
     telemetry = open_telemetry(ENDPOINT, Metrics("1"), "1")
     assert isinstance(telemetry, NoTelemetry)

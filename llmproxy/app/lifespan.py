@@ -1,0 +1,156 @@
+"""Opens the rooms from the bottom up, and closes them in reverse."""
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from llmproxy import __version__
+from llmproxy.admin.state import AdminState
+from llmproxy.app.deadline import Deadline
+from llmproxy.app.monitoring import open_watch
+from llmproxy.app.sinks import RequestSinks
+from llmproxy.app.state import AppState
+from llmproxy.cache.memory import MemoryTier
+from llmproxy.cache.raw_requests import RawRequestIndex
+from llmproxy.cache.single_flight import Flights
+from llmproxy.cache.sql import SqlTier
+from llmproxy.cache.tiers import open_cache
+from llmproxy.config.describe import without_credentials
+from llmproxy.config.settings import OnDisconnect, Settings
+from llmproxy.database.engine import Database, open_database
+from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, fault_of
+from llmproxy.history.history import history_for
+from llmproxy.jobs import queries
+from llmproxy.jobs.files.open_blobs import BlobsUnusable
+from llmproxy.jobs.lifespan import open_jobs
+from llmproxy.jobs.services import JobServices
+from llmproxy.middleware.in_flight import InFlight
+from llmproxy.observe.access_log import AccessLog
+from llmproxy.observe.metrics import Metrics
+from llmproxy.observe.rates import Rates
+from llmproxy.observe.telemetry import open_telemetry
+from llmproxy.proxy.broadcast import BroadcastBuffer
+from llmproxy.proxy.confirmations import Confirmations
+from llmproxy.proxy.credential_memory import AcceptedCredentials
+from llmproxy.proxy.fetch import FAILURES
+from llmproxy.proxy.request import BodyMemo
+from llmproxy.proxy.results import Outcome
+from llmproxy.proxy.services import ProxyServices
+from llmproxy.upstream.identities import IdentityStore
+from llmproxy.upstream.upstreams import Upstreams
+from llmproxy.wire.ids import RequestIds
+
+log = logging.getLogger(__name__)
+
+
+class CannotStart(Exception):
+    """The program cannot start; the message says what to do."""
+
+
+@asynccontextmanager
+async def open_rooms(settings: Settings, access: AccessLog, deadline: Deadline) -> AsyncIterator[AppState]:
+    """Database, cache, history, upstreams, flights, jobs; at the end whatever waits is written."""
+    metrics, rates = Metrics(__version__), Rates()
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(await _usable(settings.database))
+        watch = await stack.enter_async_context(open_watch(database, metrics, deadline.left))
+        # before the cache and the history, so that these are written before a collector is waited for
+        telemetry = open_telemetry(os.environ, metrics, __version__)
+        stack.push_async_callback(lambda: telemetry.close(deadline.left()))
+        cache = await stack.enter_async_context(open_cache(settings, database, watch.store_failed, deadline.left))
+        history = history_for(settings, database, watch.keeping_failed)
+        history.open()
+        stack.push_async_callback(lambda: history.close(deadline.left()))
+        accounts = RequestSinks(metrics, rates, watch.performance, access, history, telemetry)
+        stack.callback(accounts.ledger.close)
+        upstreams = Upstreams(settings, IdentityStore(database))
+        stack.push_async_callback(upstreams.close)
+        await upstreams.open()
+        metrics.name_kinds(upstreams.kind)
+        telemetry.name_kinds(upstreams.kind)
+        confirmations = Confirmations()
+        stack.push_async_callback(lambda: confirmations.close(deadline.requests_left()))
+        grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
+        flights: Flights[BroadcastBuffer[Outcome]] = Flights(grace, lambda: cache.is_current)
+        cache.part = flights.part
+        stack.push_async_callback(lambda: flights.close(deadline.requests_left()))
+        hot = RawRequestIndex(settings.cache_max_size, settings.cache_max_bytes, cache.touch, upstreams.current_epoch)
+        accepted = AcceptedCredentials(refused=hot.clear)
+        shared = (settings, cache, upstreams, flights, BodyMemo(), hot, accepted, confirmations)
+        rooms = ProxyServices(*shared, metrics.upstream_failed, telemetry.tracer)
+        watched = (watch.rollups, watch.resources, watch.lag, database.size)
+        admin = AdminState(cache, rates, history, accounts.ledger.drain, *watched)
+        ids = RequestIds()
+        jobs = None
+        if settings.jobs:
+            counting = (accounts.ledger.add, metrics.job_tried, metrics.answer_lost)
+            try:
+                jobs = await stack.enter_async_context(open_jobs(database, rooms, ids, *counting, deadline.left))
+            except BlobsUnusable as error:
+                raise CannotStart(str(error)) from error
+        state = AppState(settings, rooms, jobs, admin, metrics, accounts, database, InFlight(), ids, watch)
+        _show(state)
+        yield state
+
+
+async def _usable(url: str) -> Database:
+    """Raises ``CannotStart`` for a database that no waiting will make usable; one that is down may come back."""
+    try:
+        database = open_database(url)
+    except DatabaseUnusable as error:
+        raise CannotStart(str(error)) from error
+    try:
+        await database.verify()
+    except DatabaseUnusable as error:
+        await database.close()
+        raise CannotStart(str(error)) from error
+    except Exception as error:  # noqa: BLE001  whatever the driver raises: requests go on without a database
+        place = without_credentials(url)
+        log.warning("the database %s cannot be used now (%s); requests go on without it", place, fault_of(error))
+    return database
+
+
+def _show(state: AppState) -> None:
+    """What ``/metrics`` reads at each scrape. First the ledger: what happened is counted before it is shown."""
+    metrics, rooms, history = state.metrics, state.rooms, state.admin.history
+
+    async def settle() -> None:
+        state.accounts.ledger.drain()
+
+    async def tiers() -> None:
+        for name, stats in (await rooms.cache.stats()).items():
+            metrics.show_tier(name, stats.entries, stats.bytes, stats.evictions)
+
+    async def others() -> None:
+        for tier, evictions in rooms.cache.evictions().items():
+            metrics.show_evictions(tier, evictions)
+        metrics.show_reclaimed(rooms.cache.reclaimed)
+        metrics.show_history(history.written, history.lost)
+        metrics.show_in_flight(state.in_flight.by_endpoint())
+        metrics.show_upstreams(rooms.upstreams.up())
+        state.watch.show()
+
+    async def database() -> None:
+        metrics.show_database(await state.database.size())
+
+    for part, refresh in (("ledger", settle), ("tiers", tiers), ("database", database), ("others", others)):
+        metrics.on_scrape(part, refresh)
+    limits, together = _limits(state.settings)
+    metrics.show_limits(limits, together)
+    metrics.expect(limits, DatabaseFault, FAILURES)
+    if state.jobs is not None:
+        metrics.on_scrape("jobs", partial(_queue, metrics, state.jobs))
+
+
+def _limits(settings: Settings) -> tuple[dict[str, int], int]:
+    """Bytes that each tier may hold, and that the answers and the history in the database may take together."""
+    tiers = {MemoryTier.name: settings.cache_max_bytes, SqlTier.name: settings.cache_disk_bytes}
+    return tiers, settings.cache_disk_bytes + (settings.history_bytes if settings.history else 0)
+
+
+async def _queue(metrics: Metrics, jobs: JobServices) -> None:
+    backlog = await queries.backlog(jobs.store)
+    age = 0.0 if backlog.oldest is None else max(0.0, jobs.queue.clock() - backlog.oldest)
+    metrics.show_queue(backlog.waiting, backlog.running, age)

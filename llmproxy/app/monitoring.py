@@ -1,0 +1,65 @@
+"""What watches the running program: how requests fare, what is used, how late the loop is, what failed last."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from llmproxy.database.engine import Database
+from llmproxy.database.faults import DatabaseFault
+from llmproxy.history.rollups import Rollups
+from llmproxy.observe.fault_log import FaultLog
+from llmproxy.observe.lag import Lag
+from llmproxy.observe.metrics import Metrics
+from llmproxy.observe.performance import Performance
+from llmproxy.observe.resources import Resources
+
+#: the name of the database among the parts that may be at fault
+DATABASE = "database"
+
+
+@dataclass(frozen=True, slots=True)
+class Monitoring:
+    metrics: Metrics
+    performance: Performance
+    rollups: Rollups
+    resources: Resources
+    lag: Lag
+    #: of cache tiers, and of the database
+    faults: FaultLog
+
+    def store_failed(self, tier: str, kind: str) -> None:
+        """Counts and remembers a fault of a cache tier. ``kind`` is one of a closed list of words."""
+        self.metrics.store_failed(tier, kind)
+        self.faults.note(tier, kind)
+
+    def keeping_failed(self, part: str, fault: DatabaseFault) -> None:
+        """Counts and remembers a fault of the database. ``part`` names what was to be kept or derived behind requests,
+        one of a closed list of words."""
+        self.metrics.observing_failed(part)
+        self.faults.note(DATABASE, fault)
+
+    def show(self) -> None:
+        """Hands what is known now to the metrics."""
+        self.metrics.show_performance(self.performance.lost)
+        if self.resources.latest is not None:
+            self.metrics.show_resources(self.resources.latest)
+
+
+@asynccontextmanager
+async def open_watch(database: Database, metrics: Metrics, left: Callable[[], float]) -> AsyncIterator[Monitoring]:
+    """At the end what waits is written, within the seconds that are ``left`` then; close the database after it."""
+    performance = Performance()
+
+    def failed(part: str, fault: DatabaseFault) -> None:
+        watch.keeping_failed(part, fault)
+
+    rollups = Rollups(database, performance, on_fault=failed)
+    watch = Monitoring(metrics, performance, rollups, Resources(), Lag(metrics.loop_lagged), FaultLog())
+    async with AsyncExitStack() as stack:
+        rollups.open()
+        stack.push_async_callback(lambda: rollups.close(left()))
+        watch.resources.open()
+        stack.push_async_callback(watch.resources.close)
+        watch.lag.open()
+        stack.push_async_callback(watch.lag.close)
+        yield watch

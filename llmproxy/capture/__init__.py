@@ -1,1 +1,0 @@
-"""One upstream answer, many readers. Knows no framework."""

@@ -1,0 +1,97 @@
+"""Opens the job queue on a database, with its workers, and closes it again."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+from llmproxy.database.engine import Database
+from llmproxy.jobs import maintenance
+from llmproxy.jobs.answers.answers import StoredAnswers
+from llmproxy.jobs.batches.finalize import Finalize
+from llmproxy.jobs.batches.validate import Validate
+from llmproxy.jobs.call import CallHandler
+from llmproxy.jobs.concurrency import FixedLimit, InteractiveFirst
+from llmproxy.jobs.files.open_blobs import open_blobs
+from llmproxy.jobs.files.sweep import sweep
+from llmproxy.jobs.handler import Handlers
+from llmproxy.jobs.notifications import JobNotifications
+from llmproxy.jobs.queue import Queue
+from llmproxy.jobs.responses.background import BackgroundCall
+from llmproxy.jobs.result_writer import Tried
+from llmproxy.jobs.services import JobServices
+from llmproxy.jobs.states import JobKind, Lane, Step
+from llmproxy.jobs.store import Store
+from llmproxy.jobs.webhooks.delivery import Deliver
+from llmproxy.jobs.worker import Workers
+from llmproxy.proxy.services import ProxyServices
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.ids import RequestIds
+
+#: seconds between two looks at jobs whose time is up, and at workers that died
+_WATCH_SECONDS = 2.0
+#: webhooks told at the same time: a receiver that is silent holds up no calls, and few others
+_MESSAGES_AT_ONCE = 8
+#: seconds between two looks for what is old
+_FORGET_SECONDS = 60.0
+
+
+def handlers(rooms: JobServices) -> Handlers:
+    """Who does the work of an item."""
+    call, deliver = CallHandler(rooms), Deliver(rooms.proxy.settings)
+    return {
+        (JobKind.TASK, Step.CALL): call,
+        (JobKind.BATCH, Step.VALIDATE): Validate(rooms),
+        (JobKind.BATCH, Step.CALL): call,
+        (JobKind.BATCH, Step.FINALIZE): Finalize(rooms),
+        (JobKind.RESPONSE, Step.CALL): BackgroundCall(rooms),
+        **{(kind, Step.DELIVER): deliver for kind in JobKind},
+    }
+
+
+@asynccontextmanager
+async def open_jobs(
+    database: Database,
+    proxy: ProxyServices,
+    ids: RequestIds,
+    count: Callable[[Exchange], None],
+    tried: Tried,
+    lost: Callable[[], None],
+    left: Callable[[], float],
+) -> AsyncIterator[JobServices]:
+    """The queue, and as many workers as the settings want in this process.
+
+    ``count`` takes each finished exchange, ``tried`` each try at an item; ``lost`` is told of each answer that cannot
+    be kept. ``left`` gives the seconds that there are for writing at the end.
+    """
+    settings, changes = proxy.settings, JobNotifications()
+    store = Store(database)
+    queue = Queue(store, changes)
+    answers = StoredAnswers(store, lost)
+    rooms = JobServices(proxy, store, queue, changes, open_blobs(settings), answers, ids, count)
+    does = handlers(rooms)
+    workers = [
+        Workers(queue, does, Lane.WORK, InteractiveFirst(settings, proxy.upstreams), settings, tried),
+        Workers(queue, does, Lane.MESSAGES, FixedLimit(_MESSAGES_AT_ONCE), settings, tried),
+    ]
+    beats = [maintenance.Heartbeat(queue, each, settings.job_lease_seconds) for each in workers]
+    rounds = [
+        *(maintenance.PeriodicTask("leases", beat.seconds, beat) for beat in beats),
+        maintenance.PeriodicTask("the dead", _WATCH_SECONDS, partial(maintenance.bury, queue)),
+        maintenance.PeriodicTask("expiry", _WATCH_SECONDS, partial(maintenance.expire, queue)),
+        maintenance.PeriodicTask(
+            "retention",
+            _FORGET_SECONDS,
+            partial(maintenance.forget, queue, settings.job_retention_days, [answers.forget]),
+        ),
+        maintenance.PeriodicTask("files", _FORGET_SECONDS, partial(sweep, store, rooms.blobs, queue.clock)),
+    ]
+    async with AsyncExitStack() as stack:
+        answers.open()
+        stack.push_async_callback(lambda: answers.close(left()))
+        for worker in workers if settings.task_queue_workers else ():
+            worker.open()
+            stack.push_async_callback(worker.close)
+        for each in rounds:
+            each.open()
+            stack.push_async_callback(each.close)
+        yield rooms

@@ -1,0 +1,126 @@
+"""What has to be done now and then: leases are renewed, the dead are buried, jobs expire, old things go."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from llmproxy.database.process_id import is_dead
+from llmproxy.jobs import lifecycle
+from llmproxy.jobs.queue import Queue
+from llmproxy.wire.errors import ProxyError
+
+log = logging.getLogger(__name__)
+
+#: renewals in the time of a lease
+_BEATS = 5
+#: jobs deleted at a time
+_CHUNK = 50
+DAY = 86_400.0
+
+Work = Callable[[], Awaitable[object]]
+
+
+class PeriodicTask:
+    """Does ``work`` every so many ``seconds``, beginning at once. A fault costs a round, and is logged once."""
+
+    def __init__(self, name: str, seconds: float, work: Work) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._work = work
+        self._failing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"jobs: {self._name}")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._work()
+            except ProxyError as error:
+                if not self._failing:
+                    log.warning("jobs: %s failed: %s", self._name, error.message)
+                self._failing = True
+            except Exception:  # a defect in one round must not end all others
+                log.exception("jobs: %s failed", self._name)
+            else:
+                self._failing = False
+            await asyncio.sleep(self._seconds)
+
+
+class Holders(Protocol):
+    """Those who hold this process's leases."""
+
+    @property
+    def name(self) -> str: ...
+
+    def held(self) -> dict[int, int]:
+        """The leases that are known here: item -> number of the claim."""
+        ...
+
+    def lost(self, item_ids: set[int]) -> None:
+        """These leases are not ours any more."""
+        ...
+
+
+class Heartbeat:
+    """One beat: this process's leases go on, and what was lost is dropped here too."""
+
+    def __init__(self, queue: Queue, workers: Holders, lease_seconds: float) -> None:
+        self._queue = queue
+        self._workers = workers
+        self._lease = lease_seconds
+        self._strays: dict[int, int] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Between two beats."""
+        return self._lease / _BEATS
+
+    async def __call__(self) -> None:
+        known = self._workers.held()
+        if not known and not self._strays:
+            return
+        still = await self._queue.renew(self._workers.name, self._lease)
+        now = self._workers.held()
+        self._workers.lost({id for id, claims in known.items() if now.get(id) == claims and still.get(id) != claims})
+        await self._give_back(still)
+
+    async def _give_back(self, still: dict[int, int]) -> None:
+        """Leases in this process's name that nobody here knows of: their item could not be put off. One that a claim is
+        just bringing is unknown too, so only what was a stray before is given back."""
+        held = self._workers.held()
+        strays = {id: claims for id, claims in still.items() if id not in held}
+        for id, claims in strays.items():
+            if self._strays.get(id) == claims:
+                await self._queue.give_back(self._workers.name, id, claims)
+        self._strays = strays
+
+
+async def bury(queue: Queue) -> None:
+    """Gives back the leases of workers that died on this machine."""
+    for worker in await queue.workers():
+        if await asyncio.to_thread(is_dead, worker):
+            released = await queue.release(worker)
+            log.info("%d items of a worker that is gone are waiting again", released)
+
+
+async def expire(queue: Queue) -> None:
+    """Ends the jobs whose time is up."""
+    await lifecycle.expire(queue)
+
+
+async def forget(queue: Queue, days: float, others: Sequence[Callable[[float], Awaitable[object]]]) -> None:
+    """Deletes jobs that were over ``days`` ago, and what ``others`` keep from before that time."""
+    before = queue.clock() - days * DAY
+    while old := await lifecycle.old(queue, before, _CHUNK):
+        for job_id in old:
+            await lifecycle.remove(queue, job_id)
+    for delete in others:
+        await delete(before)

@@ -1,0 +1,106 @@
+"""A Response's events as they are told to one client: those that are there, then those to come."""
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.types import Send
+
+from llmproxy.jobs import queries
+from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
+from llmproxy.jobs.event_stream import SseStream
+from llmproxy.jobs.job import Job
+from llmproxy.jobs.responses import events
+from llmproxy.jobs.responses.events import Event
+from llmproxy.jobs.responses.serialize import document_of
+from llmproxy.jobs.services import JobServices
+from llmproxy.jobs.states import JobKind, JobStatus
+from llmproxy.proxy.client_state import Client
+from llmproxy.proxy.headers import type_headers
+from llmproxy.wire.errors import ProxyError
+from llmproxy.wire.responses import RESPONSES
+from llmproxy.wire.responses_stream import EventWriter
+
+_STOPPING = "The proxy is shutting down; the response goes on after it."
+#: between two looks at the rows: the work may be done by another process
+_POLL_SECONDS = 0.3
+#: events read at a time
+_PAGE = 500
+
+#: how a job stands that has ended by itself, with a terminal event of its own
+_OF_ITSELF = (JobStatus.COMPLETED, JobStatus.FAILED)
+
+
+class Following:
+    """One client's way through a stream. ``after`` is the number of the last event that it knows, -1 for none.
+
+    A Response may be run again, when its worker died or its upstream failed; its events then get the same numbers
+    once more. Who is in the middle goes on from there, and is told the end in any case.
+    """
+
+    def __init__(self, answer: StoredAnswer, after: int, rooms: JobServices, listener: Client, send: Send) -> None:
+        self._answer = answer
+        self._known = after
+        self._rooms = rooms
+        self._telling = SseStream(answer.id, _POLL_SECONDS, rooms, listener, send)
+        self._send = send
+
+    async def run(self) -> None:
+        """The whole ASGI response. Raises ``ClientLeft``."""
+        self._telling.watch()
+        headers = type_headers(RESPONSES.stream_type, stream=True)
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            last = await self._events()
+        except ProxyError as error:
+            last = _failure(error.message)
+        except asyncio.CancelledError:
+            await self._send({"type": "http.response.body", "body": _failure(_STOPPING)})
+            raise
+        await self._send({"type": "http.response.body", "body": last})
+
+    async def _events(self) -> bytes:
+        """Sends what comes until the end is there, which it returns."""
+        id, store = self._answer.id, self._rooms.store
+        while True:
+            # first: when it is over, every event is there
+            job = await queries.job(store, id, JobKind.RESPONSE, self._answer.scope)
+            group = await events.read(store, id, self._known, _PAGE)
+            if group and events.is_terminal(group[-1][1]):
+                if job is None or job.status in _OF_ITSELF:
+                    return _frames(group)
+                # an earlier run's, which was begun anew since; or it came just now, and counts at the next look
+                group = [event for event in group if event[0] < events.OPENING]
+            if group:
+                self._known = group[-1][0]
+                await self._telling.say(_frames(group))
+            elif job is None or job.status.over:
+                return await self._ending(job)
+            self._telling.check()
+            if self._telling.stopping:
+                # it goes on, but not here: the stream must not look as if it had come to its end
+                return _failure(_STOPPING)
+            if not group:
+                await self._telling.pause()
+
+    async def _ending(self, job: Job | None) -> bytes:
+        """The terminal event where the client does not know it yet, made up where the job was ended from outside."""
+        number, frame = await events.last(self._rooms.store, self._answer.id) or (-1, b"")
+        if not events.is_terminal(frame) or (job is not None and job.status not in _OF_ITSELF):
+            answer = await self._rooms.answers.find(self._answer.id, AnswerKind.RESPONSE, self._answer.scope)
+            if answer is None:
+                return _failure("The response was deleted.")
+            number, frame = _made_up(answer, number + 1)
+        again = await events.was_restarted(self._rooms.store, self._answer.id)
+        return frame if number > self._known or again else b""
+
+
+def _frames(group: Sequence[Event]) -> bytes:
+    return b"".join(frame for _, frame in group)
+
+
+def _made_up(answer: StoredAnswer, number: int) -> Event:
+    return number, EventWriter(number).ending(document_of(answer))
+
+
+def _failure(message: str) -> bytes:
+    return RESPONSES.failure(ProxyError(message, code="server_error"))

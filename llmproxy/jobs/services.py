@@ -1,0 +1,38 @@
+"""What the faces of the job queue need, put together once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.requests import HTTPConnection
+
+from llmproxy.jobs.answers.answers import StoredAnswers
+from llmproxy.jobs.blobs import Blobs
+from llmproxy.jobs.notifications import JobNotifications
+from llmproxy.jobs.queue import Queue
+from llmproxy.jobs.store import Store
+from llmproxy.proxy.services import ProxyServices
+from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.ids import RequestIds
+
+
+@dataclass(frozen=True, slots=True)
+class JobServices:
+    """``proxy`` is what the life of a request needs. ``count`` takes each finished exchange."""
+
+    proxy: ProxyServices
+    store: Store
+    queue: Queue
+    changes: JobNotifications
+    blobs: Blobs
+    answers: StoredAnswers
+    ids: RequestIds
+    count: Callable[[Exchange], None]
+
+
+def rooms_of(connection: HTTPConnection) -> JobServices:
+    return cast(JobServices, connection.scope["state"]["jobs"])
+
+
+def exchange_of(connection: HTTPConnection) -> Exchange:
+    return cast(Exchange, connection.scope[EXCHANGE])

@@ -1,0 +1,125 @@
+"""``POST /api/completions`` and ``POST /api/completions/batch``: answers now, or a task that will have them."""
+
+import asyncio
+from collections.abc import Callable
+from time import perf_counter
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmproxy.config.settings import Settings
+from llmproxy.jobs.call import NO_ANSWERS, answered
+from llmproxy.jobs.idempotency import idempotency_key
+from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, speaking
+from llmproxy.jobs.json_response import rendered
+from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.states import JobKind
+from llmproxy.jobs.tasks.chat_request import PATH, asking, model_for, said
+from llmproxy.jobs.tasks.order import Order, many, one
+from llmproxy.jobs.tasks.serialize import from_cache
+from llmproxy.proxy.client_state import Client
+from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.offload import offload
+from llmproxy.proxy.parse import understand
+from llmproxy.proxy.raw_target import peer_of
+from llmproxy.proxy.request_body import read
+from llmproxy.wire.directives import directives
+from llmproxy.wire.endpoints import BY_PATH
+from llmproxy.wire.errors import UpstreamBroke
+from llmproxy.wire.exchange import Exchange
+
+#: prompts turned into calls before others get their turn
+_AT_ONCE = 200
+#: said anew for our document
+_OF_THE_BODY = frozenset({b"content-length", b"content-type"})
+
+Read = Callable[[bytes, Settings], Order]
+
+
+class Completions:
+    """An ASGI application that reads orders with ``order.one`` or ``order.many``."""
+
+    def __init__(self, reader: Read) -> None:
+        self._read = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        rooms, exchange = rooms_of(connection), exchange_of(connection)
+        settings = rooms.proxy.settings
+        with listening(receive, exchange) as listener:
+            raw = await read(receive, scope["headers"], settings)
+            order = await offload(len(raw), self._read, raw, settings)
+            if order.background:
+                response = _accepted(order, await _submitted(order, scope["headers"], exchange, rooms))
+            else:
+                response = await _answer(order, scope, exchange, rooms, listener)
+            await response(scope, receive, send)
+
+
+one_prompt = Completions(one)
+many_prompts = Completions(many)
+
+
+async def _answer(order: Order, scope: Scope, exchange: Exchange, rooms: JobServices, listener: Client) -> Response:
+    """The answer to the order's only prompt. Raises ``ProxyError``, ``ClientLeft``."""
+    exchange.user, exchange.session = order.user, order.session
+    model = model_for(order, rooms.proxy.upstreams)
+    body = asking(order, model)(order.prompts[0])
+    asked = await understand(
+        exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), rooms.proxy
+    )
+    answer = await answered(exchange, asked, rooms.proxy, listener)
+    words = said(answer.body)
+    if words.response is None and exchange.stored in NO_ANSWERS:
+        raise UpstreamBroke("The model server gave something else in the place of an answer.")
+    response = rendered(
+        {
+            "response": words.response,
+            "model": words.model or model or None,
+            "cached": from_cache(exchange.cache),
+            "processing_time": round(perf_counter() - exchange.started, 6),
+            "request_id": exchange.request_id,
+            "usage": words.usage,
+        }
+    )
+    response.raw_headers += [header for header in answer.headers if header[0] not in _OF_THE_BODY]
+    return response
+
+
+async def _submitted(order: Order, headers: Headers, exchange: Exchange, rooms: JobServices) -> Job:
+    """The job that does what was ordered, on the disk. Raises ``BadRequest``, ``Unavailable``."""
+    key = idempotency_key(headers)
+    # what they say must be right before anything is kept: nobody is there to be told later
+    wishes = directives(headers)
+    model = model_for(order, rooms.proxy.upstreams)
+    new = NewJob(
+        JobKind.TASK,
+        PATH,
+        model=model,
+        scope=exchange.caller.owner,
+        caller=exchange.caller.name,
+        user=wishes.user or order.user,
+        session=wishes.session or order.session,
+        headers=speaking(headers),
+        detail={"instruction_type": order.instruction_type, "single": order.single},
+        webhook_url=order.webhook_url,
+        idempotency_key=key,
+    )
+    make, calls = asking(order, model), []
+    for position, prompt in enumerate(order.prompts):
+        calls.append(NewCall(position, make(prompt)))
+        if position % _AT_ONCE == _AT_ONCE - 1:
+            await asyncio.sleep(0)
+    return await rooms.queue.submit(new, calls)
+
+
+def _accepted(order: Order, job: Job) -> Response:
+    location = f"/api/tasks/{job.id}"
+    if order.single:
+        message = f"The task is {job.status}; its result will be at {location}."
+        detail = {"task_id": job.id, "status": job.status, "message": message}
+        document: dict[str, object] = {"task_id": job.id, "status": job.status, "detail": detail}
+    else:
+        document = {"task_id": job.id, "status": job.status, "total": job.total}
+    return rendered(document, 202, {"location": location})

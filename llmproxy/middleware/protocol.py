@@ -1,0 +1,239 @@
+"""uvicorn's HTTP protocol with limits, deaf to offers of another protocol, and with our envelope for its own answers.
+
+uvicorn itself sets no limit on a request's head nor on the time that it takes, and stops reading at an ``Upgrade``.
+"""
+
+import asyncio
+from enum import Enum
+from fcntl import ioctl
+from struct import pack, unpack
+from termios import TIOCOUTQ
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from llmproxy.middleware.connections import ConnectionLimits, evict
+from llmproxy.wire.error_dialects import error_response
+from llmproxy.wire.errors import BadRequest, HeaderTooLarge, ProxyError, TooSlow
+
+#: how long a refused client may take to read why, and how much of what it goes on to send is thrown away for that
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 512 * 1024
+#: the application tells a client by itself that its body has stopped; this much later the connection is closed
+_GRACE_SECONDS = 5.0
+_FRAMING = (b"content-length", b"transfer-encoding")
+
+
+class ConnectionStage(Enum):
+    """What of a request is being received."""
+
+    NOTHING = "nothing"
+    HEAD = "head"
+    BODY = "body"
+
+
+class Protocol(HttpToolsProtocol):
+    """``limits`` are given by the subclass that ``bound`` makes."""
+
+    limits: ClassVar[ConnectionLimits]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stage = ConnectionStage.NOTHING
+        self.since = self.loop.time()
+        #: bytes since a head began, or since the last piece of a body
+        self._received = 0
+        #: what this client was refused for; nothing that it sends is read any more
+        self._refusal: ProxyError | None = None
+        #: while a head is read a second time, without its offer of an upgrade
+        self._rereading = False
+        #: bytes that wait to be read by the client, and since when there have not been fewer
+        self._unread, self._unread_since = 0, 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        if transport.get_extra_info("socket").fileno() >= self.limits.descriptor:
+            evict(self.connections)  # type: ignore[arg-type]  # all are of this class
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._refusal is not None:
+            self._discard(data)
+            return
+        if self.stage is not ConnectionStage.HEAD:
+            self.since = self.loop.time()
+            if self.stage is ConnectionStage.NOTHING:
+                self.stage = ConnectionStage.HEAD
+        self._received += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            # what a callback raised, or what the parser itself found
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, ProxyError) else BadRequest("Invalid HTTP request received."))
+            return
+        if self._received > self.limits.header_bytes and self.stage is not ConnectionStage.NOTHING:
+            self._refuse(self._header_too_large())
+
+    def _feed(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while True:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as stopped:
+                rest = rest[stopped.args[0] :]
+                if self.parser.get_method() == b"CONNECT":
+                    # what follows is no HTTP
+                    self._refusal = BadRequest("There are no tunnels here.")
+                    self.cycle.keep_alive = False
+                    return
+                self._decline_upgrade()
+            else:
+                return
+
+    def _decline_upgrade(self) -> None:
+        """Goes on as if nothing had been offered (RFC 9110 section 7.8).
+
+        The parser takes the head for the end of the request, whatever the head says of a body, and cannot be told
+        otherwise: a new one reads the framing alone.
+        """
+        framing = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._rereading = True
+        try:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % framing)
+        finally:
+            self._rereading = False
+
+    # the parser's callbacks
+
+    def on_message_begin(self) -> None:
+        if not self._rereading:
+            self.stage = ConnectionStage.HEAD
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if not self._rereading:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # behind a body are trailers: nobody here reads them, and they must not pass for headers
+        if not self._rereading and self.stage is ConnectionStage.HEAD:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._rereading:
+            return
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.header_bytes:
+            raise self._header_too_large()
+        super().on_headers_complete()
+        self.stage, self._received = ConnectionStage.BODY, 0
+
+    def on_body(self, body: bytes) -> None:
+        self._received = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return
+        self.stage, self._received, self.since = ConnectionStage.NOTHING, 0, self.loop.time()
+        super().on_message_complete()
+
+    # limits
+
+    @property
+    def answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    @property
+    def idle(self) -> bool:
+        return (
+            self.stage is ConnectionStage.NOTHING and not self.answering and not self.transport.get_write_buffer_size()
+        )
+
+    @property
+    def expendable(self) -> bool:
+        return self.stage is ConnectionStage.HEAD and not self.answering
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def check(self, now: float) -> None:
+        """Ends what has outlived its limits."""
+        if self._refusal is not None:
+            if now - self.since > _LINGER_SECONDS and not self.answering:
+                self.transport.abort()
+        elif self._unread_for(now) > self.limits.write_seconds:
+            self.transport.abort()
+        elif self.flow.read_paused or (self.answering and self.stage is ConnectionStage.NOTHING):
+            # it is not the client who is waited for
+            self.since = now
+        elif self.stage is ConnectionStage.HEAD and now - self.since > self.limits.header_seconds:
+            self._refuse(TooSlow(f"The request's head was not there after {self.limits.header_seconds:g} s."))
+        elif self.stage is ConnectionStage.BODY and now - self.since > self.limits.body_seconds + _GRACE_SECONDS:
+            self._refuse(TooSlow(f"The request body stopped for {self.limits.body_seconds:g} s."))
+        elif self.idle and now - self.since > self.limits.keep_alive_seconds:
+            self.transport.close()
+
+    def _unread_for(self, now: float) -> float:
+        """Seconds for which the client has read nothing of what is there for it."""
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting:
+            self._unread = 0
+            return 0.0
+        waiting += _unacknowledged(self.transport)
+        if not self._unread or waiting < self._unread:
+            self._unread_since = now
+        self._unread = waiting
+        return now - self._unread_since
+
+    def _header_too_large(self) -> ProxyError:
+        return HeaderTooLarge(
+            f"The head of the request is larger than {self.limits.header_bytes} bytes (LLMPROXY_MAX_HEADER_BYTES)."
+        )
+
+    def _refuse(self, error: ProxyError) -> None:
+        """Tells the client, as far as it can still be told, and closes."""
+        self._refusal, self._received, self.since = error, 0, self.loop.time()
+        own = self.stage is ConnectionStage.BODY
+        if not own and self.answering:
+            # requests before this one are answered first
+            self.flow.pause_reading()
+            self.cycle.keep_alive = False
+            return
+        if own and (self.pipeline or self.cycle.response_started):
+            self.transport.close()
+            return
+        if own:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        # as far as a path has come
+        path = (self.url or b"").partition(b"?")[0].decode("latin-1")
+        content_type, body = error_response(error, path, "")
+        head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (content_type, len(body))
+        self.transport.write(STATUS_LINE[error.http_status] + head + body)
+        # closed at once, the answer would be lost to a client that is still sending
+        self.transport.write_eof()
+
+    def _discard(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received > _LINGER_BYTES:
+            self.flow.pause_reading()
+
+
+def bound(limits: ConnectionLimits) -> type[Protocol]:
+    """The protocol with these limits."""
+    return type("BoundProtocol", (Protocol,), {"limits": limits})
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes that the system holds for the client; 0 where it does not tell."""
+    try:
+        answer = ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, pack("i", 0))
+    except OSError:
+        return 0
+    return int(unpack("i", answer)[0])

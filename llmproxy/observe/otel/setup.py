@@ -1,0 +1,114 @@
+"""Puts together what sends traces to a collector."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from llmproxy.observe.batcher import Batcher
+from llmproxy.observe.metrics import Metrics
+from llmproxy.observe.otel.aside import aside
+from llmproxy.observe.otel.exporters import exporters
+from llmproxy.observe.otel.spans import Spans
+from llmproxy.wire.exchange import Exchange
+
+NAME = "llmproxy"
+
+#: requests whose spans are still to be made
+_BOUND = 2_048
+#: of them in one turn of the event loop: a span for every phase of each is made there
+_PIECE = 8
+
+
+def opened(environment: Mapping[str, str], metrics: Metrics, version: str) -> "OpenTelemetry":
+    """Raises whatever the exporters raise that do not like the environment."""
+    faults = ExportFaults(asyncio.get_running_loop(), metrics.observing_failed)
+    provider = TracerProvider(resource=resource_for(version), shutdown_on_exit=False)
+    for exporter in exporters(environment):
+        provider.add_span_processor(BatchSpanProcessor(Watched(exporter, faults)))
+    return OpenTelemetry(provider, version, metrics.observing_failed)
+
+
+class OpenTelemetry:
+    """The ``Telemetry`` there is with the SDK."""
+
+    def __init__(self, provider: TracerProvider, version: str, on_fault: Callable[[str], None]) -> None:
+        self._provider = provider
+        self._on_fault = on_fault
+        self.tracer = Spans(provider.get_tracer(NAME, version))
+        self._ledger: Batcher[Exchange] = Batcher(
+            {"traces": self._write}, on_fault=on_fault, interval=0.0, batch=_PIECE
+        )
+
+    @property
+    def room(self) -> int:
+        return _BOUND - len(self._ledger)
+
+    def name_kinds(self, kinds: Callable[[str], str]) -> None:
+        self.tracer.kind_of = kinds
+
+    def record(self, requests: Sequence[Exchange]) -> None:
+        room = self.room
+        for traced in requests[:room]:
+            self._ledger.add(traced)
+        if len(requests) > room:
+            self._on_fault("traces")
+
+    async def close(self, limit: float) -> None:
+        self._ledger.close()
+        with suppress(TimeoutError):
+            await aside(self._provider.shutdown, limit)
+
+    def _write(self, batch: Sequence[Exchange]) -> None:
+        for traced in batch:
+            self.tracer.end(traced)
+
+
+def resource_for(version: str) -> Resource:
+    """This process, under the name of ``OTEL_SERVICE_NAME`` or the program's own."""
+    resource = Resource.create()
+    ours = {SERVICE_VERSION: version, SERVICE_INSTANCE_ID: str(uuid.uuid4())}
+    if str(resource.attributes.get(SERVICE_NAME, "unknown_service")).startswith("unknown_service"):
+        ours[SERVICE_NAME] = NAME
+        return resource.merge(Resource(ours))
+    # what the environment says of these wins
+    return Resource(ours).merge(resource)
+
+
+class ExportFaults:
+    """Counts failures that happen in other threads."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: Callable[[str], None]) -> None:
+        self._loop = loop
+        self._count = count
+
+    def note(self, part: str) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._count, part)
+
+
+class Watched(SpanExporter):
+    """Another exporter, whose failures are counted."""
+
+    def __init__(self, exporter: SpanExporter, faults: ExportFaults) -> None:
+        self._exporter = exporter
+        self._faults = faults
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = SpanExportResult.FAILURE
+        try:
+            result = self._exporter.export(spans)
+        finally:
+            if result is not SpanExportResult.SUCCESS:
+                self._faults.note("traces")
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)

@@ -1,0 +1,80 @@
+"""Request bodies: read within bounds, their content coding undone (RFC 9110 section 8.4)."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from starlette.types import Receive
+
+from llmproxy.config.settings import Settings
+from llmproxy.proxy.client_state import ClientDisconnected
+from llmproxy.wire.coding import NotCoded, UnknownCoding, decoder
+from llmproxy.wire.errors import BadRequest, TooLarge, TooSlow, Unsupported
+
+#: other requests get their turn after so many decoded bytes
+_TURN_BYTES = 1024 * 1024
+
+
+async def read(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], settings: Settings, limit: int | None = None
+) -> bytes:
+    """The whole body, decoded; ``limit`` counts both what is received and what becomes of it.
+
+    Raises ``TooLarge``, ``TooSlow``, ``Unsupported``, ``BadRequest``, ``ClientDisconnected``.
+    """
+    most = settings.max_body_bytes if limit is None else limit
+    body = bytearray()
+    async for chunk in decoded(received(receive, settings, most), headers):
+        if len(body) + len(chunk) > most:
+            raise _too_large(most)
+        body += chunk
+    return bytes(body)
+
+
+async def received(receive: Receive, settings: Settings, limit: int | None = None) -> AsyncIterator[bytes]:
+    """The body as it arrives, at constant memory. Raises ``ClientDisconnected``, ``TooSlow``, ``TooLarge``."""
+    seconds, size = settings.request_body_timeout, 0
+    while True:
+        try:
+            async with asyncio.timeout(seconds):
+                message = await receive()
+        except TimeoutError:
+            raise TooSlow(f"The request body stopped for {seconds:g} s.") from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        if chunk := message.get("body", b""):
+            size += len(chunk)
+            if limit is not None and size > limit:
+                raise _too_large(limit)
+            yield chunk
+        if not message.get("more_body", False):
+            return
+
+
+async def decoded(chunks: AsyncIterator[bytes], headers: Iterable[tuple[bytes, bytes]]) -> AsyncIterator[bytes]:
+    """The body without its content coding. Raises ``Unsupported``, ``BadRequest``."""
+    try:
+        decode = decoder(headers)
+    except UnknownCoding as coding:
+        raise Unsupported(
+            f"Content-Encoding {str(coding)[:40]!r} is not understood; gzip, deflate, zstd are."
+        ) from None
+    turn = 0
+    try:
+        async for chunk in chunks:
+            if decode is None:
+                yield chunk
+                continue
+            for piece in decode.decode(chunk):
+                yield piece
+                turn += len(piece)
+                if turn > _TURN_BYTES:
+                    turn = 0
+                    await asyncio.sleep(0)
+        if decode is not None:
+            decode.finish()
+    except NotCoded as error:
+        raise BadRequest(f"The request body is not what its Content-Encoding says: {error}.") from error
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The request body is larger than {limit} bytes (LLMPROXY_MAX_BODY_BYTES).")

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.job import Item, Job
 from llmproxy.jobs.queries import JobQuery
-from llmproxy.jobs.services import rooms_of
+from llmproxy.jobs.services import job_services
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
 
@@ -48,14 +48,14 @@ async def jobs(request: Request) -> Response:
         after=request.query_params.get("cursor"),
         limit=_number(request, "limit", 20, 1, _MOST_JOBS),
     )
-    page, more = await queries.page(rooms_of(request).store, wanted)
+    page, more = await queries.page(job_services(request).store, wanted)
     return _json({"object": "list", "data": [_shown(each) for each in page], "next": page[-1].id if more else None})
 
 
 async def job(request: Request) -> Response:
     """``GET /admin/jobs/{id}?errors=``: with the attempts at its calls so far and its first ``errors`` failed calls."""
     most = _number(request, "errors", 20, 0, _MOST_ERRORS)
-    store = rooms_of(request).store
+    store = job_services(request).store
     found = _there(await queries.job(store, _id(request), scope=None), request)
     attempts = await queries.attempts(store, found.id)
     failed = await queries.failed(store, found.id, limit=most)
@@ -64,7 +64,7 @@ async def job(request: Request) -> Response:
 
 async def cancel(request: Request) -> Response:
     """``POST /admin/jobs/{id}/cancel``. Raises ``Conflict`` for a job that ended otherwise; once more does no harm."""
-    found, done = await lifecycle.cancel(rooms_of(request).queue, _id(request))
+    found, done = await lifecycle.cancel(job_services(request).queue, _id(request))
     found = _there(found, request)
     if not done and found.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
         raise Conflict(f"Job {found.id} is {found.status}: it cannot be cancelled any more.")
@@ -73,7 +73,7 @@ async def cancel(request: Request) -> Response:
 
 async def retry(request: Request) -> Response:
     """``POST /admin/jobs/{id}/retry``. Raises ``Conflict`` for a job that is not over, or has nothing to be retried."""
-    found = await lifecycle.retry(rooms_of(request).queue, _id(request))
+    found = await lifecycle.retry(job_services(request).queue, _id(request))
     return _json(_shown(_there(found, request)))
 
 

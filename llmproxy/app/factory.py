@@ -9,6 +9,6 @@ from llmproxy.middleware.stack import surround
 
 def create_app(state: AppState) -> ASGIApp:
     """Routes, surrounded by the layers of ``ingress``, with the rooms in reach."""
-    count, tracer = state.accounts.ledger.add, state.rooms.tracer
+    count, tracer = state.accounts.ledger.add, state.services.tracer
     app = surround(route_table(state.settings), state.settings, state.ids, count, state.in_flight, tracer)
     return WithState(app, state)

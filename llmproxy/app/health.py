@@ -33,7 +33,7 @@ async def metrics(request: Request) -> Response:
 
 
 def _upstream(state: AppState) -> str:
-    answers, reason = state.rooms.upstreams.ready()
+    answers, reason = state.services.upstreams.ready()
     return "" if answers else f"upstream: {reason}"
 
 

@@ -44,7 +44,7 @@ async def standing(request: Request) -> Response:
     """``GET /api/health``. 503 where the overall word is ``down``."""
     state = state_of(request)
     database, cache, queue = await asyncio.gather(_database(state), _cache(state), _queue(state))
-    upstreams = [_upstream(health) for health in state.rooms.upstreams.health()]
+    upstreams = [_upstream(health) for health in state.services.upstreams.health()]
     overall = _overall([database, queue, *cache.values()], upstreams)
     document = {
         "status": overall,
@@ -87,8 +87,8 @@ async def _database(state: AppState) -> dict[str, Any]:
 async def _cache(state: AppState) -> dict[str, dict[str, Any]]:
     """By tier. A tier whose database does not answer says so within its own time limits."""
     tiers: dict[str, dict[str, Any]] = {}
-    latencies = await _latencies(state.rooms.cache)
-    for name, stats in (await state.rooms.cache.stats()).items():
+    latencies = await _latencies(state.services.cache)
+    for name, stats in (await state.services.cache.stats()).items():
         failing = state.watch.faults.failing(name)
         tiers[name] = _part(
             HealthStatus.DEGRADED if failing else HealthStatus.OK,

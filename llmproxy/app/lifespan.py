@@ -50,7 +50,7 @@ class CannotStart(Exception):
 
 
 @asynccontextmanager
-async def open_rooms(settings: Settings, access: AccessLog, deadline: Deadline) -> AsyncIterator[AppState]:
+async def open_services(settings: Settings, access: AccessLog, deadline: Deadline) -> AsyncIterator[AppState]:
     """Database, cache, history, upstreams, flights, jobs; at the end whatever waits is written."""
     metrics, rates = Metrics(__version__), Rates()
     async with AsyncExitStack() as stack:
@@ -79,7 +79,7 @@ async def open_rooms(settings: Settings, access: AccessLog, deadline: Deadline) 
         hot = RawRequestIndex(settings.cache_max_size, settings.cache_max_bytes, cache.touch, upstreams.current_epoch)
         accepted = AcceptedCredentials(refused=hot.clear)
         shared = (settings, cache, upstreams, flights, BodyMemo(), hot, accepted, confirmations)
-        rooms = ProxyServices(*shared, metrics.upstream_failed, telemetry.tracer)
+        services = ProxyServices(*shared, metrics.upstream_failed, telemetry.tracer)
         watched = (watch.rollups, watch.resources, watch.lag, database.size)
         admin = AdminState(cache, rates, history, accounts.ledger.drain, *watched)
         ids = RequestIds()
@@ -87,10 +87,10 @@ async def open_rooms(settings: Settings, access: AccessLog, deadline: Deadline) 
         if settings.jobs:
             counting = (accounts.ledger.add, metrics.job_tried, metrics.answer_lost)
             try:
-                jobs = await stack.enter_async_context(open_jobs(database, rooms, ids, *counting, deadline.left))
+                jobs = await stack.enter_async_context(open_jobs(database, services, ids, *counting, deadline.left))
             except BlobsUnusable as error:
                 raise CannotStart(str(error)) from error
-        state = AppState(settings, rooms, jobs, admin, metrics, accounts, database, InFlight(), ids, watch)
+        state = AppState(settings, services, jobs, admin, metrics, accounts, database, InFlight(), ids, watch)
         _show(state)
         yield state
 
@@ -114,22 +114,22 @@ async def _usable(url: str) -> Database:
 
 def _show(state: AppState) -> None:
     """What ``/metrics`` reads at each scrape. First the ledger: what happened is counted before it is shown."""
-    metrics, rooms, history = state.metrics, state.rooms, state.admin.history
+    metrics, services, history = state.metrics, state.services, state.admin.history
 
     async def settle() -> None:
         state.accounts.ledger.drain()
 
     async def tiers() -> None:
-        for name, stats in (await rooms.cache.stats()).items():
+        for name, stats in (await services.cache.stats()).items():
             metrics.show_tier(name, stats.entries, stats.bytes, stats.evictions)
 
     async def others() -> None:
-        for tier, evictions in rooms.cache.evictions().items():
+        for tier, evictions in services.cache.evictions().items():
             metrics.show_evictions(tier, evictions)
-        metrics.show_reclaimed(rooms.cache.reclaimed)
+        metrics.show_reclaimed(services.cache.reclaimed)
         metrics.show_history(history.written, history.lost)
         metrics.show_in_flight(state.in_flight.by_endpoint())
-        metrics.show_upstreams(rooms.upstreams.up())
+        metrics.show_upstreams(services.upstreams.up())
         state.watch.show()
 
     async def database() -> None:

@@ -19,7 +19,7 @@ from llmproxy import __version__
 from llmproxy.app.console import NOTHING_FOUND, say
 from llmproxy.app.deadline import Deadline
 from llmproxy.app.factory import create_app
-from llmproxy.app.lifespan import CannotStart, open_rooms
+from llmproxy.app.lifespan import CannotStart, open_services
 from llmproxy.config.settings import LogLevel, Settings
 from llmproxy.middleware.connections import ConnectionLimits, raise_descriptor_limit, sweep
 from llmproxy.middleware.fast_path import Hot, protocol_class
@@ -46,14 +46,14 @@ async def _serve(settings: Settings) -> None:
         # what it says of its coming and going is said here in fewer words
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     deadline = Deadline(settings.shutdown_seconds)
-    async with open_rooms(settings, log, deadline) as state:
-        if not state.rooms.upstreams.targets:
+    async with open_services(settings, log, deadline) as state:
+        if not state.services.upstreams.targets:
             raise CannotStart(NOTHING_FOUND.format(verb="serve"))
-        hot = Hot(state.rooms.hot, state.ids, state.accounts.ledger.add, cors=bool(settings.cors_origins))
+        hot = Hot(state.services.hot, state.ids, state.accounts.ledger.add, cors=bool(settings.cors_origins))
         _settle_memory()
         tell = partial(say, form=form_for(settings.log_format, sys.stderr))
         server = _Server(_config(settings, create_app(state), hot, deadline), tell, state.stop, deadline)
-        tell(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
+        tell(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
         await server.serve([listener])
 
 

@@ -21,7 +21,7 @@ from llmproxy.wire.ids import RequestIds
 @dataclass(frozen=True, slots=True)
 class AppState:
     settings: Settings
-    rooms: ProxyServices
+    services: ProxyServices
     #: None where they are switched off
     jobs: JobServices | None
     admin: AdminState
@@ -43,7 +43,7 @@ class WithState:
 
     def __init__(self, app: ASGIApp, state: AppState) -> None:
         self._app = app
-        self._entries = {"rooms": state.rooms, "jobs": state.jobs, "admin": state.admin, "app": state}
+        self._entries = {"services": state.services, "jobs": state.jobs, "admin": state.admin, "app": state}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = self._entries

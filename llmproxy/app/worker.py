@@ -16,7 +16,7 @@ from llmproxy import __version__
 from llmproxy.app import health
 from llmproxy.app.console import NOTHING_FOUND, say
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.lifespan import CannotStart, open_rooms
+from llmproxy.app.lifespan import CannotStart, open_services
 from llmproxy.app.server import bind
 from llmproxy.app.state import AppState, WithState
 from llmproxy.config.describe import without_credentials
@@ -38,10 +38,10 @@ async def _work(settings: Settings) -> None:
     tell = partial(say, form=form_for(settings.log_format, sys.stderr))
     deadline = Deadline(settings.shutdown_seconds)
     with _stopped() as stopped:
-        async with open_rooms(settings, log, deadline) as state:
-            if not state.rooms.upstreams.targets:
+        async with open_services(settings, log, deadline) as state:
+            if not state.services.upstreams.targets:
                 raise CannotStart(NOTHING_FOUND.format(verb="worker"))
-            tell(f"llmproxy {__version__}: upstream {state.rooms.upstreams.describe()}")
+            tell(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
             place = settings.sqlite_file or without_credentials(settings.database)
             tell(f"working on the jobs of {place}, {settings.task_queue_workers} calls at once")
             async with _metrics(state, tell):

@@ -33,9 +33,9 @@ class Verdict:
 _CACHED = Verdict(look_up=True, keep=True)
 
 
-def admit(policy: CachePolicy, traits: RequestTraits, wishes: Directives) -> Verdict:
+def admit(policy: CachePolicy, traits: RequestTraits, directives: Directives) -> Verdict:
     """The first reason that applies decides."""
-    if wishes.no_store:
+    if directives.no_store:
         return Verdict(look_up=False, keep=False, reason=Reason.NO_STORE)
     if policy is CachePolicy.OFF:
         return Verdict(look_up=False, keep=False, reason=Reason.POLICY_OFF)
@@ -45,9 +45,9 @@ def admit(policy: CachePolicy, traits: RequestTraits, wishes: Directives) -> Ver
         return Verdict(look_up=False, keep=False, reason=Reason.NOT_FLOAT32)
     if policy is CachePolicy.DETERMINISTIC and not traits.deterministic:
         return Verdict(look_up=False, keep=False, reason=Reason.NOT_DETERMINISTIC)
-    if policy is CachePolicy.OPT_IN and not wishes.opts_in:
+    if policy is CachePolicy.OPT_IN and not directives.opts_in:
         return Verdict(look_up=False, keep=False, reason=Reason.NOT_OPTED_IN)
-    if wishes.no_cache:
+    if directives.no_cache:
         return Verdict(look_up=False, keep=True, reason=Reason.NO_CACHE)
     return _CACHED
 
@@ -63,18 +63,18 @@ class Freshness(Enum):
     NO = "no"
 
 
-def freshness(entry: Entry, wishes: Directives, now: float) -> Freshness:
+def freshness(entry: Entry, directives: Directives, now: float) -> Freshness:
     """RFC 9111 section 5.2.1 and RFC 5861 section 4. ``now`` in Unix seconds."""
     age = now - entry.created
     left = entry.expires - now
-    if wishes.min_fresh is not None and left < wishes.min_fresh:
+    if directives.min_fresh is not None and left < directives.min_fresh:
         pass
-    elif wishes.max_age is not None and age > wishes.max_age and wishes.max_stale is None:
+    elif directives.max_age is not None and age > directives.max_age and directives.max_stale is None:
         pass
     elif left > 0:
         return Freshness.FRESH
-    elif wishes.max_stale is not None and -left <= wishes.max_stale:
+    elif directives.max_stale is not None and -left <= directives.max_stale:
         return Freshness.STALE
-    if wishes.stale_if_error is not None and -left <= wishes.stale_if_error:
+    if directives.stale_if_error is not None and -left <= directives.stale_if_error:
         return Freshness.IF_ERROR
     return Freshness.NO

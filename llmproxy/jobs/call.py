@@ -14,8 +14,8 @@ from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.proxy.client_state import Client, ClientDisconnected, StreamAborted
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.parse import understand
-from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.parse import parse_request
+from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import Peer
@@ -46,7 +46,9 @@ class CallAnswer:
     body: bytes
 
 
-async def answered(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices, listener: Client) -> CallAnswer:
+async def answered(
+    exchange: Exchange, request: CacheableRequest, services: ProxyServices, client: Client
+) -> CallAnswer:
     """The whole answer to a request that asks for no stream. Raises ``ProxyError``, ``ClientDisconnected``."""
     status, headers, pieces = 0, [], []
 
@@ -58,10 +60,10 @@ async def answered(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServ
             pieces.append(message.get("body", b""))
 
     # nobody watches it come
-    asked = replace(asked, wishes=replace(asked.wishes, paced=False))
-    answer = await live(exchange, asked, rooms, listener)
+    request = replace(request, directives=replace(request.directives, paced=False))
+    answer = await handle(exchange, request, services, client)
     try:
-        await deliver(answer, exchange, listener, collect, 0)
+        await deliver(answer, exchange, client, collect, 0)
     except StreamAborted as broken:
         raise UpstreamBroke(str(broken)) from broken
     return CallAnswer(status, headers, b"".join(pieces))
@@ -70,17 +72,17 @@ async def answered(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServ
 class CallHandler:
     """The handler of a job's calls."""
 
-    def __init__(self, rooms: JobServices) -> None:
-        self._rooms = rooms
+    def __init__(self, services: JobServices) -> None:
+        self._services = services
 
-    async def __call__(self, item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
-        exchange = exchange_for(item, self._rooms)
+    async def __call__(self, item: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
+        exchange = exchange_for(item, self._services)
         try:
             endpoint = BY_PATH[item.job.path]
-            asked = await understand(
-                exchange, endpoint, item.body, item.job.path.encode(), item.job.headers, LOCAL, self._rooms.proxy
+            request = await parse_request(
+                exchange, endpoint, item.body, item.job.path.encode(), item.job.headers, LOCAL, self._services.proxy
             )
-            answer = await answered(exchange, asked, self._rooms.proxy, patience)
+            answer = await answered(exchange, request, self._services.proxy, cancel_token)
             if exchange.stored in NO_ANSWERS:
                 raise UpstreamBroke("The model server's answer is none: it holds an error, or nothing.")
         except ProxyError as error:
@@ -91,7 +93,7 @@ class CallHandler:
             return Reschedule(0.0, counts=False)
         finally:
             exchange.finished = perf_counter()
-            self._rooms.count(exchange)
+            self._services.count(exchange)
         return ItemResult(
             ItemStatus.COMPLETED,
             answer.status,
@@ -107,17 +109,17 @@ class CallHandler:
         what = verdict(error)
         if what is RetryDecision.WAIT:
             return Reschedule(max(_ABSENT_SECONDS, _BACKOFF.seconds(1, error)), counts=False)
-        if what is RetryDecision.AGAIN and item.attempts + 1 < self._rooms.proxy.settings.job_max_attempts:
+        if what is RetryDecision.AGAIN and item.attempts + 1 < self._services.proxy.settings.job_max_attempts:
             return Reschedule(_BACKOFF.seconds(item.attempts + 1, error))
         return failed(error, exchange)
 
 
-def exchange_for(item: Claimed, rooms: JobServices) -> Exchange:
+def exchange_for(item: Claimed, services: JobServices) -> Exchange:
     """The notebook of one of a job's calls."""
-    job, tracer, now = item.job, rooms.proxy.tracer, time.time()
-    settings = rooms.proxy.settings
+    job, tracer, now = item.job, services.proxy.tracer, time.time()
+    settings = services.proxy.settings
     return Exchange(
-        rooms.ids.next(),
+        services.ids.next(),
         "POST",
         job.path,
         perf_counter(),

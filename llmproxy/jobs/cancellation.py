@@ -7,16 +7,16 @@ class CancelToken:
     """A ``proxy.listener.Listener``."""
 
     def __init__(self) -> None:
-        self.gone = False
+        self.disconnected = False
         self._wakes: list[Callable[[], None]] = []
 
     def watch(self, wake: Callable[[], None]) -> None:
         self._wakes.append(wake)
-        if self.gone:
+        if self.disconnected:
             wake()
 
     def leave(self) -> None:
         """The answer is not wanted any more: its call ends upstream, unless others listen to it."""
-        self.gone = True
+        self.disconnected = True
         for wake in self._wakes:
             wake()

@@ -14,22 +14,22 @@ class SseStream:
     """Says what is there, and waits for what comes: every ``poll_seconds`` it is time to look at the rows of ``id``
     again, or earlier where this process knows that something moved."""
 
-    def __init__(self, id: str, poll_seconds: float, rooms: JobServices, listener: Client, send: Send) -> None:
+    def __init__(self, id: str, poll_seconds: float, services: JobServices, client: Client, send: Send) -> None:
         self._id = id
         self._poll_seconds = poll_seconds
-        self._changes = rooms.changes
-        self._ping_seconds = rooms.proxy.settings.ping_seconds
-        self._listener = listener
+        self._changes = services.changes
+        self._ping_seconds = services.proxy.settings.ping_seconds
+        self._client = client
         self._send = send
         self._said_at = monotonic()
 
     def watch(self) -> None:
         """From now on a client that leaves ends the waiting."""
-        self._listener.watch(lambda: self._changes.moved(self._id))
+        self._client.watch(lambda: self._changes.moved(self._id))
 
     def check(self) -> None:
         """Raises ``ClientDisconnected``."""
-        if self._listener.gone:
+        if self._client.disconnected:
             raise ClientDisconnected
 
     @property

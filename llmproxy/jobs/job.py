@@ -192,7 +192,7 @@ def new_id(kind: JobKind) -> str:
     return TRAITS[kind].prefix + secrets.token_hex(16)
 
 
-def speaking(headers: Headers) -> Headers:
+def forwarded_headers(headers: Headers) -> Headers:
     """Of a request's headers those that its job hands on to its calls: what they say to the cache, and the trace."""
     return [header for header in headers if header[0].startswith(_SPEAKING)]
 

@@ -92,7 +92,7 @@ async def give_back(connection: AsyncConnection, worker: str, item_id: int, clai
     await connection.execute(_GIVE_BACK, {"by": worker, "item": item_id, "number": claims})
 
 
-async def put_off(connection: AsyncConnection, worker: str, claimed: Claimed, due: float, counted: int) -> None:
+async def reschedule(connection: AsyncConnection, worker: str, claimed: Claimed, due: float, counted: int) -> None:
     """Gives back one lease, and nobody claims the item before ``due``; ``counted`` attempts are added."""
     await connection.execute(_PUT_OFF, {**_lease(worker, claimed), "due": due, "counted": counted})
 

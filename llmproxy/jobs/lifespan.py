@@ -35,15 +35,15 @@ _MESSAGES_AT_ONCE = 8
 _FORGET_SECONDS = 60.0
 
 
-def handlers(rooms: JobServices) -> Handlers:
+def handlers(services: JobServices) -> Handlers:
     """Who does the work of an item."""
-    call, deliver = CallHandler(rooms), Deliver(rooms.proxy.settings)
+    call, deliver = CallHandler(services), Deliver(services.proxy.settings)
     return {
         (JobKind.TASK, Step.CALL): call,
-        (JobKind.BATCH, Step.VALIDATE): Validate(rooms),
+        (JobKind.BATCH, Step.VALIDATE): Validate(services),
         (JobKind.BATCH, Step.CALL): call,
-        (JobKind.BATCH, Step.FINALIZE): Finalize(rooms),
-        (JobKind.RESPONSE, Step.CALL): BackgroundCall(rooms),
+        (JobKind.BATCH, Step.FINALIZE): Finalize(services),
+        (JobKind.RESPONSE, Step.CALL): BackgroundCall(services),
         **{(kind, Step.DELIVER): deliver for kind in JobKind},
     }
 
@@ -67,8 +67,8 @@ async def open_jobs(
     store = Store(database)
     queue = Queue(store, changes)
     answers = StoredAnswers(store, lost)
-    rooms = JobServices(proxy, store, queue, changes, open_blobs(settings), answers, ids, count)
-    does = handlers(rooms)
+    services = JobServices(proxy, store, queue, changes, open_blobs(settings), answers, ids, count)
+    does = handlers(services)
     workers = [
         Workers(queue, does, Lane.WORK, InteractiveFirst(settings, proxy.upstreams), settings, tried),
         Workers(queue, does, Lane.MESSAGES, FixedLimit(_MESSAGES_AT_ONCE), settings, tried),
@@ -76,14 +76,14 @@ async def open_jobs(
     beats = [maintenance.Heartbeat(queue, each, settings.job_lease_seconds) for each in workers]
     rounds = [
         *(maintenance.PeriodicTask("leases", beat.seconds, beat) for beat in beats),
-        maintenance.PeriodicTask("the dead", _WATCH_SECONDS, partial(maintenance.bury, queue)),
+        maintenance.PeriodicTask("the dead", _WATCH_SECONDS, partial(maintenance.release_crashed, queue)),
         maintenance.PeriodicTask("expiry", _WATCH_SECONDS, partial(maintenance.expire, queue)),
         maintenance.PeriodicTask(
             "retention",
             _FORGET_SECONDS,
             partial(maintenance.forget, queue, settings.job_retention_days, [answers.forget]),
         ),
-        maintenance.PeriodicTask("files", _FORGET_SECONDS, partial(sweep, store, rooms.blobs, queue.clock)),
+        maintenance.PeriodicTask("files", _FORGET_SECONDS, partial(sweep, store, services.blobs, queue.clock)),
     ]
     async with AsyncExitStack() as stack:
         answers.open()
@@ -94,4 +94,4 @@ async def open_jobs(
         for each in rounds:
             each.open()
             stack.push_async_callback(each.close)
-        yield rooms
+        yield services

@@ -103,7 +103,7 @@ class Heartbeat:
         self._strays = strays
 
 
-async def bury(queue: Queue) -> None:
+async def release_crashed(queue: Queue) -> None:
     """Gives back the leases of workers that died on this machine."""
     for worker in await queue.workers():
         if await asyncio.to_thread(is_dead, worker):

@@ -53,14 +53,14 @@ class JobNotifications:
             if not future.done():
                 future.set_result(None)
 
-    def on_cut(self, listener: Callable[[str], None]) -> None:
-        """``listener`` is called with the id of each job that was ended while calls of it may be in flight."""
-        self._cutters.append(listener)
+    def on_cut(self, client: Callable[[str], None]) -> None:
+        """``client`` is called with the id of each job that was ended while calls of it may be in flight."""
+        self._cutters.append(client)
 
     def cut(self, job_id: str) -> None:
         """The job was ended from outside."""
-        for listener in self._cutters:
-            listener(job_id)
+        for client in self._cutters:
+            client(job_id)
 
     async def of(self, job_id: str, seconds: float) -> None:
         """Until the job has moved, or for so long. What moved before the call is not seen: look first, then wait.

@@ -107,11 +107,11 @@ class Queue:
             self.changes.work()
         return {id for ids in kept.values() for id in ids}
 
-    async def put_off(self, worker: str, claimed: Claimed, how: Reschedule) -> None:
+    async def reschedule(self, worker: str, claimed: Claimed, how: Reschedule) -> None:
         """Gives an item back, to be claimed again when its time has come."""
         due, counted = await self.shared() + min(how.seconds, LONGEST_SECONDS), int(how.counts)
         await self.store.write(
-            lambda connection: leases.put_off(connection, worker, claimed, due, counted), durable=False
+            lambda connection: leases.reschedule(connection, worker, claimed, due, counted), durable=False
         )
 
     async def give_back(self, worker: str, item_id: int, claims: int) -> None:

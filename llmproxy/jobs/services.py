@@ -30,7 +30,7 @@ class JobServices:
     count: Callable[[Exchange], None]
 
 
-def rooms_of(connection: HTTPConnection) -> JobServices:
+def job_services(connection: HTTPConnection) -> JobServices:
     return cast(JobServices, connection.scope["state"]["jobs"])
 
 

@@ -158,9 +158,9 @@ async def close(
 
 async def cut(connection: AsyncConnection, job: Job, status: ItemStatus, now: float) -> dict[str, Any]:
     """Ends every item of a locked job that is not over, in flight or not. Returns the columns that change with it."""
-    gone = {"status": status, "worker": None, "leased_until": None, "finished_at": now}
+    disconnected = {"status": status, "worker": None, "leased_until": None, "finished_at": now}
     # the first step too: what it has not added by now it must not add any more, and counts as if it had been
-    await connection.execute(update(items).where(in_turn(items.c.job_id == job.id, _OPEN)).values(**gone))
+    await connection.execute(update(items).where(in_turn(items.c.job_id == job.id, _OPEN)).values(**disconnected))
     return {str(status.value): job.total - job.completed - job.failed}
 
 

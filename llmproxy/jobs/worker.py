@@ -42,7 +42,7 @@ class _Run:
     """One claim of an item in work. While it is on its way out, the same item may be here once more: claimed again."""
 
     item: Claimed
-    patience: CancelToken
+    cancel_token: CancelToken
     task: asyncio.Task[None] | None = None
 
 
@@ -99,7 +99,7 @@ class Workers:
     def held(self) -> dict[int, int]:
         """The leases that this process knows of: item -> number of the claim."""
         known = {item.id: item.claims for item in self._ready}
-        known |= {run.item.id: run.item.claims for run in self._runs if not run.patience.gone}
+        known |= {run.item.id: run.item.claims for run in self._runs if not run.cancel_token.disconnected}
         # a result that still waits is older than a claim of the same item
         return self._committer.held() | known
 
@@ -108,7 +108,7 @@ class Workers:
         self._ready = deque(item for item in self._ready if item.id not in item_ids)
         for run in self._runs:
             if run.item.id in item_ids:
-                run.patience.leave()
+                run.cancel_token.leave()
 
     def _cut(self, job_id: str) -> None:
         self.lost({item.id for item in self._ready if item.job.id == job_id})
@@ -171,7 +171,7 @@ class Workers:
         item = run.item
         try:
             done = await self._handled(run)
-            if run.patience.gone:
+            if run.cancel_token.disconnected:
                 # cut off: whatever came of it, the lease is gone
                 return
             if isinstance(done, Reschedule):
@@ -188,9 +188,9 @@ class Workers:
     async def _put_off(self, run: _Run, how: Reschedule) -> None:
         """For as long as it takes: else the item would wait for the end of its lease, and the try not be counted."""
         item, failures = run.item, 0
-        while not run.patience.gone:
+        while not run.cancel_token.disconnected:
             try:
-                await self._queue.put_off(self.name, item, how)
+                await self._queue.reschedule(self.name, item, how)
             except ProxyError as error:
                 failures += 1
                 if failures == 1:
@@ -206,7 +206,7 @@ class Workers:
     async def _handled(self, run: _Run) -> ItemResult | Reschedule:
         item = run.item
         try:
-            return await self._handlers[item.job.kind, item.step](item, run.patience)
+            return await self._handlers[item.job.kind, item.step](item, run.cancel_token)
         except ProxyError as error:
             return Reschedule(_BACKOFF.seconds(item.claims, error), counts=False)
         except Exception:  # a defect of ours must end the item with a reason: otherwise it would run for ever

@@ -12,7 +12,7 @@ Outcome = TypeVar("Outcome")
 @dataclass(frozen=True, slots=True)
 class Head:
     """The upstream's status line, as far as readers care. ``stream``: frames will follow, else one document. ``both``:
-    whether the other form may be made of it, ``asked``: whether the upstream was asked for a stream.
+    whether the other form may be made of it, ``request``: whether the upstream was asked for a stream.
 
     An answer with another ``status`` than 200 is everyone's as it comes, with these headers.
     """
@@ -20,7 +20,7 @@ class Head:
     stream: bool
     headers: tuple[tuple[bytes, bytes], ...] = ()
     both: bool = True
-    asked: bool = False
+    request: bool = False
     status: int = 200
 
 
@@ -118,27 +118,27 @@ class BroadcastBuffer(Generic[Outcome]):
 class BroadcastReader(Generic[Outcome]):
     """One reader's place in a capture."""
 
-    def __init__(self, capture: BroadcastBuffer[Outcome]) -> None:
-        self.capture = capture
+    def __init__(self, buffer: BroadcastBuffer[Outcome]) -> None:
+        self.buffer = buffer
         self._position = 0
         self._future: asyncio.Future[None] | None = None
         self._poked = False
 
     def take(self, most: int | None = None) -> list[bytes]:
         """What arrived since the last call, maybe nothing: all of it, or some ``most`` bytes. Raises ``Lagged``."""
-        capture = self.capture
-        start = self._position - capture.end + len(capture.frames)
+        buffer = self.buffer
+        start = self._position - buffer.end + len(buffer.frames)
         if start < 0:
             raise Lagged
-        frames = capture.frames[start:] if most is None else _first(capture.frames, start, most)
+        frames = buffer.frames[start:] if most is None else _first(buffer.frames, start, most)
         self._position += len(frames)
-        capture.reached(self._position)
+        buffer.reached(self._position)
         return frames
 
     @property
     def behind(self) -> bool:
         """Whether ``take`` would give something."""
-        return self._position < self.capture.end
+        return self._position < self.buffer.end
 
     def poke(self) -> None:
         """Ends this reader's wait, for a reason of the caller's own."""
@@ -153,7 +153,7 @@ class BroadcastReader(Generic[Outcome]):
             return True
         loop = asyncio.get_running_loop()
         future = self._future = loop.create_future()
-        self.capture._waiting.append(future)
+        self.buffer._waiting.append(future)
         expired = False
 
         def expire() -> None:

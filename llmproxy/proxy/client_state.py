@@ -16,7 +16,7 @@ class Client(Protocol):
     """Someone who waits for an answer."""
 
     @property
-    def gone(self) -> bool: ...
+    def disconnected(self) -> bool: ...
 
     def watch(self, wake: Callable[[], None]) -> None:
         """Calls ``wake`` once the caller is gone."""

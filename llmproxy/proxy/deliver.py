@@ -22,7 +22,7 @@ _NO_STREAM = "The upstream answered with a document that cannot be given as a st
 _PIECE_BYTES = 256 * 1024
 
 
-async def deliver(answer: Answer, exchange: Exchange, listener: Client, send: Send, ping: float) -> None:
+async def deliver(answer: Answer, exchange: Exchange, client: Client, send: Send, ping: float) -> None:
     """Sends it all. Raises ``ClientDisconnected``, ``StreamAborted``. ``ping`` in seconds, 0 for none."""
     if isinstance(answer, Whole):
         exchange.first_byte = perf_counter()
@@ -30,9 +30,9 @@ async def deliver(answer: Answer, exchange: Exchange, listener: Client, send: Se
         await _send(send, *(answer.parts or (answer.body,)), last=True)
         exchange.status = answer.status
     elif isinstance(answer, Paced):
-        await _paced(answer, exchange, listener, send)
+        await _paced(answer, exchange, client, send)
     else:
-        await _live(answer, exchange, listener, send, ping)
+        await _live(answer, exchange, client, send, ping)
 
 
 async def _start(send: Send, status: int, headers: HeaderList) -> None:
@@ -53,9 +53,9 @@ async def _send(send: Send, *parts: bytes | memoryview, last: bool) -> None:
         await send({"type": "http.response.body", "body": view[:_PIECE_BYTES], "more_body": more})
 
 
-async def _paced(answer: Paced, exchange: Exchange, listener: Client, send: Send) -> None:
+async def _paced(answer: Paced, exchange: Exchange, client: Client, send: Send) -> None:
     left = asyncio.Event()
-    listener.watch(left.set)
+    client.watch(left.set)
     exchange.status = 200
     await _start(send, 200, answer.headers)
     began = asyncio.get_running_loop().time()
@@ -67,20 +67,20 @@ async def _paced(answer: Paced, exchange: Exchange, listener: Client, send: Send
                     await left.wait()
             except TimeoutError:
                 pass
-        if listener.gone:
+        if client.disconnected:
             raise ClientDisconnected
         exchange.first_byte = exchange.first_byte or perf_counter()
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _live(answer: Live, exchange: Exchange, listener: Client, send: Send, ping: float) -> None:
+async def _live(answer: Live, exchange: Exchange, client: Client, send: Send, ping: float) -> None:
     try:
         exchange.status = answer.status
         await _start(send, answer.status, answer.headers)
         ping = ping if answer.stream and _is_sse(answer) else 0
-        while (last := await _pump(answer, exchange, listener, send, ping)) is None:
-            answer = _in_own_form(answer, listener)
+        while (last := await _pump(answer, exchange, client, send, ping)) is None:
+            answer = _in_own_form(answer, client)
         await _send(send, last, last=True)
     except asyncio.CancelledError:
         # the server stops: a stream must not look as if it had come to its end
@@ -91,62 +91,62 @@ async def _live(answer: Live, exchange: Exchange, listener: Client, send: Send, 
         answer.flight.leave()
 
 
-def _in_own_form(answer: Live, listener: Client) -> Live:
+def _in_own_form(answer: Live, client: Client) -> Live:
     """The same answer by a call of its own. Nothing but pings was sent."""
     assert answer.own is not None
     flight = answer.own()
     answer.flight.leave()
     reader = BroadcastReader(flight.work)
-    listener.watch(reader.poke)
+    client.watch(reader.poke)
     return replace(answer, reader=reader, flight=flight, own=None)
 
 
-async def _pump(answer: Live, exchange: Exchange, listener: Client, send: Send, ping: float) -> bytes | None:
+async def _pump(answer: Live, exchange: Exchange, client: Client, send: Send, ping: float) -> bytes | None:
     """Frames as they come. Returns the last bytes: the last frames, or the one that tells of a failure; None where the
     flight has a plain answer of which no frames can be made."""
-    reader, capture, shown = answer.reader, answer.flight.work, answer.view.shown()
+    reader, buffer, shown = answer.reader, answer.flight.work, answer.view.shown()
     while True:
-        if listener.gone:
+        if client.disconnected:
             raise ClientDisconnected
         try:
             frames = reader.take(_PIECE_BYTES)
         except Lagged:
             return _failure(answer, exchange, UpstreamBroke("This client read too slowly for an answer of this size."))
-        if answer.stream and capture.head is not None and not capture.head.stream:
+        if answer.stream and buffer.head is not None and not buffer.head.stream:
             # pings went out first, and then the upstream answered in one piece
             frames = []
         elif answer.stream:
             frames = shown.feed(frames)
-            if capture.outcome is not None and not reader.behind:
+            if buffer.outcome is not None and not reader.behind:
                 frames += shown.close()
-        if answer.own is not None and other_form(capture, stream=answer.stream):
+        if answer.own is not None and other_form(buffer, stream=answer.stream):
             return None
         if frames:
             exchange.first_byte = exchange.first_byte or perf_counter()
-        if isinstance(capture.outcome, Fetched) and not reader.behind:
-            landed = capture.outcome
-            return b"".join(frames) + await offload(len(landed.document), _landed, answer, exchange, landed)
+        if isinstance(buffer.outcome, Fetched) and not reader.behind:
+            fetched = buffer.outcome
+            return b"".join(frames) + await offload(len(fetched.document), _fetched_result, answer, exchange, fetched)
         if frames:
             await _send(send, b"".join(frames), last=False)
-        elif isinstance(capture.outcome, Failed) and not reader.behind:
-            exchange.stored = capture.outcome.reason
-            return _failed(answer, exchange, capture.outcome.error)
+        elif isinstance(buffer.outcome, Failed) and not reader.behind:
+            exchange.stored = buffer.outcome.reason
+            return _failed(answer, exchange, buffer.outcome.error)
         elif not reader.behind and not await reader.wait(ping or None):
             await send({"type": "http.response.body", "body": _PING, "more_body": True})
 
 
-def _landed(answer: Live, exchange: Exchange, landed: Fetched) -> bytes:
-    exchange.stored, exchange.usage = landed.reason, landed.usage
-    exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
+def _fetched_result(answer: Live, exchange: Exchange, fetched: Fetched) -> bytes:
+    exchange.stored, exchange.usage = fetched.reason, fetched.usage
+    exchange.upstream_seconds, exchange.response_body = fetched.seconds, fetched.document
     head = answer.flight.work.head
     if answer.stream and head is not None and not head.stream:
-        if landed.reason is Reason.TOO_LARGE and not landed.document:
+        if fetched.reason is Reason.TOO_LARGE and not fetched.document:
             return _failure(answer, exchange, UpstreamBroke(TOO_LARGE))
-        if not landed.both:
+        if not fetched.both:
             # pings went out first: the form in which it came can no longer be given
-            error = refusal(answer.dialect, landed) or UpstreamBroke(_NO_STREAM)
+            error = refusal(answer.dialect, fetched) or UpstreamBroke(_NO_STREAM)
             return _failed(answer, exchange, error)
-        return answer.view.rendered(landed.document)
+        return answer.view.rendered(fetched.document)
     return b""
 
 

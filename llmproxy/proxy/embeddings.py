@@ -20,8 +20,8 @@ from llmproxy.cache.policy import Freshness, Verdict, freshness
 from llmproxy.cache.single_flight import Flight, Subscription
 from llmproxy.proxy.broadcast import BroadcastBuffer
 from llmproxy.proxy.client_state import Client
-from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
-from llmproxy.proxy.follow import follow, landing
+from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, run_fetch
+from llmproxy.proxy.follow import follow, wait_result
 from llmproxy.proxy.headers import JSON, timing_header, type_headers
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.results import Answer, Failed, Fetched, OtherForm, Outcome, Whole
@@ -51,9 +51,9 @@ _ASIDE_BYTES = 128 * 1024
 class Batch:
     """The inputs of one request. Each has an entry for each encoding, under the one in which its vector came."""
 
-    def __init__(self, asked: CacheableRequest, body: dict[str, Any], scope: str, *, shortest: bool) -> None:
+    def __init__(self, request: CacheableRequest, body: dict[str, Any], scope: str, *, shortest: bool) -> None:
         """``shortest``: the server prints float32s in their shortest form."""
-        self.asked = asked
+        self.request = request
         self.body = body
         self.scope = scope
         self.shortest = shortest
@@ -65,9 +65,9 @@ class Batch:
 
     def key(self, value: Any, encoding: str) -> bytes:
         """Of the entry of one input."""
-        asked = self.asked
-        parts = asked.each + orjson.dumps([encoding, value])
-        return key_of(asked.endpoint.name, asked.identity, self.scope, asked.wishes.namespace, parts)
+        request = self.request
+        parts = request.each + orjson.dumps([encoding, value])
+        return key_of(request.endpoint.name, request.identity, self.scope, request.directives.namespace, parts)
 
     @property
     def all_keys(self) -> bytes:
@@ -78,22 +78,22 @@ class Batch:
         """A request for these inputs only."""
         values = [self.wanted[key] for key in missing]
         inputs = values if isinstance(self.body["input"], list) else values[0]
-        return Batch(self.asked, self.body | {"input": inputs}, self.scope, shortest=self.shortest)
+        return Batch(self.request, self.body | {"input": inputs}, self.scope, shortest=self.shortest)
 
-    async def settle(self, recording: AnswerRecorder, body: bytes) -> Fetched:
+    async def settle(self, recorder: AnswerRecorder, body: bytes) -> Fetched:
         """An answer as it came, with an entry for each input.
 
         Raises ``UpstreamBroke`` where floats were asked for and there is something else of which none can be made.
         """
-        if recording.capture.overflowed or len(body) < _ASIDE_BYTES:
-            return _settled(self, recording, body)
-        return await asyncio.to_thread(_settled, self, recording, body)
+        if recorder.buffer.overflowed or len(body) < _ASIDE_BYTES:
+            return _settled(self, recorder, body)
+        return await asyncio.to_thread(_settled, self, recorder, body)
 
-    def under(self, identity: str, landed: Fetched) -> Iterator[Entry]:
+    def under(self, identity: str, fetched: Fetched) -> Iterator[Entry]:
         """The entries of an answer, for a more precise identity of the model that made it."""
-        precise = Batch(replace(self.asked, identity=identity), self.body, self.scope, shortest=self.shortest)
-        kept = {entry.key for entry in landed.entries}
-        for value, entry in zip(self.inputs, landed.parts, strict=True):
+        precise = Batch(replace(self.request, identity=identity), self.body, self.scope, shortest=self.shortest)
+        kept = {entry.key for entry in fetched.entries}
+        for value, entry in zip(self.inputs, fetched.parts, strict=True):
             if entry.key in kept:
                 yield replace(entry, key=precise.key(value, Part(entry.document).encoding))
 
@@ -110,41 +110,41 @@ class _Known:
 
 async def embed(
     exchange: Exchange,
-    asked: CacheableRequest,
+    request: CacheableRequest,
     body: dict[str, Any],
     verdict: Verdict,
-    rooms: ProxyServices,
-    listener: Client,
+    services: ProxyServices,
+    client: Client,
 ) -> Answer:
     """Raises ``ProxyError``, ``ClientLeft``."""
     exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
     # what takes names in any case is written in Go, which prints so
-    shortest = rooms.upstreams.any_case(asked.draft.model, asked.path)
-    batch = Batch(asked, body, exchange.caller.scope, shortest=shortest)
+    shortest = services.upstreams.any_case(request.parsed.model, request.path)
+    batch = Batch(request, body, exchange.caller.scope, shortest=shortest)
     exchange.key = batch.all_keys.hex()
     exchange.mark(Phase.KEY)
-    known, since = _Known({}, {}), rooms.cache.position()
+    known, since = _Known({}, {}), services.cache.position()
     if verdict.look_up:
-        known = await _look_up(batch, since, rooms)
+        known = await _look_up(batch, since, services)
         exchange.mark(Phase.LOOK_UP)
     missing = [key for key in batch.wanted if key not in known.usable]
     if not missing:
         exchange.cache, exchange.reason = CacheStatus.STALE if known.stale else CacheStatus.HIT, Reason.INPUTS
         return await _assembled(exchange, batch, known.usable)
-    if asked.wishes.only_if_cached:
+    if request.directives.only_if_cached:
         exchange.stored = Reason.ONLY_IF_CACHED
         raise OnlyIfCached("Not every input is stored, and the request forbids to ask the upstream.")
     try:
-        return await _fetched(exchange, batch, known.usable, since, missing, verdict, rooms, listener)
+        return await _fetched(exchange, batch, known.usable, since, missing, verdict, services, client)
     except ProxyError as error:
-        spare = _held(known.spare | known.usable, since, rooms)
+        spare = _held(known.spare | known.usable, since, services)
         if error.http_status < 500 or not all(key in spare for key in batch.wanted):
             raise
         exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
         return await _assembled(exchange, batch, spare)
 
 
-async def _look_up(batch: Batch, since: Position, rooms: ProxyServices) -> _Known:
+async def _look_up(batch: Batch, since: Position, services: ProxyServices) -> _Known:
     """Entries in the encoding that was asked for, else in the other one where the same float32s can be made of them.
 
     After the last look nothing is awaited until the flight is joined: an answer that was stored in the meantime is
@@ -153,25 +153,25 @@ async def _look_up(batch: Batch, since: Position, rooms: ProxyServices) -> _Know
     known = _Known({}, {})
     other = FLOAT if batch.encoding == BASE64 else BASE64
     # what an answer that ended just now brings
-    await rooms.confirmations.wait(
+    await services.confirmations.wait(
         [batch.key(value, each) for value in batch.wanted.values() for each in (FLOAT, BASE64)]
     )
     for encoding in (batch.encoding, other):
         keys = {batch.key(value, encoding): key for key, value in batch.wanted.items() if key not in known.usable}
-        found = await rooms.cache.find_many(list(keys)) if keys else {}
+        found = await services.cache.find_many(list(keys)) if keys else {}
         if encoding == other and found:
             found = await asyncio.to_thread(_renderable, found, batch.encoding)
-        known = _judged(batch.asked, known, {keys[key]: entry for key, entry in found.items()})
-    known = _Known(_held(known.usable, since, rooms), known.spare, known.stale)
-    late = {key: entry for key in batch.wanted if key not in known.usable and (entry := rooms.cache.peek(key))}
-    return _judged(batch.asked, known, late)
+        known = _judged(batch.request, known, {keys[key]: entry for key, entry in found.items()})
+    known = _Known(_held(known.usable, since, services), known.spare, known.stale)
+    late = {key: entry for key in batch.wanted if key not in known.usable and (entry := services.cache.peek(key))}
+    return _judged(batch.request, known, late)
 
 
-def _judged(asked: CacheableRequest, known: _Known, found: Mapping[bytes, Entry]) -> _Known:
+def _judged(request: CacheableRequest, known: _Known, found: Mapping[bytes, Entry]) -> _Known:
     now = time.time()
     usable, spare, stale = dict(known.usable), dict(known.spare), known.stale
     for key, entry in found.items():
-        verdict = freshness(entry, asked.wishes, now)
+        verdict = freshness(entry, request.directives, now)
         if verdict in (Freshness.FRESH, Freshness.STALE):
             usable[key] = entry
             stale |= verdict is Freshness.STALE
@@ -180,9 +180,9 @@ def _judged(asked: CacheableRequest, known: _Known, found: Mapping[bytes, Entry]
     return _Known(usable, spare, stale)
 
 
-def _held(entries: Mapping[bytes, Entry], since: Position, rooms: ProxyServices) -> dict[bytes, Entry]:
+def _held(entries: Mapping[bytes, Entry], since: Position, services: ProxyServices) -> dict[bytes, Entry]:
     """Those that no flush has taken since they were found: something was waited for."""
-    return {key: entry for key, entry in entries.items() if rooms.cache.still_holds(entry, since)}
+    return {key: entry for key, entry in entries.items() if services.cache.still_holds(entry, since)}
 
 
 def _renderable(found: Mapping[bytes, Entry], encoding: str) -> dict[bytes, Entry]:
@@ -197,18 +197,18 @@ async def _fetched(
     since: Position,
     missing: list[bytes],
     verdict: Verdict,
-    rooms: ProxyServices,
-    listener: Client,
+    services: ProxyServices,
+    client: Client,
 ) -> Answer:
     if known or len(missing) < len(batch.inputs):
         rest = batch.rest(missing)
-        outcome = await _landed(exchange, rest, verdict, rooms, listener)
+        outcome = await _fetched_result(exchange, rest, verdict, services, client)
         if (
             isinstance(outcome, Fetched)
             and len(outcome.parts) == len(missing)
-            and await _same_model(batch, outcome, rooms)
+            and await _same_model(batch, outcome, services)
         ):
-            fetched = _held(known, since, rooms) | dict(zip(missing, outcome.parts, strict=True))
+            fetched = _held(known, since, services) | dict(zip(missing, outcome.parts, strict=True))
             if len(fetched) == len(batch.wanted):
                 exchange.stored, exchange.upstream_seconds = outcome.reason, outcome.seconds
                 return await _assembled(exchange, batch, fetched, hits=len(known))
@@ -216,12 +216,12 @@ async def _fetched(
             exchange.stored = outcome.reason
             raise outcome.error
         # what came cannot be put together with what was known: ask for all of it
-    seat = _join(exchange, batch, verdict, rooms)
+    subscription = _join(exchange, batch, verdict, services)
     exchange.mark(Phase.JOIN)
-    answer = await follow(exchange, batch.asked, seat.flight, listener, rooms.settings, None)
-    if isinstance(answer, Failed) and not seat.led and answer.leaders_own:
+    answer = await follow(exchange, batch.request, subscription.flight, client, services.settings, None)
+    if isinstance(answer, Failed) and not subscription.led and answer.leaders_own:
         answer = await follow(
-            exchange, batch.asked, _launch(exchange, batch, None, rooms), listener, rooms.settings, None
+            exchange, batch.request, _launch(exchange, batch, None, services), client, services.settings, None
         )
     if isinstance(answer, Failed):
         exchange.stored = answer.reason
@@ -232,66 +232,66 @@ async def _fetched(
     return answer
 
 
-async def _same_model(batch: Batch, landed: Fetched, rooms: ProxyServices) -> bool:
+async def _same_model(batch: Batch, fetched: Fetched, services: ProxyServices) -> bool:
     """Whether the model that has just answered is the one whose vectors are known: no answer mixes those of two."""
-    asked = batch.asked
-    if not await rooms.confirmations.wait([part.key for part in landed.parts]):
+    request = batch.request
+    if not await services.confirmations.wait([part.key for part in fetched.parts]):
         return False
-    now = rooms.upstreams.identity(asked.draft.model, asked.path)
-    return now is not None and (now == asked.identity or more_precise(now, asked.identity))
+    now = services.upstreams.identity(request.parsed.model, request.path)
+    return now is not None and (now == request.identity or more_precise(now, request.identity))
 
 
-async def _landed(
-    exchange: Exchange, batch: Batch, verdict: Verdict, rooms: ProxyServices, listener: Client
+async def _fetched_result(
+    exchange: Exchange, batch: Batch, verdict: Verdict, services: ProxyServices, client: Client
 ) -> Outcome:
     """The end of a call, for one who needs the whole of it."""
-    seat = _join(exchange, batch, verdict, rooms)
+    subscription = _join(exchange, batch, verdict, services)
     exchange.mark(Phase.JOIN)
-    outcome = await landing(seat.flight, listener)
-    if isinstance(outcome, Failed) and not seat.led and outcome.leaders_own:
-        outcome = await landing(_launch(exchange, batch, None, rooms), listener)
+    outcome = await wait_result(subscription.flight, client)
+    if isinstance(outcome, Failed) and not subscription.led and outcome.leaders_own:
+        outcome = await wait_result(_launch(exchange, batch, None, services), client)
     return outcome
 
 
 def _join(
-    exchange: Exchange, batch: Batch, verdict: Verdict, rooms: ProxyServices
+    exchange: Exchange, batch: Batch, verdict: Verdict, services: ProxyServices
 ) -> Subscription[BroadcastBuffer[Outcome]]:
-    shared = rooms.settings.single_flight and batch.asked.wishes.single_flight
+    shared = services.settings.single_flight and batch.request.directives.single_flight
     key = sha256(b"".join(batch.keys)).digest() if shared else None
-    flight = rooms.flights.find(key) if key is not None and verdict.look_up else None
+    flight = services.flights.find(key) if key is not None and verdict.look_up else None
     if flight is None or flight.work.overflowed:
-        return Subscription(_launch(exchange, batch, key, rooms), led=True)
+        return Subscription(_launch(exchange, batch, key, services), led=True)
     flight.listen()
     exchange.cache = CacheStatus.JOINED
     return Subscription(flight, led=False)
 
 
 def _launch(
-    exchange: Exchange, batch: Batch, flight_key: bytes | None, rooms: ProxyServices
+    exchange: Exchange, batch: Batch, flight_key: bytes | None, services: ProxyServices
 ) -> Flight[BroadcastBuffer[Outcome]]:
-    asked = batch.asked
-    plan = Plan(asked, batch.body, None, batch.scope, asked.identity, flight_key, batch)
-    capture: BroadcastBuffer[Outcome] = BroadcastBuffer(max(WHOLE_BYTES, rooms.settings.cache_entry_bytes))
-    return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
+    request = batch.request
+    plan = Plan(request, batch.body, None, batch.scope, request.identity, flight_key, batch)
+    buffer: BroadcastBuffer[Outcome] = BroadcastBuffer(max(WHOLE_BYTES, services.settings.cache_entry_bytes))
+    return services.flights.launch(buffer, partial(run_fetch, plan, exchange=exchange, services=services), flight_key)
 
 
-def _settled(batch: Batch, recording: AnswerRecorder, body: bytes) -> Fetched:
-    if recording.capture.overflowed:
-        return settle_document(recording, body)
+def _settled(batch: Batch, recorder: AnswerRecorder, body: bytes) -> Fetched:
+    if recorder.buffer.overflowed:
+        return settle_document(recorder, body)
     try:
         parts = cut(body, batch.inputs)
     except OtherNumbers as other:
         if other.text and batch.encoding == FLOAT:
             raise UpstreamBroke(f"The upstream's answer is malformed: {other}.") from other
-        return replace(settle_document(recording, body), reason=Reason.NOT_FLOAT32)
+        return replace(settle_document(recorder, body), reason=Reason.NOT_FLOAT32)
     except Malformed:
-        landed = settle_document(recording, body)
-        return replace(landed, reason=Reason.MALFORMED) if landed.reason is Reason.NO_STORE else landed
+        fetched = settle_document(recorder, body)
+        return replace(fetched, reason=Reason.MALFORMED) if fetched.reason is Reason.NO_STORE else fetched
     document, usage = _as_asked(body, parts, batch)
-    entries = tuple(_entries(batch, recording, parts))
-    kept = tuple(entry for entry in entries if len(entry.document) <= recording.settings.cache_entry_bytes)
+    entries = tuple(_entries(batch, recorder, parts))
+    kept = tuple(entry for entry in entries if len(entry.document) <= recorder.settings.cache_entry_bytes)
     reason = Reason.STORED if kept else Reason.TOO_LARGE
-    return Fetched(document, reason, usage, recording.seconds, kept, recording.headers, parts=entries)
+    return Fetched(document, reason, usage, recorder.seconds, kept, recorder.headers, parts=entries)
 
 
 def _as_asked(body: bytes, parts: list[Part], batch: Batch) -> tuple[bytes, Usage]:
@@ -310,22 +310,22 @@ def _total(counts: list[int | None]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-def _entries(batch: Batch, recording: AnswerRecorder, parts: list[Part]) -> list[Entry]:
-    asked, wishes, now = batch.asked, batch.asked.wishes, time.time()
-    ttl = recording.settings.ttl_seconds if wishes.ttl is None else wishes.ttl
+def _entries(batch: Batch, recorder: AnswerRecorder, parts: list[Part]) -> list[Entry]:
+    request, directives, now = batch.request, batch.request.directives, time.time()
+    ttl = recorder.settings.ttl_seconds if directives.ttl is None else directives.ttl
     return [
         Entry(
             key=batch.key(value, part.encoding),
-            operation=asked.endpoint.name,
-            model=asked.draft.model,
+            operation=request.endpoint.name,
+            model=request.parsed.model,
             scope=batch.scope,
-            namespace=wishes.namespace,
-            tags=wishes.tags,
+            namespace=directives.namespace,
+            tags=directives.tags,
             created=now,
             expires=now + ttl,
             document=part.document,
-            headers=recording.headers,
-            upstream_seconds=recording.seconds / len(parts),
+            headers=recorder.headers,
+            upstream_seconds=recorder.seconds / len(parts),
             prompt_tokens=part.prompt_tokens,
         )
         for value, part in zip(batch.inputs, parts, strict=True)

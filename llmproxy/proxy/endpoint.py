@@ -9,9 +9,9 @@ from starlette.types import Receive, Scope, Send
 from llmproxy.cache.raw_requests import HotAnswer
 from llmproxy.proxy.client_state import ClientDisconnected, StreamAborted
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.parse import understand
+from llmproxy.proxy.parse import parse_request
 from llmproxy.proxy.passthrough import PassThrough
-from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.raw_target import peer_of, raw_target
 from llmproxy.proxy.replay import body_of, replay_headers
 from llmproxy.proxy.request import CacheableRequest
@@ -20,7 +20,7 @@ from llmproxy.proxy.results import Whole
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.proxy.socket_client import SocketClient
 from llmproxy.upstream.headers import RESUMABLE
-from llmproxy.wire.directives import Directives, directives
+from llmproxy.wire.directives import Directives, parse_directives
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import OnlyIfCached, UnreadableBody
 from llmproxy.wire.exchange import EXCHANGE, Exchange
@@ -39,30 +39,30 @@ class CachedEndpoint:
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rooms: ProxyServices = scope["state"]["rooms"]
+        services: ProxyServices = scope["state"]["services"]
         exchange: Exchange = scope[EXCHANGE]
         exchange.endpoint = self._endpoint.name
-        with listening(receive, exchange) as listener:
-            asked = await ask(self._endpoint, scope, receive)
-            answer = await live(exchange, asked, rooms, listener)
+        with listening(receive, exchange) as client:
+            request = await ask(self._endpoint, scope, receive)
+            answer = await handle(exchange, request, services, client)
             if isinstance(answer, Whole):
-                remember(scope, exchange, asked, rooms)
-            await deliver(answer, exchange, listener, send, rooms.settings.ping_seconds)
+                remember(scope, exchange, request, services)
+            await deliver(answer, exchange, client, send, services.settings.ping_seconds)
 
 
 async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> CacheableRequest:
     """Phase ``read``. Raises ``ProxyError``, ``ClientDisconnected``; ``PassThrough`` for the upstream to judge."""
-    rooms: ProxyServices = scope["state"]["rooms"]
-    raw = await read(receive, scope["headers"], rooms.settings)
+    services: ProxyServices = scope["state"]["services"]
+    raw = await read(receive, scope["headers"], services.settings)
     with unreadable_passes(scope, raw):
-        asked = await understand(
-            scope[EXCHANGE], endpoint, raw, raw_target(scope), scope["headers"], peer_of(scope), rooms
+        request = await parse_request(
+            scope[EXCHANGE], endpoint, raw, raw_target(scope), scope["headers"], peer_of(scope), services
         )
-    pass_resumable(asked, rooms)
-    if asked.draft.load:
+    pass_resumable(request, services)
+    if request.parsed.load:
         # Ollama answers it with one document, whatever is said of streams
-        raise PassThrough(asked.raw, Reason.LOAD, asked.draft.model)
-    return asked
+        raise PassThrough(request.raw, Reason.LOAD, request.parsed.model)
+    return request
 
 
 @contextmanager
@@ -74,66 +74,66 @@ def unreadable_passes(scope: Scope, raw: bytes) -> Iterator[None]:
     try:
         yield
     except UnreadableBody as error:
-        if directives(scope["headers"]).only_if_cached:
+        if parse_directives(scope["headers"]).only_if_cached:
             raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.") from error
         raise PassThrough(raw, Reason.UNREADABLE) from error
 
 
-def pass_resumable(asked: CacheableRequest, rooms: ProxyServices) -> None:
+def pass_resumable(request: CacheableRequest, services: ProxyServices) -> None:
     """Raises ``PassThrough`` for a stream that its client may resume: the server keeps it under the client's own id."""
-    named = any(name == RESUMABLE for name, _ in asked.headers)
-    if named and rooms.upstreams.resumes(asked.draft.model, asked.path):
-        raise PassThrough(asked.raw, Reason.SIDE_EFFECT, asked.draft.model)
+    named = any(name == RESUMABLE for name, _ in request.headers)
+    if named and services.upstreams.resumes(request.parsed.model, request.path):
+        raise PassThrough(request.raw, Reason.SIDE_EFFECT, request.parsed.model)
 
 
 @contextmanager
 def listening(receive: Receive, exchange: Exchange) -> Iterator[SocketClient]:
     """The client as a listener for as long as its request is in work; one who left is noted, and answered no more."""
-    listener = SocketClient(receive)
+    client = SocketClient(receive)
     try:
-        yield listener
+        yield client
     except ClientDisconnected:
         exchange.status, exchange.error = 499, "the client left"
     except StreamAborted as broken:
         # without a last chunk the connection is closed, and the client sees that something is missing
         exchange.error = str(broken)
     finally:
-        listener.close()
+        client.close()
 
 
-def remember(scope: Scope, exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices) -> None:
+def remember(scope: Scope, exchange: Exchange, request: CacheableRequest, services: ProxyServices) -> None:
     """Has the protocol answer the next request with these very bytes by itself."""
     extensions: dict[str, Any] = scope.get("extensions") or {}
     take: Remember | None = extensions.get("llmproxy.hot")
     if take is None or exchange.cache is not CacheStatus.HIT or exchange.reason is Reason.INPUTS:
         return
-    if not _timeless(asked.wishes) or _swapped(exchange, asked, rooms):
+    if not _timeless(request.directives) or _swapped(exchange, request, services):
         # the model may have been swapped since the key was made: from now on it is another request
         return
-    entry = rooms.cache.peek(bytes.fromhex(exchange.key))
-    if entry is None or entry.size > _MOST_REMEMBERED or not rooms.is_accepted(exchange, asked):
+    entry = services.cache.peek(bytes.fromhex(exchange.key))
+    if entry is None or entry.size > _MOST_REMEMBERED or not services.is_accepted(exchange, request):
         return
-    body = body_of(asked, entry)
+    body = body_of(request, entry)
 
     def head(now: float) -> bytes:
         lines = [(b"content-length", b"%d" % len(body))]
-        lines += replay_headers(asked, entry, CacheStatus.HIT, Reason.MEMORY, now)
+        lines += replay_headers(request, entry, CacheStatus.HIT, Reason.MEMORY, now)
         return b"".join(b"%b: %b\r\n" % line for line in lines)
 
-    named = exchange.request_id.encode() in (value for name, value in asked.headers if name == b"x-request-id")
+    named = exchange.request_id.encode() in (value for name, value in request.headers if name == b"x-request-id")
     request_id = exchange.request_id if named else ""
-    take(HotAnswer(entry, body, head, request_id, rooms.upstreams.epoch, _template(exchange)))
+    take(HotAnswer(entry, body, head, request_id, services.upstreams.epoch, _template(exchange)))
 
 
-def _swapped(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices) -> bool:
-    return rooms.upstreams.identity(asked.draft.model, asked.path) != exchange.identity
+def _swapped(exchange: Exchange, request: CacheableRequest, services: ProxyServices) -> bool:
+    return services.upstreams.identity(request.parsed.model, request.path) != exchange.identity
 
 
-def _timeless(wishes: Directives) -> bool:
+def _timeless(directives: Directives) -> bool:
     """Whether the same request is answered the same way for as long as its entry is fresh."""
-    if wishes.paced:
+    if directives.paced:
         return False
-    return wishes.max_age is wishes.min_fresh is wishes.max_stale is wishes.stale_if_error is None
+    return directives.max_age is directives.min_fresh is directives.max_stale is directives.stale_if_error is None
 
 
 def _template(exchange: Exchange) -> Exchange:

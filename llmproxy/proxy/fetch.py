@@ -54,11 +54,11 @@ _READ_ON_SECONDS = 1.0
 class Split(Protocol):
     """The parts of an answer that is not kept as a whole."""
 
-    async def settle(self, recording: AnswerRecorder, body: bytes) -> Fetched:
+    async def settle(self, recorder: AnswerRecorder, body: bytes) -> Fetched:
         """The answer with its entries. Raises ``UpstreamBroke``."""
         ...
 
-    def under(self, identity: str, landed: Fetched) -> Iterable[Entry]:
+    def under(self, identity: str, fetched: Fetched) -> Iterable[Entry]:
         """The entries of an answer, for a more precise identity of the model that made it."""
         ...
 
@@ -67,7 +67,7 @@ class Split(Protocol):
 class Plan:
     """What one flight is to do."""
 
-    asked: CacheableRequest
+    request: CacheableRequest
     #: what is sent; None for the body that was asked with
     body: dict[str, Any] | None
     #: the entry's key; None for an answer that is not to be kept as it is
@@ -85,7 +85,7 @@ class Plan:
     keyed_at: float = field(default_factory=monotonic)
 
 
-async def fly(plan: Plan, capture: BroadcastBuffer[Outcome], exchange: Exchange, rooms: ProxyServices) -> None:
+async def run_fetch(plan: Plan, buffer: BroadcastBuffer[Outcome], exchange: Exchange, services: ProxyServices) -> None:
     """Never raises but for its own cancellation; whatever happens, the capture gets an outcome.
 
     ``exchange`` is the leader's: it notes the phases and the upstream's time.
@@ -93,16 +93,16 @@ async def fly(plan: Plan, capture: BroadcastBuffer[Outcome], exchange: Exchange,
 
     def finish(outcome: Outcome) -> None:
         # the key is given up before the end is told: who asks again from now on finds the stored answer, or leads
-        rooms.flights.release(plan.flight_key, capture)
-        if capture.outcome is None:
-            capture.finish(outcome)
+        services.flights.release(plan.flight_key, buffer)
+        if buffer.outcome is None:
+            buffer.finish(outcome)
 
     try:
-        await _fetch(plan, capture, exchange, rooms, finish)
+        await _fetch(plan, buffer, exchange, services, finish)
     except ProxyError as error:
         reason = reason_of(error)
         if isinstance(error, UpstreamError):
-            rooms.upstream_failed(reason)
+            services.upstream_failed(reason)
         finish(Failed(error, reason))
     except CancelledError:
         finish(Failed(UpstreamBroke("The call was given up: nobody was listening."), Reason.ABANDONED))
@@ -114,19 +114,19 @@ async def fly(plan: Plan, capture: BroadcastBuffer[Outcome], exchange: Exchange,
 
 async def _fetch(
     plan: Plan,
-    capture: BroadcastBuffer[Outcome],
+    buffer: BroadcastBuffer[Outcome],
     exchange: Exchange,
-    rooms: ProxyServices,
+    services: ProxyServices,
     finish: Callable[[Fetched], None],
 ) -> None:
-    asked, settings, begun = plan.asked, rooms.settings, rooms.cache.position()
-    shown = credentials(asked.headers, settings)
-    target = await rooms.upstreams.pick(asked.draft.model, asked.path, shown)
+    request, settings, begun = plan.request, services.settings, services.cache.position()
+    shown = credentials(request.headers, settings)
+    target = await services.upstreams.pick(request.parsed.model, request.path, shown)
     exchange.upstream = target.name
-    headers = forwarded(asked.headers, settings, asked.peer, trace=exchange.trace)
+    headers = forwarded(request.headers, settings, request.peer, trace=exchange.trace)
     exchange.mark(Phase.PICK)
-    adapted, reply = await _sent(plan, target, headers, rooms)
-    rooms.accepted.note(target.name, exchange.caller.credential, reply.status)
+    adapted, reply = await _sent(plan, target, headers, services)
+    services.accepted.note(target.name, exchange.caller.credential, reply.status)
     exchange.mark(Phase.SEND)
     try:
         if reply.status >= 400:
@@ -134,37 +134,37 @@ async def _fetch(
         if reply.status == _ANSWERED:
             exchange.upstream_headers = tuple(live_headers(reply.headers))
         kept, kind = [*kept_headers(reply.headers), *coding_of(reply.headers)], _content_type(reply)
-        recording = AnswerRecorder(asked, capture, adapted, plan.key, plan.scope, kept, settings, kind)
-        landed = await _tee(reply, recording, adapted, exchange, plan)
-        if plan.own and landed.entries and not landed.both and recording.framed != asked.draft.stream:
+        recorder = AnswerRecorder(request, buffer, adapted, plan.key, plan.scope, kept, settings, kind)
+        fetched = await _tee(reply, recorder, adapted, exchange, plan)
+        if plan.own and fetched.entries and not fetched.both and recorder.framed != request.parsed.stream:
             # it cannot serve those who ask for what its key says
-            landed = replace(landed, entries=(), reason=Reason.MALFORMED)
+            fetched = replace(fetched, entries=(), reason=Reason.MALFORMED)
         exchange.mark(Phase.SETTLE)
 
         def store(entries: Iterable[Entry]) -> None:
             for entry in entries:
-                rooms.cache.store(entry, begun)
+                services.cache.store(entry, begun)
             exchange.mark(Phase.STORE)
 
-        finish(_keep(landed, target, plan, store, exchange, rooms))
+        finish(_keep(fetched, target, plan, store, exchange, services))
         await _read_on(reply)
     finally:
         await reply.aclose()
 
 
-async def _sent(plan: Plan, target: Target, headers: HeaderList, rooms: ProxyServices) -> tuple[Adapted, Reply]:
+async def _sent(plan: Plan, target: Target, headers: HeaderList, services: ProxyServices) -> tuple[Adapted, Reply]:
     """The reply whose head has come. A server without the endpoint is asked for what stands for it, where there is
     something; that it has none is remembered for a while. Raises ``UpstreamStatus`` for one that can do neither."""
-    asked, name = plan.asked, plan.asked.endpoint.name
-    size = len(asked.raw)
-    body = plan.body if plan.body is not None else await offload(size, asked.body)
-    instead = await offload(size, translated, name, body) if rooms.upstreams.lacks(target, name) else None
-    settings = rooms.settings
+    request, name = plan.request, plan.request.endpoint.name
+    size = len(request.raw)
+    body = plan.body if plan.body is not None else await offload(size, request.body)
+    instead = await offload(size, translated, name, body) if services.upstreams.lacks(target, name) else None
+    settings = services.settings
     form = settings.model_copy(update={"upstream_stream": UpstreamStream.AS_ASKED}) if plan.own else settings
-    adapted = await offload(size, target.adapt, name, body, asked.draft.stream, form) if instead is None else instead
+    adapted = await offload(size, target.adapt, name, body, request.parsed.stream, form) if instead is None else instead
     while True:
-        path = asked.target if adapted.path is None else adapted.path
-        reply = await rooms.upstreams.send(target, Call("POST", path, [*headers, *adapted.headers], adapted.body))
+        path = request.target if adapted.path is None else adapted.path
+        reply = await services.upstreams.send(target, Call("POST", path, [*headers, *adapted.headers], adapted.body))
         if reply.status not in MISSING_STATUSES:
             return adapted, reply
         try:
@@ -174,50 +174,50 @@ async def _sent(plan: Plan, target: Target, headers: HeaderList, rooms: ProxySer
         error = normalise(reply.status, reply.headers, refusal)
         if not endpoint_missing(reply.status, refusal):
             raise error
-        rooms.upstreams.lacking(target, name)
+        services.upstreams.lacking(target, name)
         if adapted.path is not None or (instead := await offload(size, translated, name, body)) is None:
-            raise missing(error, target.name, asked.target)
+            raise missing(error, target.name, request.target)
         adapted = instead
 
 
 def _keep(
-    landed: Fetched,
+    fetched: Fetched,
     target: Target,
     plan: Plan,
     store: Callable[[Iterable[Entry]], None],
     exchange: Exchange,
-    rooms: ProxyServices,
+    services: ProxyServices,
 ) -> Fetched:
     """Has a complete answer stored: at once if it is certain which model made it, else once the server has said so.
 
     Nobody waits for that: the listeners are told the end right after this. What they are told is that it is kept.
     """
-    asked = plan.asked
-    origin = AnswerOrigin(target, asked.draft.model, asked.path, plan.identity, plan.keyed_at, monotonic())
-    if not landed.entries or rooms.upstreams.confirmed(origin):
-        store(landed.entries)
-        return landed
-    if rooms.confirmations.full:
-        return replace(landed, reason=Reason.TOO_LARGE)
+    request = plan.request
+    origin = AnswerOrigin(target, request.parsed.model, request.path, plan.identity, plan.keyed_at, monotonic())
+    if not fetched.entries or services.upstreams.confirmed(origin):
+        store(fetched.entries)
+        return fetched
+    if services.confirmations.full:
+        return replace(fetched, reason=Reason.TOO_LARGE)
 
     async def decide() -> None:
-        shown = credentials(asked.headers, rooms.settings)
-        identity = await rooms.upstreams.confirm(origin, shown)
+        shown = credentials(request.headers, services.settings)
+        identity = await services.upstreams.confirm(origin, shown)
         if identity is None:
             # another model may have made it than the one that the key speaks of
             exchange.stored = Reason.MODEL_CHANGED
         elif identity == plan.identity:
-            store(landed.entries)
+            store(fetched.entries)
         elif plan.split is not None:
-            store(plan.split.under(identity, landed))
+            store(plan.split.under(identity, fetched))
         else:
-            key = key_of(asked.endpoint.name, identity, plan.scope, asked.wishes.namespace, asked.digest)
-            key = own_form(key, asked.draft.stream) if plan.own else key
-            store(replace(entry, key=key) for entry in landed.entries)
+            key = key_of(request.endpoint.name, identity, plan.scope, request.directives.namespace, request.digest)
+            key = own_form(key, request.parsed.stream) if plan.own else key
+            store(replace(entry, key=key) for entry in fetched.entries)
 
-    keys = {question_key(asked, plan.scope), *(entry.key for entry in landed.entries)}
-    rooms.confirmations.begin(keys, sum(entry.size for entry in landed.entries), decide())
-    return landed
+    keys = {question_key(request, plan.scope), *(entry.key for entry in fetched.entries)}
+    services.confirmations.begin(keys, sum(entry.size for entry in fetched.entries), decide())
+    return fetched
 
 
 async def _read_on(reply: Reply) -> None:
@@ -228,39 +228,39 @@ async def _read_on(reply: Reply) -> None:
                 pass
 
 
-async def _tee(reply: Reply, recording: AnswerRecorder, adapted: Adapted, exchange: Exchange, plan: Plan) -> Fetched:
-    capture = recording.capture
+async def _tee(reply: Reply, recorder: AnswerRecorder, adapted: Adapted, exchange: Exchange, plan: Plan) -> Fetched:
+    buffer = recorder.buffer
     if reply.status != _ANSWERED:
-        return await _as_it_comes(reply, recording)
-    framed, opening = await _form(reply, recording, adapted)
-    recording.framed = framed
-    capture.begin(Head(framed, recording.headers, adapted.both, adapted.stream))
+        return await _as_it_comes(reply, recorder)
+    framed, opening = await _form(reply, recorder, adapted)
+    recorder.framed = framed
+    buffer.begin(Head(framed, recorder.headers, adapted.both, adapted.stream))
     if framed:
-        await _tee_frames(reply, recording, opening)
+        await _tee_frames(reply, recorder, opening)
         exchange.mark(Phase.TEE)
-        return await offload(capture.size, settle_frames, recording)
-    body = await _tee_pieces(reply, recording, opening)
+        return await offload(buffer.size, settle_frames, recorder)
+    body = await _tee_pieces(reply, recorder, opening)
     exchange.mark(Phase.TEE)
     if plan.split is None or coding_of(reply.headers):
-        return await offload(len(body), settle_document, recording, body)
-    return await plan.split.settle(recording, body)
+        return await offload(len(body), settle_document, recorder, body)
+    return await plan.split.settle(recorder, body)
 
 
-async def _as_it_comes(reply: Reply, recording: AnswerRecorder) -> Fetched:
+async def _as_it_comes(reply: Reply, recorder: AnswerRecorder) -> Fetched:
     """Neither an answer nor an error: a redirect, work that was only accepted. It is the client's to make sense of."""
     headers = [header for header in relayed(reply.headers) if header[0] not in _OF_ONE_MESSAGE]
-    recording.capture.begin(Head(False, tuple(headers), both=False, status=reply.status))
-    body = await _tee_pieces(reply, recording, b"")
-    return Fetched(body, Reason.STATUS, seconds=recording.seconds, both=False, type=recording.content_type)
+    recorder.buffer.begin(Head(False, tuple(headers), both=False, status=reply.status))
+    body = await _tee_pieces(reply, recorder, b"")
+    return Fetched(body, Reason.STATUS, seconds=recorder.seconds, both=False, type=recorder.content_type)
 
 
-async def _form(reply: Reply, recording: AnswerRecorder, adapted: Adapted) -> tuple[bool, bytes]:
+async def _form(reply: Reply, recorder: AnswerRecorder, adapted: Adapted) -> tuple[bool, bytes]:
     """Whether the answer comes as a stream, and as much of it as had to be seen to know."""
     if coding_of(reply.headers):
         # in a way that is not known here
         return False, b""
-    endpoint = recording.asked.endpoint
-    kind = recording.content_type.partition(b";")[0].strip().lower()
+    endpoint = recorder.request.endpoint
+    kind = recorder.content_type.partition(b";")[0].strip().lower()
     opening, whole = b"", False
     while True:
         found = is_stream(endpoint.dialect.stream_type, kind, opening, asked=adapted.stream, whole=whole)
@@ -270,47 +270,47 @@ async def _form(reply: Reply, recording: AnswerRecorder, adapted: Adapted) -> tu
         opening, whole = opening + chunk, not chunk
 
 
-async def _tee_pieces(reply: Reply, recording: AnswerRecorder, opening: bytes) -> bytes:
+async def _tee_pieces(reply: Reply, recorder: AnswerRecorder, opening: bytes) -> bytes:
     """All of a plain body; nothing where it is too large to keep: it goes through the capture piece by piece then."""
-    capture = recording.capture
+    buffer = recorder.buffer
     pieces: list[bytes] = []
     chunks = reply.chunks()
     chunk = opening or await anext(chunks, b"")
     while chunk:
-        if not capture.overflowed:
+        if not buffer.overflowed:
             pieces.append(chunk)
-        capture.add((chunk,))
-        if capture.overflowed:
+        buffer.add((chunk,))
+        if buffer.overflowed:
             pieces.clear()
-            await _room(recording)
+            await _room(recorder)
         chunk = await anext(chunks, b"")
     return b"".join(pieces)
 
 
-async def _tee_frames(reply: Reply, recording: AnswerRecorder, opening: bytes) -> None:
+async def _tee_frames(reply: Reply, recorder: AnswerRecorder, opening: bytes) -> None:
     """Raises ``UpstreamBroke`` for a stream that ends in one of the ways that look clean and are not."""
-    capture = recording.capture
+    buffer = recorder.buffer
     chunks = reply.chunks()
     chunk = opening or await anext(chunks, b"")
     while chunk:
-        frames = recording.take(chunk)
-        if recording.complete:
+        frames = recorder.take(chunk)
+        if recorder.complete:
             # listeners are told of the last frames once the answer is stored: who has seen the end and asks again
             # is to find a hit
-            capture.add(frames, tell=False)
+            buffer.add(frames, tell=False)
             return
         if frames:
-            capture.add(frames)
-        if capture.overflowed:
-            await _room(recording)
+            buffer.add(frames)
+        if buffer.overflowed:
+            await _room(recorder)
         chunk = await anext(chunks, b"")
-    capture.add(recording.close(delimited=reply.delimited), tell=False)
+    buffer.add(recorder.close(delimited=reply.delimited), tell=False)
 
 
-async def _room(recording: AnswerRecorder) -> None:
+async def _room(recorder: AnswerRecorder) -> None:
     try:
-        async with asyncio.timeout(recording.settings.idle_timeout):
-            await recording.capture.room()
+        async with asyncio.timeout(recorder.settings.idle_timeout):
+            await recorder.buffer.room()
     except TimeoutError:
         raise UpstreamBroke("The answer was given up: nobody read on.") from None
 

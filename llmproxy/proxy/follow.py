@@ -27,9 +27,9 @@ TOO_LARGE = "The answer is too large to be given in another form than the upstre
 
 async def follow(
     exchange: Exchange,
-    asked: CacheableRequest,
+    request: CacheableRequest,
     flight: Flight[BroadcastBuffer[Outcome]],
-    listener: Client,
+    client: Client,
     settings: Settings,
     own: Callable[[], Flight[BroadcastBuffer[Outcome]]] | None,
 ) -> Answer | Failed | OtherForm:
@@ -39,10 +39,10 @@ async def follow(
     there is no other. Leaves the flight, but for a ``Live`` answer. Raises ``ClientDisconnected``.
     """
     reader = BroadcastReader(flight.work)
-    listener.watch(reader.poke)
+    client.watch(reader.poke)
     stays = False
     try:
-        answer = await _first(exchange, asked, flight, reader, listener, settings, own)
+        answer = await _first(exchange, request, flight, reader, client, settings, own)
         stays = isinstance(answer, Live)
         return answer
     finally:
@@ -50,13 +50,13 @@ async def follow(
             flight.leave()
 
 
-async def landing(flight: Flight[BroadcastBuffer[Outcome]], listener: Client) -> Outcome:
+async def wait_result(flight: Flight[BroadcastBuffer[Outcome]], client: Client) -> Outcome:
     """The flight's end, for one who needs the whole of it. Leaves the flight. Raises ``ClientDisconnected``."""
     reader = BroadcastReader(flight.work)
-    listener.watch(reader.poke)
+    client.watch(reader.poke)
     try:
         while flight.work.outcome is None:
-            if listener.gone:
+            if client.disconnected:
                 raise ClientDisconnected
             if flight.work.overflowed:
                 # nobody reads it piece by piece: it would wait for a reader until it is given up
@@ -69,62 +69,62 @@ async def landing(flight: Flight[BroadcastBuffer[Outcome]], listener: Client) ->
 
 async def _first(
     exchange: Exchange,
-    asked: CacheableRequest,
+    request: CacheableRequest,
     flight: Flight[BroadcastBuffer[Outcome]],
     reader: BroadcastReader[Outcome],
-    listener: Client,
+    client: Client,
     settings: Settings,
     own: Callable[[], Flight[BroadcastBuffer[Outcome]]] | None,
 ) -> Answer | Failed | OtherForm:
-    capture, stream = flight.work, asked.draft.stream
+    buffer, stream = flight.work, request.parsed.stream
     loop = asyncio.get_running_loop()
     # a stream's status is held back so that an upstream's error can still be one, but not so long that the
     # client gives up: pings need a head before them
     deadline = loop.time() + settings.head_seconds if stream and settings.ping_seconds else None
     while True:
-        if listener.gone:
+        if client.disconnected:
             raise ClientDisconnected
-        head = capture.head
-        if isinstance(capture.outcome, Failed):
+        head = buffer.head
+        if isinstance(buffer.outcome, Failed):
             under_way = stream and head is not None and head.stream and reader.behind
-            if not under_way or not isinstance(capture.outcome.error, UpstreamFault):
-                return capture.outcome
+            if not under_way or not isinstance(buffer.outcome.error, UpstreamFault):
+                return buffer.outcome
             # what the upstream said in its stream is told there, however quickly it came
         if head is not None and head.status != _ANSWERED:
-            return _live(exchange, asked, flight, reader, None, stream=False)
-        if own is not None and other_form(capture, stream=stream):
+            return _live(exchange, request, flight, reader, None, stream=False)
+        if own is not None and other_form(buffer, stream=stream):
             return OtherForm()
         if head is not None and reader.behind:
             if head.stream and stream:
-                return _live(exchange, asked, flight, reader, own)
-            if capture.overflowed and (head.stream or stream):
+                return _live(exchange, request, flight, reader, own)
+            if buffer.overflowed and (head.stream or stream):
                 return Failed(UpstreamBroke(TOO_LARGE), Reason.TOO_LARGE)
-            if capture.overflowed:
-                return _live(exchange, asked, flight, reader, own, stream=False)
-        if isinstance(capture.outcome, Fetched):
-            outcome = capture.outcome
-            return await offload(len(outcome.document), _whole, exchange, asked, capture, outcome)
+            if buffer.overflowed:
+                return _live(exchange, request, flight, reader, own, stream=False)
+        if isinstance(buffer.outcome, Fetched):
+            outcome = buffer.outcome
+            return await offload(len(outcome.document), _whole, exchange, request, buffer, outcome)
         wait = None if deadline is None else deadline - loop.time()
         if wait is not None and wait <= 0:
-            return _live(exchange, asked, flight, reader, own)
+            return _live(exchange, request, flight, reader, own)
         await reader.wait(wait)
 
 
-def other_form(capture: BroadcastBuffer[Outcome], *, stream: bool) -> bool:
+def other_form(buffer: BroadcastBuffer[Outcome], *, stream: bool) -> bool:
     """Whether it is known that the answer comes in the other form and cannot be given in this one. Not where it was
     asked for in this form: to ask again would change nothing."""
-    head, outcome = capture.head, capture.outcome
-    if head is None or stream in (head.stream, head.asked):
+    head, outcome = buffer.head, buffer.outcome
+    if head is None or stream in (head.stream, head.request):
         return False
     return not head.both or (isinstance(outcome, Fetched) and not outcome.both)
 
 
-def refusal(dialect: Dialect, landed: Fetched) -> ProxyError | None:
+def refusal(dialect: Dialect, fetched: Fetched) -> ProxyError | None:
     """Why a plain answer cannot be given to a caller who asked for a stream even as it came: read as one it would be an
     empty success. None where there is more to it."""
-    body = landed.document
-    if landed.type is not None:
-        kind = landed.type.partition(b";")[0].strip().lower()
+    body = fetched.document
+    if fetched.type is not None:
+        kind = fetched.type.partition(b";")[0].strip().lower()
         torn = kind.endswith(b"json") and not is_json(body)
         if torn or kind == b"text/html" or not body.strip():
             return UpstreamBroke("The upstream answered a request for a stream with a body that is no answer.")
@@ -139,49 +139,49 @@ def refusal(dialect: Dialect, landed: Fetched) -> ProxyError | None:
 
 
 def _whole(
-    exchange: Exchange, asked: CacheableRequest, capture: BroadcastBuffer[Outcome], landed: Fetched
+    exchange: Exchange, request: CacheableRequest, buffer: BroadcastBuffer[Outcome], fetched: Fetched
 ) -> Whole | Failed:
-    exchange.stored, exchange.usage = landed.reason, landed.usage
-    exchange.upstream_seconds, exchange.response_body = landed.seconds, landed.document
-    dialect = asked.endpoint.dialect
-    framed = capture.head is not None and capture.head.stream
-    if landed.type is not None or (not landed.both and framed != asked.draft.stream):
-        error = refusal(dialect, landed) if asked.draft.stream and not framed else None
+    exchange.stored, exchange.usage = fetched.reason, fetched.usage
+    exchange.upstream_seconds, exchange.response_body = fetched.seconds, fetched.document
+    dialect = request.endpoint.dialect
+    framed = buffer.head is not None and buffer.head.stream
+    if fetched.type is not None or (not fetched.both and framed != request.parsed.stream):
+        error = refusal(dialect, fetched) if request.parsed.stream and not framed else None
         if error is not None:
-            return Failed(error, landed.reason)
+            return Failed(error, fetched.reason)
         # there is no other form: better as it came than not at all
-        body = b"".join(capture.frames)
-        kind = dialect.document_type if landed.type is None else landed.type
+        body = b"".join(buffer.frames)
+        kind = dialect.document_type if fetched.type is None else fetched.type
         headers = type_headers(dialect.stream_type if framed else kind, stream=framed)
         headers = [header for header in headers if header[1]]
     else:
         try:
-            body, headers = _rendered(asked, landed)
+            body, headers = _rendered(request, fetched)
         except (Malformed, TypeError, RecursionError):
             return Failed(UpstreamBroke("The upstream's answer is nested too deeply to be given on."), Reason.MALFORMED)
-    headers = [(b"content-length", b"%d" % len(body)), *headers, *landed.headers, *exchange.upstream_headers]
-    headers += forward_headers(exchange, landed.reason)
-    headers.append(timing_header(perf_counter() - exchange.started, landed.seconds))
+    headers = [(b"content-length", b"%d" % len(body)), *headers, *fetched.headers, *exchange.upstream_headers]
+    headers += forward_headers(exchange, fetched.reason)
+    headers.append(timing_header(perf_counter() - exchange.started, fetched.seconds))
     return Whole(200, headers, body)
 
 
-def _rendered(asked: CacheableRequest, landed: Fetched) -> tuple[bytes, HeaderList]:
-    dialect = asked.endpoint.dialect
-    if asked.draft.stream and dialect.both:
-        return asked.view.rendered(landed.document), type_headers(dialect.stream_type, stream=True)
-    return asked.view.document(landed.document), type_headers(dialect.document_type, stream=False)
+def _rendered(request: CacheableRequest, fetched: Fetched) -> tuple[bytes, HeaderList]:
+    dialect = request.endpoint.dialect
+    if request.parsed.stream and dialect.both:
+        return request.view.rendered(fetched.document), type_headers(dialect.stream_type, stream=True)
+    return request.view.document(fetched.document), type_headers(dialect.document_type, stream=False)
 
 
 def _live(
     exchange: Exchange,
-    asked: CacheableRequest,
+    request: CacheableRequest,
     flight: Flight[BroadcastBuffer[Outcome]],
     reader: BroadcastReader[Outcome],
     own: Callable[[], Flight[BroadcastBuffer[Outcome]]] | None,
     *,
     stream: bool = True,
 ) -> Live:
-    dialect, head = asked.endpoint.dialect, flight.work.head
+    dialect, head = request.endpoint.dialect, flight.work.head
     headers: HeaderList = []
     if head is None or head.status == _ANSWERED:
         headers += type_headers(dialect.stream_type if stream else dialect.document_type, stream=stream)
@@ -189,4 +189,4 @@ def _live(
         headers += [*head.headers, *exchange.upstream_headers]
     headers += forward_headers(exchange, None)
     status = _ANSWERED if head is None else head.status
-    return Live(headers, reader, flight, dialect, asked.view, stream, status, own)
+    return Live(headers, reader, flight, dialect, request.view, stream, status, own)

@@ -12,7 +12,7 @@ from llmproxy.wire.vocabulary import Reason
 
 
 async def identified(
-    exchange: Exchange, asked: CacheableRequest, verdict: Verdict, rooms: ProxyServices
+    exchange: Exchange, request: CacheableRequest, verdict: Verdict, services: ProxyServices
 ) -> tuple[CacheableRequest, Verdict]:
     """The request with its model's identity, and the verdict that follows from it.
 
@@ -20,18 +20,18 @@ async def identified(
     be known better.
     """
     if verdict.look_up:
-        await rooms.confirmations.wait((question_key(asked, exchange.caller.scope),))
-    model = asked.draft.model
-    if asked.any_case:
-        return asked, Verdict(look_up=False, keep=False, reason=Reason.FIELD_CASE)
-    shown = credentials(asked.headers, rooms.settings)
-    identity = await rooms.upstreams.identify(model, asked.path, shown)
+        await services.confirmations.wait((question_key(request, exchange.caller.scope),))
+    model = request.parsed.model
+    if request.any_case:
+        return request, Verdict(look_up=False, keep=False, reason=Reason.FIELD_CASE)
+    shown = credentials(request.headers, services.settings)
+    identity = await services.upstreams.identify(model, request.path, shown)
     if identity is None:
-        return asked, Verdict(look_up=False, keep=False, reason=Reason.IDENTITY_UNKNOWN)
+        return request, Verdict(look_up=False, keep=False, reason=Reason.IDENTITY_UNKNOWN)
     exchange.identity = identity
-    return replace(asked, identity=identity), verdict
+    return replace(request, identity=identity), verdict
 
 
-def question_key(asked: CacheableRequest, scope: str) -> bytes:
+def question_key(request: CacheableRequest, scope: str) -> bytes:
     """The same for the same request, whatever stands behind the model's name."""
-    return key_of(asked.endpoint.name, "", scope, asked.wishes.namespace, asked.digest)
+    return key_of(request.endpoint.name, "", scope, request.directives.namespace, request.digest)

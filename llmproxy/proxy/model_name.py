@@ -105,9 +105,9 @@ async def names_in(scope: Scope, body: Opened | None) -> list[str]:
         found = await _in_form(kind, body)
     else:
         found = await _in_document(body, _OLLAMA_MEMBERS if scope["path"].startswith("/api/") else _MEMBERS)
-    asked = parse_qs(scope["query_string"].decode("latin-1")).get("model", [])
+    request = parse_qs(scope["query_string"].decode("latin-1")).get("model", [])
     # of llama.cpp's router, POST /models/load: a path like a model's page, whose body names the model
-    return found or asked or [name for name in [in_path(scope)] if name]
+    return found or request or [name for name in [in_path(scope)] if name]
 
 
 async def _in_document(body: Opened, members: tuple[str, ...]) -> list[str]:

@@ -63,8 +63,8 @@ class Models:
         self._relay = Relay()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rooms: ProxyServices = scope["state"]["rooms"]
-        alone = scope["path"] in OLLAMA_LISTS and len(rooms.upstreams.targets_for(scope["path"])) < 2
+        services: ProxyServices = scope["state"]["services"]
+        alone = scope["path"] in OLLAMA_LISTS and len(services.upstreams.targets_for(scope["path"])) < 2
         if scope["method"] not in ("GET", "HEAD") or alone:
             await self._relay(scope, receive, send)
             return
@@ -76,7 +76,7 @@ class Models:
         headers.append((b"content-length", b"%d" % len(reply.body)))
         if not name and scope["path"] in LISTS:
             # what is taken for a request without a model: the list may begin with one that only makes embeddings
-            headers.append((b"x-llmproxy-default-model", quote(rooms.upstreams.first_model).encode()))
+            headers.append((b"x-llmproxy-default-model", quote(services.upstreams.first_model).encode()))
         exchange.status = reply.status
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
@@ -84,11 +84,11 @@ class Models:
 
 async def _all(scope: Scope) -> Reply:
     """Raises ``UpstreamError`` where there are servers and none has anything to say."""
-    rooms: ProxyServices = scope["state"]["rooms"]
+    services: ProxyServices = scope["state"]["services"]
     path: str = scope["path"]
     # who asks for the list wants to know what is there now: what is known of the servers is read anew with it
-    known = await rooms.upstreams.models(credentials(scope["headers"], rooms.settings))
-    targets = rooms.upstreams.targets_for(path)
+    known = await services.upstreams.models(credentials(scope["headers"], services.settings))
+    targets = services.upstreams.targets_for(path)
     answers = await asyncio.gather(*(_asked(scope, target) for target in targets))
     replies = [answer for answer in answers if isinstance(answer, Reply)]
     if len(answers) == 1 and replies:
@@ -97,7 +97,7 @@ async def _all(scope: Scope) -> Reply:
     for target, answer in zip(targets, answers, strict=True):
         if isinstance(answer, Reply):
             documents.append(answer.document())
-        elif path in LISTS and (listed := rooms.upstreams.listed(target)):
+        elif path in LISTS and (listed := services.upstreams.listed(target)):
             documents.append({"object": "list", "data": list(listed)})
     if found := [document for document in documents if document is not None]:
         return Reply(200, _JSON, orjson.dumps(_union(found)))
@@ -111,20 +111,20 @@ async def _all(scope: Scope) -> Reply:
 
 async def _one(scope: Scope, name: str) -> Reply:
     """Raises ``NotFound``, ``UpstreamError``."""
-    rooms: ProxyServices = scope["state"]["rooms"]
+    services: ProxyServices = scope["state"]["services"]
     path: str = scope["path"]
-    targets = rooms.upstreams.with_model(name, path)
-    if not targets or _listed(rooms, targets, name) is None:
-        await rooms.upstreams.models(credentials(scope["headers"], rooms.settings))
+    targets = services.upstreams.with_model(name, path)
+    if not targets or _listed(services, targets, name) is None:
+        await services.upstreams.models(credentials(scope["headers"], services.settings))
         # a server may have a page of one that it does not list
-        targets = rooms.upstreams.with_model(name, path) or rooms.upstreams.targets_for(path)
+        targets = services.upstreams.with_model(name, path) or services.upstreams.targets_for(path)
     answers = await asyncio.gather(*(_asked(scope, target) for target in targets))
     replies = [answer for answer in answers if isinstance(answer, Reply)]
     for reply in sorted(replies, key=lambda reply: reply.status != 200):
         if reply.status not in _NO_PAGE:
             return reply
     # the server has no such pages, or is down
-    if (model := _listed(rooms, targets, name)) is not None:
+    if (model := _listed(services, targets, name)) is not None:
         return Reply(200, _JSON, orjson.dumps(model))
     for answer in answers:
         if isinstance(answer, UpstreamError):
@@ -135,11 +135,11 @@ async def _one(scope: Scope, name: str) -> Reply:
     raise no_such_model(name)
 
 
-def _listed(rooms: ProxyServices, targets: Sequence[Target], name: str) -> Document | None:
+def _listed(services: ProxyServices, targets: Sequence[Target], name: str) -> Document | None:
     """The list's entry with this name in any of its spellings."""
     for target in targets:
         canonical = target.kind.canonical
-        for model in rooms.upstreams.listed(target):
+        for model in services.upstreams.listed(target):
             aliases = model.get("aliases")
             names = [model["id"], *(aliases if isinstance(aliases, list) else ())]
             if canonical(name) in [canonical(one) for one in names if isinstance(one, str)]:
@@ -148,12 +148,12 @@ def _listed(rooms: ProxyServices, targets: Sequence[Target], name: str) -> Docum
 
 
 async def _asked(scope: Scope, target: Target) -> Reply | UpstreamError:
-    rooms: ProxyServices = scope["state"]["rooms"]
+    services: ProxyServices = scope["state"]["services"]
     # a HEAD of a list is a GET without its body: not every server knows it there
-    headers = forwarded(scope["headers"], rooms.settings, peer_of(scope), trace=scope[EXCHANGE].trace)
+    headers = forwarded(scope["headers"], services.settings, peer_of(scope), trace=scope[EXCHANGE].trace)
     try:
-        reply = await rooms.upstreams.send(target, Call("GET", raw_target(scope), headers))
-        rooms.accepted.note_refusal(target.name, scope[EXCHANGE].caller.credential, reply.status)
+        reply = await services.upstreams.send(target, Call("GET", raw_target(scope), headers))
+        services.accepted.note_refusal(target.name, scope[EXCHANGE].caller.credential, reply.status)
         try:
             return Reply(reply.status, reply.headers, await reply.read(_LONGEST_DOCUMENT))
         finally:

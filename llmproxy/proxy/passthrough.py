@@ -73,7 +73,7 @@ async def _relay(
     scope: Scope, receive: Receive, send: Send, reason: Reason, body: bytes | None = None, model: str = ""
 ) -> None:
     """``body`` is None where it has not been read yet."""
-    rooms: ProxyServices = scope["state"]["rooms"]
+    services: ProxyServices = scope["state"]["services"]
     exchange: Exchange = scope[EXCHANGE]
     if scope["method"] in _NOT_RELAYED:
         raise MethodNotAllowed(f"{scope['method']} is not passed on.", headers=((b"allow", _RELAYED),))
@@ -81,21 +81,21 @@ async def _relay(
     if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in scope["headers"]):
         raise NotImplementedHere("WebSocket connections are not supported here.")
     exchange.recorded = True
-    listener = SocketClient(receive)
+    client = SocketClient(receive)
     try:
-        await _while_there(listener, _Passage(scope, receive, send, exchange, rooms, body, model))
+        await _while_there(client, _Passage(scope, receive, send, exchange, services, body, model))
     except ClientDisconnected:
         exchange.status, exchange.error = 499, "the client left"
     except UpstreamError as error:
         exchange.stored = reason_of(error)
-        rooms.upstream_failed(exchange.stored)
+        services.upstream_failed(exchange.stored)
         raise
     except StreamAborted as broken:
-        rooms.upstream_failed(Reason.UPSTREAM_FAILED)
+        services.upstream_failed(Reason.UPSTREAM_FAILED)
         # without its end the connection is closed, and the client sees that something is missing
         exchange.error = str(broken)
     finally:
-        listener.close()
+        client.close()
 
 
 class _Passage:
@@ -107,7 +107,7 @@ class _Passage:
         receive: Receive,
         send: Send,
         exchange: Exchange,
-        rooms: ProxyServices,
+        services: ProxyServices,
         body: bytes | None,
         model: str,
     ) -> None:
@@ -115,18 +115,18 @@ class _Passage:
         self._receive = receive
         self._send = send
         self._exchange = exchange
-        self._rooms = rooms
+        self._services = services
         self._whole = body
         self._model = model
 
     async def run(self, sent: Callable[[], None]) -> None:
         """``sent`` is called once the client has sent its whole request."""
-        scope, exchange, rooms = self._scope, self._exchange, self._rooms
+        scope, exchange, services = self._scope, self._exchange, self._services
         body = self._body(sent)
         target = await self._target(body)
         exchange.upstream = target.name
         exchange.mark(Phase.PICK)
-        headers = forwarded(scope["headers"], rooms.settings, peer_of(scope), passed=True, trace=exchange.trace)
+        headers = forwarded(scope["headers"], services.settings, peer_of(scope), passed=True, trace=exchange.trace)
         if self._whole is not None and any(name == b"content-encoding" for name, _ in headers):
             # the coding is undone
             headers = [header for header in headers if header[0] not in (b"content-encoding", b"content-length")]
@@ -139,9 +139,9 @@ class _Passage:
             self._doubt(changed)
 
     async def _pass(self, target: Target, call: Call, changed: Target | None) -> None:
-        exchange, rooms = self._exchange, self._rooms
-        reply = await rooms.upstreams.send(target, call, passed=True)
-        rooms.accepted.note_refusal(target.name, exchange.caller.credential, reply.status)
+        exchange, services = self._exchange, self._services
+        reply = await services.upstreams.send(target, call, passed=True)
+        services.accepted.note_refusal(target.name, exchange.caller.credential, reply.status)
         exchange.mark(Phase.SEND)
         try:
             await self._answer(reply, changed)
@@ -151,8 +151,8 @@ class _Passage:
 
     async def _target(self, body: Opened | bytes) -> Target:
         """The server for the path, and for the model that the request names. Raises ``UpstreamError``, ``NotFound``."""
-        scope, upstreams = self._scope, self._rooms.upstreams
-        shown = credentials(scope["headers"], self._rooms.settings)
+        scope, upstreams = self._scope, self._services.upstreams
+        shown = credentials(scope["headers"], self._services.settings)
         # Ollama's client asks so whether it is there
         path = "/api/version" if scope["path"] == "/" and scope["method"] == "HEAD" else scope["path"]
         names = [self._model] if self._model else []
@@ -164,7 +164,7 @@ class _Passage:
     def _doubt(self, changed: Target | None) -> None:
         """What is known of this server's models may be wrong from now on."""
         if changed is not None:
-            self._rooms.upstreams.doubt(changed)
+            self._services.upstreams.doubt(changed)
 
     def _body(self, sent: Callable[[], None]) -> Opened | bytes:
         if self._whole is not None:
@@ -177,7 +177,7 @@ class _Passage:
         return Opened(self._flow(sent))
 
     async def _flow(self, sent: Callable[[], None]) -> AsyncIterator[bytes]:
-        async for chunk in received(self._receive, self._rooms.settings):
+        async for chunk in received(self._receive, self._services.settings):
             yield chunk
         sent()
 
@@ -188,7 +188,7 @@ class _Passage:
         failed = reply.status >= 400
         if failed:
             exchange.stored = Reason.STATUS
-            self._rooms.upstream_failed(Reason.STATUS)
+            self._services.upstream_failed(Reason.STATUS)
         headers = [*relayed(reply.headers), *forward_headers(exchange, None)]
         legible = failed and not any(name == b"content-encoding" for name, _ in headers)
         if reply.status == _NOT_MODIFIED:
@@ -222,7 +222,7 @@ def _changes_models(method: str, path: str) -> bool:
     return method == "DELETE" and path == _DELETE
 
 
-async def _while_there(listener: SocketClient, passage: _Passage) -> None:
+async def _while_there(client: SocketClient, passage: _Passage) -> None:
     """Runs the passage for as long as the client is there. Raises ``ClientDisconnected``."""
     loop = asyncio.get_running_loop()
     under_way = True
@@ -230,14 +230,14 @@ async def _while_there(listener: SocketClient, passage: _Passage) -> None:
         async with asyncio.timeout(None) as patience:
 
             def left() -> None:
-                if under_way and listener.gone:
+                if under_way and client.disconnected:
                     patience.reschedule(loop.time())
 
             try:
-                await passage.run(sent=lambda: listener.watch(left))
+                await passage.run(sent=lambda: client.watch(left))
             finally:
                 under_way = False
     except TimeoutError:
-        if listener.gone:
+        if client.disconnected:
             raise ClientDisconnected from None
         raise

@@ -17,7 +17,7 @@ from llmproxy.cache.single_flight import Flight, Subscription
 from llmproxy.proxy.broadcast import BroadcastBuffer
 from llmproxy.proxy.client_state import Client
 from llmproxy.proxy.embeddings import embed
-from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, fly
+from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, run_fetch
 from llmproxy.proxy.follow import follow
 from llmproxy.proxy.identity import identified
 from llmproxy.proxy.offload import offload
@@ -33,42 +33,42 @@ from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 log = logging.getLogger(__name__)
 
 
-async def live(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices, listener: Client) -> Answer:
+async def handle(exchange: Exchange, request: CacheableRequest, services: ProxyServices, client: Client) -> Answer:
     """One request to a cached endpoint. Raises ``ProxyError`` for an answer that is an error, ``ClientLeft``."""
-    verdict = admit(rooms.settings.cache_policy, asked.draft.traits, asked.wishes)
+    verdict = admit(services.settings.cache_policy, request.parsed.traits, request.directives)
     exchange.mark(Phase.ADMIT)
     if verdict.keep:
-        asked, verdict = await identified(exchange, asked, verdict, rooms)
-        if verdict.look_up and not await _is_accepted(exchange, asked, rooms):
+        request, verdict = await identified(exchange, request, verdict, services)
+        if verdict.look_up and not await _is_accepted(exchange, request, services):
             verdict = replace(verdict, look_up=False, reason=Reason.CREDENTIAL)
-    if asked.draft.each and verdict.keep:
-        body = await offload(len(asked.raw), asked.body)
-        return await embed(exchange, asked, body, verdict, rooms, listener)
-    place = _key(exchange, asked, verdict, rooms)
+    if request.parsed.each and verdict.keep:
+        body = await offload(len(request.raw), request.body)
+        return await embed(exchange, request, body, verdict, services, client)
+    place = _key(exchange, request, verdict, services)
     exchange.mark(Phase.KEY)
-    stale, since = None, rooms.cache.position()
+    stale, since = None, services.cache.position()
     if verdict.look_up:
-        hit, stale, place = await _look_up(exchange, asked, place, rooms)
+        hit, stale, place = await _look_up(exchange, request, place, services)
         exchange.mark(Phase.LOOK_UP)
-        if hit is not None and (answer := await _given(exchange, asked, hit, rooms)) is not None:
+        if hit is not None and (answer := await _given(exchange, request, hit, services)) is not None:
             return answer
-    if asked.wishes.only_if_cached:
+    if request.directives.only_if_cached:
         exchange.stored = Reason.ONLY_IF_CACHED
         raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.")
-    result = await _flown(exchange, asked, verdict, place, rooms, listener)
+    result = await _fetch_or_join(exchange, request, verdict, place, services, client)
     if isinstance(result, Failed):
-        spare = stale if stale is not None and rooms.cache.still_holds(stale, since) else None
-        return await _failed(exchange, asked, result, spare, rooms)
+        spare = stale if stale is not None and services.cache.still_holds(stale, since) else None
+        return await _failed(exchange, request, result, spare, services)
     return result
 
 
-async def _is_accepted(exchange: Exchange, asked: CacheableRequest, rooms: ProxyServices) -> bool:
+async def _is_accepted(exchange: Exchange, request: CacheableRequest, services: ProxyServices) -> bool:
     """Whether the caller may be given what is stored: what is not known yet is asked of the server's own pages."""
-    if rooms.is_accepted(exchange, asked):
+    if services.is_accepted(exchange, request):
         return True
-    if presented := credentials(asked.headers, rooms.settings):
-        await rooms.upstreams.show(rooms.targets(asked), presented)
-    return rooms.is_accepted(exchange, asked)
+    if presented := credentials(request.headers, services.settings):
+        await services.upstreams.show(services.targets(request), presented)
+    return services.is_accepted(exchange, request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,70 +81,77 @@ class _Place:
     key: bytes | None
     own: bool = False
 
-    def of_form(self, exchange: Exchange, asked: CacheableRequest) -> "_Place":
+    def of_form(self, exchange: Exchange, request: CacheableRequest) -> "_Place":
         """The place of this caller's form."""
         if self.own or self.key is None:
             return _Place(self.key, own=True)
-        key = own_form(self.key, asked.draft.stream)
+        key = own_form(self.key, request.parsed.stream)
         exchange.key = key.hex()
         return _Place(key, own=True)
 
 
-async def _flown(
-    exchange: Exchange, asked: CacheableRequest, verdict: Verdict, place: _Place, rooms: ProxyServices, listener: Client
+async def _fetch_or_join(
+    exchange: Exchange,
+    request: CacheableRequest,
+    verdict: Verdict,
+    place: _Place,
+    services: ProxyServices,
+    client: Client,
 ) -> Answer | Failed:
-    known = None if place.key is None else rooms.cache.peek(place.key)
-    if known is not None and not serves(asked, known):
-        place = place.of_form(exchange, asked)
-    seat = _join(exchange, asked, verdict, place, rooms)
+    known = None if place.key is None else services.cache.peek(place.key)
+    if known is not None and not serves(request, known):
+        place = place.of_form(exchange, request)
+    subscription = _join(exchange, request, verdict, place, services)
     exchange.mark(Phase.JOIN)
-    if isinstance(seat, Entry):
-        if (answer := await _given(exchange, asked, seat, rooms)) is not None:
+    if isinstance(subscription, Entry):
+        if (answer := await _given(exchange, request, subscription, services)) is not None:
             return answer
-        seat = Subscription(_launch(exchange, asked, None, place, rooms), led=True)
+        subscription = Subscription(_launch(exchange, request, None, place, services), led=True)
 
     def lead_own() -> Flight[BroadcastBuffer[Outcome]]:
-        own = place.of_form(exchange, asked)
-        return _launch(exchange, asked, None, own, rooms)
+        own = place.of_form(exchange, request)
+        return _launch(exchange, request, None, own, services)
 
-    result = await follow(exchange, asked, seat.flight, listener, rooms.settings, None if place.own else lead_own)
-    if isinstance(result, Failed) and not seat.led and result.leaders_own:
+    result = await follow(
+        exchange, request, subscription.flight, client, services.settings, None if place.own else lead_own
+    )
+    if isinstance(result, Failed) and not subscription.led and result.leaders_own:
         # nothing was sent to this caller yet, and the failure was the leader's: lead
-        flight = _launch(exchange, asked, None, place, rooms)
-        result = await follow(exchange, asked, flight, listener, rooms.settings, None if place.own else lead_own)
+        flight = _launch(exchange, request, None, place, services)
+        result = await follow(exchange, request, flight, client, services.settings, None if place.own else lead_own)
     if isinstance(result, OtherForm):
-        place, hit = place.of_form(exchange, asked), None
+        place, hit = place.of_form(exchange, request), None
         if verdict.look_up:
-            hit, _, place = await _look_up(exchange, asked, place, rooms)
-        if hit is not None and (answer := await _given(exchange, asked, hit, rooms)) is not None:
+            hit, _, place = await _look_up(exchange, request, place, services)
+        if hit is not None and (answer := await _given(exchange, request, hit, services)) is not None:
             return answer
-        return await _flown(exchange, asked, verdict, place, rooms, listener)
+        return await _fetch_or_join(exchange, request, verdict, place, services, client)
     return result
 
 
-def _key(exchange: Exchange, asked: CacheableRequest, verdict: Verdict, rooms: ProxyServices) -> _Place:
+def _key(exchange: Exchange, request: CacheableRequest, verdict: Verdict, services: ProxyServices) -> _Place:
     if not verdict.keep:
         exchange.cache, exchange.reason = CacheStatus.BYPASS, verdict.reason
         return _Place(None)
-    scope, namespace = exchange.caller.scope, asked.wishes.namespace
-    key = key_of(asked.endpoint.name, asked.identity, scope, namespace, asked.digest)
+    scope, namespace = exchange.caller.scope, request.directives.namespace
+    key = key_of(request.endpoint.name, request.identity, scope, namespace, request.digest)
     exchange.key = key.hex()
     exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
     return _Place(key)
 
 
 async def _look_up(
-    exchange: Exchange, asked: CacheableRequest, place: _Place, rooms: ProxyServices
+    exchange: Exchange, request: CacheableRequest, place: _Place, services: ProxyServices
 ) -> tuple[Entry | None, Entry | None, _Place]:
     """The entry that answers, the one that may answer if the upstream fails, and the place to go on with."""
-    found = None if place.key is None else await rooms.cache.find(place.key)
-    if found is not None and not place.own and not serves(asked, found[0]):
-        place = place.of_form(exchange, asked)
-        return await _look_up(exchange, asked, place, rooms)
-    if found is None or not serves(asked, found[0]):
+    found = None if place.key is None else await services.cache.find(place.key)
+    if found is not None and not place.own and not serves(request, found[0]):
+        place = place.of_form(exchange, request)
+        return await _look_up(exchange, request, place, services)
+    if found is None or not serves(request, found[0]):
         return None, None, place
     entry, tier = found
-    match freshness(entry, asked.wishes, time.time()):
+    match freshness(entry, request.directives, time.time()):
         case Freshness.FRESH:
             exchange.cache, exchange.reason = CacheStatus.HIT, Reason(tier)
             return entry, None, place
@@ -160,61 +167,61 @@ async def _look_up(
 
 
 def _join(
-    exchange: Exchange, asked: CacheableRequest, verdict: Verdict, place: _Place, rooms: ProxyServices
+    exchange: Exchange, request: CacheableRequest, verdict: Verdict, place: _Place, services: ProxyServices
 ) -> Subscription[BroadcastBuffer[Outcome]] | Entry:
     """Follow the flight in the air, or lead one.
 
     Between the look-up and here another leader may have landed: what it stored is in the memory tier by then, because
     a flight stores before it gives its key up. Nothing is awaited between these two looks.
     """
-    key, shared = place.key, rooms.settings.single_flight and asked.wishes.single_flight
+    key, shared = place.key, services.settings.single_flight and request.directives.single_flight
     if key is not None and shared and verdict.look_up:
-        flight = rooms.flights.find(key)
+        flight = services.flights.find(key)
         if flight is not None and not flight.work.overflowed:
             flight.listen()
             exchange.cache = CacheStatus.JOINED
             return Subscription(flight, led=False)
-        entry = rooms.cache.peek(key)
+        entry = services.cache.peek(key)
         if (
             entry is not None
-            and serves(asked, entry)
-            and freshness(entry, asked.wishes, time.time()) is Freshness.FRESH
+            and serves(request, entry)
+            and freshness(entry, request.directives, time.time()) is Freshness.FRESH
         ):
             exchange.cache, exchange.reason = CacheStatus.HIT, Reason.MEMORY
             return entry
-    return Subscription(_launch(exchange, asked, key if shared else None, place, rooms), led=True)
+    return Subscription(_launch(exchange, request, key if shared else None, place, services), led=True)
 
 
 def _launch(
-    exchange: Exchange, asked: CacheableRequest, flight_key: bytes | None, place: _Place, rooms: ProxyServices
+    exchange: Exchange, request: CacheableRequest, flight_key: bytes | None, place: _Place, services: ProxyServices
 ) -> Flight[BroadcastBuffer[Outcome]]:
     """Starts the upstream call. Without a ``flight_key`` nobody can join it; without a place its answer is not kept."""
     if place.own and exchange.cache is CacheStatus.JOINED:
         # what was joined is of no use
         exchange.cache = CacheStatus.MISS
-    plan = Plan(asked, None, place.key, exchange.caller.scope, asked.identity, flight_key, own=place.own)
-    kept = rooms.settings.cache_entry_bytes
+    plan = Plan(request, None, place.key, exchange.caller.scope, request.identity, flight_key, own=place.own)
+    kept = services.settings.cache_entry_bytes
     # a stream can go out piece by piece, whatever its size; a plain answer may have to be put together from one
-    capture: BroadcastBuffer[Outcome] = BroadcastBuffer(kept if asked.draft.stream else max(WHOLE_BYTES, kept))
-    return rooms.flights.launch(capture, partial(fly, plan, exchange=exchange, rooms=rooms), flight_key)
+    buffer: BroadcastBuffer[Outcome] = BroadcastBuffer(kept if request.parsed.stream else max(WHOLE_BYTES, kept))
+    return services.flights.launch(buffer, partial(run_fetch, plan, exchange=exchange, services=services), flight_key)
 
 
 async def _failed(
-    exchange: Exchange, asked: CacheableRequest, failed: Failed, stale: Entry | None, rooms: ProxyServices
+    exchange: Exchange, request: CacheableRequest, failed: Failed, stale: Entry | None, services: ProxyServices
 ) -> Answer:
     exchange.stored = failed.reason
     if stale is not None and failed.error.http_status >= 500:
         exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
-        if (answer := await _given(exchange, asked, stale, rooms)) is not None:
+        if (answer := await _given(exchange, request, stale, services)) is not None:
             return answer
     raise failed.error
 
 
-async def _given(exchange: Exchange, asked: CacheableRequest, entry: Entry, rooms: ProxyServices) -> Answer | None:
+async def _given(exchange: Exchange, request: CacheableRequest, entry: Entry, services: ProxyServices) -> Answer | None:
     """A stored answer in this caller's rendering. None, a miss, for one that cannot be given: an earlier version may
     have stored it."""
     try:
-        return await offload(entry.size, replay, exchange, asked, entry, rooms.settings, time.time())
+        return await offload(entry.size, replay, exchange, request, entry, services.settings, time.time())
     except Exception as error:  # noqa: BLE001 - a fault of what is stored is never the client's
         log.warning("a stored answer cannot be given, and is fetched anew: %r", error)
         exchange.cache, exchange.reason = CacheStatus.MISS, Reason.ABSENT

@@ -13,29 +13,33 @@ from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 
-def replay(exchange: Exchange, asked: CacheableRequest, entry: Entry, settings: Settings, now: float) -> Whole | Paced:
+def replay(
+    exchange: Exchange, request: CacheableRequest, entry: Entry, settings: Settings, now: float
+) -> Whole | Paced:
     """Notes the hit in the exchange. ``exchange.cache`` and ``reason`` say which kind it was."""
     cache, reason = exchange.cache or CacheStatus.HIT, exchange.reason or Reason.MEMORY
     exchange.usage = Usage(entry.prompt_tokens, entry.completion_tokens)
     exchange.upstream_seconds = entry.upstream_seconds
     exchange.response_body = entry.document
-    stream = wants_frames(asked, entry)
-    headers = replay_headers(asked, entry, cache, reason, now)
+    stream = wants_frames(request, entry)
+    headers = replay_headers(request, entry, cache, reason, now)
     headers.append(timing_header(perf_counter() - exchange.started))
-    paced = settings.replay is Replay.PACED if asked.wishes.paced is None else asked.wishes.paced
+    paced = settings.replay is Replay.PACED if request.directives.paced is None else request.directives.paced
     if stream and paced and entry.frames:
-        return Paced(headers, _pieces(asked, entry))
+        return Paced(headers, _pieces(request, entry))
     # parts of the stored frames can be shared by all who get them
-    parts = list(_shown(entry)) if stream and _hides(asked, entry) else []
-    body = b"" if parts else body_of(asked, entry)
+    parts = list(_shown(entry)) if stream and _hides(request, entry) else []
+    body = b"" if parts else body_of(request, entry)
     headers.insert(0, (b"content-length", b"%d" % (sum(map(len, parts)) or len(body))))
     return Whole(200, headers, body, parts)
 
 
-def replay_headers(asked: CacheableRequest, entry: Entry, cache: CacheStatus, reason: Reason, now: float) -> HeaderList:
+def replay_headers(
+    request: CacheableRequest, entry: Entry, cache: CacheStatus, reason: Reason, now: float
+) -> HeaderList:
     """Everything but length, timing and id: the same for each request of one second."""
-    dialect = asked.endpoint.dialect
-    stream = wants_frames(asked, entry)
+    dialect = request.endpoint.dialect
+    stream = wants_frames(request, entry)
     return [
         *type_headers(dialect.stream_type if stream else dialect.document_type, stream=stream),
         *entry.headers,
@@ -43,25 +47,25 @@ def replay_headers(asked: CacheableRequest, entry: Entry, cache: CacheStatus, re
     ]
 
 
-def serves(asked: CacheableRequest, entry: Entry) -> bool:
+def serves(request: CacheableRequest, entry: Entry) -> bool:
     """Whether this caller's form can be had from it."""
-    return entry.both or bool(entry.frames) == asked.draft.stream
+    return entry.both or bool(entry.frames) == request.parsed.stream
 
 
-def wants_frames(asked: CacheableRequest, entry: Entry) -> bool:
-    return asked.draft.stream and (bool(entry.frames) or asked.endpoint.dialect.both)
+def wants_frames(request: CacheableRequest, entry: Entry) -> bool:
+    return request.parsed.stream and (bool(entry.frames) or request.endpoint.dialect.both)
 
 
-def body_of(asked: CacheableRequest, entry: Entry) -> bytes:
+def body_of(request: CacheableRequest, entry: Entry) -> bytes:
     """The whole body in this caller's rendering."""
-    view = asked.view
-    if not wants_frames(asked, entry):
+    view = request.view
+    if not wants_frames(request, entry):
         return view.document(entry.document)
     if not entry.frames:
         return view.rendered(entry.document)
     if not view.as_is or (not view.usage and _is_rewritten(entry)):
         return b"".join(view.frames([frame for _, frame in _frames(entry)]))
-    return b"".join(_shown(entry)) if _hides(asked, entry) else entry.frames
+    return b"".join(_shown(entry)) if _hides(request, entry) else entry.frames
 
 
 def _is_rewritten(entry: Entry) -> bool:
@@ -69,9 +73,9 @@ def _is_rewritten(entry: Entry) -> bool:
     return entry.hidden == array("I", (0, len(entry.frames))).tobytes()
 
 
-def _hides(asked: CacheableRequest, entry: Entry) -> bool:
+def _hides(request: CacheableRequest, entry: Entry) -> bool:
     """Whether the stored frames are this caller's but for those that show usage."""
-    view = asked.view
+    view = request.view
     return bool(entry.frames and entry.hidden) and view.as_is and not view.usage and not _is_rewritten(entry)
 
 
@@ -93,8 +97,8 @@ def _frames(entry: Entry) -> Iterator[tuple[int, bytes]]:
         at = end
 
 
-def _pieces(asked: CacheableRequest, entry: Entry) -> list[tuple[int, bytes]]:
-    shown, pieces, millis = asked.view.shown(), [], 0
+def _pieces(request: CacheableRequest, entry: Entry) -> list[tuple[int, bytes]]:
+    shown, pieces, millis = request.view.shown(), [], 0
     for millis, frame in _frames(entry):
         pieces.append((millis, b"".join(shown.feed([frame]))))
     pieces.append((millis, b"".join(shown.close())))

@@ -62,8 +62,8 @@ class CacheableRequest:
     """One request to a cached endpoint."""
 
     endpoint: Endpoint
-    draft: ParsedBody
-    wishes: Directives
+    parsed: ParsedBody
+    directives: Directives
     raw: bytes
     #: raw path and query, as the client sent them
     target: bytes
@@ -85,17 +85,17 @@ class CacheableRequest:
     def digest(self) -> bytes:
         """Of all that the client asked: the body, and a query where there is one."""
         query = self.target.partition(b"?")[2]
-        return sha256(self.draft.digest + query).digest() if query else self.draft.digest
+        return sha256(self.parsed.digest + query).digest() if query else self.parsed.digest
 
     @property
     def each(self) -> bytes:
         """Of what each input of the request has in common with the others; b"" where they are not kept one by one."""
         query = self.target.partition(b"?")[2]
-        return sha256(self.draft.each + query).digest() if query and self.draft.each else self.draft.each
+        return sha256(self.parsed.each + query).digest() if query and self.parsed.each else self.parsed.each
 
     @property
     def view(self) -> View:
-        return View(self.endpoint.dialect, self.draft.include_usage, self.draft.echo)
+        return View(self.endpoint.dialect, self.parsed.include_usage, self.parsed.echo)
 
 
 class BodyMemo:
@@ -104,16 +104,16 @@ class BodyMemo:
     def __init__(self, size: int = _MEMO_SIZE) -> None:
         self._drafts: LRUCache[bytes, ParsedBody] = LRUCache(size)
 
-    async def draft(self, endpoint: Endpoint, raw: bytes) -> ParsedBody:
+    async def parsed(self, endpoint: Endpoint, raw: bytes) -> ParsedBody:
         """Raises ``UnreadableBody`` for what is no JSON object of the right shape; such a body leaves no trace."""
         token = await offload(len(raw), _token, endpoint, raw)
         known = self._drafts.get(token)
         if known is not None:
             return known
-        draft, held = await offload(len(raw), _read, endpoint, raw)
+        parsed, held = await offload(len(raw), _read, endpoint, raw)
         if held <= _MEMO_BYTES:
-            self._drafts[token] = draft
-        return draft
+            self._drafts[token] = parsed
+        return parsed
 
 
 def _token(endpoint: Endpoint, raw: bytes) -> bytes:
@@ -122,8 +122,8 @@ def _token(endpoint: Endpoint, raw: bytes) -> bytes:
 
 def _read(endpoint: Endpoint, raw: bytes) -> tuple[ParsedBody, int]:
     """The draft, and how many bytes it holds on to."""
-    draft = draft_of(endpoint, raw)
-    return draft, len(draft.model) + len(draft.user) + len(orjson.dumps(draft.echo))
+    parsed = draft_of(endpoint, raw)
+    return parsed, len(parsed.model) + len(parsed.user) + len(orjson.dumps(parsed.echo))
 
 
 def draft_of(endpoint: Endpoint, raw: bytes) -> ParsedBody:

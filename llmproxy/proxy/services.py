@@ -33,14 +33,14 @@ class ProxyServices:
     #: begins a request's part in a distributed trace, None while nobody traces
     tracer: Tracer | None = None
 
-    def is_accepted(self, exchange: Exchange, asked: CacheableRequest) -> bool:
+    def is_accepted(self, exchange: Exchange, request: CacheableRequest) -> bool:
         """Whether the caller may be given what others' requests brought."""
         credential = exchange.caller.credential
         if not credential:
             return True
-        takes = {target.name: self.upstreams.takes(target, credential) for target in self.targets(asked)}
+        takes = {target.name: self.upstreams.takes(target, credential) for target in self.targets(request)}
         return self.accepted.is_accepted(credential, takes)
 
-    def targets(self, asked: CacheableRequest) -> list[Target]:
+    def targets(self, request: CacheableRequest) -> list[Target]:
         """The servers whose answers the request may be given."""
-        return self.upstreams.with_model(asked.draft.model, asked.path) or self.upstreams.targets_for(asked.path)
+        return self.upstreams.with_model(request.parsed.model, request.path) or self.upstreams.targets_for(request.path)

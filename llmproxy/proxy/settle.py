@@ -26,8 +26,8 @@ class AnswerRecorder:
 
     def __init__(
         self,
-        asked: CacheableRequest,
-        capture: BroadcastBuffer[Outcome],
+        request: CacheableRequest,
+        buffer: BroadcastBuffer[Outcome],
         adapted: Adapted,
         key: bytes | None,
         scope: str,
@@ -35,8 +35,8 @@ class AnswerRecorder:
         settings: Settings,
         content_type: bytes = b"",
     ) -> None:
-        self.asked = asked
-        self.capture = capture
+        self.request = request
+        self.buffer = buffer
         self.key = key
         self.scope = scope
         self.headers = tuple(headers)
@@ -51,7 +51,7 @@ class AnswerRecorder:
         self.complete = False
         #: whether it ended without that, and where its body did not say that it would end
         self.loose = False
-        self._dialect = asked.endpoint.dialect
+        self._dialect = request.endpoint.dialect
         self._splitter = self._dialect.splitter()
         self._repair = adapted.repair
 
@@ -74,7 +74,7 @@ class AnswerRecorder:
         if self._repair is not None and not self.complete and not rest:
             # what is made of another endpoint's stream ends with that one, which may not have said so
             frames += self._judged([DONE])
-        if not self.complete and (rest or not self._dialect.finished([*self.capture.frames, *frames])):
+        if not self.complete and (rest or not self._dialect.finished([*self.buffer.frames, *frames])):
             raise UpstreamBroke(
                 "The upstream ended its stream before the answer was complete"
                 + (f"; its last words: {rest!r}." if rest else ".")
@@ -89,7 +89,7 @@ class AnswerRecorder:
             frames = [*mended, *frames[faulty:]]
         for index, frame in enumerate(frames):
             if (fault := self._dialect.fault(frame)) is not None:
-                self.capture.add(frames[:index])
+                self.buffer.add(frames[:index])
                 raise UpstreamFault(fault.error, fault.frame)
             if self._dialect.terminal(frame):
                 self.complete = True
@@ -99,34 +99,34 @@ class AnswerRecorder:
     @property
     def seconds(self) -> float:
         """How long the upstream has worked."""
-        capture = self.capture
-        return capture.millis[-1] / 1000 if capture.millis else 0.0
+        buffer = self.buffer
+        return buffer.millis[-1] / 1000 if buffer.millis else 0.0
 
 
-def settle_frames(recording: AnswerRecorder) -> Fetched:
+def settle_frames(recorder: AnswerRecorder) -> Fetched:
     """A stream that came to its end. One that is no strict JSON was handed on, but there is no plain answer to it."""
-    capture, dialect = recording.capture, recording.asked.endpoint.dialect
-    if capture.overflowed:
-        return Fetched(b"", Reason.TOO_LARGE, seconds=recording.seconds, headers=recording.headers)
-    both = recording.both
+    buffer, dialect = recorder.buffer, recorder.request.endpoint.dialect
+    if buffer.overflowed:
+        return Fetched(b"", Reason.TOO_LARGE, seconds=recorder.seconds, headers=recorder.headers)
+    both = recorder.both
     try:
-        document = dialect.assemble(capture.frames)
+        document = dialect.assemble(buffer.frames)
     except Lossy as lossy:
         document, both = lossy.document, False
     except Malformed:
-        return _unkept(recording, b"")
+        return _unkept(recorder, b"")
     try:
         body = dump(document)
     except RecursionError:
-        return _unkept(recording, b"")
-    return _landed(recording, body, document, tuple(capture.frames), both)
+        return _unkept(recorder, b"")
+    return _fetched_result(recorder, body, document, tuple(buffer.frames), both)
 
 
-def settle_document(recording: AnswerRecorder, body: bytes) -> Fetched:
+def settle_document(recorder: AnswerRecorder, body: bytes) -> Fetched:
     """A plain answer, read to its end. What is none, a text or nothing at all, is given as it came."""
-    if recording.capture.overflowed:
-        return replace(_unkept(recording, b""), reason=Reason.TOO_LARGE, type=recording.content_type)
-    bare = recording.asked.endpoint.bare_list
+    if recorder.buffer.overflowed:
+        return replace(_unkept(recorder, b""), reason=Reason.TOO_LARGE, type=recorder.content_type)
+    bare = recorder.request.endpoint.bare_list
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -134,19 +134,19 @@ def settle_document(recording: AnswerRecorder, body: bytes) -> Fetched:
     if isinstance(document, list) and bare:
         document = {bare: document}
     if not isinstance(document, dict):
-        return replace(_unkept(recording, body), type=recording.content_type)
-    both = recording.both and recording.asked.endpoint.streams and _is_renderable(recording.asked, document)
-    return _landed(recording, body, document, (), both)
+        return replace(_unkept(recorder, body), type=recorder.content_type)
+    both = recorder.both and recorder.request.endpoint.streams and _is_renderable(recorder.request, document)
+    return _fetched_result(recorder, body, document, (), both)
 
 
-def _unkept(recording: AnswerRecorder, body: bytes) -> Fetched:
+def _unkept(recorder: AnswerRecorder, body: bytes) -> Fetched:
     """What can be given in the form in which it came only, and once."""
-    return Fetched(body, Reason.MALFORMED, seconds=recording.seconds, headers=recording.headers, both=False)
+    return Fetched(body, Reason.MALFORMED, seconds=recorder.seconds, headers=recorder.headers, both=False)
 
 
-def _is_renderable(asked: CacheableRequest, document: Document) -> bool:
+def _is_renderable(request: CacheableRequest, document: Document) -> bool:
     """Whether a stream can be made of it that says all of it: one of which it can be made again."""
-    dialect = asked.endpoint.dialect
+    dialect = request.endpoint.dialect
     if dialect.flaw(document) not in (None, Reason.INCOMPLETE):
         return False
     try:
@@ -164,48 +164,48 @@ def _says_all(made: Any, document: Any) -> bool:
     return bool(made == document)
 
 
-def _landed(
-    recording: AnswerRecorder, body: bytes, document: Document, frames: tuple[bytes, ...], both: bool
+def _fetched_result(
+    recorder: AnswerRecorder, body: bytes, document: Document, frames: tuple[bytes, ...], both: bool
 ) -> Fetched:
-    asked, dialect = recording.asked, recording.asked.endpoint.dialect
-    usage, seconds = dialect.usage(document), recording.seconds
-    reason = dialect.flaw(document) or (Reason.INCOMPLETE if recording.loose else None)
-    if reason is None and recording.key is None:
+    request, dialect = recorder.request, recorder.request.endpoint.dialect
+    usage, seconds = dialect.usage(document), recorder.seconds
+    reason = dialect.flaw(document) or (Reason.INCOMPLETE if recorder.loose else None)
+    if reason is None and recorder.key is None:
         reason = Reason.NO_STORE
-    if reason is None and len(body) + sum(map(len, frames)) > recording.settings.cache_entry_bytes:
+    if reason is None and len(body) + sum(map(len, frames)) > recorder.settings.cache_entry_bytes:
         reason = Reason.TOO_LARGE
-    if reason is not None or recording.key is None:
-        return Fetched(body, reason or Reason.NO_STORE, usage, seconds, headers=recording.headers, both=both)
+    if reason is not None or recorder.key is None:
+        return Fetched(body, reason or Reason.NO_STORE, usage, seconds, headers=recorder.headers, both=both)
     now = time.time()
-    wishes = asked.wishes
-    ends, hidden = _offsets(asked, frames)
+    directives = request.directives
+    ends, hidden = _offsets(request, frames)
     entry = Entry(
-        key=recording.key,
-        operation=asked.endpoint.name,
-        model=asked.draft.model,
-        scope=recording.scope,
-        namespace=wishes.namespace,
-        tags=wishes.tags,
+        key=recorder.key,
+        operation=request.endpoint.name,
+        model=request.parsed.model,
+        scope=recorder.scope,
+        namespace=directives.namespace,
+        tags=directives.tags,
         created=now,
-        expires=now + (recording.settings.ttl_seconds if wishes.ttl is None else wishes.ttl),
+        expires=now + (recorder.settings.ttl_seconds if directives.ttl is None else directives.ttl),
         document=body,
         frames=b"".join(frames),
         ends=ends,
-        millis=recording.capture.millis.tobytes() if frames else b"",
+        millis=recorder.buffer.millis.tobytes() if frames else b"",
         hidden=hidden,
-        headers=recording.headers,
+        headers=recorder.headers,
         upstream_seconds=seconds,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         both=both,
     )
-    return Fetched(body, Reason.STORED, usage, seconds, (entry,), recording.headers, both)
+    return Fetched(body, Reason.STORED, usage, seconds, (entry,), recorder.headers, both)
 
 
-def _offsets(asked: CacheableRequest, frames: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+def _offsets(request: CacheableRequest, frames: tuple[bytes, ...]) -> tuple[bytes, bytes]:
     """Where frames end, and what is hidden from callers who did not ask for usage: all of it where they get frames that
     are no such pieces."""
-    dialect = asked.endpoint.dialect
+    dialect = request.endpoint.dialect
     ends, hidden, at = array("I"), array("I"), 0
     shown: list[bytes] = []
     for frame in frames:

@@ -12,7 +12,7 @@ class SocketClient:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
-        self.gone = False
+        self.disconnected = False
 
     def watch(self, wake: Callable[[], None]) -> None:
         if self._task is None:
@@ -22,7 +22,7 @@ class SocketClient:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.gone = True
+        self.disconnected = True
 
     def close(self) -> None:
         """Ends the watch. Every listener is closed by the one who made it."""

@@ -48,11 +48,11 @@ class Readings:
         return True
 
     async def read_all(
-        self, servers: Iterable[Server], since: float, credentials: HeaderList, patience: float | None = None
+        self, servers: Iterable[Server], since: float, credentials: HeaderList, timeout: float | None = None
     ) -> None:
         """Waits for readings begun after ``since`` for so many seconds, or until all have answered or failed."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 await asyncio.gather(*(self.read(server, since, credentials) for server in servers))
 
     async def probe(self, server: Server) -> None:

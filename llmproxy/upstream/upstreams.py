@@ -389,10 +389,10 @@ class Upstreams:
 
     async def _wait_for(self, server: Server, since: float, credentials: HeaderList) -> None:
         """For a reading begun after ``since``, but not longer than a look-up may take; for one that hangs only once."""
-        patience = LOOK_UP_SECONDS
+        timeout = LOOK_UP_SECONDS
         if server.attempt is not None:
-            patience = max(0.0, min(patience, server.attempt.begun + patience - monotonic()))
-        await self._readings.read_all([server], since, credentials, patience)
+            timeout = max(0.0, min(timeout, server.attempt.begun + timeout - monotonic()))
+        await self._readings.read_all([server], since, credentials, timeout)
 
     def _since(self, server: Server, origin: AnswerOrigin) -> float:
         """When a reading must have begun that confirms an answer: after its end, or, where the name is all that is ever

@@ -44,7 +44,7 @@ class Directives:
 PLAIN = Directives()
 
 
-def directives(headers: Iterable[tuple[bytes, bytes]]) -> Directives:
+def parse_directives(headers: Iterable[tuple[bytes, bytes]]) -> Directives:
     """Reads lower-case header names. Raises ``BadRequest`` for a malformed header of the proxy's own."""
     said: dict[str, object] = {}
     for name, value in headers:

@@ -33,8 +33,8 @@ CACHED = Verdict(look_up=True, keep=True)
         (CachePolicy.ALL, ANY, Directives(no_cache=True, no_store=True), bypass(Reason.NO_STORE)),
     ],
 )
-def test_admit(policy: CachePolicy, traits: RequestTraits, wishes: Directives, verdict: Verdict) -> None:
-    assert admit(policy, traits, wishes) == verdict
+def test_admit(policy: CachePolicy, traits: RequestTraits, directives: Directives, verdict: Verdict) -> None:
+    assert admit(policy, traits, directives) == verdict
 
 
 #: made at 1000, good until 1100
@@ -59,5 +59,5 @@ ENTRY = Entry(b"k", "chat", "m", "", "", (), created=1000, expires=1100, documen
         (1051, Directives(max_age=50, stale_if_error=10), Freshness.IF_ERROR),
     ],
 )
-def test_freshness(now: float, wishes: Directives, result: Freshness) -> None:
-    assert freshness(ENTRY, wishes, now) is result
+def test_freshness(now: float, directives: Directives, result: Freshness) -> None:
+    assert freshness(ENTRY, directives, now) is result

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.lifespan import open_rooms
+from llmproxy.app.lifespan import open_services
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import queries
 from llmproxy.jobs.job import Item, Job, NewCall, NewJob
@@ -29,7 +29,7 @@ async def opened(*upstreams: str, folder: Path, **settings: Any) -> AsyncIterato
     """The job queue of a program in front of ``upstreams``, with its database in ``folder``."""
     wanted = Settings(upstream=upstreams, database_path=folder / "llmproxy.db", **settings)
     log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost))
-    async with open_rooms(wanted, log, Deadline(wanted.shutdown_seconds)) as state:
+    async with open_services(wanted, log, Deadline(wanted.shutdown_seconds)) as state:
         assert state.jobs is not None
         yield state.jobs
 

@@ -4,21 +4,21 @@ import asyncio
 
 from llmproxy.cache.single_flight import Flights
 from llmproxy.proxy.broadcast import BroadcastBuffer
-from llmproxy.proxy.follow import landing
+from llmproxy.proxy.follow import wait_result
 from llmproxy.proxy.results import Failed, Outcome
 from llmproxy.wire.vocabulary import Reason
 from tests.proxy.test_life import Patient
 
 
 async def test_an_answer_too_large_to_be_held_is_told_at_once() -> None:
-    async def produce(capture: BroadcastBuffer[Outcome]) -> None:
-        capture.add([b"x" * 11])
-        await capture.room()
+    async def produce(buffer: BroadcastBuffer[Outcome]) -> None:
+        buffer.add([b"x" * 11])
+        await buffer.room()
 
     flights: Flights[BroadcastBuffer[Outcome]] = Flights(0.0)
     flight = flights.launch(BroadcastBuffer(10), produce)
     async with asyncio.timeout(10):
-        outcome = await landing(flight, Patient())
+        outcome = await wait_result(flight, Patient())
     assert isinstance(outcome, Failed)
     assert outcome.reason is Reason.TOO_LARGE
     await flights.close(1.0)

@@ -13,13 +13,13 @@ import orjson
 import pytest
 
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.lifespan import open_rooms
+from llmproxy.app.lifespan import open_services
 from llmproxy.app.state import AppState
 from llmproxy.config.settings import Settings
 from llmproxy.observe.access_log import AccessLog
 from llmproxy.observe.formatters import JsonFormatter
 from llmproxy.observe.log_writer import AsyncLogWriter
-from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.results import Answer, Live, Whole
 from llmproxy.upstream.headers import Peer
@@ -37,7 +37,7 @@ FETCHED = ["pick", "send", "tee", "settle", "store"]
 class Patient:
     """A listener without a socket: it never leaves."""
 
-    gone = False
+    disconnected = False
 
     def watch(self, wake: Callable[[], None]) -> None:
         pass
@@ -47,19 +47,19 @@ class Patient:
 async def state(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[AppState]:
     settings = Settings(upstream=(upstream.url,), database_path=tmp_path / "llmproxy.db")
     log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost))
-    async with open_rooms(settings, log, Deadline(settings.shutdown_seconds)) as state:
+    async with open_services(settings, log, Deadline(settings.shutdown_seconds)) as state:
         yield state
 
 
 async def ask(
-    state: AppState, body: dict[str, Any], wishes: Directives = PLAIN, path: str = "/v1/chat/completions"
+    state: AppState, body: dict[str, Any], directives: Directives = PLAIN, path: str = "/v1/chat/completions"
 ) -> tuple[Exchange, Answer]:
     endpoint, raw = BY_PATH[path], orjson.dumps(body)
-    draft = await state.rooms.memo.draft(endpoint, raw)
-    asked = CacheableRequest(endpoint, draft, wishes, raw, path.encode(), [], Peer("127.0.0.1"))
+    parsed = await state.services.memo.parsed(endpoint, raw)
+    request = CacheableRequest(endpoint, parsed, directives, raw, path.encode(), [], Peer("127.0.0.1"))
     exchange = Exchange("id", "POST", path, perf_counter(), time.time())
     try:
-        return exchange, await live(exchange, asked, state.rooms, Patient())
+        return exchange, await handle(exchange, request, state.services, Patient())
     except OnlyIfCached as error:
         return exchange, Whole(error.http_status, [], error.body())
 
@@ -146,17 +146,17 @@ def test_the_documentation_has_the_phases_in_their_order() -> None:
 
 
 async def test_a_shared_answer_repeats_each_callers_own_labels(state: AppState) -> None:
-    asked = {"model": "scripted", "input": marker()}
+    request = {"model": "scripted", "input": marker()}
     path = "/v1/responses"
-    _, first = await ask(state, {**asked, "metadata": {"who": "annabel"}, "user": "annabel"}, path=path)
+    _, first = await ask(state, {**request, "metadata": {"who": "annabel"}, "user": "annabel"}, path=path)
     for stream in (False, True):
-        hit, second = await ask(state, {**asked, "metadata": {"who": "bob"}, "stream": stream}, path=path)
+        hit, second = await ask(state, {**request, "metadata": {"who": "bob"}, "stream": stream}, path=path)
         assert hit.cache is CacheStatus.HIT
         assert isinstance(second, Whole)
         assert b"annabel" not in second.body
     assert isinstance(first, Whole)
     assert b"annabel" in first.body
-    again, same = await ask(state, {**asked, "metadata": {"who": "annabel"}, "user": "annabel"}, path=path)
+    again, same = await ask(state, {**request, "metadata": {"who": "annabel"}, "user": "annabel"}, path=path)
     assert again.cache is CacheStatus.HIT
     assert isinstance(same, Whole)
     assert same.body == first.body
@@ -179,9 +179,9 @@ async def test_what_was_stored_and_cannot_be_given_is_a_miss(state: AppState, do
     body = chat(marker())
     first, _ = await ask(state, body)
     key = bytes.fromhex(first.key)
-    entry = state.rooms.cache.peek(key)
+    entry = state.services.cache.peek(key)
     assert entry is not None
-    state.rooms.cache.remember(replace(entry, document=document))
+    state.services.cache.remember(replace(entry, document=document))
     again, answer = await ask(state, body | {"stream": True})
     assert (again.cache, again.stored) == (CacheStatus.MISS, None if isinstance(answer, Live) else Reason.STORED)
     assert document == b"" or again.response_body != document

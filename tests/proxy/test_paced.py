@@ -30,19 +30,19 @@ FRAMES = [
 class Leaving:
     """A listener who is gone from the beginning, or never."""
 
-    def __init__(self, *, gone: bool) -> None:
-        self.gone = gone
+    def __init__(self, *, disconnected: bool) -> None:
+        self.disconnected = disconnected
 
     def watch(self, wake: Callable[[], None]) -> None:
-        if self.gone:
+        if self.disconnected:
             wake()
 
 
-def asked(wishes: Directives = Directives(paced=True), *, usage: bool = True) -> CacheableRequest:  # noqa: B008  frozen
+def request(directives: Directives = Directives(paced=True), *, usage: bool = True) -> CacheableRequest:  # noqa: B008  frozen
     endpoint = BY_PATH["/v1/chat/completions"]
     raw = b'{"stream":true,"stream_options":{"include_usage":%s}}' % (b"true" if usage else b"false")
-    draft = draft_of(endpoint, raw)
-    return CacheableRequest(endpoint, draft, wishes, raw, b"/v1/chat/completions", [], Peer("127.0.0.1"))
+    parsed = draft_of(endpoint, raw)
+    return CacheableRequest(endpoint, parsed, directives, raw, b"/v1/chat/completions", [], Peer("127.0.0.1"))
 
 
 def answer(of: CacheableRequest, settings: Settings, millis: tuple[int, int, int] = (0, 1, 2)) -> object:
@@ -63,43 +63,43 @@ def exchange() -> Exchange:
     return Exchange("id", "POST", "/v1/chat/completions", perf_counter(), 0.0)
 
 
-async def sent(paced: Paced, listener: Leaving) -> list[Message]:
+async def sent(paced: Paced, client: Leaving) -> list[Message]:
     messages: list[Message] = []
 
     async def send(message: Message) -> None:
         messages.append(message)
 
-    await deliver(paced, exchange(), listener, send, ping=0)
+    await deliver(paced, exchange(), client, send, ping=0)
     return messages
 
 
 async def test_every_frame_goes_out_by_itself_and_not_before_its_moment() -> None:
-    paced = answer(asked(), Settings(), (0, 20, 40))
+    paced = answer(request(), Settings(), (0, 20, 40))
     assert isinstance(paced, Paced)
     began = asyncio.get_running_loop().time()
-    messages = await sent(paced, Leaving(gone=False))
+    messages = await sent(paced, Leaving(disconnected=False))
     assert asyncio.get_running_loop().time() - began >= 0.04
     assert messages[0]["status"] == 200
     assert [message["body"] for message in messages[1:]] == [*FRAMES, b""]
 
 
 async def test_usage_is_for_those_who_asked() -> None:
-    paced = answer(asked(usage=False), Settings())
+    paced = answer(request(usage=False), Settings())
     assert isinstance(paced, Paced)
-    messages = await sent(paced, Leaving(gone=False))
+    messages = await sent(paced, Leaving(disconnected=False))
     assert [message["body"] for message in messages[1:]] == [FRAMES[0], FRAMES[2], b""]
 
 
 async def test_it_ends_when_the_client_leaves() -> None:
-    paced = answer(asked(), Settings(), (0, 3_600_000, 3_600_000))
+    paced = answer(request(), Settings(), (0, 3_600_000, 3_600_000))
     assert isinstance(paced, Paced)
     with pytest.raises(ClientDisconnected):
-        await sent(paced, Leaving(gone=True))
+        await sent(paced, Leaving(disconnected=True))
 
 
 def test_who_decides_is_the_request_then_the_setting() -> None:
     paced = Settings(replay=Replay.PACED)
-    assert isinstance(answer(asked(Directives()), paced), Paced)
-    assert not isinstance(answer(asked(Directives()), Settings()), Paced)
-    assert not isinstance(answer(asked(Directives(paced=False)), paced), Paced)
-    assert isinstance(answer(asked(), Settings()), Paced)
+    assert isinstance(answer(request(Directives()), paced), Paced)
+    assert not isinstance(answer(request(Directives()), Settings()), Paced)
+    assert not isinstance(answer(request(Directives(paced=False)), paced), Paced)
+    assert isinstance(answer(request(), Settings()), Paced)

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from llmproxy.wire.directives import PLAIN, Directives, directives
+from llmproxy.wire.directives import PLAIN, Directives, parse_directives
 from llmproxy.wire.errors import BadRequest
 
 
 def read(**headers: str) -> Directives:
-    return directives([(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()])
+    return parse_directives([(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()])
 
 
 def test_a_request_that_says_nothing_is_plain() -> None:
@@ -30,17 +30,17 @@ def test_a_request_that_says_nothing_is_plain() -> None:
         ("max-age=soon, private, foo=bar", Directives()),
     ],
 )
-def test_cache_control(value: str, wishes: Directives) -> None:
-    assert read(cache_control=value) == wishes
+def test_cache_control(value: str, directives: Directives) -> None:
+    assert read(cache_control=value) == directives
 
 
 def test_repeated_headers_add_up() -> None:
     lines = [(b"cache-control", b"no-cache"), (b"cache-control", b"max-age=1")]
-    assert directives(lines) == Directives(no_cache=True, max_age=1)
+    assert parse_directives(lines) == Directives(no_cache=True, max_age=1)
 
 
 def test_the_proxys_own_headers() -> None:
-    wishes = read(
+    directives = read(
         x_llmproxy_ttl="1.5",
         x_llmproxy_namespace="evals",
         x_llmproxy_tags="a, b,a",
@@ -49,10 +49,10 @@ def test_the_proxys_own_headers() -> None:
         x_llmproxy_replay="paced",
         x_llmproxy_single_flight="off",
     )
-    assert wishes == Directives(
+    assert directives == Directives(
         ttl=1.5, namespace="evals", tags=("a", "b"), session="s", user="u", paced=True, single_flight=False
     )
-    assert wishes.opts_in
+    assert directives.opts_in
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "0", "nan", "inf", ""])
@@ -79,13 +79,13 @@ def test_an_unknown_header_of_ours_is_ignored() -> None:
 
 
 def test_digits_of_other_scripts_are_no_numbers() -> None:
-    assert directives([(b"cache-control", "max-age=²".encode("latin-1"))]) == PLAIN
+    assert parse_directives([(b"cache-control", "max-age=²".encode("latin-1"))]) == PLAIN
 
 
 def test_names_that_are_not_utf_8_are_told_apart() -> None:
     one, other = ("café".encode("latin-1"), "cafè".encode("latin-1"))
-    assert directives([(b"x-llmproxy-namespace", one)]) != directives([(b"x-llmproxy-namespace", other)])
+    assert parse_directives([(b"x-llmproxy-namespace", one)]) != parse_directives([(b"x-llmproxy-namespace", other)])
 
 
 def test_tags_in_several_lines_are_one_list() -> None:
-    assert directives([(b"x-llmproxy-tags", b"a, b"), (b"x-llmproxy-tags", b"b,c")]).tags == ("a", "b", "c")
+    assert parse_directives([(b"x-llmproxy-tags", b"a, b"), (b"x-llmproxy-tags", b"b,c")]).tags == ("a", "b", "c")

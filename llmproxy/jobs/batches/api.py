@@ -14,16 +14,16 @@ from llmproxy.jobs.files import store as files
 from llmproxy.jobs.files.blocking import NAME
 from llmproxy.jobs.files.document import File
 from llmproxy.jobs.idempotency import idempotency_key
-from llmproxy.jobs.job import Headers, Job, NewJob, speaking
+from llmproxy.jobs.job import Headers, Job, NewJob, forwarded_headers
 from llmproxy.jobs.json_response import page, rendered
 from llmproxy.jobs.params import asked_limit
 from llmproxy.jobs.queries import JobQuery
-from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.proxy.endpoint import listening
 from llmproxy.proxy.request_body import read
 from llmproxy.wire.canonical import parse
-from llmproxy.wire.directives import directives
+from llmproxy.wire.directives import parse_directives
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
 from llmproxy.wire.exchange import Exchange
 
@@ -37,39 +37,39 @@ class CreateBatch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
-        rooms, exchange = rooms_of(connection), exchange_of(connection)
+        services, exchange = job_services(connection), exchange_of(connection)
         with listening(receive, exchange):
-            asked = asked_batch(parse(await read(receive, scope["headers"], rooms.proxy.settings, _LONGEST_BODY)))
-            job = await _submitted(asked, scope["headers"], exchange, rooms)
+            asked = asked_batch(parse(await read(receive, scope["headers"], services.proxy.settings, _LONGEST_BODY)))
+            job = await _submitted(asked, scope["headers"], exchange, services)
             await rendered(document(job))(scope, receive, send)
 
 
 create = CreateBatch()
 
 
-async def _submitted(asked: AskedBatch, headers: Headers, exchange: Exchange, rooms: JobServices) -> Job:
-    wishes = directives(headers)
-    file = await _input_file(asked.input_file_id, exchange.caller.owner, rooms)
+async def _submitted(asked: AskedBatch, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
+    directives = parse_directives(headers)
+    file = await _input_file(asked.input_file_id, exchange.caller.owner, services)
     detail = Detail(asked.input_file_id, file.id if file else None, asked.metadata, asked.output_seconds)
     new = NewJob(
         JobKind.BATCH,
         asked.endpoint,
         scope=exchange.caller.owner,
         caller=exchange.caller.name,
-        user=wishes.user,
-        session=wishes.session,
-        headers=speaking(headers),
+        user=directives.user,
+        session=directives.session,
+        headers=forwarded_headers(headers),
         detail=detail.members(),
-        expires_at=rooms.queue.clock() + WINDOW_SECONDS,
-        webhook_url=rooms.proxy.settings.webhook_url,
+        expires_at=services.queue.clock() + WINDOW_SECONDS,
+        webhook_url=services.proxy.settings.webhook_url,
         idempotency_key=idempotency_key(headers),
     )
-    return await rooms.queue.submit(new, ())
+    return await services.queue.submit(new, ())
 
 
-async def _input_file(id: str, scope: str, rooms: JobServices) -> File | None:
+async def _input_file(id: str, scope: str, services: JobServices) -> File | None:
     """None where there is no such file: what becomes of that is found in validation, as OpenAI does it."""
-    file = await files.get(rooms.store, id, scope, rooms.queue.clock()) if NAME.fullmatch(id) else None
+    file = await files.get(services.store, id, scope, services.queue.clock()) if NAME.fullmatch(id) else None
     if file is not None and file.purpose != "batch":
         message = f"The purpose of file {id} is '{file.purpose}'; a batch needs one with the purpose 'batch'."
         raise BadRequest(message, code="invalid_purpose", param="input_file_id")
@@ -83,7 +83,7 @@ async def batches(request: Request) -> Response:
         raise BadRequest(f"Invalid 'after': {after[:100]!r} is no id of a batch.", code="invalid_value", param="after")
     scope = exchange_of(request).caller.owner
     wanted = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=asked_limit(request.query_params))
-    found, more = await queries.page(rooms_of(request).store, wanted)
+    found, more = await queries.page(job_services(request).store, wanted)
     return page([document(job) for job in found], more=more)
 
 
@@ -98,7 +98,7 @@ async def cancel(request: Request) -> Response:
     Raises ``Conflict`` for a batch that came to another end.
     """
     known = await _found(request)
-    job, _ = await lifecycle.cancel(rooms_of(request).queue, known.id)
+    job, _ = await lifecycle.cancel(job_services(request).queue, known.id)
     if job is None:
         raise _unknown(known.id)
     if job.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
@@ -109,7 +109,7 @@ async def cancel(request: Request) -> Response:
 async def _found(request: Request) -> Job:
     """The batch that the path names. Raises ``NotFound``, also for one of another caller's scope."""
     id, scope = request.path_params["id"], exchange_of(request).caller.owner
-    job = await queries.job(rooms_of(request).store, id, JobKind.BATCH, scope) if _ID.fullmatch(id) else None
+    job = await queries.job(job_services(request).store, id, JobKind.BATCH, scope) if _ID.fullmatch(id) else None
     if job is None:
         raise _unknown(id)
     return job

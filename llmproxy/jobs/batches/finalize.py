@@ -38,30 +38,30 @@ _UNDONE = {JobStatus.CANCELLED: ItemStatus.CANCELLED, JobStatus.EXPIRED: ItemSta
 class Finalize:
     """The handler. Done again after a crash, it writes the same files once more."""
 
-    def __init__(self, rooms: JobServices) -> None:
-        self._rooms = rooms
+    def __init__(self, services: JobServices) -> None:
+        self._services = services
 
-    async def __call__(self, claimed: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
+    async def __call__(self, claimed: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
         job = claimed.job
         try:
             async with AsyncExitStack() as stack:
-                output = Writing(job.id, "output", self._rooms.blobs, stack)
-                errors = Writing(job.id, "error", self._rooms.blobs, stack)
-                written, last = await self._write_results(job, output, errors, patience)
+                output = Writing(job.id, "output", self._services.blobs, stack)
+                errors = Writing(job.id, "error", self._services.blobs, stack)
+                written, last = await self._write_results(job, output, errors, cancel_token)
                 if written < job.total:
-                    await self._write_unread(job, last, errors, patience)
+                    await self._write_unread(job, last, errors, cancel_token)
         except ClientDisconnected:
             # half of a file must not take the place of a whole one
             return Reschedule(1.0, counts=False)
         return ItemResult(ItemStatus.COMPLETED, also=self._closed(job, output, errors))
 
     async def _write_results(
-        self, job: Job, output: Writing, errors: Writing, patience: CancelToken
+        self, job: Job, output: Writing, errors: Writing, cancel_token: CancelToken
     ) -> tuple[int, int]:
         """Returns how many calls there are, and the position of the last one."""
         written = last = 0
-        while page := await queries.calls(self._rooms.store, job.id, after=last, limit=_PAGE):
-            if patience.gone:
+        while page := await queries.calls(self._services.store, job.id, after=last, limit=_PAGE):
+            if cancel_token.disconnected:
                 raise ClientDisconnected
             good = [line_of(job.id, item) for item in page if item.status is ItemStatus.COMPLETED]
             bad = [line_of(job.id, item) for item in page if item.status is not ItemStatus.COMPLETED]
@@ -70,7 +70,7 @@ class Finalize:
             written, last = written + len(page), page[-1].position
         return written, last
 
-    async def _write_unread(self, job: Job, last: int, errors: Writing, patience: CancelToken) -> None:
+    async def _write_unread(self, job: Job, last: int, errors: Writing, cancel_token: CancelToken) -> None:
         """The requests behind the line ``last``: the batch was ended before they became calls."""
         blob, status = Detail.of(job).blob, _UNDONE[JobStatus(job.ending)]
 
@@ -82,9 +82,9 @@ class Finalize:
             )
 
         try:
-            async with aclosing(numbered(self._rooms.blobs, blob or "")) as pages:
+            async with aclosing(numbered(self._services.blobs, blob or "")) as pages:
                 async for number, lines in pages:
-                    if patience.gone:
+                    if cancel_token.disconnected:
                         raise ClientDisconnected
                     await errors.write(await asyncio.to_thread(undone, number, lines))
         except FileNotFoundError:
@@ -92,7 +92,7 @@ class Finalize:
 
     def _closed(self, job: Job, output: Writing, errors: Writing) -> Callable[[AsyncConnection], Awaitable[None]]:
         async def close(connection: AsyncConnection) -> None:
-            now = self._rooms.queue.clock()
+            now = self._services.queue.clock()
             locked = await transitions.lock(connection, job.id)
             if locked is None or locked.status not in (JobStatus.FINALIZING, JobStatus.CANCELLING):
                 return

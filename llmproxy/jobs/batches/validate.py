@@ -32,42 +32,42 @@ class Validate:
     """The handler. Done again after a crash, it goes on where it was: a batch that runs has been checked already, and
     the calls that are there are not added once more."""
 
-    def __init__(self, rooms: JobServices) -> None:
-        self._rooms = rooms
+    def __init__(self, services: JobServices) -> None:
+        self._services = services
         # a line that was cut off is as long as LONGEST
-        self._most_line_bytes = min(rooms.proxy.settings.max_body_bytes, LONGEST - 1)
+        self._most_line_bytes = min(services.proxy.settings.max_body_bytes, LONGEST - 1)
 
-    async def __call__(self, claimed: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
+    async def __call__(self, claimed: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
         detail = Detail.of(claimed.job)
         if claimed.job.status is JobStatus.PENDING:
-            checked = await self._checked(claimed, detail, patience)
-            if patience.gone:
+            checked = await self._checked(claimed, detail, cancel_token)
+            if cancel_token.disconnected:
                 return _LEFT
             if errors := checked.errors():
                 return ItemResult(ItemStatus.COMPLETED, also=self._refused(claimed, detail, errors))
-            if await self._rooms.queue.begin(claimed, claimed.worker, checked.requests, checked.model) is None:
+            if await self._services.queue.begin(claimed, claimed.worker, checked.requests, checked.model) is None:
                 return _LEFT
-        return ItemResult(ItemStatus.COMPLETED) if await self._added(claimed, detail, patience) else _LEFT
+        return ItemResult(ItemStatus.COMPLETED) if await self._added(claimed, detail, cancel_token) else _LEFT
 
-    async def _checked(self, claimed: Claimed, detail: Detail, patience: CancelToken) -> Checking:
+    async def _checked(self, claimed: Claimed, detail: Detail, cancel_token: CancelToken) -> Checking:
         checking = Checking(claimed.job.path, self._most_line_bytes)
         try:
-            await self._read(checking, detail, patience)
+            await self._read(checking, detail, cancel_token)
         except FileNotFoundError:
             message = f"Cannot find file {detail.input_file_id}, or this account has no access to it."
             checking.refuse(BadRequest(message, code="invalid_request", param="file_id"))
         else:
-            if checking.model and not await self._rooms.proxy.upstreams.may_serve(checking.model):
+            if checking.model and not await self._services.proxy.upstreams.may_serve(checking.model):
                 checking.refuse(unknown_model(checking.model), checking.model_line)
         return checking
 
-    async def _read(self, checking: Checking, detail: Detail, patience: CancelToken) -> None:
+    async def _read(self, checking: Checking, detail: Detail, cancel_token: CancelToken) -> None:
         if detail.blob is None:
             raise FileNotFoundError(detail.input_file_id)
-        async with aclosing(numbered(self._rooms.blobs, detail.blob)) as pages:
+        async with aclosing(numbered(self._services.blobs, detail.blob)) as pages:
             async for number, lines in pages:
                 await asyncio.to_thread(checking.take, number, lines)
-                if checking.over or patience.gone:
+                if checking.over or cancel_token.disconnected:
                     return
 
     def _refused(
@@ -79,20 +79,22 @@ class Validate:
                 return
             job = await transitions.set_job(connection, job, detail=detail.changed(errors=errors))
             failure = Failure(errors[0]["code"], errors[0]["message"])
-            await lifecycle.fail(self._rooms.queue, connection, job.id, failure)
+            await lifecycle.fail(self._services.queue, connection, job.id, failure)
 
         return refuse
 
-    async def _added(self, claimed: Claimed, detail: Detail, patience: CancelToken) -> bool:
+    async def _added(self, claimed: Claimed, detail: Detail, cancel_token: CancelToken) -> bool:
         """False if the lease was lost."""
-        after = await _last_position(self._rooms.store, claimed.job.id)
+        after = await _last_position(self._services.store, claimed.job.id)
         try:
-            async with aclosing(numbered(self._rooms.blobs, detail.blob or "")) as pages:
+            async with aclosing(numbered(self._services.blobs, detail.blob or "")) as pages:
                 async for number, lines in pages:
                     calls = await asyncio.to_thread(_calls, claimed.job.path, number, lines, after)
                     for at in range(0, len(calls), _CHUNK):
                         chunk = calls[at : at + _CHUNK]
-                        if patience.gone or not await self._rooms.queue.add(claimed, claimed.worker, chunk):
+                        if cancel_token.disconnected or not await self._services.queue.add(
+                            claimed, claimed.worker, chunk
+                        ):
                             return False
         except FileNotFoundError as error:
             # nobody deletes it while the batch needs it: the store may find it again before the batch expires

@@ -14,7 +14,7 @@ from llmproxy.jobs.chats.params import asked_list, unknown_after
 from llmproxy.jobs.chats.serialize import document_of, messages_of
 from llmproxy.jobs.json_response import page, rendered
 from llmproxy.jobs.params import asked_limit, asked_newest_first
-from llmproxy.jobs.services import exchange_of, rooms_of
+from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.endpoint import listening
 from llmproxy.proxy.request_body import read
 from llmproxy.wire.canonical import parse
@@ -27,7 +27,7 @@ _LONGEST_BODY = 256 * 1024
 async def listing(request: Request) -> Response:
     """``GET /v1/chat/completions?model=&metadata[name]=&after=&limit=&order=``, oldest first unless told otherwise."""
     wanted = asked_list(request.query_params, exchange_of(request).caller.owner)
-    answers, more = await rooms_of(request).answers.page(wanted)
+    answers, more = await job_services(request).answers.page(wanted)
     return page([document_of(answer) for answer in answers], more=more)
 
 
@@ -42,20 +42,20 @@ class Update:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         with listening(receive, exchange_of(connection)):
-            settings = rooms_of(connection).proxy.settings
+            settings = job_services(connection).proxy.settings
             body = parse(await read(receive, scope["headers"], settings, _LONGEST_BODY))
             if "metadata" not in body:
                 raise validation.missing("metadata")
             metadata = written(labels_of(body["metadata"]))
             answer = await _found(connection)
-            await rooms_of(connection).answers.relabel(answer.id, metadata)
+            await job_services(connection).answers.relabel(answer.id, metadata)
             await rendered(document_of(replace(answer, metadata=metadata)))(scope, receive, send)
 
 
 async def delete(request: Request) -> Response:
     """``DELETE /v1/chat/completions/{id}``."""
     answer = await _found(request)
-    await rooms_of(request).answers.delete(answer.id)
+    await job_services(request).answers.delete(answer.id)
     return rendered({"object": "chat.completion.deleted", "id": answer.id, "deleted": True})
 
 
@@ -80,7 +80,7 @@ async def _found(connection: HTTPConnection) -> StoredAnswer:
     answer = None
     # what could be no id goes no further: not every database takes every text
     if ChatId.read(id) is not None:
-        answer = await rooms_of(connection).answers.find(id, AnswerKind.CHAT, scope)
+        answer = await job_services(connection).answers.find(id, AnswerKind.CHAT, scope)
     if answer is None:
         raise NotFound(f"Chat completion with id '{id[:100]}' not found.")
     return answer

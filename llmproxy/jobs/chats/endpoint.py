@@ -14,7 +14,7 @@ from llmproxy.jobs.services import JobServices
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import ask, listening, remember
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.results import Whole
 from llmproxy.wire.canonical import canonical
@@ -32,35 +32,35 @@ class ChatsEndpoint:
         self._endpoint = endpoint
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rooms: JobServices = scope["state"]["jobs"]
+        services: JobServices = scope["state"]["jobs"]
         exchange: Exchange = scope[EXCHANGE]
         exchange.endpoint = self._endpoint.name
-        with listening(receive, exchange) as listener:
-            asked = await ask(self._endpoint, scope, receive)
+        with listening(receive, exchange) as client:
+            request = await ask(self._endpoint, scope, receive)
             keeping = None
-            if asked.draft.store:
-                keeping = await offload(len(asked.raw), Keeping, asked, exchange, rooms.answers)
-                asked, send = keeping.asked, keeping.around(send)
-            answer = await live(exchange, asked, rooms.proxy, listener)
+            if request.parsed.store:
+                keeping = await offload(len(request.raw), Keeping, request, exchange, services.answers)
+                request, send = keeping.request, keeping.around(send)
+            answer = await handle(exchange, request, services.proxy, client)
             if keeping is None and isinstance(answer, Whole):
-                remember(scope, exchange, asked, rooms.proxy)
-            await deliver(answer, exchange, listener, send, rooms.proxy.settings.ping_seconds)
+                remember(scope, exchange, request, services.proxy)
+            await deliver(answer, exchange, client, send, services.proxy.settings.ping_seconds)
 
 
 class Keeping:
-    """One answer on its way to become one that can be asked for again. ``asked`` is the request for it under its id.
+    """One answer on its way to become one that can be asked for again. ``request`` is the request for it under its id.
 
     Raises ``BadRequest`` for labels that are none.
     """
 
-    def __init__(self, asked: CacheableRequest, exchange: Exchange, answers: StoredAnswers) -> None:
-        self._body = asked.body()
+    def __init__(self, request: CacheableRequest, exchange: Exchange, answers: StoredAnswers) -> None:
+        self._body = request.body()
         self._labels = labels_of(self._body.get("metadata"))
         self._id = ChatId.new(exchange.started_at)
         self._echo: dict[str, Any] = {**echo_of(self._body), "id": self._id.text}
         self._exchange = exchange
         self._answers = answers
-        self.asked = replace(asked, draft=replace(asked.draft, echo=self._echo))
+        self.request = replace(request, parsed=replace(request.parsed, echo=self._echo))
 
     def around(self, send: Send) -> Send:
         """``send``, and the answer is kept before its last bytes: who has seen the end may ask for it at once."""
@@ -73,12 +73,12 @@ class Keeping:
         return keeping
 
     def _keep(self) -> None:
-        exchange, draft = self._exchange, self.asked.draft
+        exchange, parsed = self._exchange, self.request.parsed
         # there is a body once the whole of it came
         document = peek(exchange.response_body)
         if exchange.stored is Reason.TOO_LARGE and document is None:
             self._answers.lose()
-        if document is None or self.asked.endpoint.dialect.flaw(document) is not None:
+        if document is None or self.request.endpoint.dialect.flaw(document) is not None:
             return
         own = {"object": "chat.completion", "request_id": exchange.request_id}
         messages = self._body.get("messages")
@@ -87,12 +87,12 @@ class Keeping:
                 id=self._id.text,
                 kind=AnswerKind.CHAT,
                 scope=exchange.caller.owner,
-                model=draft.model,
+                model=parsed.model,
                 created_at=self._id.time,
                 request=canonical(self._body, {"messages"}),
                 input=orjson.dumps(messages if isinstance(messages, list) else []),
                 document=dump(echoing(document, self._echo) | own),
-                stream=draft.stream,
+                stream=parsed.stream,
                 metadata=written(self._labels),
             )
         )

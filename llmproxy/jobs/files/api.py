@@ -12,7 +12,7 @@ from llmproxy.jobs.files.params import asked_list
 from llmproxy.jobs.files.store import FileQuery
 from llmproxy.jobs.files.upload import upload
 from llmproxy.jobs.json_response import page, rendered
-from llmproxy.jobs.services import exchange_of, rooms_of
+from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.errors import NotFound
 
@@ -39,13 +39,13 @@ class UploadFile:
 
 async def listing(request: Request) -> Response:
     """``GET /v1/files?purpose=&after=&limit=&order=``."""
-    rooms, asked = rooms_of(request), asked_list(request.query_params)
+    services, asked = job_services(request), asked_list(request.query_params)
     found: list[File] = []
     more = False
     if asked.after is None or NAME.fullmatch(asked.after):
         scope = exchange_of(request).caller.owner
         wanted = FileQuery(scope, asked.purpose, asked.after, asked.limit, asked.newest_first)
-        found, more = await store.page(rooms.store, wanted, rooms.queue.clock())
+        found, more = await store.page(services.store, wanted, services.queue.clock())
     return page([document(file) for file in found], more=more)
 
 
@@ -56,24 +56,24 @@ async def retrieve(request: Request) -> Response:
 
 async def content(request: Request) -> Download:
     """``GET /v1/files/{id}/content``."""
-    return Download(rooms_of(request).blobs, await _file(request))
+    return Download(job_services(request).blobs, await _file(request))
 
 
 async def delete(request: Request) -> Response:
     """``DELETE /v1/files/{id}``. A batch that has not read it yet still can."""
-    rooms, id = rooms_of(request), _id(request)
-    mine = store.of_caller(id, exchange_of(request).caller.owner, rooms.queue.clock())
-    deleted, needed = await store.remove(rooms.store, mine, 1)
+    services, id = job_services(request), _id(request)
+    mine = store.of_caller(id, exchange_of(request).caller.owner, services.queue.clock())
+    deleted, needed = await store.remove(services.store, mine, 1)
     if not deleted:
         raise NoSuchFile(id)
     if id not in needed:
-        await rooms.blobs.delete(id)
+        await services.blobs.delete(id)
     return rendered({"id": id, "object": "file", "deleted": True})
 
 
 async def _file(request: Request) -> File:
-    rooms, id = rooms_of(request), _id(request)
-    file = await store.get(rooms.store, id, exchange_of(request).caller.owner, rooms.queue.clock())
+    services, id = job_services(request), _id(request)
+    file = await store.get(services.store, id, exchange_of(request).caller.owner, services.queue.clock())
     if file is None:
         raise NoSuchFile(id)
     return file

@@ -28,27 +28,27 @@ class Download:
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with listening(receive, scope[EXCHANGE]) as listener:
+        with listening(receive, scope[EXCHANGE]) as client:
             async with aclosing(self._blobs.read(self._file.id)) as pieces:
                 try:
                     first = await anext(pieces, b"")
                 except FileNotFoundError:
                     raise NotFound(f"The content of {self._file.id} is not there any more.", param="id") from None
-                listener.watch(lambda: None)
+                client.watch(lambda: None)
                 await send({"type": "http.response.start", "status": 200, "headers": self._headers()})
                 if scope["method"] != "HEAD":
                     await _send(send, first)
-                    await _send_all(send, pieces, listener)
+                    await _send_all(send, pieces, client)
                 await send({"type": "http.response.body", "body": b""})
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         return [(b"content-type", b"application/octet-stream"), (b"content-length", b"%d" % self._file.bytes)]
 
 
-async def _send_all(send: Send, pieces: AsyncIterator[bytes], listener: Client) -> None:
+async def _send_all(send: Send, pieces: AsyncIterator[bytes], client: Client) -> None:
     try:
         async for piece in pieces:
-            if listener.gone:
+            if client.disconnected:
                 raise ClientDisconnected
             await _send(send, piece)
     except Unavailable as error:

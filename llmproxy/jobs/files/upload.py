@@ -18,7 +18,7 @@ from llmproxy.jobs.files.params import (
     purpose_of,
 )
 from llmproxy.jobs.idempotency import idempotency_key
-from llmproxy.jobs.services import exchange_of, rooms_of
+from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.request_body import decoded, received
 from llmproxy.wire.errors import BadRequest, TooLarge
 
@@ -39,19 +39,19 @@ async def upload(request: Request) -> File:
     Raises ``BadRequest``, ``TooLarge``, ``TooSlow``, ``Unsupported``, ``Unavailable``, ``ClientLeft``: nothing is kept
     then.
     """
-    rooms = rooms_of(request)
+    services = job_services(request)
     key = idempotency_key(request.headers.raw)
     form = MultipartForm(request.headers.get("content-type", ""))
     id = new_id()
-    async with rooms.blobs.create(id) as sink:
-        settings = rooms.proxy.settings
+    async with services.blobs.create(id) as sink:
+        settings = services.proxy.settings
         body = decoded(received(request.receive, settings), request.headers.raw)
         written = await _write(body, form, sink, settings.file_max_bytes)
         purpose = purpose_of(form.fields)
         lifetime = lifetime_of(form.fields, purpose)
         if purpose == "batch":
             check_begins_as_jsonl(written.head)
-    now = rooms.queue.clock()
+    now = services.queue.clock()
     file = File(
         id=id,
         scope=exchange_of(request).caller.owner,
@@ -64,9 +64,9 @@ async def upload(request: Request) -> File:
         idempotency_key=key,
     )
     # if this fails nobody knows whether the row is there; if it is not, the bytes are nobody's and will be swept
-    kept = await store.put(rooms.store, file)
+    kept = await store.put(services.store, file)
     if kept.id != id:
-        await rooms.blobs.delete(id)
+        await services.blobs.delete(id)
     return kept
 
 

@@ -14,7 +14,7 @@ from llmproxy.jobs.params import asked_limit, asked_newest_first
 from llmproxy.jobs.responses.previous import is_id
 from llmproxy.jobs.responses.replay import Following
 from llmproxy.jobs.responses.serialize import document_of
-from llmproxy.jobs.services import exchange_of, rooms_of
+from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.conversation import shown
 from llmproxy.wire.errors import BadRequest, NotFound
@@ -37,8 +37,8 @@ class Retrieve:
         after = _number(connection, "starting_after", -1)
         # no event that is kept has padding: asked for or not, there is none
         _is_true(connection, "include_obfuscation")
-        with listening(receive, exchange_of(connection)) as listener:
-            await Following(answer, after, rooms_of(connection), listener, send).run()
+        with listening(receive, exchange_of(connection)) as client:
+            await Following(answer, after, job_services(connection), client, send).run()
 
 
 async def cancel(request: Request) -> Response:
@@ -46,7 +46,7 @@ async def cancel(request: Request) -> Response:
     answer = await _found(request)
     if not answer.background:
         raise BadRequest("Cannot cancel a synchronous response.")
-    await lifecycle.cancel(rooms_of(request).queue, answer.id)
+    await lifecycle.cancel(job_services(request).queue, answer.id)
     answer = await _found(request)
     document = document_of(answer)
     if document["status"] != "cancelled":
@@ -57,12 +57,12 @@ async def cancel(request: Request) -> Response:
 async def delete(request: Request) -> Response:
     """``DELETE /v1/responses/{id}``."""
     answer = await _found(request)
-    rooms = rooms_of(request)
+    services = job_services(request)
     if answer.job is not None and not answer.job.over:
         raise BadRequest("Cannot delete a response that is in progress: cancel it first.")
-    await rooms.answers.delete(answer.id)
+    await services.answers.delete(answer.id)
     if answer.job is not None:
-        await lifecycle.remove(rooms.queue, answer.id)
+        await lifecycle.remove(services.queue, answer.id)
     return rendered({"id": answer.id, "object": "response", "deleted": True})
 
 
@@ -87,7 +87,7 @@ async def _found(connection: HTTPConnection) -> StoredAnswer:
     answer = None
     if is_id(id):
         scope = exchange_of(connection).caller.owner
-        answer = await rooms_of(connection).answers.find(id, AnswerKind.RESPONSE, scope)
+        answer = await job_services(connection).answers.find(id, AnswerKind.RESPONSE, scope)
     if answer is None:
         raise NotFound(f"Response with id '{id[:100]}' not found.")
     return answer

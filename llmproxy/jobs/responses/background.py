@@ -20,8 +20,8 @@ from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.proxy.client_state import ClientDisconnected
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.parse import understand
-from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.parse import parse_request
+from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.results import Failed, Live
 from llmproxy.wire.dialect import Document
@@ -39,15 +39,15 @@ UNSTORED_SECONDS = 600.0
 class BackgroundCall:
     """The handler."""
 
-    def __init__(self, rooms: JobServices) -> None:
-        self._rooms = rooms
-        self._call = CallHandler(rooms)
+    def __init__(self, services: JobServices) -> None:
+        self._services = services
+        self._call = CallHandler(services)
 
-    async def __call__(self, item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
-        exchange = exchange_for(item, self._rooms)
+    async def __call__(self, item: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
+        exchange = exchange_for(item, self._services)
         try:
-            async with EventLog(self._rooms, item, patience) as recording:
-                return await self._tried(item, exchange, recording, patience)
+            async with EventLog(self._services, item, cancel_token) as event_log:
+                return await self._tried(item, exchange, event_log, cancel_token)
         except ClientDisconnected:
             exchange.status, exchange.error = 499, "the response was cancelled"
             return Reschedule(0.0, counts=False)
@@ -56,29 +56,29 @@ class BackgroundCall:
             raise
         finally:
             exchange.finished = perf_counter()
-            self._rooms.count(exchange)
+            self._services.count(exchange)
 
     async def _tried(
-        self, item: Claimed, exchange: Exchange, recording: EventLog, patience: CancelToken
+        self, item: Claimed, exchange: Exchange, event_log: EventLog, cancel_token: CancelToken
     ) -> ItemResult | Reschedule:
         try:
-            asked = await self._asked(exchange, item)
-            if asked.draft.stream:
-                document = await self._streamed(exchange, asked, recording, patience)
+            cacheable = await self._asked(exchange, item)
+            if cacheable.parsed.stream:
+                document = await self._streamed(exchange, cacheable, event_log, cancel_token)
             else:
-                whole = await answered(exchange, asked, self._rooms.proxy, patience)
+                whole = await answered(exchange, cacheable, self._services.proxy, cancel_token)
                 if exchange.stored in (Reason.MALFORMED, Reason.STATUS):
                     raise UpstreamBroke("The model server gave something else in the place of a Response.")
-                document = echoing(orjson.loads(whole.body), asked.draft.echo or {})
+                document = echoing(orjson.loads(whole.body), cacheable.parsed.echo or {})
         except ProxyError as error:
             exchange.status, exchange.error = error.http_status, error.message
-            return await self._after(item, error, exchange, recording)
-        return await self._done(item, document, exchange, recording)
+            return await self._after(item, error, exchange, event_log)
+        return await self._done(item, document, exchange, event_log)
 
     async def _asked(self, exchange: Exchange, item: Claimed) -> CacheableRequest:
         job = item.job
-        asked = await understand(
-            exchange, BY_PATH[job.path], item.body, job.path.encode(), job.headers, LOCAL, self._rooms.proxy
+        cacheable = await parse_request(
+            exchange, BY_PATH[job.path], item.body, job.path.encode(), job.headers, LOCAL, self._services.proxy
         )
         own = {
             "id": job.id,
@@ -87,22 +87,26 @@ class BackgroundCall:
             "store": job.detail["store"],
             "previous_response_id": job.detail["previous_response_id"],
         }
-        echo = {**(asked.draft.echo or {}), **own}
-        return replace(asked, draft=replace(asked.draft, echo=echo), wishes=replace(asked.wishes, paced=False))
+        echo = {**(cacheable.parsed.echo or {}), **own}
+        return replace(
+            cacheable,
+            parsed=replace(cacheable.parsed, echo=echo),
+            directives=replace(cacheable.directives, paced=False),
+        )
 
     async def _streamed(
-        self, exchange: Exchange, asked: CacheableRequest, recording: EventLog, patience: CancelToken
+        self, exchange: Exchange, cacheable: CacheableRequest, event_log: EventLog, cancel_token: CancelToken
     ) -> Document:
-        answer = await live(exchange, asked, self._rooms.proxy, patience)
-        await deliver(answer, exchange, patience, recording.send, 0)
+        answer = await handle(exchange, cacheable, self._services.proxy, cancel_token)
+        await deliver(answer, exchange, cancel_token, event_log.send, 0)
         if isinstance(answer, Live) and isinstance(answer.flight.work.outcome, Failed):
             raise answer.flight.work.outcome.error
-        response = (recording.terminal or {}).get("response")
+        response = (event_log.terminal or {}).get("response")
         if not isinstance(response, dict):
             raise UpstreamBroke(exchange.error or "The upstream's stream holds no finished response.")
         return response
 
-    async def _done(self, item: Claimed, document: Document, exchange: Exchange, recording: EventLog) -> ItemResult:
+    async def _done(self, item: Claimed, document: Document, exchange: Exchange, event_log: EventLog) -> ItemResult:
         """The result for an answer of the upstream, which may say itself that it failed."""
         if document.get("status") == "completed":
             # the answer may be older than the question
@@ -122,27 +126,27 @@ class BackgroundCall:
             seconds=perf_counter() - exchange.started,
             tokens=tokens_of(body),
         )
-        return await self._ended(item, result, document, recording)
+        return await self._ended(item, result, document, event_log)
 
     async def _after(
-        self, item: Claimed, error: ProxyError, exchange: Exchange, recording: EventLog
+        self, item: Claimed, error: ProxyError, exchange: Exchange, event_log: EventLog
     ) -> ItemResult | Reschedule:
         """What follows from a failed try: another one, or a Response that says why there is none."""
         what = self._call.after(item, error, exchange)
         if isinstance(what, Reschedule):
             return what
         job = item.job
-        answer = await self._rooms.answers.find(job.id, AnswerKind.RESPONSE, job.scope)
+        answer = await self._services.answers.find(job.id, AnswerKind.RESPONSE, job.scope)
         request = {} if answer is None else orjson.loads(answer.request)
         document = unfinished(job.id, job.created_at, "failed", request, response_error(error))
-        return await self._ended(item, what, document, recording)
+        return await self._ended(item, what, document, event_log)
 
-    async def _ended(self, item: Claimed, result: ItemResult, document: Document, recording: EventLog) -> ItemResult:
+    async def _ended(self, item: Claimed, result: ItemResult, document: Document, event_log: EventLog) -> ItemResult:
         """``result``, which makes the Response and its last events count together with it."""
         job = item.job
         group: list[Event] = []
         if job.detail["stream"]:
-            group = [*await recording.rest(), recording.closing(document)]
+            group = [*await event_log.rest(), event_log.closing(document)]
         expires_at = None if job.detail["store"] else time.time() + UNSTORED_SECONDS
 
         async def also(connection: AsyncConnection) -> None:

@@ -14,14 +14,14 @@ from llmproxy.jobs.responses.previous import before
 from llmproxy.jobs.responses.replay import Following
 from llmproxy.jobs.responses.serialize import document_of
 from llmproxy.jobs.responses.submit import accept
-from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobKind
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import listening, pass_resumable, remember, unreadable_passes
 from llmproxy.proxy.headers import JSON, type_headers
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.parse import understand
-from llmproxy.proxy.pipeline import live
+from llmproxy.proxy.parse import parse_request
+from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.raw_target import peer_of, raw_target
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.request_body import read
@@ -48,59 +48,63 @@ class ResponsesEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
-        rooms, exchange = rooms_of(connection), exchange_of(connection)
-        settings = rooms.proxy.settings
+        services, exchange = job_services(connection), exchange_of(connection)
+        settings = services.proxy.settings
         exchange.endpoint = self._endpoint.name
-        with listening(receive, exchange) as listener:
+        with listening(receive, exchange) as client:
             raw = await read(receive, scope["headers"], settings)
             with unreadable_passes(scope, raw):
                 document = await offload(len(raw), parse, raw)
                 request = ResponsesRequest.read(document, store=settings.store_answers)
             if request.plain:
                 with unreadable_passes(scope, raw):
-                    asked = await self._understood(scope, exchange, raw, rooms)
-                pass_resumable(asked, rooms.proxy)
-                answer = await live(exchange, asked, rooms.proxy, listener)
+                    cacheable = await self._understood(scope, exchange, raw, services)
+                pass_resumable(cacheable, services.proxy)
+                answer = await handle(exchange, cacheable, services.proxy, client)
                 if isinstance(answer, Whole):
-                    remember(scope, exchange, asked, rooms.proxy)
-                await deliver(answer, exchange, listener, send, settings.ping_seconds)
+                    remember(scope, exchange, cacheable, services.proxy)
+                await deliver(answer, exchange, client, send, settings.ping_seconds)
                 return
             # what only the proxy can do is the proxy's to refuse
             leniency = nullcontext() if request.background or request.previous_id else unreadable_passes(scope, raw)
             with leniency:
-                body = await _effective(request, raw, exchange, rooms)
+                body = await _effective(request, raw, exchange, services)
                 if request.background:
-                    accepted = await accept(rooms, exchange, request, body, scope["headers"])
-                    await _tell(accepted, request, rooms, listener, send)
+                    accepted = await accept(services, exchange, request, body, scope["headers"])
+                    await _tell(accepted, request, services, client, send)
                     return
-                asked = await self._understood(scope, exchange, body, rooms)
-            pass_resumable(asked, rooms.proxy)
+                cacheable = await self._understood(scope, exchange, body, services)
+            pass_resumable(cacheable, services.proxy)
             exchange.request_body = raw
-            await _foreground(request, asked, exchange, rooms, listener, send)
+            await _foreground(request, cacheable, exchange, services, client, send)
 
-    async def _understood(self, scope: Scope, exchange: Exchange, body: bytes, rooms: JobServices) -> CacheableRequest:
+    async def _understood(
+        self, scope: Scope, exchange: Exchange, body: bytes, services: JobServices
+    ) -> CacheableRequest:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        return await understand(exchange, self._endpoint, body, raw_target(scope), headers, peer_of(scope), rooms.proxy)
+        return await parse_request(
+            exchange, self._endpoint, body, raw_target(scope), headers, peer_of(scope), services.proxy
+        )
 
 
-async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, rooms: JobServices) -> bytes:
+async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, services: JobServices) -> bytes:
     """The body for the model server, the conversation so far in it."""
     items = []
     if request.previous_id is not None:
-        items = await before(rooms.answers, request.previous_id, exchange.caller.owner)
+        items = await before(services.answers, request.previous_id, exchange.caller.owner)
     body = request.effective(raw, items)
-    limit = rooms.proxy.settings.max_body_bytes
+    limit = services.proxy.settings.max_body_bytes
     if len(body) > limit:
         raise TooLarge(f"With the conversation before it, the request is larger than {limit} bytes.")
     return body
 
 
 async def _tell(
-    answer: StoredAnswer, request: ResponsesRequest, rooms: JobServices, listener: SocketClient, send: Send
+    answer: StoredAnswer, request: ResponsesRequest, services: JobServices, client: SocketClient, send: Send
 ) -> None:
     """The first word about a Response of the background: as it stands, or as the stream of what happens to it."""
     if request.stream and answer.stream:
-        await Following(answer, -1, rooms, listener, send).run()
+        await Following(answer, -1, services, client, send).run()
         return
     body = orjson.dumps(document_of(answer))
     headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False)]
@@ -110,46 +114,46 @@ async def _tell(
 
 async def _foreground(
     request: ResponsesRequest,
-    asked: CacheableRequest,
+    cacheable: CacheableRequest,
     exchange: Exchange,
-    rooms: JobServices,
-    listener: SocketClient,
+    services: JobServices,
+    client: SocketClient,
     send: Send,
 ) -> None:
     own: dict[str, object] = {"previous_response_id": request.previous_id}
     if request.store:
         own |= {"id": new_id(JobKind.RESPONSE), "store": True, "background": False}
-    asked = replace(asked, draft=replace(asked.draft, echo={**(asked.draft.echo or {}), **own}))
-    answer = await live(exchange, asked, rooms.proxy, listener)
+    cacheable = replace(cacheable, parsed=replace(cacheable.parsed, echo={**(cacheable.parsed.echo or {}), **own}))
+    answer = await handle(exchange, cacheable, services.proxy, client)
 
     async def keeping(message: Message) -> None:
         # before its last bytes are sent: who has seen the end may ask for it at once
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            _keep(request, asked, exchange, rooms)
+            _keep(request, cacheable, exchange, services)
         await send(message)
 
-    await deliver(answer, exchange, listener, keeping if request.store else send, rooms.proxy.settings.ping_seconds)
+    await deliver(answer, exchange, client, keeping if request.store else send, services.proxy.settings.ping_seconds)
 
 
-def _keep(request: ResponsesRequest, asked: CacheableRequest, exchange: Exchange, rooms: JobServices) -> None:
+def _keep(request: ResponsesRequest, cacheable: CacheableRequest, exchange: Exchange, services: JobServices) -> None:
     """Makes a finished answer one that can be asked for again."""
     if exchange.error or exchange.stored in _UNUSABLE:
         return
     if not exchange.response_body:
         # it went out piece by piece: it is too large to be held as a whole
-        rooms.answers.lose()
+        services.answers.lose()
         return
-    echo = asked.draft.echo or {}
+    echo = cacheable.parsed.echo or {}
     document = echoing(orjson.loads(exchange.response_body), echo)
     if not isinstance(document.get("output"), list):
         # an error in the place of a Response
         return
-    rooms.answers.keep(
+    services.answers.keep(
         StoredAnswer(
             id=document["id"],
             kind=AnswerKind.RESPONSE,
             scope=exchange.caller.owner,
-            model=asked.draft.model,
+            model=cacheable.parsed.model,
             created_at=time.time(),
             request=request.beside_input(),
             input=request.input_json(),

@@ -31,10 +31,10 @@ class EventLog:
     The terminal event is held back: it counts together with the Response itself.
     """
 
-    def __init__(self, rooms: JobServices, item: Claimed, patience: CancelToken) -> None:
-        self._rooms = rooms
+    def __init__(self, services: JobServices, item: Claimed, cancel_token: CancelToken) -> None:
+        self._services = services
         self._item = item
-        self._patience = patience
+        self._cancel_token = cancel_token
         self._splitter = sse.SseSplitter()
         self._waiting: list[Event] = []
         self._bytes = 0
@@ -46,8 +46,8 @@ class EventLog:
         self.terminal: dict[str, Any] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._item.claims > 1 and not await events.restart(self._rooms.store, self._item):
-            self._patience.leave()
+        if self._item.claims > 1 and not await events.restart(self._services.store, self._item):
+            self._cancel_token.leave()
         return self
 
     async def __aexit__(
@@ -114,7 +114,7 @@ class EventLog:
             group, self._waiting, self._bytes = self._waiting, [], 0
             if not group:
                 return
-            if not await events.add(self._rooms.store, self._item, group):
+            if not await events.add(self._services.store, self._item, group):
                 # somebody else has the call, or nobody wants it any more
-                self._patience.leave()
-        self._rooms.changes.moved(self._item.job.id)
+                self._cancel_token.leave()
+        self._services.changes.moved(self._item.job.id)

@@ -39,7 +39,7 @@ def _output(answer: StoredAnswer) -> list[Document]:
     if document.get("status") not in _ENDED:
         raise BadRequest(
             f"Previous response with id '{answer.id}' is {document.get('status')}: only one that is completed, or "
-            "incomplete, can be gone on with.",
+            "incomplete, can be disconnected on with.",
             code="previous_response_not_completed",
             param=_PARAM,
         )

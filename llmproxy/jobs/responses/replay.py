@@ -37,11 +37,11 @@ class Following:
     once more. Who is in the middle goes on from there, and is told the end in any case.
     """
 
-    def __init__(self, answer: StoredAnswer, after: int, rooms: JobServices, listener: Client, send: Send) -> None:
+    def __init__(self, answer: StoredAnswer, after: int, services: JobServices, client: Client, send: Send) -> None:
         self._answer = answer
         self._known = after
-        self._rooms = rooms
-        self._telling = SseStream(answer.id, _POLL_SECONDS, rooms, listener, send)
+        self._services = services
+        self._telling = SseStream(answer.id, _POLL_SECONDS, services, client, send)
         self._send = send
 
     async def run(self) -> None:
@@ -60,7 +60,7 @@ class Following:
 
     async def _events(self) -> bytes:
         """Sends what comes until the end is there, which it returns."""
-        id, store = self._answer.id, self._rooms.store
+        id, store = self._answer.id, self._services.store
         while True:
             # first: when it is over, every event is there
             job = await queries.job(store, id, JobKind.RESPONSE, self._answer.scope)
@@ -84,13 +84,13 @@ class Following:
 
     async def _ending(self, job: Job | None) -> bytes:
         """The terminal event where the client does not know it yet, made up where the job was ended from outside."""
-        number, frame = await events.last(self._rooms.store, self._answer.id) or (-1, b"")
+        number, frame = await events.last(self._services.store, self._answer.id) or (-1, b"")
         if not events.is_terminal(frame) or (job is not None and job.status not in _OF_ITSELF):
-            answer = await self._rooms.answers.find(self._answer.id, AnswerKind.RESPONSE, self._answer.scope)
+            answer = await self._services.answers.find(self._answer.id, AnswerKind.RESPONSE, self._answer.scope)
             if answer is None:
                 return _failure("The response was deleted.")
             number, frame = _made_up(answer, number + 1)
-        again = await events.was_restarted(self._rooms.store, self._answer.id)
+        again = await events.was_restarted(self._services.store, self._answer.id)
         return frame if number > self._known or again else b""
 
 

@@ -7,13 +7,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.jobs.answers import answers
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.idempotency import idempotency_key
-from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, new_id, speaking
+from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, forwarded_headers, new_id
 from llmproxy.jobs.responses import events
 from llmproxy.jobs.responses.serialize import document_of
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import JobKind
 from llmproxy.proxy.request import ParsedBody
-from llmproxy.wire.directives import directives
+from llmproxy.wire.directives import parse_directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import NotFound
 from llmproxy.wire.exchange import Exchange
@@ -22,18 +22,18 @@ from llmproxy.wire.responses_stream import EventWriter
 
 
 async def accept(
-    rooms: JobServices, exchange: Exchange, request: ResponsesRequest, body: bytes, headers: Headers
+    services: JobServices, exchange: Exchange, request: ResponsesRequest, body: bytes, headers: Headers
 ) -> StoredAnswer:
     """The Response as it waits for a worker; with an ``Idempotency-Key`` that is known, the first one's as it stands.
 
     ``body`` is the one for the model server. Raises ``BadRequest`` for one that no model server could be sent,
     ``NotFound`` where the first one's is gone.
     """
-    draft = await rooms.proxy.memo.draft(BY_PATH[exchange.path], body)
+    parsed = await services.proxy.memo.parsed(BY_PATH[exchange.path], body)
     # of its own: it takes as long as somebody follows
     exchange.endpoint = "responses-background"
-    exchange.model, exchange.stream = draft.model, request.stream
-    new = _job(rooms, exchange, request, draft, headers)
+    exchange.model, exchange.stream = parsed.model, request.stream
+    new = _job(services, exchange, request, parsed, headers)
     accepted = _answer(new, request)
 
     async def also(connection: AsyncConnection, job: Job) -> None:
@@ -42,34 +42,34 @@ async def accept(
         if answer.stream:
             await events.put(connection, answer.id, _opening(answer))
 
-    job = await rooms.queue.submit(new, [NewCall(0, body)], also)
+    job = await services.queue.submit(new, [NewCall(0, body)], also)
     if job.id == new.id:
         return replace(accepted, created_at=job.created_at, job=job.status)
-    known = await rooms.answers.find(job.id, AnswerKind.RESPONSE, new.scope)
+    known = await services.answers.find(job.id, AnswerKind.RESPONSE, new.scope)
     if known is None:
         raise NotFound(f"The response of this Idempotency-Key, '{job.id}', is not kept any more.")
     return known
 
 
 def _job(
-    rooms: JobServices, exchange: Exchange, request: ResponsesRequest, draft: ParsedBody, headers: Headers
+    services: JobServices, exchange: Exchange, request: ResponsesRequest, parsed: ParsedBody, headers: Headers
 ) -> NewJob:
-    wishes = directives(headers)
+    directives = parse_directives(headers)
     return NewJob(
         JobKind.RESPONSE,
         exchange.path,
-        model=_stored(draft.model),
+        model=_stored(parsed.model),
         scope=exchange.caller.owner,
         caller=exchange.caller.name,
-        user=_stored(wishes.user or draft.user or exchange.user),
-        session=wishes.session or exchange.session,
-        headers=speaking(headers),
+        user=_stored(directives.user or parsed.user or exchange.user),
+        session=directives.session or exchange.session,
+        headers=forwarded_headers(headers),
         detail={
             "store": request.store,
             "stream": request.stream,
             "previous_response_id": request.previous_id,
         },
-        webhook_url=rooms.proxy.settings.webhook_url,
+        webhook_url=services.proxy.settings.webhook_url,
         idempotency_key=idempotency_key(headers),
         id=new_id(JobKind.RESPONSE),
     )

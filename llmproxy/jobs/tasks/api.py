@@ -9,7 +9,7 @@ from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.job import Job
 from llmproxy.jobs.json_response import rendered
 from llmproxy.jobs.queries import JobQuery
-from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.jobs.tasks import serialize
 from llmproxy.jobs.tasks.order import LONGEST_NAME
@@ -41,7 +41,7 @@ async def tasks(request: Request) -> Response:
         after=cursor,
         limit=_number(request, "limit", _USUAL_TASKS, 1, _MOST_TASKS),
     )
-    page, more = await queries.page(rooms_of(request).store, wanted)
+    page, more = await queries.page(job_services(request).store, wanted)
     data = [serialize.task(job) for job in page]
     return rendered({"object": "list", "data": data, "next": page[-1].id if more else None})
 
@@ -51,35 +51,35 @@ async def task(request: Request) -> Response:
     cursor, the index of the last one."""
     limit = _number(request, "limit", _USUAL_RESULTS, 1, _MOST_RESULTS)
     after = _number(request, "cursor", -1, 0, 10**9)
-    return await _whole(await found(request), rooms_of(request), after, limit)
+    return await _whole(await found(request), job_services(request), after, limit)
 
 
 async def cancel(request: Request) -> Response:
     """``DELETE /api/tasks/{id}``: ends it, calls in flight included; once more does no harm. Raises ``Conflict``."""
-    rooms, known = rooms_of(request), await found(request)
-    job, done = await lifecycle.cancel(rooms.queue, known.id)
+    services, known = job_services(request), await found(request)
+    job, done = await lifecycle.cancel(services.queue, known.id)
     if job is None:
         raise _unknown(known.id)
     if not done and job.status is not JobStatus.CANCELLED:
         raise Conflict(f"Task {job.id} is {job.status}: it cannot be cancelled any more.")
-    return await _whole(job, rooms, -1, _USUAL_RESULTS)
+    return await _whole(job, services, -1, _USUAL_RESULTS)
 
 
 async def found(connection: HTTPConnection) -> Job:
     """The task that the path names. Raises ``NotFound``, also for one of another caller's scope."""
     id, scope = connection.path_params["id"], exchange_of(connection).caller.owner
-    job = await queries.job(rooms_of(connection).store, id, JobKind.TASK, scope) if _ID.fullmatch(id) else None
+    job = await queries.job(job_services(connection).store, id, JobKind.TASK, scope) if _ID.fullmatch(id) else None
     if job is None:
         raise _unknown(id)
     return job
 
 
-async def _whole(job: Job, rooms: JobServices, after: int, limit: int) -> Response:
-    items = await queries.calls(rooms.store, job.id, after=after, limit=limit)
+async def _whole(job: Job, services: JobServices, after: int, limit: int) -> Response:
+    items = await queries.calls(services.store, job.id, after=after, limit=limit)
     results = [serialize.result(item) for item in items]
     document = {
         **serialize.task(job),
-        "attempts": await queries.attempts(rooms.store, job.id),
+        "attempts": await queries.attempts(services.store, job.id),
         "results": results,
         "next": items[-1].position if items and items[-1].position + 1 < job.total else None,
     }

@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 from llmproxy.config.settings import Settings
 from llmproxy.jobs.call import NO_ANSWERS, answered
 from llmproxy.jobs.idempotency import idempotency_key
-from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, speaking
+from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, forwarded_headers
 from llmproxy.jobs.json_response import rendered
-from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobKind
 from llmproxy.jobs.tasks.chat_request import PATH, asking, model_for, said
 from llmproxy.jobs.tasks.order import Order, many, one
@@ -21,10 +21,10 @@ from llmproxy.jobs.tasks.serialize import from_cache
 from llmproxy.proxy.client_state import Client
 from llmproxy.proxy.endpoint import listening
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.parse import understand
+from llmproxy.proxy.parse import parse_request
 from llmproxy.proxy.raw_target import peer_of
 from llmproxy.proxy.request_body import read
-from llmproxy.wire.directives import directives
+from llmproxy.wire.directives import parse_directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Exchange
@@ -45,15 +45,15 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
-        rooms, exchange = rooms_of(connection), exchange_of(connection)
-        settings = rooms.proxy.settings
-        with listening(receive, exchange) as listener:
+        services, exchange = job_services(connection), exchange_of(connection)
+        settings = services.proxy.settings
+        with listening(receive, exchange) as client:
             raw = await read(receive, scope["headers"], settings)
             order = await offload(len(raw), self._read, raw, settings)
             if order.background:
-                response = _accepted(order, await _submitted(order, scope["headers"], exchange, rooms))
+                response = _accepted(order, await _submitted(order, scope["headers"], exchange, services))
             else:
-                response = await _answer(order, scope, exchange, rooms, listener)
+                response = await _answer(order, scope, exchange, services, client)
             await response(scope, receive, send)
 
 
@@ -61,15 +61,15 @@ one_prompt = Completions(one)
 many_prompts = Completions(many)
 
 
-async def _answer(order: Order, scope: Scope, exchange: Exchange, rooms: JobServices, listener: Client) -> Response:
+async def _answer(order: Order, scope: Scope, exchange: Exchange, services: JobServices, client: Client) -> Response:
     """The answer to the order's only prompt. Raises ``ProxyError``, ``ClientLeft``."""
     exchange.user, exchange.session = order.user, order.session
-    model = model_for(order, rooms.proxy.upstreams)
+    model = model_for(order, services.proxy.upstreams)
     body = asking(order, model)(order.prompts[0])
-    asked = await understand(
-        exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), rooms.proxy
+    asked = await parse_request(
+        exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), services.proxy
     )
-    answer = await answered(exchange, asked, rooms.proxy, listener)
+    answer = await answered(exchange, asked, services.proxy, client)
     words = said(answer.body)
     if words.response is None and exchange.stored in NO_ANSWERS:
         raise UpstreamBroke("The model server gave something else in the place of an answer.")
@@ -87,21 +87,21 @@ async def _answer(order: Order, scope: Scope, exchange: Exchange, rooms: JobServ
     return response
 
 
-async def _submitted(order: Order, headers: Headers, exchange: Exchange, rooms: JobServices) -> Job:
+async def _submitted(order: Order, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
     """The job that does what was ordered, on the disk. Raises ``BadRequest``, ``Unavailable``."""
     key = idempotency_key(headers)
     # what they say must be right before anything is kept: nobody is there to be told later
-    wishes = directives(headers)
-    model = model_for(order, rooms.proxy.upstreams)
+    directives = parse_directives(headers)
+    model = model_for(order, services.proxy.upstreams)
     new = NewJob(
         JobKind.TASK,
         PATH,
         model=model,
         scope=exchange.caller.owner,
         caller=exchange.caller.name,
-        user=wishes.user or order.user,
-        session=wishes.session or order.session,
-        headers=speaking(headers),
+        user=directives.user or order.user,
+        session=directives.session or order.session,
+        headers=forwarded_headers(headers),
         detail={"instruction_type": order.instruction_type, "single": order.single},
         webhook_url=order.webhook_url,
         idempotency_key=key,
@@ -111,7 +111,7 @@ async def _submitted(order: Order, headers: Headers, exchange: Exchange, rooms: 
         calls.append(NewCall(position, make(prompt)))
         if position % _AT_ONCE == _AT_ONCE - 1:
             await asyncio.sleep(0)
-    return await rooms.queue.submit(new, calls)
+    return await services.queue.submit(new, calls)
 
 
 def _accepted(order: Order, job: Job) -> Response:

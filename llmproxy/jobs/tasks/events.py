@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from llmproxy.jobs import queries
 from llmproxy.jobs.event_stream import SseStream
 from llmproxy.jobs.job import Job
-from llmproxy.jobs.services import JobServices, exchange_of, rooms_of
+from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobStatus
 from llmproxy.jobs.tasks import serialize
 from llmproxy.jobs.tasks.api import found
@@ -53,11 +53,11 @@ class Events:
             # the end is known: this is what makes a browser stop asking
             await Response(status_code=204)(scope, receive, send)
             return
-        with listening(receive, exchange_of(connection)) as listener:
+        with listening(receive, exchange_of(connection)) as client:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             try:
                 if scope["method"] != "HEAD":
-                    await _Progress(job, last, rooms_of(connection), listener, send).run()
+                    await _Progress(job, last, job_services(connection), client, send).run()
             finally:
                 # also when the server stops: no end was told, so the client comes back
                 await send({"type": "http.response.body", "body": b""})
@@ -69,11 +69,11 @@ events = Events()
 class _Progress:
     """One client's way through a task's events. ``last`` is the number of the last one that it knows."""
 
-    def __init__(self, job: Job, last: int, rooms: JobServices, listener: Client, send: Send) -> None:
+    def __init__(self, job: Job, last: int, services: JobServices, client: Client, send: Send) -> None:
         self._id = job.id
         self._last = last
-        self._store = rooms.store
-        self._telling = SseStream(job.id, _POLL_SECONDS, rooms, listener, send)
+        self._store = services.store
+        self._telling = SseStream(job.id, _POLL_SECONDS, services, client, send)
 
     async def run(self) -> None:
         """Until the task's end is told, the task is deleted, or the server stops. Raises ``ClientLeft``."""

@@ -45,7 +45,7 @@ class Deliver:
         secret = settings.webhook_secret
         self._key = None if secret is None else key_of(secret.get_secret_value())
 
-    async def __call__(self, item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
+    async def __call__(self, item: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
         url = item.job.webhook_url
         if url != self._trusted and (reason := refusal(url, self._hosts)):
             # the list may have changed since the job was accepted
@@ -53,7 +53,7 @@ class Deliver:
         body = event_of(item)
         headers = self._headers(event_id(item), body, int(time.time()))
         try:
-            posted = await _while_wanted(url, headers, body, patience)
+            posted = await _while_wanted(url, headers, body, cancel_token)
         except PostFailed as error:
             return self._after(item, 0, str(error))
         if posted is None:
@@ -61,7 +61,7 @@ class Deliver:
         if 200 <= posted.status < 300:
             return ItemResult(ItemStatus.COMPLETED, posted.status)
         if posted.status == _GONE:
-            return _failed(item, posted.status, "it answered 410, it is gone for good")
+            return _failed(item, posted.status, "it answered 410, it is disconnected for good")
         return self._after(item, posted.status, f"it answered {posted.status}", asked_seconds(posted.headers))
 
     def _headers(self, id: str, body: bytes, timestamp: int) -> HeaderList:
@@ -107,14 +107,14 @@ def asked_seconds(headers: HeaderList) -> float:
     return min(max(0.0, seconds), _LONGEST_SECONDS)
 
 
-async def _while_wanted(url: str, headers: HeaderList, body: bytes, patience: CancelToken) -> Posted | None:
+async def _while_wanted(url: str, headers: HeaderList, body: bytes, cancel_token: CancelToken) -> Posted | None:
     """The answer; None if the lease was lost meanwhile. Raises ``PostFailed``."""
     telling = asyncio.ensure_future(post(url, headers, body, SECONDS))
 
     def leave() -> None:
         telling.cancel()
 
-    patience.watch(leave)
+    cancel_token.watch(leave)
     try:
         await asyncio.wait({telling})
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.lifespan import open_rooms
+from llmproxy.app.lifespan import open_services
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import queries
 from llmproxy.jobs.batches.detail import Detail
@@ -51,9 +51,9 @@ class ByHand:
         assert claimed.step is step
         return claimed
 
-    async def result(self, claimed: Claimed, patience: CancelToken | None = None) -> ItemResult:
+    async def result(self, claimed: Claimed, cancel_token: CancelToken | None = None) -> ItemResult:
         """What the handler makes of the step; it does not count yet."""
-        done = await self._handlers[claimed.step](claimed, patience or CancelToken())
+        done = await self._handlers[claimed.step](claimed, cancel_token or CancelToken())
         assert isinstance(done, ItemResult)
         return done
 
@@ -102,6 +102,6 @@ async def by_hand(folder: Path, database_url: str) -> AsyncIterator[ByHand]:
         task_queue_workers=0,
     )
     log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost))
-    async with open_rooms(settings, log, Deadline(settings.shutdown_seconds)) as state:
+    async with open_services(settings, log, Deadline(settings.shutdown_seconds)) as state:
         assert state.jobs is not None
         yield ByHand(state.jobs)

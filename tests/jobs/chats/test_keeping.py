@@ -24,12 +24,12 @@ def ignore() -> None:
 
 async def test_who_sees_the_end_can_ask_for_it_at_once(sqlite: Database) -> None:
     endpoint = BY_PATH[PATH]
-    draft = await BodyMemo().draft(endpoint, REQUEST)
-    asked = CacheableRequest(endpoint, draft, Directives(), REQUEST, PATH.encode(), [], Peer("127.0.0.1"))
+    parsed = await BodyMemo().parsed(endpoint, REQUEST)
+    request = CacheableRequest(endpoint, parsed, Directives(), REQUEST, PATH.encode(), [], Peer("127.0.0.1"))
     exchange = Exchange("r", "POST", PATH, 0.0, 1_800_000_000.0, response_body=ANSWER)
     answers = StoredAnswers(Store(sqlite), ignore, lambda: 1_800_000_000.0)
-    keeping = Keeping(asked, exchange, answers)
-    id = (keeping.asked.draft.echo or {})["id"]
+    keeping = Keeping(request, exchange, answers)
+    id = (keeping.request.parsed.echo or {})["id"]
     found: list[bool] = []
 
     async def send(message: Message) -> None:

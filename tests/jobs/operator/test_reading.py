@@ -19,7 +19,7 @@ async def test_failed_calls_and_attempts(database: Database) -> None:
     lost = ItemResult(ItemStatus.FAILED, 400, b"{}", error=Failure("c", "m"))
     done = [(third, lost), (first, lost), (second, ItemResult(ItemStatus.COMPLETED, 200, b"{}"))]
     await queue.finish("w", done)
-    await queue.put_off("w", fourth, Reschedule(60))
+    await queue.reschedule("w", fourth, Reschedule(60))
     failed = await queries.failed(store, job.id, limit=10)
     assert [(item.position, item.status, item.error) for item in failed] == [
         (0, ItemStatus.FAILED, Failure("c", "m")),

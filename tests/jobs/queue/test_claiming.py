@@ -109,14 +109,14 @@ async def test_leases_are_renewed_for_their_worker_alone(queue: Queue, clock: Cl
 async def test_what_was_put_off_waits_for_its_time(queue: Queue, clock: Clock) -> None:
     job = await submit(queue, 1)
     [item] = await claim(queue)
-    await queue.put_off("w", item, Reschedule(5))
+    await queue.reschedule("w", item, Reschedule(5))
     assert await claim(queue) == []
     assert not await queue.waiting()
     clock.passes(5)
     assert await queue.waiting()
     [item] = await claim(queue)
     assert (item.attempts, item.claims) == (1, 2)
-    await queue.put_off("w", item, Reschedule(0, counts=False))
+    await queue.reschedule("w", item, Reschedule(0, counts=False))
     [item] = await claim(queue)
     assert (item.attempts, item.claims) == (1, 3)
     await finish(queue, [item])
@@ -128,7 +128,7 @@ async def test_who_lost_the_lease_cannot_put_off_or_give_back(queue: Queue, cloc
     [lost] = await claim(queue)
     clock.passes(LEASE + 1)
     [item] = await claim(queue)
-    await queue.put_off("w", lost, Reschedule(100))
+    await queue.reschedule("w", lost, Reschedule(100))
     await queue.give_back("w", lost.id, lost.claims)
     await queue.give_back("somebody", item.id, item.claims)
     assert await queue.renew("w", LEASE) == {item.id: item.claims}

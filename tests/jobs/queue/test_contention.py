@@ -43,7 +43,7 @@ async def work(queue: Queue, name: str, dice: random.Random) -> list[int]:
             finish(queue, rest[:middle], worker=name), finish(queue, rest[middle:], worker=name), renewing(queue, name)
         )
         for item in back[:1]:
-            await queue.put_off(name, item, Reschedule(0, counts=False))
+            await queue.reschedule(name, item, Reschedule(0, counts=False))
         await queue.release(name)
         mine += [id for ids in done for id in ids]
     return mine

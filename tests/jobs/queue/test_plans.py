@@ -50,7 +50,7 @@ async def everything(queue: Queue, clock: Clock) -> None:
     await queue.waiting()
     claimed = await claim(queue, limit=8)
     await queue.renew("w", LEASE)
-    await queue.put_off("w", claimed[0], Reschedule(1))
+    await queue.reschedule("w", claimed[0], Reschedule(1))
     await queue.give_back("w", claimed[1].id, claimed[1].claims)
     await finish(queue, claimed[2:6])
     await finish(queue, claimed[6:], bad())

@@ -148,9 +148,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.held)
     @rule(which=WHICH, seconds=st.sampled_from([0.0, 3.0]), counts=st.booleans())
-    def put_off(self, which: int, seconds: float, counts: bool) -> None:
+    def reschedule(self, which: int, seconds: float, counts: bool) -> None:
         worker, item = self.one_held(which)
-        self.do(self.queue.put_off(worker, item, Reschedule(seconds, counts)))
+        self.do(self.queue.reschedule(worker, item, Reschedule(seconds, counts)))
         self.lose(item.id)
 
     @precondition(lambda self: self.held)
@@ -275,7 +275,7 @@ class QueueMachine(RuleBasedStateMachine):
     def without_a_lease(self, worker: str, item: Claimed, fails: bool) -> None:
         before = [self.rows(table) for table in (jobs, items, results, requests)]
         assert self.do(self.queue.finish(worker, [(item, bad() if fails else good())])) == set()
-        self.do(self.queue.put_off(worker, item, Reschedule(3.0)))
+        self.do(self.queue.reschedule(worker, item, Reschedule(3.0)))
         self.do(self.queue.give_back(worker, item.id, item.claims))
         assert self.do(self.queue.begin(item, worker, 9, "x")) is None
         assert not self.do(self.queue.add(item, worker, some_calls(9)))

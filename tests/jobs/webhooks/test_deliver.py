@@ -163,12 +163,12 @@ async def test_a_host_that_is_not_allowed_any_more(database: Database) -> None:
 
 
 async def test_a_lost_lease_ends_the_wait(database: Database) -> None:
-    patience = CancelToken()
+    cancel_token = CancelToken()
     with Receiver(silent=True) as receiver:
         item = await step(database, receiver.url)
-        telling = asyncio.create_task(Deliver(settings(receiver))(item, patience))
+        telling = asyncio.create_task(Deliver(settings(receiver))(item, cancel_token))
         await asyncio.to_thread(receiver.taken)
-        patience.leave()
+        cancel_token.leave()
         assert await telling == Reschedule(0.0, counts=False)
 
 

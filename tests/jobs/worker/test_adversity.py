@@ -48,7 +48,7 @@ async def test_the_end_of_a_lost_claim_does_not_touch_the_next_one(upstream: Scr
     begun: asyncio.Queue[Claimed] = asyncio.Queue()
     gates = {1: asyncio.Event(), 2: asyncio.Event()}
 
-    async def slow(item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
+    async def slow(item: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
         begun.put_nowait(item)
         # whether it is still wanted or not
         await gates[item.claims].wait()
@@ -79,15 +79,15 @@ class Stumbling(Queue):
 
     away = True
 
-    async def put_off(self, worker: str, claimed: Claimed, how: Reschedule) -> None:
+    async def reschedule(self, worker: str, claimed: Claimed, how: Reschedule) -> None:
         if self.away:
             self.away = False
             raise Unavailable("The database is away.")
-        await super().put_off(worker, claimed, how)
+        await super().reschedule(worker, claimed, how)
 
 
 async def test_an_item_is_put_off_once_the_database_is_back(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    async def again(item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
+    async def again(item: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
         return Reschedule(0.0) if item.attempts == 0 else ItemResult(ItemStatus.COMPLETED, 200, b"{}")
 
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0, job_lease_seconds=1000) as jobs:

@@ -52,7 +52,7 @@ async def test_leases_of_the_dead_are_given_back_at_once(upstream: ScriptedUpstr
         mine, theirs = process_id(), dead_worker()
         assert len(await jobs.queue.claim(mine, 1, 1000)) == 1
         assert len(await jobs.queue.claim(theirs, 1, 1000)) == 1
-        await maintenance.bury(jobs.queue)
+        await maintenance.release_crashed(jobs.queue)
         backlog = await queries.backlog(jobs.store)
         assert (backlog.waiting, backlog.running) == (1, 1)
         assert await jobs.queue.workers() == {mine}
@@ -158,7 +158,7 @@ async def test_a_round_that_fails_does_not_end_the_others() -> None:
 
 
 async def test_a_handler_that_crashes_ends_the_item_with_a_reason(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    async def crash(item: Claimed, patience: CancelToken) -> ItemResult | Reschedule:
+    async def crash(item: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
         raise RuntimeError("a defect")
 
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0, job_max_attempts=2) as jobs:

@@ -13,7 +13,7 @@ from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.job import NewCall, NewJob
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus
-from llmproxy.proxy.parse import understand
+from llmproxy.proxy.parse import parse_request
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange
 from tests.jobs.opened import PATH, PATIENCE, calls, chat, opened, over, submit, until
@@ -185,7 +185,7 @@ async def test_calls_use_every_worker_when_nobody_chats(tmp_path: Path) -> None:
 async def ask(jobs: JobServices, prompt: str) -> int:
     """An interactive request: its status."""
     exchange = Exchange("asked", "POST", PATH, perf_counter(), time.time())
-    asked = await understand(exchange, BY_PATH[PATH], chat(prompt), PATH.encode(), [], LOCAL, jobs.proxy)
+    asked = await parse_request(exchange, BY_PATH[PATH], chat(prompt), PATH.encode(), [], LOCAL, jobs.proxy)
     return (await answered(exchange, asked, jobs.proxy, CancelToken())).status
 
 

@@ -19,7 +19,7 @@ CACHED = Verdict(look_up=True, keep=True)
 
 
 @pytest.mark.parametrize(
-    ("policy", "traits", "wishes", "verdict"),
+    ("policy", "traits", "directives", "verdict"),
     [
         (CachePolicy.ALL, ANY, PLAIN, CACHED),
         (CachePolicy.ALL, ANY, Directives(no_store=True), bypass(Reason.NO_STORE)),
@@ -42,7 +42,7 @@ ENTRY = Entry(b"k", "chat", "m", "", "", (), created=1000, expires=1100, documen
 
 
 @pytest.mark.parametrize(
-    ("now", "wishes", "result"),
+    ("now", "directives", "result"),
     [
         (1050, PLAIN, Freshness.FRESH),
         (1100, PLAIN, Freshness.NO),

@@ -17,7 +17,7 @@ def test_a_request_that_says_nothing_is_plain() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "wishes"),
+    ("value", "directives"),
     [
         ("no-cache", Directives(no_cache=True)),
         ("No-Store", Directives(no_store=True)),

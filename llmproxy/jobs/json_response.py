@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from starlette.responses import Response
+
+from llmproxy.wire.documents import dump
 
 
 def rendered(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(document), status, headers, media_type="application/json")
+    return Response(dump(document), status, headers, media_type="application/json")
 
 
 def page(data: Sequence[Mapping[str, Any]], *, more: bool) -> Response:

@@ -17,7 +17,7 @@ from llmproxy.wire.dialect import Dialect, Malformed
 from llmproxy.wire.documents import is_json, peek
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.messages import MESSAGES
+from llmproxy.wire.messages import MESSAGES, request_id_of
 from llmproxy.wire.vocabulary import Reason
 
 _ANSWERED = 200
@@ -132,7 +132,7 @@ def refusal(dialect: Dialect, fetched: Fetched) -> ProxyError | None:
     document = peek(body)
     flaw = None if document is None else dialect.flaw(document)
     if document is not None and flaw is Reason.ERROR:
-        return UpstreamFault(document.get("error") or document)
+        return UpstreamFault(document.get("error") or document, request_id=request_id_of(document))
     if flaw is Reason.MALFORMED or dialect is MESSAGES:
         return UpstreamBroke("The upstream answered a request for a stream with a document that is no answer.")
     return None

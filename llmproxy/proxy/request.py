@@ -55,6 +55,8 @@ class ParsedBody:
     any_case_stream: bool | None = None
     #: whether it says that its answer shall be one that can be asked for again
     store: bool = False
+    #: how many choices it asks for
+    choices: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,16 @@ def draft_of(endpoint: Endpoint, raw: bytes) -> ParsedBody:
         each=sha256(canonical(keyed, excused)).digest() if endpoint.per_input and is_per_input(body) else b"",
         echo=echo_of(body) if endpoint.echoes else None,
         store=body.get("store") is True,
+        choices=_choices(body),
         any_case_stream=others.get("stream", stream) is True and not load if others else None,
     )
+
+
+def _choices(body: dict[str, Any]) -> int:
+    """``n`` for each prompt of a list; a list of numbers is one prompt, in tokens."""
+    n, prompt = body.get("n"), body.get("prompt")
+    prompts = sum(not isinstance(each, int) for each in prompt) if isinstance(prompt, list) else 1
+    return max(1, n if isinstance(n, int) else 1) * max(1, prompts)
 
 
 def _named(body: dict[str, Any], name: str) -> Any:

@@ -90,11 +90,22 @@ class AnswerRecorder:
         for index, frame in enumerate(frames):
             if (fault := self._dialect.fault(frame)) is not None:
                 self.buffer.add(frames[:index])
-                raise UpstreamFault(fault.error, fault.frame)
+                raise UpstreamFault(fault.error, fault.frame, fault.request_id)
             if self._dialect.terminal(frame):
                 self.complete = True
                 return frames[: index + 1]
         return frames
+
+    def lacks(self, document: Document) -> bool:
+        """Whether choices that were asked for may have been cut off before they began: a stream that says that it is
+        over may have fewer, as servers without ``n`` give."""
+        choices = document.get("choices")
+        return (
+            self.framed
+            and not self.complete
+            and isinstance(choices, list)
+            and len(choices) < self.request.parsed.choices
+        )
 
     @property
     def seconds(self) -> float:
@@ -169,7 +180,7 @@ def _fetched_result(
 ) -> Fetched:
     request, dialect = recorder.request, recorder.request.endpoint.dialect
     usage, seconds = dialect.usage(document), recorder.seconds
-    reason = dialect.flaw(document) or (Reason.INCOMPLETE if recorder.loose else None)
+    reason = dialect.flaw(document) or (Reason.INCOMPLETE if recorder.loose or recorder.lacks(document) else None)
     if reason is None and recorder.key is None:
         reason = Reason.NO_STORE
     if reason is None and len(body) + sum(map(len, frames)) > recorder.settings.cache_entry_bytes:

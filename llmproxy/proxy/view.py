@@ -8,7 +8,7 @@ import orjson
 
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Dialect, Filter
-from llmproxy.wire.documents import dump, peek
+from llmproxy.wire.documents import dump, dump_leniently, peek, read_leniently
 from llmproxy.wire.echo import echoing, echoing_event
 
 #: members that an event has whose echo may have to change
@@ -74,7 +74,14 @@ class StreamView:
 
 def _echoed(frame: bytes, echo: Mapping[str, Any]) -> bytes:
     # most events of a Response hold neither it nor an id
-    if not any(name in frame for name in _HOLDING) or (event := peek(sse.data(frame))) is None:
+    if not any(name in frame for name in _HOLDING):
+        return frame
+    data, write = sse.data(frame), dump
+    event = peek(data)
+    if event is None:
+        # an answer has one id, in the events that are no strict JSON too
+        event, write = read_leniently(data), dump_leniently
+    if event is None:
         return frame
     echoed = echoing_event(event, echo)
-    return frame if echoed is event else sse.frame(dump(echoed), sse.event(frame))
+    return frame if echoed is event else sse.frame(write(echoed), sse.event(frame))

@@ -30,10 +30,12 @@ class Splitter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamError:
-    """An error inside a stream. ``error`` is what the upstream said: an object, or a text. ``frame`` tells a client."""
+    """An error inside a stream. ``error`` is what the upstream said: an object, or a text. ``frame`` tells a client.
+    ``request_id`` is the upstream's name of the request where the error tells it (Anthropic)."""
 
     error: Any
     frame: bytes
+    request_id: str = ""
 
 
 class Filter(Protocol):

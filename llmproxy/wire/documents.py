@@ -78,6 +78,11 @@ def dump(document: Any) -> bytes:
         return json.dumps(document).encode()
 
 
+def dump_leniently(document: Any) -> bytes:
+    """JSON that is no stricter than what it was read from: with NaN and infinities."""
+    return json.dumps(document).encode()
+
+
 def error_message(error: object) -> str:
     """The text in an ``error`` member: OpenAI's object, Ollama's plain string, or whatever JSON is there."""
     if isinstance(error, dict):

@@ -20,7 +20,12 @@ def echo_of(request: Document) -> dict[str, Any]:
 
 
 def echoing(document: Document, echo: Mapping[str, Any]) -> Document:
-    """``document`` with this echo in place of the one it has; the same object where that changes nothing."""
+    """``document`` with this echo in place of the one it has; the same object where that changes nothing.
+
+    An error in the place of an answer repeats nothing.
+    """
+    if document.get("error") is not None and not ("output" in document or "choices" in document):
+        return document
     changed = {
         name: value
         for name, value in echo.items()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from llmproxy.wire.documents import dump
-from llmproxy.wire.errors import ProxyError, UpstreamStatus
+from llmproxy.wire.errors import ProxyError, UpstreamFault, UpstreamStatus
 
 JSON = b"application/json"
 
@@ -74,7 +74,8 @@ class _Anthropic:
         told = error.document()["error"]
         kind = told["type"] if told["type"] in _ANTHROPIC_WORDS else _anthropic_type(error.http_status)
         further = {name: value for name, value in told.items() if name not in _OPENAI_ONLY or value is not None}
-        return {"type": "error", "error": {**further, "type": kind}, "request_id": request_id or None}
+        theirs = error.request_id if isinstance(error, UpstreamFault) else ""
+        return {"type": "error", "error": {**further, "type": kind}, "request_id": theirs or request_id or None}
 
 
 class _Problem:

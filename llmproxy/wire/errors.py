@@ -161,12 +161,14 @@ class UpstreamBroke(UpstreamError):
 class UpstreamFault(UpstreamBroke):
     """An error that the upstream told where an answer should be. ``error`` is what it told: an object, or a text.
 
-    ``frame`` is the event that tells it inside a stream, empty where there was none.
+    ``frame`` is the event that tells it inside a stream, empty where there was none. ``request_id`` is the upstream's
+    name of the request, empty where it told none.
     """
 
-    def __init__(self, error: Any, frame: bytes = b""):
+    def __init__(self, error: Any, frame: bytes = b"", request_id: str = ""):
         super().__init__(error_message(error))
         self.frame = frame
+        self.request_id = request_id
         self._members = error if isinstance(error, dict) else {}
 
     def document(self) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """The answers of ``/v1/messages`` (Anthropic's shape). Its two forms are kept apart: neither is made from the other."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmproxy.wire import sse
@@ -45,11 +46,15 @@ class _Messages:
 
     def fault(self, frame: bytes) -> StreamError | None:
         found = fault_of(frame)
-        if found is None or (sse.event(frame) == b"error" and found.frame == frame):
-            return found
+        if found is None:
+            return None
+        request_id = request_id_of(read_leniently(sse.data(frame)) or {})
+        if sse.event(frame) == b"error" and found.frame == frame:
+            return replace(found, request_id=request_id)
         # clients look at the event's name alone
         error = {"type": "api_error", "message": error_message(found.error)} | found.error
-        return StreamError(found.error, sse.frame(dump({"type": "error", "error": error}), b"error"))
+        told = {"type": "error", "error": error} | ({"request_id": request_id} if request_id else {})
+        return StreamError(found.error, sse.frame(dump(told), b"error"), request_id)
 
     def usage_only(self, frame: bytes) -> bool:
         return False
@@ -91,6 +96,12 @@ class _Messages:
 
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
         return sse.frame(dump(told_in(ANTHROPIC_ERRORS, error, request_id)), b"error")
+
+
+def request_id_of(error: Document) -> str:
+    """The server's name of the request, in the document or the event of an error; "" where it has none."""
+    request_id = error.get("request_id")
+    return request_id if isinstance(request_id, str) else ""
 
 
 def _object(event: Document, name: str) -> Document:

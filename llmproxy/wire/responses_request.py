@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from llmproxy.wire.canonical import canonical
 from llmproxy.wire.conversation import items_of
 from llmproxy.wire.dialect import Document
+from llmproxy.wire.documents import dump
 from llmproxy.wire.errors import BadRequest, ProxyError, UnreadableBody, UpstreamStatus
 from llmproxy.wire.responses_document import complete
 
@@ -82,7 +81,7 @@ class ResponsesRequest:
 
     def input_json(self) -> bytes:
         """The request's own input items, JSON."""
-        return orjson.dumps(self.items)
+        return dump(self.items)
 
 
 def _check_window(request: ResponsesRequest) -> None:

@@ -215,3 +215,17 @@ def test_a_head_that_is_too_large(front: Proxy, path: str) -> None:
     document = json.loads(body)
     assert isinstance(document["error"], str) == (path in OLLAMA)
     assert (document.get("type") == "error") == (path in ANTHROPIC)
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+def test_an_error_that_anthropics_clients_get_instead_of_a_stream_keeps_its_request_id(
+    line: Line, upstream: ScriptedUpstream, kind: str
+) -> None:
+    told = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}, "request_id": "req_theirs"}
+    document, word = json.dumps(told).encode(), marker()
+    body = b"event: error\ndata: %b\n\n" % document if kind == "text/event-stream" else document
+    upstream.answer_with(word, lambda visit: body, kind)
+    request = {"model": "m", "max_tokens": 1, "stream": True, "messages": [{"role": "user", "content": word}]}
+    heard = line.ask("POST", "/v1/messages", [JSON], json.dumps(request).encode())
+    assert heard.status == 502
+    assert json.loads(heard.body) == told

@@ -160,3 +160,27 @@ async def test_a_plain_document_where_a_stream_was_asked_for_is_never_an_empty_s
         assert endpoint.streamed_text(outcome.body).startswith("answer-")
     else:
         assert failed(endpoint, outcome)
+
+
+@pytest.mark.parametrize(("script", "kept"), [("no-terminal after=4", False), ("", True)], ids=["open", "terminal"])
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS], ids=named)
+async def test_choices_that_never_began_are_missed_where_the_stream_does_not_say_that_it_is_over(
+    upstream: ScriptedUpstream, http: httpx.AsyncClient, endpoint: Endpoint, script: str, kept: bool
+) -> None:
+    """Two choices are asked for, one comes: servers without ``n`` say so with their terminal event."""
+    prompt = f"{marker()} [script:{script}]" if script else marker()
+    request = {**endpoint.request(prompt, stream=True), "n": 2}
+    first, again = await ask(http, endpoint, request), await ask(http, endpoint, request)
+    assert first.status == again.status == 200
+    assert again.cache == ("HIT" if kept else "MISS")
+    assert b"error" not in first.body
+
+
+async def test_prompts_that_were_never_answered_are_missed(upstream: ScriptedUpstream, http: httpx.AsyncClient) -> None:
+    word = marker()
+    chunk = b'data: {"id":"c","choices":[{"index":0,"text":"x","finish_reason":"stop"}]}\n\n'
+    upstream.answer_with(word, lambda visit: chunk, "text/event-stream")
+    for count, prompt in ((1, [word, "b"]), (2, [word, "b"]), (3, [word]), (3, [word])):
+        request = {**COMPLETIONS.request(word, stream=True), "prompt": prompt}
+        assert (await ask(http, COMPLETIONS, request)).status == 200
+        assert len(upstream.visits(word)) == count

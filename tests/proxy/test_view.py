@@ -1,6 +1,7 @@
 """One answer, two callers: each sees their own echo, and usage only if they asked."""
 
 import orjson
+import pytest
 
 from llmproxy.proxy.view import View
 from llmproxy.wire import sse
@@ -54,3 +55,13 @@ def test_usage_frames_are_for_those_who_asked() -> None:
     assert b'"usage":{' not in without
     assert with_usage.endswith(b"data: [DONE]\n\n")
     assert without.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", r'"\ud83d"'])
+def test_events_that_are_no_strict_json_get_it_too(value: str) -> None:
+    """All events of a Response name it by one id."""
+    event = b'{"type":"response.completed","response":{"id":"resp_1","output":[],"x":%b}}' % value.encode()
+    frames = [lifecycle("response.created"), sse.frame(event, b"response.completed")]
+    seen = View(RESPONSES, usage=False, echo={"id": "resp_ours"}).frames(frames)
+    assert all(b'"resp_ours"' in frame and b'"resp_1"' not in frame for frame in seen)
+    assert value.encode() in seen[1]

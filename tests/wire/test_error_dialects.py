@@ -101,3 +101,14 @@ def test_a_text_of_ollamas_stays_one() -> None:
         "code": None,
         "signin_url": "http://x",
     }
+
+
+@pytest.mark.parametrize("name", [b"error", b""], ids=["named", "unnamed"])
+def test_the_servers_name_of_a_request_is_kept_where_its_stream_tells_an_error(name: bytes) -> None:
+    error = {"type": "overloaded_error", "message": "busy"}
+    told = {"type": "error", "error": error, "request_id": "req_theirs"}
+    fault = MESSAGES.fault(sse.frame(orjson.dumps(told), name))
+    assert fault is not None
+    assert orjson.loads(sse.data(fault.frame)) == told
+    _, body = error_response(UpstreamFault(fault.error, fault.frame, fault.request_id), "/v1/messages", "req_ours")
+    assert orjson.loads(body) == told

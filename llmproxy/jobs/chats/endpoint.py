@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import orjson
 from starlette.types import Message, Receive, Scope, Send
 
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
@@ -90,7 +89,7 @@ class Keeping:
                 model=parsed.model,
                 created_at=self._id.time,
                 request=canonical(self._body, {"messages"}),
-                input=orjson.dumps(messages if isinstance(messages, list) else []),
+                input=dump(messages if isinstance(messages, list) else []),
                 document=dump(echoing(document, self._echo) | own),
                 stream=parsed.stream,
                 metadata=written(self._labels),

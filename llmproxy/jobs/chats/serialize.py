@@ -6,6 +6,7 @@ import orjson
 
 from llmproxy.jobs.answers.answer import StoredAnswer
 from llmproxy.wire.dialect import Document
+from llmproxy.wire.documents import dump
 
 #: members of the request that are shown with the answer
 _ASKED = (
@@ -36,7 +37,7 @@ def messages_of(answer: StoredAnswer) -> list[Document]:
 def _message(message: Any, id: str) -> Document:
     if not isinstance(message, dict):
         # a model server took it for something
-        message = {"role": None, "content": orjson.dumps(message).decode()}
+        message = {"role": None, "content": dump(message).decode()}
     content = message.get("content")
     parts = content if isinstance(content, list) else None
     return {**message, "id": id, "content": None if parts is not None else content, "content_parts": parts}

@@ -25,6 +25,7 @@ from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.results import Failed, Live
 from llmproxy.wire.dialect import Document
+from llmproxy.wire.documents import dump
 from llmproxy.wire.echo import echoing
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import ProxyError, UpstreamBroke
@@ -111,7 +112,7 @@ class BackgroundCall:
         if document.get("status") == "completed":
             # the answer may be older than the question
             document = document | {"completed_at": int(time.time())}
-        body = orjson.dumps(document)
+        body = dump(document)
         error = document.get("error")
         failure = None
         if document.get("status") in ("failed", "cancelled"):
@@ -151,6 +152,6 @@ class BackgroundCall:
 
         async def also(connection: AsyncConnection) -> None:
             await events.put(connection, job.id, group)
-            await answers.complete(connection, job.id, orjson.dumps(document), expires_at)
+            await answers.complete(connection, job.id, dump(document), expires_at)
 
         return replace(result, also=also)

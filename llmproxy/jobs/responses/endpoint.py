@@ -106,7 +106,7 @@ async def _tell(
     if request.stream and answer.stream:
         await Following(answer, -1, services, client, send).run()
         return
-    body = orjson.dumps(document_of(answer))
+    body = dump(document_of(answer))
     headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

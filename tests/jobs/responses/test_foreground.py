@@ -1,5 +1,6 @@
 """Stored Responses on a scripted upstream: what is sent there, what is refused, and what is found when."""
 
+import json
 from typing import Any
 
 import httpx
@@ -8,7 +9,7 @@ import pytest
 
 from tests.conftest import MakeProxy
 from tests.databases import ruin_sqlite
-from tests.jobs.responses.asking import client_of
+from tests.jobs.responses.asking import client_of, over
 from tests.scripted import events, marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
@@ -247,3 +248,32 @@ def test_what_is_not_ours_passes_through(front: Proxy, upstream: ScriptedUpstrea
     answer = httpx.request(method, f"{front.url}{path}?{word}", trust_env=False)
     assert len(upstream.visits(word)) == 1
     assert answer.headers["x-cache"] == "BYPASS"
+
+
+NESTED = b'{"id":"resp_1","object":"response","status":"completed","model":"m","output":[],"x":%b}' % (
+    b"[" * 400 + b"]" * 400
+)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_deeply_nested_one_can_be_asked_for_again(front: Proxy, upstream: ScriptedUpstream, background: bool) -> None:
+    word = marker()
+    upstream.answer_with(word, lambda visit: NESTED)
+    with httpx.Client(base_url=front.url, trust_env=False) as http:
+        made = http.post("/v1/responses", json={"model": "m", "input": word, "background": background, "store": True})
+        assert made.status_code == 200
+        path = f"/v1/responses/{made.json()['id']}"
+        with client_of(front) as client:
+            over(client, made.json()["id"])
+        found = http.get(path)
+        assert found.status_code == 200
+        assert found.json()["x"] == json.loads(NESTED)["x"]
+        assert http.get(f"{path}/input_items").status_code == 200
+
+
+def test_an_error_in_the_place_of_one_gets_no_id_of_ours(front: Proxy, upstream: ScriptedUpstream) -> None:
+    word, error = marker(), b'{"error": {"message": "no", "code": 7}}'
+    upstream.answer_with(word, lambda visit: error)
+    with httpx.Client(base_url=front.url, trust_env=False) as http:
+        made = http.post("/v1/responses", json={"model": "m", "input": word})
+    assert (made.status_code, made.content) == (200, error)

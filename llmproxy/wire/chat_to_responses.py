@@ -6,7 +6,7 @@ from typing import Any
 
 from llmproxy.wire import sse
 from llmproxy.wire.dialect import Document
-from llmproxy.wire.documents import read_leniently
+from llmproxy.wire.documents import peek, read_leniently
 from llmproxy.wire.responses_repair import Repair
 from llmproxy.wire.responses_to_chat import arguments_text
 
@@ -44,6 +44,8 @@ class ChatTranslation:
         #: call ids by what the server told them apart by
         self._calls: dict[Any, str] = {}
         self._call_id = ""
+        #: what came so far of each call's arguments
+        self._arguments: dict[str, str] = {}
         self._finish_reason: str | None = None
         self._usage: Document | None = None
         self._model = ""
@@ -52,6 +54,9 @@ class ChatTranslation:
         data = sse.data(frame)
         if data.strip() == b"[DONE]":
             return self._end()
+        if data.strip() == b"null":
+            # no chunk: llama.cpp
+            return []
         chunk = read_leniently(data)
         if chunk is None:
             return self._repair.event({"type": "error", "message": "The upstream sent an event that is not JSON."})
@@ -84,6 +89,7 @@ class ChatTranslation:
             self._finish_reason = reason
 
     def _texts(self, delta: Document, logprobs: Any) -> Iterator[Document]:
+        delta = _flat(delta)
         for name, (prefix, type) in _TEXTS.items():
             text = delta.get(name)
             if not isinstance(text, str) or not text:
@@ -99,7 +105,8 @@ class ChatTranslation:
             yield event
 
     def _call(self, call: Document) -> Iterator[Document]:
-        """One piece of a tool call. A new id begins a new call, whatever index it comes under."""
+        """One piece of a tool call. A new id begins a new call, whatever index it comes under, and so does a name that
+        comes with arguments where those of the call before are whole."""
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         id, index, name = call.get("id"), call.get("index"), function.get("name")
@@ -107,15 +114,17 @@ class ChatTranslation:
         known = self._calls.get(index) if index is not None else self._call_id
         # without an index and an id only the name tells where a call begins
         begins = told != known if told is not None else index is None and bool(name)
-        if not known or begins:
+        arguments = arguments_text(given) if (given := function.get("arguments")) not in (None, "") else ""
+        again = bool(name and arguments and known) and peek(self._arguments.get(known or "", "").encode()) is not None
+        if not known or begins or again:
             known = told if told and told not in self._calls.values() else f"call_{self._stem}_{self._items}"
             self._next_id("fc")
             self._open = None
             item = {"type": "function_call", "call_id": known, "name": name or "", "arguments": ""}
             yield {"type": "response.output_item.added", "item": item}
         self._calls[index] = self._call_id = known
-        if function.get("arguments") not in (None, ""):
-            arguments = arguments_text(function["arguments"])
+        if arguments:
+            self._arguments[known] = self._arguments.get(known, "") + arguments
             yield {"type": "response.function_call_arguments.delta", "item_id": known, "delta": arguments}
 
     def _next_id(self, prefix: str) -> str:
@@ -132,6 +141,29 @@ class ChatTranslation:
             return self._repair.event({"type": "response.completed", "response": response | {"status": "completed"}})
         response |= {"status": "incomplete", "incomplete_details": {"reason": _INCOMPLETE.get(reason, reason)}}
         return self._repair.event({"type": "response.incomplete", "response": response})
+
+
+def _flat(delta: Document) -> Document:
+    """A delta whose content is a text, where it came as a list of parts: what was thought is told apart."""
+    content = delta.get("content")
+    if not isinstance(content, list):
+        return delta
+    thought = "".join(_part_text(part) for part in content if _is_thought(part))
+    said = "".join(_part_text(part) for part in content if not _is_thought(part))
+    return delta | {"content": said} | ({"reasoning_content": thought} if thought else {})
+
+
+def _is_thought(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") in ("thinking", "reasoning")
+
+
+def _part_text(part: Any) -> str:
+    """The text of a part of a content. Mistral's thoughts hold parts of their own."""
+    if isinstance(part, list):
+        return "".join(map(_part_text, part))
+    if not isinstance(part, dict):
+        return part if isinstance(part, str) else ""
+    return _part_text(next((part[name] for name in ("text", "thinking", "reasoning") if part.get(name)), ""))
 
 
 def _usage(usage: Document | None) -> Document | None:

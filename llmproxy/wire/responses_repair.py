@@ -168,6 +168,8 @@ class Repair:
         if item is None:
             frames += self._add(_unannounced(kind, event))
             item = self._items[-1]
+        # the calls of a chat may come by turns: the item is told again as it is at the end
+        item.done = False
         item.pieces.append(delta)
         if kind is None:
             return [*frames, self._writer.arguments_delta(item.where, delta, **_beside(event))]

@@ -153,3 +153,40 @@ def test_log_probabilities_go_with_their_text() -> None:
     events = [orjson.loads(sse.data(frame)) for frame in frames]
     assert [event["logprobs"] for event in events if event["type"] == "response.output_text.delta"] == [logprobs]
     assert RESPONSES.assemble(frames)["output"][0]["content"][0]["logprobs"] == logprobs
+
+
+def calls(frames: list[bytes]) -> list[tuple[str, str]]:
+    return [(item["name"], item["arguments"]) for item in answer(frames)["output"]]
+
+
+@pytest.mark.parametrize("id", [{}, {"id": None}, {"id": ""}, {"id": "c1"}], ids=str)
+def test_calls_that_nothing_tells_apart_but_their_names(id: Document) -> None:
+    pieces = [call('{"a":', index=0, name="f", **id), call("1}", index=0, **id), call("{}", index=0, name="g", **id)]
+    found = calls([*(chunk({"tool_calls": [piece]}) for piece in pieces), chunk({}, "tool_calls"), DONE])
+    assert found == [("f", '{"a":1}'), ("g", "{}")]
+
+
+def test_a_name_that_is_repeated_begins_no_call() -> None:
+    pieces = [call(text, index=0, id="c1", name="f") for text in ("", '{"a":', "1}", "")]
+    found = calls([*(chunk({"tool_calls": [piece]}) for piece in pieces), chunk({}, "tool_calls"), DONE])
+    assert found == [("f", '{"a":1}')]
+
+
+def test_calls_that_come_by_turns() -> None:
+    pieces = [call('{"a"', index=0, id="c1", name="f"), call("{", index=1, id="c2", name="g")]
+    pieces += [call(":1}", index=0), call("}", index=1)]
+    found = calls([*(chunk({"tool_calls": [piece]}) for piece in pieces), chunk({}, "tool_calls"), DONE])
+    assert found == [("f", '{"a":1}'), ("g", "{}")]
+
+
+def test_a_content_of_parts_is_all_told() -> None:
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    parts = [{"type": "text", "text": "Hel"}, "lo"]
+    output = answer([chunk({"content": [thought]}), chunk({"content": parts}), chunk({}, "stop"), DONE])["output"]
+    assert [item["content"][0]["text"] for item in output] == ["hm", "Hello"]
+    assert [item["type"] for item in output] == ["reasoning", "message"]
+
+
+def test_a_null_is_no_chunk() -> None:
+    output = answer([sse.frame(b"null"), chunk({"content": "x"}, "stop"), DONE])["output"]
+    assert output[0]["content"][0]["text"] == "x"

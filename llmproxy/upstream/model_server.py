@@ -132,8 +132,9 @@ class Server:
     @property
     def text_models(self) -> list[str]:
         """The ids of the listed models that make text, in the list's order."""
-        listed = [str(model["id"]) for model in self.reading.models]
-        return [name for name in listed if name not in self.reading.embedders and not is_named_as_embedder(name)]
+        listed, canonical = [str(model["id"]) for model in self.reading.models], self.target.kind.canonical
+        embedders = self.reading.embedders
+        return [name for name in listed if canonical(name) not in embedders and not is_named_as_embedder(name)]
 
     def may_serve(self, model: str) -> bool:
         """False only where it told which models it has, and that they are all it has."""

@@ -87,7 +87,7 @@ class ServerInfo:
     identities: Mapping[str, str]
     default: str | None = None
     slots: int | None = None
-    #: the ids of models that make embeddings and no text, where the server tells
+    #: the canonical names of models that make embeddings and no text, where the server tells
     embedders: frozenset[str] = frozenset()
 
 

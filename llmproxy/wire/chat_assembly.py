@@ -74,6 +74,8 @@ class Choice:
                 self._tool_calls.add(value)
                 # the name alone, so that an empty list stays one
                 plain = plain | {name: []}
+            elif name == "tool_calls" and value is not None:
+                self._doubts.append("tool calls are no list")
             elif name in self._parts and isinstance(value, dict):
                 self._parts[name].add(value)
                 plain = {key: known for key, known in plain.items() if key != name}

@@ -191,6 +191,8 @@ async def test_ollama_tells_which_models_only_embed() -> None:
     }
     tags = {"models": [{"name": name, "digest": name, "capabilities": can} for name, can in capable.items()]}
     assert (await read(OLLAMA, ollama(tags))).embedders == {"e:latest"}
+    untagged = {"models": [{"name": "E", "digest": "1", "capabilities": ["embedding"]}]}
+    assert (await read(OLLAMA, ollama(untagged))).embedders == {"e:latest"}
     assert (await read(OLLAMA, ollama())).embedders == frozenset()
 
 

@@ -262,3 +262,7 @@ def test_what_llamacpp_holds_back_at_the_end_is_not_in_its_stream() -> None:
     # a stop word is not told in either form
     stopped = [{"index": 0, "delta": {}, "finish_reason": "stop"}]
     assert CHAT.assemble(stream(told, stopped, timings={"predicted_n": 3}))
+
+
+def test_tool_calls_that_are_no_list_are_doubted() -> None:
+    doubted(stream([{"index": 0, "delta": {"tool_calls": {"index": 0, "id": "a"}}, "finish_reason": "tool_calls"}]))

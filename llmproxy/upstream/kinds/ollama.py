@@ -48,7 +48,7 @@ class Ollama:
                 # it is not loaded: it will be loaded as it was the last time
                 identity = known[name]
             identities[name] = identity
-        return ServerInfo(listed(models), identities, embedders=embedders(tags))
+        return ServerInfo(listed(models), identities, embedders=frozenset(map(self.canonical, embedders(tags))))
 
     def canonical(self, model: str) -> str:
         """The name as the list has it, in lower case: without scheme, default registry and namespace, with its tag."""

@@ -120,12 +120,14 @@ def _lists(upstream: ScriptedUpstream, capable: dict[str, list[str] | None]) -> 
 async def test_no_model_that_only_embeds_is_picked(proxy: MakeProxy) -> None:
     with ScriptedUpstream("ollama") as upstream:
         _lists(upstream, {"bge:latest": ["embedding"], "old-embed:latest": None, "chat:latest": ["completion"]})
+        # one name in two spellings
+        upstream.pages["/v1/models"] = {"data": [{"id": name} for name in ("BGE", "old-embed:latest", "chat:latest")]}
         own = proxy(upstream.url)
         async with httpx.AsyncClient(base_url=own.url, trust_env=False) as client:
             answer = await client.post(PATH, json={"prompt": marker()})
             assert answer.json()["model"] == "chat:latest"
             listed = await client.get("/v1/models")
-            assert listed.json()["data"][0]["id"] == "bge:latest"
+            assert listed.json()["data"][0]["id"] == "BGE"
             assert listed.headers["x-llmproxy-default-model"] == "chat%3Alatest"
 
 

@@ -18,12 +18,11 @@ from locust.contrib.fasthttp import FAILURE_EXCEPTIONS, FastResponse
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from llmproxy.cli.bench.asker import MAX_TOKENS
-from llmproxy.cli.bench.offer import Offer
-from llmproxy.cli.bench.questions import Popular, chat, question
+from llmproxy.cli.bench import MAX_TOKENS, Popular, chat, question
 from llmproxy.cli.failure import CommandFailed
 from llmproxy.jobs.states import JobStatus
 from tests.load.judge import ACCEPTED, FIRST_TOKEN, HOT_SET, LIMITS, LONG_TAIL, TASK, Judge, tell_when_stopped
+from tests.load.offer import Offer
 
 #: numbers of questions from here on: the hot set's, the long tail's, those of streams, and those asked but once
 HOT, TAIL, STREAMED, ONCE = 0, 10_000, 20_000, 1_000_000

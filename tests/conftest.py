@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 
 from tests.llama import Llama
@@ -13,6 +14,10 @@ from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
 
 MakeProxy = Callable[..., Proxy]
+
+# how long an example takes is the machine's affair
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:

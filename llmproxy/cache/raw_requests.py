@@ -1,6 +1,6 @@
 """Answers to requests that came before to the last byte: looked up by the request's raw bytes, nothing parsed.
 
-Two requests with the same bytes, head and body, are the same request: same caller, same wishes, same model. So the
+Two requests with the same bytes, head and body, are the same request: same caller, same directives, same model. So the
 answer that the ordinary path gave is right again, for as long as its entry is still the memory tier's, is fresh, and
 the identity of the models has not changed and was read lately. All of it is checked each time.
 """

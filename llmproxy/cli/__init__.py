@@ -33,7 +33,7 @@ VERBS = (
         "llmproxy.cli.demo.verb",
         "Show what the proxy does, with a small real model.",
     ),
-    Verb("bench", "llmproxy.cli.bench.verb", "Measure a running proxy and the model behind it."),
+    Verb("bench", "llmproxy.cli.bench", "Measure a running proxy and the model behind it."),
     Verb("config", "llmproxy.cli.config", "Print the effective settings with the source of each."),
     Verb("db", "llmproxy.cli.db", "Look after the database's schema."),
     Verb("explain", "llmproxy.cli.explain", "Say why a request was answered from the cache, or why not."),

@@ -40,15 +40,15 @@ def base(url: str | None) -> str:
     return (url or address(load({}).settings)).rstrip("/").removesuffix("/v1")
 
 
-def operator(url: str | None) -> "Client":
+def operator(url: str | None) -> "ApiClient":
     """The proxy at ``url``, else the one of this folder's settings, with the operator's rights. Raises
     ``ConfigError``."""
     settings = load({}).settings
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
-    return Client(url or address(settings), token)
+    return ApiClient(url or address(settings), token)
 
 
-class Client:
+class ApiClient:
     """The running proxy at ``url``. Every method raises ``CommandFailed`` where it cannot be reached or refuses."""
 
     def __init__(self, url: str, token: str | None = None):

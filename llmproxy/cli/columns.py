@@ -18,10 +18,14 @@ def aligned(rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that fits: ``119.9 s``, ``60 min``, ``10.0 h``."""
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that fits: ``0.84 ms``, ``120 ms``, ``1.20 s``, ``119.9 s``, ``60 min``, ``10.0 h``."""
+    if seconds is None:
+        return NOTHING
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 or not seconds else f"{seconds * 1e3:.2f} ms"
     if seconds < 120:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from llmproxy.cli.client import Client, address
+from llmproxy.cli.client import ApiClient, address
 from llmproxy.cli.failure import CommandFailed
 from llmproxy.config.load import ConfigError, load
 
@@ -10,7 +10,7 @@ from llmproxy.config.load import ConfigError, load
 def main() -> None:
     """Exit code 0 where it answers, 1 with the reason where it does not."""
     try:
-        Client(address(load({}).settings)).health()
+        ApiClient(address(load({}).settings)).health()
     except (ConfigError, CommandFailed) as error:
         sys.exit(str(error))
 

@@ -16,7 +16,7 @@ from llmproxy.jobs.files.sweep import sweep
 from llmproxy.jobs.handler import Handlers
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.responses.background import BackgroundCall
+from llmproxy.jobs.responses.background_call import BackgroundCall
 from llmproxy.jobs.result_writer import Tried
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import JobKind, Lane, Step

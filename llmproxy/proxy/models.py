@@ -33,7 +33,7 @@ _NAMES = ("id", "name", "model")
 _JSON: HeaderList = [(b"content-type", b"application/json")]
 
 
-class Reply:
+class ListReply:
     """What one server answered."""
 
     def __init__(self, status: int, headers: HeaderList, body: bytes) -> None:
@@ -82,7 +82,7 @@ class Models:
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})
 
 
-async def _all(scope: Scope) -> Reply:
+async def _all(scope: Scope) -> ListReply:
     """Raises ``UpstreamError`` where there are servers and none has anything to say."""
     services: ProxyServices = scope["state"]["services"]
     path: str = scope["path"]
@@ -90,26 +90,26 @@ async def _all(scope: Scope) -> Reply:
     known = await services.upstreams.models(credentials(scope["headers"], services.settings))
     targets = services.upstreams.targets_for(path)
     answers = await asyncio.gather(*(_asked(scope, target) for target in targets))
-    replies = [answer for answer in answers if isinstance(answer, Reply)]
+    replies = [answer for answer in answers if isinstance(answer, ListReply)]
     if len(answers) == 1 and replies:
         return replies[0]
     documents = []
     for target, answer in zip(targets, answers, strict=True):
-        if isinstance(answer, Reply):
+        if isinstance(answer, ListReply):
             documents.append(answer.document())
         elif path in LISTS and (listed := services.upstreams.listed(target)):
             documents.append({"object": "list", "data": list(listed)})
     if found := [document for document in documents if document is not None]:
-        return Reply(200, _JSON, orjson.dumps(_union(found)))
+        return ListReply(200, _JSON, orjson.dumps(_union(found)))
     if replies:
         return replies[0]
     for answer in answers:
         if isinstance(answer, UpstreamError):
             raise answer
-    return Reply(200, _JSON, orjson.dumps(known))
+    return ListReply(200, _JSON, orjson.dumps(known))
 
 
-async def _one(scope: Scope, name: str) -> Reply:
+async def _one(scope: Scope, name: str) -> ListReply:
     """Raises ``NotFound``, ``UpstreamError``."""
     services: ProxyServices = scope["state"]["services"]
     path: str = scope["path"]
@@ -119,13 +119,13 @@ async def _one(scope: Scope, name: str) -> Reply:
         # a server may have a page of one that it does not list
         targets = services.upstreams.with_model(name, path) or services.upstreams.targets_for(path)
     answers = await asyncio.gather(*(_asked(scope, target) for target in targets))
-    replies = [answer for answer in answers if isinstance(answer, Reply)]
+    replies = [answer for answer in answers if isinstance(answer, ListReply)]
     for reply in sorted(replies, key=lambda reply: reply.status != 200):
         if reply.status not in _NO_PAGE:
             return reply
     # the server has no such pages, or is down
     if (model := _listed(services, targets, name)) is not None:
-        return Reply(200, _JSON, orjson.dumps(model))
+        return ListReply(200, _JSON, orjson.dumps(model))
     for answer in answers:
         if isinstance(answer, UpstreamError):
             raise answer
@@ -147,7 +147,7 @@ def _listed(services: ProxyServices, targets: Sequence[Target], name: str) -> Do
     return None
 
 
-async def _asked(scope: Scope, target: Target) -> Reply | UpstreamError:
+async def _asked(scope: Scope, target: Target) -> ListReply | UpstreamError:
     services: ProxyServices = scope["state"]["services"]
     # a HEAD of a list is a GET without its body: not every server knows it there
     headers = forwarded(scope["headers"], services.settings, peer_of(scope), trace=scope[EXCHANGE].trace)
@@ -155,7 +155,7 @@ async def _asked(scope: Scope, target: Target) -> Reply | UpstreamError:
         reply = await services.upstreams.send(target, Call("GET", raw_target(scope), headers))
         services.accepted.note_refusal(target.name, scope[EXCHANGE].caller.credential, reply.status)
         try:
-            return Reply(reply.status, reply.headers, await reply.read(_LONGEST_DOCUMENT))
+            return ListReply(reply.status, reply.headers, await reply.read(_LONGEST_DOCUMENT))
         finally:
             await reply.aclose()
     except UpstreamError as error:

@@ -13,7 +13,7 @@ _SECONDS = frozenset({"max_age", "min_fresh", "max_stale", "stale_if_error"})
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """One request's wishes. Seconds throughout; None where the request said nothing."""
+    """What one request asks of the cache. Seconds throughout; None where the request said nothing."""
 
     no_cache: bool = False
     no_store: bool = False

@@ -11,12 +11,11 @@ from locust.exception import StopTest
 from locust.runners import WorkerRunner
 from locust.stats import RequestStats, StatsEntry
 
-from llmproxy.cli.bench.asker import apart
-from llmproxy.cli.bench.offer import Offer, look
-from llmproxy.cli.bench.usage import ProcessUsage
-from llmproxy.cli.bench.words import order, time_of, usage_of
-from llmproxy.cli.columns import aligned
+from llmproxy.cli.bench import own_cache
+from llmproxy.cli.columns import aligned, duration
 from llmproxy.cli.failure import CommandFailed
+from tests.load.offer import Offer, look
+from tests.load.usage import ProcessUsage, usage_text
 from tests.load.verdict import Limits, Seen, verdict
 
 #: the methods under which times are kept that are none of a request: to a stream's first token, to a task's end
@@ -25,6 +24,8 @@ FIRST_TOKEN, TASK = "TTFT", "TASK"
 ACCEPTED = "accepted"
 #: of the X-Cache of a request that looked into the cache
 HITS, LOOKED_UP = {"hit", "stale"}, {"hit", "stale", "miss", "joined"}
+#: what ``X-Cache`` says, and a task, in the order of the table's rows
+_ORDER = ("miss", "joined", "hit", "stale", "bypass", ACCEPTED, "finished")
 #: names of tasks that ask one question for an answer at once: their hits and misses can be compared
 HOT_SET, LONG_TAIL = "hot set", "long tail"
 
@@ -77,7 +78,7 @@ class Judge:
         offer = look(where, key, self._options.model or None, embedding=True)
         self._check(self._environment, offer)
         self._options.offer = asdict(offer)
-        self._options.headers = apart("load") | ({"authorization": f"Bearer {key}"} if key else {})
+        self._options.headers = own_cache("load", key)
         self._usage = ProcessUsage(where)
 
     def test_start(self, **_: object) -> None:
@@ -127,7 +128,7 @@ class Judge:
         self._environment.process_exit_code = int(bool(broken) or any(check.kept is False for check in checks))
         self._lines = [
             *("", *aligned(_table(self._environment.stats), left=2), ""),
-            f"the proxy used {usage_of(self._usage.used)}",
+            f"the proxy used {usage_text(self._usage.used)}",
             *([f"exceptions of the load test itself: {broken:,}"] if broken else []),
             *("", *aligned((check.row for check in checks), left=1)),
         ]
@@ -157,13 +158,13 @@ def tell_when_stopped(environment: Environment, worker: WorkerRunner) -> None:
 def _table(stats: RequestStats) -> Iterator[list[str]]:
     yield ["", "", "number", "a second", "P50", "P95", "P99", "failed"]
     rows = [(*entry.name.partition(": ")[::2], entry) for entry in stats.entries.values()]
-    for name, word, entry in sorted(rows, key=lambda row: (row[0], row[2].method == FIRST_TOKEN, order(row[1]))):
+    for name, word, entry in sorted(rows, key=lambda row: (row[0], row[2].method == FIRST_TOKEN, _order(row[1]))):
         yield _row(name, f"{word}, first token" if entry.method == FIRST_TOKEN else word, entry)
     yield _row("all questions", "", _sum(stats, _is_question))
 
 
 def _row(name: str, word: str, entry: StatsEntry) -> list[str]:
-    times = (time_of(_quantile(entry, share)) for share in (0.5, 0.95, 0.99))
+    times = (duration(_quantile(entry, share)) for share in (0.5, 0.95, 0.99))
     return [name, word, f"{entry.num_requests:,}", f"{entry.total_rps:,.1f}", *times, f"{entry.num_failures:,}"]
 
 
@@ -204,3 +205,7 @@ def _is_question(entry: StatsEntry) -> bool:
 def _quantile(entry: StatsEntry, share: float) -> float | None:
     """Seconds; None where there is nothing."""
     return entry.get_response_time_percentile(share) / 1e3 if entry.num_requests else None
+
+
+def _order(word: str) -> int:
+    return _ORDER.index(word) if word in _ORDER else len(_ORDER)

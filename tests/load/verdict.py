@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmproxy.cli.bench.words import share_of, time_of
+from llmproxy.cli.columns import NOTHING, duration
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def verdict(seen: Seen, limits: Limits) -> Iterator[Check]:
     """Line by line. A run in which nothing was answered keeps nothing."""
     p95, errors, rate, quicker = seen.p95, seen.errors, seen.hit_rate, seen.quicker
     kept = p95 is not None and p95 <= limits.p95
-    yield Check("P95 of all questions", time_of(p95), f"at most {time_of(limits.p95)}", kept)
+    yield Check("P95 of all questions", duration(p95), f"at most {duration(limits.p95)}", kept)
     kept = errors is not None and errors <= limits.errors
     yield Check("requests that failed", share_of(errors), f"at most {share_of(limits.errors)}", kept)
     yield _at_least("hit rate of the hot set", rate, limits.hit_rate)
@@ -65,3 +65,8 @@ def verdict(seen: Seen, limits: Limits) -> Iterator[Check]:
 
 def _at_least(what: str, share: float | None, limit: float) -> Check:
     return Check(what, share_of(share), f"at least {share_of(limit)}", None if share is None else share >= limit)
+
+
+def share_of(share: float | None) -> str:
+    """``99.2%``."""
+    return NOTHING if share is None else f"{share:.1%}"

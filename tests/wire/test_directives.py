@@ -1,4 +1,4 @@
-"""Request headers as wishes."""
+"""Request headers as directives."""
 
 import math
 

@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from llmproxy.cli.columns import duration
 from llmproxy.cli.demo.tour import TourStep
 
 _COLOURS = {"HIT": "green", "MISS": "yellow", "JOINED": "cyan"}
@@ -54,10 +55,3 @@ class TourTable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.__exit__(kind, error, trace)
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people: ``3.1 ms``, ``1.25 s``."""
-    if seconds is None:
-        return ""
-    return f"{seconds * 1000:.1f} ms" if seconds < 0.1 else f"{seconds:.2f} s"

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.jobs import lifecycle, queries
-from llmproxy.jobs.batches.detail import Detail
+from llmproxy.jobs.batches.batch_detail import Detail
 from llmproxy.jobs.batches.document import STATUS, document
 from llmproxy.jobs.batches.params import WINDOW_SECONDS, AskedBatch, asked_batch
 from llmproxy.jobs.files import store as files

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from llmproxy.jobs.batches.detail import Detail
+from llmproxy.jobs.batches.batch_detail import Detail
 from llmproxy.jobs.batches.params import WINDOW
 from llmproxy.jobs.job import Job
 from llmproxy.jobs.states import JobStatus

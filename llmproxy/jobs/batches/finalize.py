@@ -9,7 +9,7 @@ from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import queries, transitions
-from llmproxy.jobs.batches.detail import Detail
+from llmproxy.jobs.batches.batch_detail import Detail
 from llmproxy.jobs.batches.input import numbered
 from llmproxy.jobs.batches.lines import read_line
 from llmproxy.jobs.batches.output import line_of, undone_line

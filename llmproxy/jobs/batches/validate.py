@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import lifecycle, transitions
-from llmproxy.jobs.batches.detail import Detail
+from llmproxy.jobs.batches.batch_detail import Detail
 from llmproxy.jobs.batches.input import numbered
 from llmproxy.jobs.batches.input_validator import Checking, Entry
 from llmproxy.jobs.batches.lines import read_line, unknown_model

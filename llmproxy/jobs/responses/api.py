@@ -11,8 +11,8 @@ from llmproxy.jobs import lifecycle
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.json_response import page, rendered
 from llmproxy.jobs.params import asked_limit, asked_newest_first
+from llmproxy.jobs.responses.event_replay import Following
 from llmproxy.jobs.responses.previous import is_id
-from llmproxy.jobs.responses.replay import Following
 from llmproxy.jobs.responses.serialize import document_of
 from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.endpoint import listening

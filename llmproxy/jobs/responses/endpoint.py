@@ -10,8 +10,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.job import new_id
+from llmproxy.jobs.responses.event_replay import Following
 from llmproxy.jobs.responses.previous import before
-from llmproxy.jobs.responses.replay import Following
 from llmproxy.jobs.responses.serialize import document_of
 from llmproxy.jobs.responses.submit import accept
 from llmproxy.jobs.services import JobServices, exchange_of, job_services

@@ -10,7 +10,7 @@ from llmproxy.app.deadline import Deadline
 from llmproxy.app.lifespan import open_services
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import queries
-from llmproxy.jobs.batches.detail import Detail
+from llmproxy.jobs.batches.batch_detail import Detail
 from llmproxy.jobs.batches.finalize import Finalize
 from llmproxy.jobs.batches.lines import read_line
 from llmproxy.jobs.batches.params import WINDOW_SECONDS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmproxy.jobs import lifecycle
-from llmproxy.jobs.batches.detail import Detail
+from llmproxy.jobs.batches.batch_detail import Detail
 from llmproxy.jobs.batches.document import document
 from llmproxy.jobs.batches.finalize import Finalize
 from llmproxy.jobs.batches.params import WINDOW_SECONDS

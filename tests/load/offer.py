@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from llmproxy.cli.bench.questions import chat
+from llmproxy.cli.bench import first_that_answers, listed_models
 from llmproxy.cli.client import Json, Refused, document, reaching
 from llmproxy.cli.failure import CommandFailed
 
@@ -13,8 +13,6 @@ from llmproxy.cli.failure import CommandFailed
 _TIMEOUT = 300.0
 #: of a list of models, so many are tried
 _MOST_TRIED = 8
-#: so often, because one that fails now and then is worth measuring
-_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -34,32 +32,12 @@ def look(url: str, key: str | None, model: str | None = None, *, embedding: bool
     with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False) as http, reaching(url):
         if "version" not in document(http.get("/health")):
             raise CommandFailed(f"{url} answers, but not as llmproxy would")
-        names = [model] if model else _names(document(http.get("/v1/models")))
+        names = [model] if model else listed_models(http)
         return Offer(
-            model=_answering(http, names),
+            model=first_that_answers(http, names),
             embedding=_embedding(http, names) if embedding else "",
             jobs=_has_jobs(http),
         )
-
-
-def _names(models: Json) -> list[str]:
-    names = [str(each["id"]) for each in models.get("data", ())]
-    if not names:
-        raise CommandFailed("the proxy knows no model; is the model server running?")
-    return names
-
-
-def _answering(http: httpx.Client, names: Iterable[str]) -> str:
-    """The first that chats. Raises ``CommandFailed`` with what the last one said."""
-    refused: Refused | None = None
-    for name in list(names)[:_MOST_TRIED] * _TRIES:
-        try:
-            _try(http, "/v1/chat/completions", chat(name, 0, 1))
-        except Refused as error:
-            refused = error
-        else:
-            return name
-    raise CommandFailed(f"no model answers a chat completion; {refused}")
 
 
 def _embedding(http: httpx.Client, names: Iterable[str]) -> str:

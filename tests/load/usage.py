@@ -8,6 +8,8 @@ from ipaddress import ip_address
 import httpx
 import psutil
 
+from llmproxy.cli.columns import NOTHING
+
 _TIMEOUT = 5.0
 #: how the process may be called; what else listens on its port is the end of a tunnel or of a container's network
 _OURS = ("python", "llmproxy")
@@ -109,3 +111,10 @@ def from_metrics(url: str) -> tuple[float, int] | None:
     if _CPU not in values or _MEMORY not in values:
         return None
     return float(values[_CPU]), int(float(values[_MEMORY]))
+
+
+def usage_text(used: Used | None) -> str:
+    """What the proxy's process used, for people."""
+    if used is None:
+        return f"{NOTHING} (its process cannot be looked at from here)"
+    return f"{used.cpu:.0%} of a processor, at most {used.memory / 1e6:,.0f} MB of memory"

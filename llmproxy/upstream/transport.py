@@ -5,6 +5,7 @@ decompression or retries. What is left is httpx's vocabulary for requests, respo
 the speed of its own connections (docs/decisions.md).
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextvars import ContextVar
@@ -68,12 +69,24 @@ class Body(httpx.AsyncByteStream):
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        read = self._response.content.readany
+        content, connection = self._response.content, self._response.connection
+        closed = None if connection is None or connection.protocol is None else connection.protocol.closed
+
+        def fail(_: object) -> None:
+            # aiohttp closes the connection at a chunk that is none, and leaves whoever reads the body waiting
+            if not content.is_eof() and content.exception() is None:
+                content.set_exception(aiohttp.ClientPayloadError("the connection was closed within the body"))
+
+        if closed is not None:
+            closed.add_done_callback(fail)
         try:
-            while chunk := await read():
+            while chunk := await content.readany():
                 yield chunk
         except aiohttp.ClientError as error:
             raise _failure(error) from error
+        finally:
+            if closed is not None:
+                closed.remove_done_callback(fail)
 
     async def aclose(self) -> None:
         """Closes the socket at once, unless the body has been read to its end and the connection is free again."""
@@ -92,9 +105,13 @@ class _Connector(aiohttp.TCPConnector):
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:
         connection = await super().connect(req, traces, timeout)
         protocol = connection.protocol
-        _fresh.set(protocol not in self._known)
+        fresh = protocol not in self._known
+        _fresh.set(fresh)
         if protocol is not None:
             self._known.add(protocol)
+            if fresh and protocol.closed is not None:
+                # bodies listen to it while they are read: nobody else may ask how it ended
+                protocol.closed.add_done_callback(asyncio.Future.exception)
         return connection
 
 

@@ -61,7 +61,7 @@ async def test_a_whole_answer_that_is_not_complete_is_not_kept(
         assert len(upstream.visits(prompt)) == count
 
 
-WITHIN = ("cut", "reset", "clean-end", "half-frame", "error-frame", "router-text")
+WITHIN = ("cut", "reset", "bad-chunk", "clean-end", "half-frame", "error-frame", "router-text")
 UNDERNEATH = [
     *((endpoint, fault) for endpoint in (CHAT, COMPLETIONS, RESPONSES) for fault in WITHIN),
     (RESPONSES, "no-terminal"),

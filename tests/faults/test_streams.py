@@ -19,7 +19,7 @@ from tests.scripted import (
 )
 from tests.scripted_upstream import Gate, ScriptedUpstream
 
-EVERYWHERE = ("cut", "reset", "clean-end", "half-frame", "no-terminal", "error-frame", "router-text")
+EVERYWHERE = ("cut", "reset", "bad-chunk", "clean-end", "half-frame", "no-terminal", "error-frame", "router-text")
 #: ends that are none of these endpoints' streams' breaks: every choice has finished, or Ollama says nothing more
 ENDS = [
     *((endpoint, "no-terminal") for endpoint in (CHAT, COMPLETIONS, MESSAGES)),

@@ -41,6 +41,12 @@ async def reset(scene: Scene) -> None:
     scene.stage.reset()
 
 
+async def bad_chunk(scene: Scene) -> None:
+    """A chunk without a size."""
+    await scene.stage.send(b"zz\r\nabc\r\n")
+    scene.stage.close()
+
+
 async def clean_end(scene: Scene) -> None:
     """A clean end that comes too early."""
     await scene.stage.end()
@@ -224,6 +230,7 @@ INSTEAD: dict[str, Fault] = {
 WITHIN: dict[str, Fault] = {
     "cut": cut,
     "reset": reset,
+    "bad-chunk": bad_chunk,
     "clean-end": clean_end,
     "half-frame": half_frame,
     "no-terminal": no_terminal,

@@ -45,7 +45,8 @@ class Decoder:
                 try:
                     piece = self._stream.decompress(rest)
                 except (zlib.error, zstandard.ZstdError) as error:
-                    raise NotCoded(str(error)) from error
+                    # the words of the library say nothing to whoever reads the answer
+                    raise NotCoded("it cannot be decoded") from error
                 rest = memoryview(self._stream.unused_data)
                 if piece:
                     yield piece

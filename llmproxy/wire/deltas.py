@@ -46,8 +46,11 @@ class Deltas:
                 self._pieces.setdefault(name, []).append(value)
             elif name in self._grown and isinstance(value, list):
                 known = self._values.get(name)
-                # a copy: it grows, and the delta is the caller's
-                self._values[name] = [*known, *value] if isinstance(known, list) else list(value)
+                if isinstance(known, list):
+                    known.extend(value)
+                else:
+                    # a copy: it grows, and the delta is the caller's
+                    self._values[name] = list(value)
             else:
                 self._set(name, value)
 

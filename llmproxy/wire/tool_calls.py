@@ -5,7 +5,7 @@ with the same number, with none, or with null. A new id begins a new call. What 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from json import JSONDecodeError, JSONDecoder
 from typing import Any
 
@@ -15,16 +15,20 @@ from llmproxy.wire.deltas import Deltas
 LONG = {"function": "arguments", "custom": "input"}
 
 _DECODER = JSONDecoder()
+#: stands for every index
+_ANY = "any"
 
 
 class ToolCalls:
     """The calls under way, in the order in which they began."""
 
-    __slots__ = ("_calls", "_doubts")
+    __slots__ = ("_calls", "_doubts", "_places")
 
     def __init__(self, doubts: list[str]) -> None:
         self._doubts = doubts
         self._calls: list[_ToolCall] = []
+        #: index, or index and id -> the youngest call with them: looked up, so that many calls cost no more each
+        self._places: dict[Hashable, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -57,31 +61,44 @@ class ToolCalls:
         if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
             self._doubts.append("the index of a tool call is no number")
             index = None
-        known = [call for call in self._calls if index is None or call.index in (index, None)]
+        call = self._last(index)
         if id is not None:
-            same = [call for call in known if call.id == id]
             # an id may come after the beginning
-            nameless = [call for call in known[-1:] if call.id is None and index is not None]
-            known = same or nameless
-        elif known and index is None and _is_named(piece):
+            nameless = call if call is not None and call.id is None and index is not None else None
+            call = self._last(index, _hashable(id)) or nameless
+        elif call is not None and index is None and _is_named(piece):
             self._doubts.append("a tool call has neither id nor index")
-            known = []
-        if not known:
-            self._calls.append(_ToolCall(index, self._doubts))
-            return self._calls[-1]
-        call = known[-1]
-        if _is_named(piece) and call.beginnings and (id is None or call.id != id):
+            call = None
+        if call is None:
+            call = _ToolCall(index, len(self._calls), self._doubts)
+            self._calls.append(call)
+            self._note(call)
+        elif _is_named(piece) and call.beginnings and (id is None or call.id != id):
             self._doubts.append("a tool call begins again")
+        if id is not None:
+            self._note(call, _hashable(id))
         return call
+
+    def _last(self, index: int | None, *id: Hashable) -> "_ToolCall | None":
+        """The youngest call that a piece with this index, and this id, may continue."""
+        keys = [(_ANY, *id)] if index is None else [(index, *id), (None, *id)]
+        place = max(self._places.get(key, -1) for key in keys)
+        return self._calls[place] if place >= 0 else None
+
+    def _note(self, call: "_ToolCall", *id: Hashable) -> None:
+        for key in ((_ANY, *id), (call.index, *id)):
+            self._places[key] = max(call.place, self._places.get(key, -1))
 
 
 class _ToolCall:
     """One call under way. Some servers repeat its id and name in every delta: the first ones count."""
 
-    __slots__ = ("_kinds", "_members", "beginnings", "id", "index")
+    __slots__ = ("_kinds", "_members", "beginnings", "id", "index", "place")
 
-    def __init__(self, index: int | None, doubts: list[str]) -> None:
+    def __init__(self, index: int | None, place: int, doubts: list[str]) -> None:
         self.index = index
+        #: how many calls began before it
+        self.place = place
         self.id: Any = None
         #: pieces that hold a name: more than one where every piece repeats it, or where several calls look like one
         self.beginnings = 0
@@ -122,6 +139,11 @@ class _ToolCall:
     def result(self, *, numbered: bool) -> dict[str, Any]:
         call = self._members.result() | {name: kind.result() for name, kind in self._kinds.items() if kind}
         return call | {"index": self.index} if numbered and self.index is not None else call
+
+
+def _hashable(id: Any) -> Hashable:
+    """Ids are texts; whatever else a server sends is told apart by how it is written."""
+    return id if isinstance(id, str) else repr(id)
 
 
 def _is_named(piece: dict[str, Any]) -> bool:

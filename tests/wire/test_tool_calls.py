@@ -98,3 +98,18 @@ def test_numbers_are_shown_where_the_server_shows_them() -> None:
     calls.add([piece(ROME, index=0, id="a"), piece(OSLO, index=1, id="b")])
     assert [call["index"] for call in calls.result(numbered=True)] == [0, 1]
     assert all("index" not in call for call in calls.result())
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_each_of_very_many_calls_costs_the_same(index: bool) -> None:
+    """Looked for among all others, so many would take minutes."""
+    many = 40_000
+    deltas = [[piece("{}", id=f"call-{n}", **({"index": n} if index else {}))] for n in range(many)]
+    found, certain = put_together(*deltas)
+    assert certain
+    assert found == [(f"call-{n}", "{}") for n in range(many)]
+
+
+def test_an_id_that_is_no_text_is_told_apart_too() -> None:
+    found, _ = put_together([piece(ROME, index=0, id=["a"]), piece(OSLO, index=0, id={"b": 1})])
+    assert found == [(["a"], ROME), ({"b": 1}, OSLO)]

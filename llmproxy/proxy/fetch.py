@@ -293,7 +293,7 @@ async def _tee_frames(reply: Reply, recorder: AnswerRecorder, opening: bytes) ->
     chunks = reply.chunks()
     chunk = opening or await anext(chunks, b"")
     while chunk:
-        frames = recorder.take(chunk)
+        frames = await recorder.take(chunk)
         if recorder.complete:
             # listeners are told of the last frames once the answer is stored: who has seen the end and asks again
             # is to find a hit
@@ -304,7 +304,7 @@ async def _tee_frames(reply: Reply, recorder: AnswerRecorder, opening: bytes) ->
         if buffer.overflowed:
             await _room(recorder)
         chunk = await anext(chunks, b"")
-    buffer.add(recorder.close(delimited=reply.delimited), tell=False)
+    buffer.add(await recorder.close(delimited=reply.delimited), tell=False)
 
 
 async def _room(recorder: AnswerRecorder) -> None:

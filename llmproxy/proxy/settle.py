@@ -11,6 +11,7 @@ import orjson
 from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.broadcast import BroadcastBuffer
+from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.results import Fetched, Outcome
 from llmproxy.upstream.target import Adapted
@@ -55,21 +56,24 @@ class AnswerRecorder:
         self._splitter = self._dialect.splitter()
         self._repair = adapted.repair
 
-    def take(self, chunk: bytes) -> list[bytes]:
+    async def take(self, chunk: bytes) -> list[bytes]:
         """The frames that this chunk completes. Raises ``UpstreamFault`` for an error inside the stream."""
         try:
-            return self._judged(self._splitter.feed(chunk))
+            # a frame of millions of lines is cut out all at once
+            frames = await offload(self._splitter.waiting + len(chunk), self._splitter.feed, chunk)
         except Malformed as error:
             raise UpstreamBroke(f"The upstream's stream is malformed: {error}") from error
+        return self._judged(frames)
 
-    def close(self, *, delimited: bool) -> list[bytes]:
+    async def close(self, *, delimited: bool) -> list[bytes]:
         """The body is over. The frames that only lacked their last newlines. ``delimited``: whether it said that it
         would end here.
 
         Raises ``UpstreamBroke`` where the answer is not over, ``UpstreamFault``.
         """
-        frames = self._judged(self._splitter.finish())
-        rest = self._splitter.rest()[:200].decode("utf-8", "replace").strip()
+        waiting = self._splitter.waiting
+        frames = self._judged(await offload(waiting, self._splitter.finish))
+        rest = (await offload(waiting, self._splitter.rest))[:200].decode("utf-8", "replace").strip()
         self.loose = not self.complete and not delimited
         if self._repair is not None and not self.complete and not rest:
             # what is made of another endpoint's stream ends with that one, which may not have said so

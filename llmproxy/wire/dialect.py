@@ -15,6 +15,11 @@ __all__ = ["Dialect", "Document", "Filter", "Lossy", "Malformed", "Splitter", "S
 class Splitter(Protocol):
     """Cuts a byte stream into frames, however the bytes were cut on their way."""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of the frame that is not whole yet."""
+        ...
+
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that ``data`` completes, each in its strict form."""
         ...

@@ -20,6 +20,11 @@ class NdjsonSplitter:
         self._partial = bytearray()
         self._foreign = b""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of the line that is not whole yet."""
+        return len(self._partial)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that ``data`` completes. Raises ``Malformed`` when a line is above the limit."""
         if self._partial:

@@ -4,10 +4,14 @@ A strict frame is an optional ``event: name`` line, one or more ``data: text`` l
 what else the format allows: an event without data, ``id:``, ``retry:``, a byte-order mark.
 """
 
+import re
+from io import BytesIO
+
 from llmproxy.wire.dialect import Malformed
 from llmproxy.wire.documents import read_leniently
 
 _BOM = b"\xef\xbb\xbf"
+_BLANK_LINES = re.compile(rb"\n{3,}")
 _KNOWN_AND_DROPPED = frozenset({b"id", b"retry"})
 #: enough of a foreign text to recognise it; the rest is not kept
 _FOREIGN_LIMIT = 1024
@@ -30,6 +34,11 @@ class SseSplitter:
         self._first = True
         self._foreign = b""
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of the frame that is not whole yet."""
+        return len(self._partial)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The strict frames that ``data`` completes. Raises ``Malformed`` when a frame is above the limit."""
         if b"\r" in data or self._after_cr:
@@ -41,6 +50,9 @@ class SseSplitter:
                 return []
             data = bytes(self._partial)
             self._partial.clear()
+        if b"\n\n\n" in data:
+            # each blank line more would be an event without data
+            data = _BLANK_LINES.sub(b"\n\n", data)
         frames: list[bytes] = []
         start = 0
         while (end := data.find(b"\n\n", start) + 2) > 1:
@@ -72,7 +84,7 @@ class SseSplitter:
         partial = bytes(self._partial)
         if self._first:
             partial = partial.removeprefix(_BOM)
-        if all(not line or line.startswith(b":") for line in partial.split(b"\n")):
+        if all(line.startswith((b":", b"\n")) for line in BytesIO(partial)):
             partial = b""
         return self._foreign + partial
 
@@ -99,9 +111,11 @@ class SseSplitter:
             frame = frame.removeprefix(_BOM)
         name = b""
         payload: list[bytes] = []
-        for line in frame.split(b"\n"):
-            if not line or line.startswith(b":"):
+        # not split at once: a frame may have millions of lines
+        for line in BytesIO(frame):
+            if line.startswith((b":", b"\n")):
                 continue
+            line = line.removesuffix(b"\n")
             field, _, value = line.partition(b":")
             value = value.removeprefix(b" ")
             if field == b"data":

@@ -110,3 +110,21 @@ def test_data_of_several_lines_is_joined() -> None:
     frame = sse.frame(b"[1,\n2]", b"x")
     assert frame == b"event: x\ndata: [1,\ndata: 2]\n\n"
     assert (sse.event(frame), sse.data(frame)) == (b"x", b"[1,\n2]")
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
+def test_more_blank_lines_than_one_say_nothing(newline: bytes) -> None:
+    splitter = sse.SseSplitter()
+    blank = newline * 100_000
+    pieces = [b"data: 1", blank, b"data: 2" + newline, blank, blank + b"data: 3" + blank]
+    assert [frame for each in pieces for frame in splitter.feed(each)] == [b"data: %d\n\n" % n for n in (1, 2, 3)]
+    assert splitter.rest() == b""
+
+
+@pytest.mark.parametrize("line", [b":\n", b"data\n", b"id\n"])
+def test_a_frame_of_very_many_lines_without_data(line: bytes) -> None:
+    splitter = sse.SseSplitter()
+    assert splitter.feed(line * 500_000) == []
+    assert splitter.waiting == len(line) * 500_000
+    assert splitter.feed(b"\n" + CLEAN) == [CLEAN]
+    assert splitter.waiting == 0

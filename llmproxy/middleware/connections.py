@@ -57,6 +57,13 @@ class Connection(Shape):
     def expendable(self) -> bool:
         """Whether no whole request is lost with it."""
 
+    @property
+    def stalled(self) -> bool:
+        """Whether its client has stopped in the middle, for longer than a network takes."""
+
+    @property
+    def closing(self) -> bool: ...
+
     def close(self) -> None: ...
 
     def check(self, now: float) -> None:
@@ -71,12 +78,16 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def evict(connections: Iterable[Connection]) -> None:
-    """Closes those that have been idle longest; where none is idle, those that are slowest to send their request."""
-    known = list(connections)
-    candidates = [each for each in known if each.idle] or [each for each in known if each.expendable]
-    for connection in heapq.nsmallest(1 + len(known) // _EVICTED_SHARE, candidates, key=lambda each: each.since):
+def make_room(connections: Iterable[Connection], new: Connection) -> None:
+    """Closes those that have been idle, or slow to send their head, for longest; where there are none, those whose
+    clients stopped in the middle of a body or of an answer; else the new one: descriptors are needed for calls
+    upstream too."""
+    others = [each for each in connections if each is not new and not each.closing]
+    candidates = [each for each in others if each.idle or each.expendable] or [each for each in others if each.stalled]
+    for connection in heapq.nsmallest(1 + len(others) // _EVICTED_SHARE, candidates, key=lambda each: each.since):
         connection.close()
+    if not candidates:
+        new.close()
 
 
 def sweep(connections: Iterable[Connection], now: float) -> None:

@@ -11,9 +11,10 @@ from termios import TIOCOUTQ
 from typing import Any, ClassVar
 
 import httptools
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from llmproxy.middleware.connections import ConnectionLimits, evict
+from llmproxy.middleware.connections import ConnectionLimits, make_room
 from llmproxy.wire.error_dialects import error_response
 from llmproxy.wire.errors import BadRequest, HeaderTooLarge, ProxyError, TooSlow
 
@@ -22,6 +23,8 @@ _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 512 * 1024
 #: the application tells a client by itself that its body has stopped; this much later the connection is closed
 _GRACE_SECONDS = 5.0
+#: a client that has sent or read nothing for so long has stopped, where others need its place
+_STALL_SECONDS = 2.0
 _FRAMING = (b"content-length", b"transfer-encoding")
 
 
@@ -40,6 +43,8 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        #: uvicorn has none before the first request line; a client may be refused before it
+        self.url = b""
         self.stage = ConnectionStage.NOTHING
         self.since = self.loop.time()
         #: bytes since a head began, or since the last piece of a body
@@ -48,13 +53,23 @@ class Protocol(HttpToolsProtocol):
         self._refusal: ProxyError | None = None
         #: while a head is read a second time, without its offer of an upgrade
         self._rereading = False
+        #: the request in work; ``cycle`` is the last one that came, which may wait for it
+        self._running: RequestResponseCycle | None = None
         #: bytes that wait to be read by the client, and since when there have not been fewer
         self._unread, self._unread_since = 0, 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         if transport.get_extra_info("socket").fileno() >= self.limits.descriptor:
-            evict(self.connections)  # type: ignore[arg-type]  # all are of this class
+            make_room(self.connections, self)  # type: ignore[arg-type]  # all are of this class
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_cycles()
+        super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -159,16 +174,39 @@ class Protocol(HttpToolsProtocol):
     def expendable(self) -> bool:
         return self.stage is ConnectionStage.HEAD and not self.answering
 
+    @property
+    def stalled(self) -> bool:
+        now = self.loop.time()
+        if self._unread:
+            return now - self._unread_since > _STALL_SECONDS
+        return self.stage is ConnectionStage.BODY and not self.flow.read_paused and now - self.since > _STALL_SECONDS
+
+    @property
+    def closing(self) -> bool:
+        return self.transport.is_closing()
+
     def close(self) -> None:
-        self.transport.close()
+        """Without regard to what the client has not read."""
+        self._end_cycles()
+        self.transport.abort()
+
+    def _end_cycles(self) -> None:
+        """Nothing more is written, and the application hears that its client has gone.
+
+        uvicorn tells the last request of the connection only, which may still wait for the one in work.
+        """
+        for cycle in (self.cycle, self._running):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def check(self, now: float) -> None:
         """Ends what has outlived its limits."""
         if self._refusal is not None:
             if now - self.since > _LINGER_SECONDS and not self.answering:
-                self.transport.abort()
+                self.close()
         elif self._unread_for(now) > self.limits.write_seconds:
-            self.transport.abort()
+            self.close()
         elif self.flow.read_paused or (self.answering and self.stage is ConnectionStage.NOTHING):
             # it is not the client who is waited for
             self.since = now
@@ -209,10 +247,9 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
             return
         if own:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self._end_cycles()
         # as far as a path has come
-        path = (self.url or b"").partition(b"?")[0].decode("latin-1")
+        path = self.url.partition(b"?")[0].decode("latin-1")
         content_type, body = error_response(error, path, "")
         head = b"content-type: %b\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % (content_type, len(body))
         self.transport.write(STATUS_LINE[error.http_status] + head + body)

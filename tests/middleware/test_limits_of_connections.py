@@ -3,7 +3,9 @@
 import json
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 
+import h11
 import psutil
 import pytest
 
@@ -224,3 +226,21 @@ def test_where_connections_are_scarce_the_oldest_idle_ones_go(upstream: Scripted
     assert used.ask("GET", "/health").status == 200
     for line in (*silent, *half, used):
         line.close()
+
+
+@pytest.mark.parametrize("start", [START, START + b"Content-Length: 9\r\n\r\n{"])
+def test_who_stopped_in_the_middle_makes_room_for_who_comes_after(
+    upstream: ScriptedUpstream, proxy: MakeProxy, start: bytes
+) -> None:
+    own = proxy(upstream.url, descriptors=160)
+    with ExitStack() as opened:
+        for _ in range(200):
+            # beyond what there is room for, the newest go
+            with suppress(ConnectionError):
+                opened.enter_context(own.line()).send(start)
+        body = json.dumps(CHAT.request(marker())).encode()
+        # a client who has stopped counts as such after some seconds; who comes before is turned away
+        answered = False
+        while not answered:
+            with suppress(ConnectionError, h11.RemoteProtocolError), own.line() as line:
+                answered = line.ask("POST", CHAT.path, body=body).status == 200

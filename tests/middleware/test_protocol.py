@@ -16,3 +16,11 @@ def test_what_is_no_http_is_told_so_in_the_envelope(front: Proxy, data: bytes) -
         head, _, body = line.rest().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert set(json.loads(body)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_who_is_refused_before_a_request_line_is_told_why(front: Proxy) -> None:
+    with front.line() as line:
+        line.send(b"\r\n" * 40_000)
+        head, _, body = line.rest().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(body)["error"]["message"]

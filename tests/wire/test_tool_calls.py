@@ -104,7 +104,7 @@ def test_numbers_are_shown_where_the_server_shows_them() -> None:
 def test_each_of_very_many_calls_costs_the_same(index: bool) -> None:
     """Looked for among all others, so many would take minutes."""
     many = 40_000
-    deltas = [[piece("{}", id=f"call-{n}", **({"index": n} if index else {}))] for n in range(many)]
+    deltas = [[piece("{}", id=f"call-{n}", index=n) if index else piece("{}", id=f"call-{n}")] for n in range(many)]
     found, certain = put_together(*deltas)
     assert certain
     assert found == [(f"call-{n}", "{}") for n in range(many)]

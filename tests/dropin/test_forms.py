@@ -139,11 +139,6 @@ PLAIN_ONLY = {
     "content in parts": document(content=[{"type": "text", "text": "x"}]),
     "a null without anything in its place": document(content=None),
     "calls with numbers of their own": document("tool_calls", content=None, tool_calls=[call(A, id="a", index=7)]),
-    "a choice without an index": HEAD
-    | {
-        "object": "chat.completion",
-        "choices": [{"message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}],
-    },
     "another object": document() | {"object": "completion"},
 }
 

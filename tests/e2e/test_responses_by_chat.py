@@ -1,5 +1,6 @@
 """Responses of servers that have chat completions only: llama.cpp with its Responses hidden, and scripted ones."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -40,7 +41,8 @@ async def chat_only(llama: Llama) -> AsyncIterator[Scripted]:
 
 async def test_a_real_model_answers_by_chat(llama: Llama, proxy: MakeProxy) -> None:
     async with chat_only(llama) as server:
-        front = proxy(server.url)
+        # the server that is asked at the start answers on this loop
+        front = await asyncio.to_thread(proxy, server.url)
         async with openai.AsyncOpenAI(base_url=f"{front.url}/v1", api_key="none", max_retries=0) as client:
             arguments: dict[str, Any] = {
                 "model": CHAT_MODEL,

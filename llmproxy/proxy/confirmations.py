@@ -31,6 +31,11 @@ class Confirmations:
         """Whether too much waits already."""
         return sum(self._tasks.values()) > _MOST_BYTES
 
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to wait for."""
+        return bool(self._waiting)
+
     def begin(self, keys: Collection[bytes], size: int, decide: Coroutine[Any, Any, None]) -> None:
         """Starts to decide. ``size`` is how many bytes wait for it."""
         task = asyncio.get_running_loop().create_task(self._run(decide), name="confirmation")

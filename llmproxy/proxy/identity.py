@@ -19,7 +19,7 @@ async def identified(
     An answer to the very same request that ended just now is waited for first: with it, what stands behind the name may
     be known better.
     """
-    if verdict.look_up:
+    if verdict.look_up and services.confirmations.pending:
         await services.confirmations.wait((question_key(request, exchange.caller.scope),))
     model = request.parsed.model
     if request.any_case:

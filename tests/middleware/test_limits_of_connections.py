@@ -244,3 +244,17 @@ def test_who_stopped_in_the_middle_makes_room_for_who_comes_after(
         while not answered:
             with suppress(ConnectionError, h11.RemoteProtocolError), own.line() as line:
                 answered = line.ask("POST", CHAT.path, body=body).status == 200
+
+
+def test_who_leaves_with_requests_in_a_row_keeps_no_model_server_busy(upstream: ScriptedUpstream, front: Proxy) -> None:
+    gate = upstream.gate()
+    prompt = f"{marker()} [script:gate={gate.name}]"
+    body = json.dumps(CHAT.request(prompt)).encode()
+    with front.line() as line:
+        line.send(
+            START
+            + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+            + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
+        gate.arrived.wait()
+    upstream.visits(prompt)[0].left.wait()

@@ -145,6 +145,8 @@ def environment(**settings: object) -> dict[str, str]:
     assert spec.origin is not None
     clean["PYTHONPATH"] = str(Path(spec.origin).parent.parent)
     clean["PYTHONUNBUFFERED"] = "1"
+    # on a machine that is busy with tests a model server answers late, and a hit must not become a miss for that
+    clean["LLMPROXY_IDENTITY_WAIT"] = "5"
     return clean | {f"LLMPROXY_{name.upper()}": str(value) for name, value in settings.items()}
 
 

@@ -70,7 +70,7 @@ async def open_services(settings: Settings, access: AccessLog, deadline: Deadlin
         await upstreams.open()
         metrics.name_kinds(upstreams.kind)
         telemetry.name_kinds(upstreams.kind)
-        confirmations = Confirmations()
+        confirmations = Confirmations(settings.identity_wait)
         stack.push_async_callback(lambda: confirmations.close(deadline.requests_left()))
         grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
         flights: Flights[BroadcastBuffer[Outcome]] = Flights(grace, lambda: cache.is_current)

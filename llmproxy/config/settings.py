@@ -130,6 +130,11 @@ class Settings(BaseSettings):
         gt=0,
         description="How old what a server says of its models may be when a cached answer rests on it.",
     )
+    identity_wait: float = Field(
+        0.25,
+        ge=0,
+        description="Seconds that a request waits at most for what a server says of its models.",
+    )
     ping_seconds: float = Field(15.0, ge=0, description="Comment pings on waiting streams; 0 sends none.")
     head_seconds: float = Field(
         20.0, ge=0, description="How long a stream's status waits for the upstream's, before 200 is sent for pings."

@@ -8,8 +8,6 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-#: how long a caller who may find such an answer waits for it
-_WAIT_SECONDS = 0.25
 #: answers that wait hold no more than this together; beyond it they are not kept
 _MOST_BYTES = 64 * 1024 * 1024
 
@@ -22,7 +20,9 @@ class Confirmations:
     kept is in the memory tier by then. Who has waited in vain goes upstream.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wait_seconds: float) -> None:
+        """``wait_seconds``: how long a caller who may find such an answer waits for it."""
+        self._wait_seconds = wait_seconds
         self._waiting: dict[bytes, asyncio.Task[None]] = {}
         self._tasks: dict[asyncio.Task[None], int] = {}
 
@@ -54,7 +54,7 @@ class Confirmations:
     async def wait(self, keys: Collection[bytes]) -> bool:
         """Until it is decided whether the answers under these keys are kept, but not for long. Whether it is."""
         if self._waiting and (tasks := {task for key in keys if (task := self._waiting.get(key)) is not None}):
-            _, undecided = await asyncio.wait(tasks, timeout=_WAIT_SECONDS)
+            _, undecided = await asyncio.wait(tasks, timeout=self._wait_seconds)
             return not undecided
         return True
 

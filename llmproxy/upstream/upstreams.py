@@ -31,8 +31,6 @@ USUAL = {
 
 #: how long the start waits for them
 _PROBE_SECONDS = 0.3
-#: how long a look-up waits for what stands behind a name
-LOOK_UP_SECONDS = 0.25
 #: how long a caller waits for a fresh list of models
 _LIST_SECONDS = 1.0
 #: how often a server that nobody asks anything is asked whether it is there
@@ -389,7 +387,7 @@ class Upstreams:
 
     async def _wait_for(self, server: Server, since: float, credentials: HeaderList) -> None:
         """For a reading begun after ``since``, but not longer than a look-up may take; for one that hangs only once."""
-        timeout = LOOK_UP_SECONDS
+        timeout = self._settings.identity_wait
         if server.attempt is not None:
             timeout = max(0.0, min(timeout, server.attempt.begun + timeout - monotonic()))
         await self._readings.read_all([server], since, credentials, timeout)

@@ -103,7 +103,7 @@ def test_stats_of_another_version_are_one_line_and_1(llmproxy: Program, api: Api
 
 
 @pytest.mark.parametrize(
-    ("spent", "shown"), [(0.0, "0.0 s"), (119.9, "119.9 s"), (3600.0, "60 min"), (36_000.0, "10.0 h")]
+    ("spent", "shown"), [(0.0, "0 ms"), (119.9, "119.9 s"), (3600.0, "60 min"), (36_000.0, "10.0 h")]
 )
 def test_saved_time_has_the_unit_that_fits(spent: float, shown: str) -> None:
     assert f"saved: {shown} of" in "\n".join(lines({**STATS, "saved": {**STATS["saved"], "upstream_seconds": spent}}))

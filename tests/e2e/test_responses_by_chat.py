@@ -68,6 +68,8 @@ async def test_a_real_model_answers_by_chat(llama: Llama, proxy: MakeProxy) -> N
             calls = [item for item in tools.output if item.type == "function_call"]
             assert [(call.name, json.loads(call.arguments).keys()) for call in calls] == [("get_weather", {"city"})]
         asked = [visit.path for visit in server.visits if visit.line.startswith(b"POST")]
+        # nobody asks the model server any more when it is closed
+        await asyncio.to_thread(front.stop)
         # that it has none is remembered: it is not asked for them again
         assert (asked[0], asked.count("/v1/responses")) == ("/v1/responses", 1)
 

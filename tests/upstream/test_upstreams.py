@@ -12,7 +12,7 @@ import pytest
 from llmproxy.database.engine import open_database
 from llmproxy.upstream.identities import IdentityStore
 from llmproxy.upstream.target import Call, Document, Target
-from llmproxy.upstream.upstreams import LOOK_UP_SECONDS, AnswerOrigin, Upstreams
+from llmproxy.upstream.upstreams import AnswerOrigin, Upstreams
 from llmproxy.wire.errors import NotFound, UpstreamRefused
 from tests.upstream.configured import configured
 from tests.upstream.scripted import PATIENCE, Handler, Visit, nothing, scripted
@@ -81,10 +81,14 @@ def free_url() -> str:
 
 @asynccontextmanager
 async def opened(
-    *urls: str, store: IdentityStore | None = None, usual: dict[str, str] | None = None, key: str | None = None
+    *urls: str,
+    store: IdentityStore | None = None,
+    usual: dict[str, str] | None = None,
+    key: str | None = None,
+    wait: float = 0.25,
 ) -> AsyncIterator[Upstreams]:
     # far apart: readings happen when a test asks for them
-    settings = configured(upstream=urls, identity_seconds=1000, upstream_api_key=key)
+    settings = configured(upstream=urls, identity_seconds=1000, identity_wait=wait, upstream_api_key=key)
     upstreams = Upstreams(settings, store, usual or {})
     await upstreams.open()
     try:
@@ -341,14 +345,15 @@ async def test_a_hit_rests_on_a_reading_after_what_may_have_changed_a_model() ->
 
 async def test_a_server_that_does_not_tell_in_time_is_not_relied_on_and_not_waited_for_twice() -> None:
     pages = Pages("m:latest")
-    async with scripted(pages) as server, opened(server.url) as upstreams:
+    wait = 1.0
+    async with scripted(pages) as server, opened(server.url, wait=wait) as upstreams:
         server.handler = nothing
         upstreams.doubt(await upstreams.pick("m", CHAT, []))
         async with asyncio.timeout(PATIENCE):
             assert await upstreams.identify("m", CHAT, []) is None
             began = monotonic()
             assert await upstreams.identify("m", CHAT, []) is None
-            assert monotonic() - began < LOOK_UP_SECONDS
+            assert monotonic() - began < wait
 
 
 async def test_a_context_that_is_told_makes_an_identity_more_precise_and_another_one_another() -> None:

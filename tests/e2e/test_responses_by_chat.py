@@ -24,7 +24,9 @@ CHAT_ONLY = frozenset({"/v1/responses"})
 @asynccontextmanager
 async def chat_only(llama: Llama) -> AsyncIterator[Scripted]:
     """llama.cpp behind a server that does not know its Responses."""
-    async with httpx.AsyncClient(base_url=llama.url, timeout=60, trust_env=False) as client:
+    # llama.cpp closes a connection that was idle for 5 s: each call gets one of its own
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=llama.url, timeout=60, limits=limits, trust_env=False) as client:
 
         async def relay(visit: Visit) -> None:
             if visit.path.startswith("/v1/responses"):

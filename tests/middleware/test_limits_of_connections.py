@@ -17,6 +17,8 @@ from tests.server import Line, Proxy
 START = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 #: of the server ``hasty``
 BODY_SECONDS = 1
+#: how many clients never read
+DEAF = 32
 
 
 @pytest.fixture(scope="module")
@@ -196,20 +198,19 @@ def test_who_never_reads_is_cut_off(hasty: Proxy, form: Json, known: bool) -> No
             assert len(line.ask("POST", CHAT.path, body=body).body) > 7_000_000
             assert line.ask("POST", CHAT.path, body=body).first("x-cache") == "HIT"
     before = hasty.resident
-    deaf = []
-    for _ in range(16):
-        line = Line(hasty.port)
-        line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        line.request("POST", CHAT.path, body=body)
-        deaf.append(line)
-    server = psutil.Process(hasty.process.pid)
-    ports = {line.socket.getsockname()[1] for line in deaf}
-    most = 0
-    while {each.raddr[-1] for each in server.net_connections("tcp") if each.status != "LISTEN"} & ports:
-        most = max(most, hasty.resident)
-    assert most - before < 64_000_000
-    for line in deaf:
-        line.close()
+    with ExitStack() as opened:
+        ports = set()
+        for _ in range(DEAF):
+            line = opened.enter_context(Line(hasty.port))
+            line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.request("POST", CHAT.path, body=body)
+            ports.add(line.socket.getsockname()[1])
+        server = psutil.Process(hasty.process.pid)
+        most = 0
+        while {each.raddr[-1] for each in server.net_connections("tcp") if each.status != "LISTEN"} & ports:
+            most = max(most, hasty.resident)
+    # the answer itself is there a few times: on its way, put together, and in the cache
+    assert most - before < DEAF * 8_000_000 / 2
 
 
 def test_where_connections_are_scarce_the_oldest_idle_ones_go(upstream: ScriptedUpstream, proxy: MakeProxy) -> None:

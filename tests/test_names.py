@@ -9,16 +9,15 @@ PACKAGE = Path(__file__).parents[1] / "llmproxy"
 #: names of modules that several rooms have, with what they mean in each
 SHARED = {
     "api": "HTTP handlers of the room's own paths",
+    "client": "an HTTP client: of model servers, and of the proxy itself",
     "document": "one kind of object as JSON",
     "endpoint": "an ASGI application behind a path",
     "errors": "the room's errors",
     "embeddings": "embeddings, as dialect and as strategy of the pipeline",
     "events": "events of a stream that is kept",
     "explain": "why a request was no hit: the verb and its work",
-    "headers": "which headers pass",
     "health": "how the program fares: the paths and the verb",
     "history": "requests as rows: the room's face and its paths",
-    "identity": "what stands behind a model's name",
     "jobs": "jobs for operators: paths and verb",
     "lifespan": "opening and closing",
     "params": "query parameters and members of a request, read strictly",

@@ -36,9 +36,9 @@ from llmproxy.proxy.confirmations import Confirmations
 from llmproxy.proxy.credential_memory import AcceptedCredentials
 from llmproxy.proxy.fetch import FAILURES
 from llmproxy.proxy.request import BodyMemo
-from llmproxy.proxy.results import Outcome
+from llmproxy.proxy.response import Outcome
 from llmproxy.proxy.services import ProxyServices
-from llmproxy.upstream.identities import IdentityStore
+from llmproxy.upstream.identity import IdentityStore
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.ids import RequestIds
 

@@ -12,10 +12,9 @@ from llmproxy.jobs.job import Claimed, Failure, Headers, ItemResult, Reschedule,
 from llmproxy.jobs.retry import Backoff, RetryDecision, verdict
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus
-from llmproxy.proxy.client_state import Client, ClientDisconnected, StreamAborted
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.parse import parse_request
-from llmproxy.proxy.pipeline import handle
+from llmproxy.proxy.listen import Client, ClientDisconnected, StreamAborted
+from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import Peer

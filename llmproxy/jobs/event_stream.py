@@ -5,7 +5,7 @@ from time import monotonic
 from starlette.types import Send
 
 from llmproxy.jobs.services import JobServices
-from llmproxy.proxy.client_state import Client, ClientDisconnected
+from llmproxy.proxy.listen import Client, ClientDisconnected
 
 _PING = b": ping\n\n"
 

@@ -7,10 +7,9 @@ from time import perf_counter
 from starlette.types import Send
 
 from llmproxy.proxy.broadcast import BroadcastReader, Lagged
-from llmproxy.proxy.client_state import Client, ClientDisconnected, StreamAborted
-from llmproxy.proxy.follow import TOO_LARGE, other_form, refusal
+from llmproxy.proxy.listen import TOO_LARGE, Client, ClientDisconnected, StreamAborted, other_form, refusal
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.results import Answer, Failed, Fetched, HeaderList, Live, Paced, Whole
+from llmproxy.proxy.response import Answer, Failed, Fetched, HeaderList, Live, Paced, Whole
 from llmproxy.wire.errors import ProxyError, Unavailable, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import Reason

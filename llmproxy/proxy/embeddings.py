@@ -19,27 +19,26 @@ from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import Freshness, Verdict, freshness
 from llmproxy.cache.single_flight import Flight, Subscription
 from llmproxy.proxy.broadcast import BroadcastBuffer
-from llmproxy.proxy.client_state import Client
 from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, run_fetch
-from llmproxy.proxy.follow import follow, wait_result
-from llmproxy.proxy.headers import JSON, timing_header, type_headers
+from llmproxy.proxy.listen import Client, follow, wait_result
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.results import Answer, Failed, Fetched, OtherForm, Outcome, Whole
+from llmproxy.proxy.response import (
+    JSON,
+    Answer,
+    Failed,
+    Fetched,
+    OtherForm,
+    Outcome,
+    Whole,
+    timing_header,
+    type_headers,
+)
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.proxy.settle import AnswerRecorder, settle_document
 from llmproxy.upstream.identity import more_precise
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Malformed
-from llmproxy.wire.embeddings import (
-    BASE64,
-    FLOAT,
-    OtherNumbers,
-    Part,
-    assembled,
-    cut,
-    encoding_of,
-    inputs_of,
-)
+from llmproxy.wire.embeddings import BASE64, FLOAT, OtherNumbers, Part, assembled, cut, encoding_of, inputs_of
 from llmproxy.wire.errors import OnlyIfCached, ProxyError, UpstreamBroke
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason

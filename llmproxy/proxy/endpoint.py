@@ -7,18 +7,14 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.cache.raw_requests import HotAnswer
-from llmproxy.proxy.client_state import ClientDisconnected, StreamAborted
+from llmproxy.proxy.asgi import SocketClient, peer_of, raw_target, read
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.parse import parse_request
+from llmproxy.proxy.listen import ClientDisconnected, StreamAborted
 from llmproxy.proxy.passthrough import PassThrough
-from llmproxy.proxy.pipeline import handle
-from llmproxy.proxy.raw_target import peer_of, raw_target
-from llmproxy.proxy.replay import body_of, replay_headers
+from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.request_body import read
-from llmproxy.proxy.results import Whole
+from llmproxy.proxy.response import Whole, body_of, replay_headers
 from llmproxy.proxy.services import ProxyServices
-from llmproxy.proxy.socket_client import SocketClient
 from llmproxy.upstream.headers import RESUMABLE
 from llmproxy.wire.directives import Directives, parse_directives
 from llmproxy.wire.endpoints import Endpoint

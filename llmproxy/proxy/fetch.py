@@ -13,10 +13,9 @@ from llmproxy.cache.entry import Entry
 from llmproxy.cache.key import key_of, own_form
 from llmproxy.config.settings import UpstreamStream
 from llmproxy.proxy.broadcast import BroadcastBuffer, Head
-from llmproxy.proxy.identity import question_key
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.results import Failed, Fetched, Outcome
+from llmproxy.proxy.response import Failed, Fetched, Outcome
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.proxy.settle import AnswerRecorder, settle_document, settle_frames
 from llmproxy.upstream.errors import normalise
@@ -215,7 +214,7 @@ def _keep(
             key = own_form(key, request.parsed.stream) if plan.own else key
             store(replace(entry, key=key) for entry in fetched.entries)
 
-    keys = {question_key(request, plan.scope), *(entry.key for entry in fetched.entries)}
+    keys = {request.question_key(plan.scope), *(entry.key for entry in fetched.entries)}
     services.confirmations.begin(keys, sum(entry.size for entry in fetched.entries), decide())
     return fetched
 

@@ -12,9 +12,9 @@ from urllib.parse import quote
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from llmproxy.proxy.asgi import peer_of, raw_target
 from llmproxy.proxy.model_name import LISTS, in_path
 from llmproxy.proxy.passthrough import Relay
-from llmproxy.proxy.raw_target import peer_of, raw_target
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import credentials, forwarded, relayed
 from llmproxy.upstream.target import Call, Document, HeaderList, Target

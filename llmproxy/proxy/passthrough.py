@@ -5,13 +5,11 @@ from collections.abc import AsyncIterator, Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llmproxy.proxy.client_state import ClientDisconnected, StreamAborted
+from llmproxy.proxy.asgi import SocketClient, peer_of, raw_target, received
 from llmproxy.proxy.fetch import reason_of
+from llmproxy.proxy.listen import ClientDisconnected, StreamAborted
 from llmproxy.proxy.model_name import Opened, names_in
-from llmproxy.proxy.raw_target import peer_of, raw_target
-from llmproxy.proxy.request_body import received
 from llmproxy.proxy.services import ProxyServices
-from llmproxy.proxy.socket_client import SocketClient
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import credentials, forwarded, relayed
 from llmproxy.upstream.target import Call, Reply, Target

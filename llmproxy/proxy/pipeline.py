@@ -15,17 +15,16 @@ from llmproxy.cache.key import key_of, own_form
 from llmproxy.cache.policy import Freshness, Verdict, admit, freshness
 from llmproxy.cache.single_flight import Flight, Subscription
 from llmproxy.proxy.broadcast import BroadcastBuffer
-from llmproxy.proxy.client_state import Client
 from llmproxy.proxy.embeddings import embed
 from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, run_fetch
-from llmproxy.proxy.follow import follow
-from llmproxy.proxy.identity import identified
+from llmproxy.proxy.listen import Client, follow
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.replay import replay, serves
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.results import Answer, Failed, OtherForm, Outcome
+from llmproxy.proxy.response import Answer, Failed, OtherForm, Outcome, replay, serves
 from llmproxy.proxy.services import ProxyServices
-from llmproxy.upstream.headers import credentials
+from llmproxy.upstream.headers import Peer, credentials
+from llmproxy.wire.directives import parse_directives
+from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import NO_USAGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
@@ -227,3 +226,53 @@ async def _given(exchange: Exchange, request: CacheableRequest, entry: Entry, se
         exchange.cache, exchange.reason = CacheStatus.MISS, Reason.ABSENT
         exchange.usage, exchange.upstream_seconds, exchange.response_body = NO_USAGE, None, b""
         return None
+
+
+async def parse_request(
+    exchange: Exchange,
+    endpoint: Endpoint,
+    raw: bytes,
+    target: bytes,
+    headers: list[tuple[bytes, bytes]],
+    peer: Peer,
+    services: ProxyServices,
+) -> CacheableRequest:
+    """Notes in the exchange what is known from now on. ``raw`` is the body, ``headers`` have lower-case names.
+
+    Raises ``BadRequest``; what is refused here leaves no trace in the history.
+    """
+    exchange.endpoint = endpoint.name
+    directives = parse_directives(headers)
+    parsed, any_case = await services.memo.parsed(endpoint, raw), False
+    if (stream := parsed.any_case_stream) is not None:
+        any_case = services.upstreams.any_case(parsed.model, exchange.path)
+        parsed = replace(parsed, stream=stream) if any_case else parsed
+    exchange.model, exchange.stream = parsed.model, parsed.stream
+    exchange.namespace, exchange.session = directives.namespace, directives.session or exchange.session
+    exchange.user = directives.user or parsed.user or exchange.user
+    exchange.query = target.partition(b"?")[2]
+    exchange.request_body = raw
+    exchange.recorded = True
+    exchange.mark(Phase.READ)
+    return CacheableRequest(endpoint, parsed, directives, raw, target, headers, peer, any_case)
+
+
+async def identified(
+    exchange: Exchange, request: CacheableRequest, verdict: Verdict, services: ProxyServices
+) -> tuple[CacheableRequest, Verdict]:
+    """The request with its model's identity, and the verdict that follows from it.
+
+    An answer to the very same request that ended just now is waited for first: with it, what stands behind the name may
+    be known better.
+    """
+    if verdict.look_up and services.confirmations.pending:
+        await services.confirmations.wait((request.question_key(exchange.caller.scope),))
+    model = request.parsed.model
+    if request.any_case:
+        return request, Verdict(look_up=False, keep=False, reason=Reason.FIELD_CASE)
+    shown = credentials(request.headers, services.settings)
+    identity = await services.upstreams.identify(model, request.path, shown)
+    if identity is None:
+        return request, Verdict(look_up=False, keep=False, reason=Reason.IDENTITY_UNKNOWN)
+    exchange.identity = identity
+    return replace(request, identity=identity), verdict

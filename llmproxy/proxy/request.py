@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 from cachetools import LRUCache
 
+from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import RequestTraits
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.view import View
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.canonical import BOM, canonical, parse
 from llmproxy.wire.directives import Directives
@@ -95,9 +95,9 @@ class CacheableRequest:
         query = self.target.partition(b"?")[2]
         return sha256(self.parsed.each + query).digest() if query and self.parsed.each else self.parsed.each
 
-    @property
-    def view(self) -> View:
-        return View(self.endpoint.dialect, self.parsed.include_usage, self.parsed.echo)
+    def question_key(self, scope: str) -> bytes:
+        """The same for the same request, whatever stands behind the model's name."""
+        return key_of(self.endpoint.name, "", scope, self.directives.namespace, self.digest)
 
 
 class BodyMemo:

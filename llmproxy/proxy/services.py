@@ -11,7 +11,7 @@ from llmproxy.proxy.broadcast import BroadcastBuffer
 from llmproxy.proxy.confirmations import Confirmations
 from llmproxy.proxy.credential_memory import AcceptedCredentials
 from llmproxy.proxy.request import BodyMemo, CacheableRequest
-from llmproxy.proxy.results import Outcome
+from llmproxy.proxy.response import Outcome
 from llmproxy.upstream.target import Target
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.exchange import Exchange

@@ -13,7 +13,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.proxy.broadcast import BroadcastBuffer
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.results import Fetched, Outcome
+from llmproxy.proxy.response import Fetched, Outcome
 from llmproxy.upstream.target import Adapted
 from llmproxy.wire.chunks import DONE
 from llmproxy.wire.dialect import Document, Lossy, Malformed

@@ -4,11 +4,12 @@ import asyncio
 import time
 from dataclasses import dataclass, field, replace
 
-from llmproxy.upstream.embedders import is_named_as_embedder
-from llmproxy.upstream.identities import SavedIdentity
-from llmproxy.upstream.identity import more_precise
+from llmproxy.upstream.identity import SavedIdentity, more_precise
 from llmproxy.upstream.kinds import BY_NAME, GENERIC
 from llmproxy.upstream.target import NOTHING_KNOWN, HeaderList, Identities, Kind, ServerInfo, Target
+
+#: in the names of models whose server does not tell what they are for
+_WORDS = ("embed", "rerank")
 
 _LONGEST_COOL_DOWN = 30.0
 #: how long a server is taken not to have an endpoint: it may be upgraded at any time
@@ -234,3 +235,11 @@ def _recalled(seen: SavedIdentity) -> ServerInfo:
         {"id": name, "object": "model", "created": int(seen.seen_at), "owned_by": seen.kind} for name in identities
     )
     return ServerInfo(models, identities, seen.identities.get(_ANY))
+
+
+def is_named_as_embedder(model: str) -> bool:
+    """Whether its name says that it makes embeddings: all that there is to go by where a server does not tell.
+
+    llama.cpp calls every model capable of completion.
+    """
+    return any(word in model.lower() for word in _WORDS)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from llmproxy.upstream.client import AiohttpTransport, Bytes
 from llmproxy.upstream.target import HeaderList
-from llmproxy.upstream.transport import AiohttpTransport, Bytes
 
 
 @dataclass(frozen=True, slots=True)

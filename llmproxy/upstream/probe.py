@@ -1,17 +1,25 @@
-"""Asking a model server what it is and what it lists."""
+"""What model servers are and what they list: one question at a time to each, shared by all who wait for its answer."""
 
+import asyncio
+import logging
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 import httpx
 import orjson
 
 from llmproxy.config.settings import Settings
+from llmproxy.upstream.client import CallTimeouts, send
 from llmproxy.upstream.decoding import decoded
 from llmproxy.upstream.headers import forwarded
 from llmproxy.upstream.kinds import GENERIC, KINDS
-from llmproxy.upstream.send import CallTimeouts, send
+from llmproxy.upstream.model_server import Attempt, Server
 from llmproxy.upstream.target import Call, HeaderList, Identities, Kind, ServerInfo, Target
-from llmproxy.wire.errors import UpstreamBroke, UpstreamLoading
+from llmproxy.wire.credentials import credentials, fingerprint
+from llmproxy.wire.errors import UpstreamBroke, UpstreamError, UpstreamLoading
 
 _LIMITS = CallTimeouts(connect=2.0, first_byte=5.0, idle=5.0, total=10.0)
 _LONGEST_DOCUMENT = 16 * 1024 * 1024
@@ -78,3 +86,99 @@ class Probe:
             return reply.status, None
         finally:
             await reply.aclose()
+
+
+log = logging.getLogger(__name__)
+
+#: Least time between the beginnings of two readings of a server: those who ask meanwhile share the next one. So many
+#: times as long as a reading takes, but not longer than the second number, in seconds.
+_GAP_FACTOR, _GAP_SECONDS = 3.0, 0.05
+
+
+class Readings:
+    """Reads servers. ``changed`` is called after each reading, with whether anything else than before was read."""
+
+    def __init__(self, survey: Probe, changed: Callable[[bool], None]) -> None:
+        self._survey = survey
+        self._changed = changed
+        self._tasks: set[asyncio.Task[bool]] = set()
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def read(self, server: Server, since: float, credentials: HeaderList) -> bool:
+        """True once there is a reading that was begun after ``since``, false if the server does not tell.
+
+        ``credentials`` are shown to a server that asks for some, and to no other; they are forgotten with the reading.
+        Who is cancelled leaves the reading to the others.
+        """
+        while server.read_at <= since:
+            attempt = server.attempt or self._begin(server, credentials if server.locked else [])
+            done = await asyncio.shield(attempt.task)
+            tried_mine = not server.locked or attempt.credentials == credentials
+            if not done and attempt.begun > since and tried_mine:
+                return False
+        return True
+
+    async def read_all(
+        self, servers: Iterable[Server], since: float, credentials: HeaderList, timeout: float | None = None
+    ) -> None:
+        """Waits for readings begun after ``since`` for so many seconds, or until all have answered or failed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(self.read(server, since, credentials) for server in servers))
+
+    async def probe(self, server: Server) -> None:
+        """Whether it is there, without a question that would keep a model awake."""
+        try:
+            await self._survey.probe(server.target)
+        except UpstreamError as error:
+            self._silent(server, error)
+
+    def _begin(self, server: Server, credentials: HeaderList) -> Attempt:
+        attempt = server.attempt = Attempt(credentials)
+        attempt.task = asyncio.get_running_loop().create_task(self._run(server, attempt), name="upstream reading")
+        self._tasks.add(attempt.task)
+        attempt.task.add_done_callback(self._tasks.discard)
+        return attempt
+
+    async def _run(self, server: Server, attempt: Attempt) -> bool:
+        try:
+            gap = _GAP_SECONDS if server.latency is None else min(_GAP_FACTOR * server.latency, _GAP_SECONDS)
+            if (wait := server.tried_at + gap - monotonic()) > 0:
+                await asyncio.sleep(wait)
+            attempt.begun = server.tried_at = monotonic()
+            return await self._read(server, attempt)
+        except CancelledError:
+            raise
+        except Exception:  # a defect of ours, or a server beyond belief: it is one that does not tell
+            log.exception("what the model server at %s says of itself cannot be read", server.name)
+            return False
+        finally:
+            server.attempt = None
+
+    async def _read(self, server: Server, attempt: Attempt) -> bool:
+        try:
+            kind, reading = await self._survey.read(server.target, server.known, attempt.credentials)
+        except UpstreamError as error:
+            self._silent(server, error)
+            return False
+        except KeyNeeded as error:
+            server.locked = True
+            server.answered()
+            server.failed(str(error))
+            self._changed(False)
+            return False
+        server.latency = monotonic() - attempt.begun
+        server.locked = bool(attempt.credentials)
+        server.opened_by = fingerprint(credentials(attempt.credentials)) if server.locked else ""
+        self._changed(server.learn(kind, reading, attempt.begun))
+        return True
+
+    def _silent(self, server: Server, error: UpstreamError) -> None:
+        server.failed(error.message)
+        if server.silent():
+            log.warning("the model server at %s does not answer any more: %s", server.name, error)
+        self._changed(False)

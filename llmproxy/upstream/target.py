@@ -152,3 +152,35 @@ class Target:
     def adapt(self, endpoint: str, body: Document, stream: bool, settings: Settings) -> Adapted:
         """What to send for a request; see ``Kind.adapt``."""
         return self.kind.adapt(endpoint, body, stream, settings)
+
+
+#: a list longer than this is not read to its end
+_MOST_MODELS = 2000
+
+
+def listed(document: Any) -> tuple[Document, ...]:
+    """The entries of a list of models in OpenAI's shape, each with an id; () for anything else."""
+    data = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(data, list):
+        return ()
+    return tuple(
+        {"object": "model", "created": 0, "owned_by": "", **entry}
+        for entry in data[:_MOST_MODELS]
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str) and entry["id"]
+    )
+
+
+_COUNTED = frozenset({"chat", "completions"})
+
+
+def with_usage(endpoint: str, body: Document) -> Document:
+    """A streamed chat or completions request that asks for usage, whether the caller did or not."""
+    if endpoint not in _COUNTED:
+        return body
+    options = body.get("stream_options")
+    if options is None:
+        options = {}
+    if not isinstance(options, dict) or options.get("include_usage"):
+        # asked for already, or the upstream's to refuse
+        return body
+    return body | {"stream_options": options | {"include_usage": True}}

@@ -1,24 +1,20 @@
 """All model servers: which one serves a model, what stands behind the model's name, and how they fare."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from time import monotonic
 
 from llmproxy.config.settings import Settings
-from llmproxy.upstream.choice import candidates, eligible
+from llmproxy.upstream.client import AiohttpTransport, CallTimeouts, send
 from llmproxy.upstream.decoding import decoded
-from llmproxy.upstream.identities import IdentityStore
-from llmproxy.upstream.identity import more_precise, together
-from llmproxy.upstream.kinds import GENERIC
+from llmproxy.upstream.identity import IdentityStore, more_precise, together
+from llmproxy.upstream.kinds import GENERIC, KINDS
 from llmproxy.upstream.model_server import Server, ServerHealth
-from llmproxy.upstream.probe import Probe
-from llmproxy.upstream.readings import Readings
-from llmproxy.upstream.send import CallTimeouts, send
+from llmproxy.upstream.probe import Probe, Readings
 from llmproxy.upstream.target import Call, Document, HeaderList, Reply, Target
-from llmproxy.upstream.transport import AiohttpTransport
 from llmproxy.wire.errors import NotFound, UpstreamError, UpstreamRefused
 
 #: where model servers listen by default
@@ -404,3 +400,30 @@ class Upstreams:
 
 def no_such_model(name: str) -> NotFound:
     return NotFound(f"The model {name[:200]!r} does not exist.", code="model_not_found", param="model")
+
+
+_OWN_PATHS = tuple(kind.own_paths for kind in KINDS if kind.own_paths)
+
+
+def eligible(servers: Collection[Server], path: str) -> list[Server]:
+    """The servers for a path: where one kind calls it its own, that kind's only, or who may be of that kind."""
+    if not path.startswith(_OWN_PATHS):
+        return list(servers)
+    own = [server for server in servers if (start := server.target.kind.own_paths) and path.startswith(start)]
+    return own or [server for server in servers if not server.heard_of] or list(servers)
+
+
+def candidates(servers: Collection[Server], model: str, path: str) -> list[Server]:
+    """The servers for a model, [] where none of them has it.
+
+    One that lists its models gets no request for one that it does not list, unless it is the only one. What names no
+    model goes to the first that answers.
+    """
+    found = eligible(servers, path)
+    if len(found) <= 1:
+        return found
+    if model:
+        if listing := [server for server in found if server.lists(model)]:
+            return listing
+        found = [server for server in found if not server.lists_models]
+    return [server for server in found if server.up][:1] or found[:1]

@@ -21,7 +21,7 @@ from llmproxy.observe.formatters import JsonFormatter
 from llmproxy.observe.log_writer import AsyncLogWriter
 from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.results import Answer, Live, Whole
+from llmproxy.proxy.response import Answer, Live, Whole
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.directives import PLAIN, Directives
 from llmproxy.wire.endpoints import BY_PATH

@@ -9,11 +9,10 @@ import pytest
 from starlette.types import Message
 
 from llmproxy.config.settings import Replay, Settings
-from llmproxy.proxy.client_state import ClientDisconnected
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.replay import replay
+from llmproxy.proxy.listen import ClientDisconnected
 from llmproxy.proxy.request import CacheableRequest, draft_of
-from llmproxy.proxy.results import Paced
+from llmproxy.proxy.response import Paced, replay
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.directives import Directives
 from llmproxy.wire.endpoints import BY_PATH

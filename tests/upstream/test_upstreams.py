@@ -10,7 +10,7 @@ from time import monotonic
 import pytest
 
 from llmproxy.database.engine import open_database
-from llmproxy.upstream.identities import IdentityStore
+from llmproxy.upstream.identity import IdentityStore
 from llmproxy.upstream.target import Call, Document, Target
 from llmproxy.upstream.upstreams import AnswerOrigin, Upstreams
 from llmproxy.wire.errors import NotFound, UpstreamRefused
@@ -515,7 +515,7 @@ async def test_a_broken_database_does_not_matter_and_is_told_once(
     async with open_database(f"sqlite+aiosqlite:///{file}") as database, scripted(Llama()) as server:
         async with opened(server.url, store=IdentityStore(database)) as upstreams:
             assert len(upstreams.identity("a", CHAT) or "") == 64
-        told = [record for record in caplog.records if record.name == "llmproxy.upstream.identities"]
+        told = [record for record in caplog.records if record.name == "llmproxy.upstream.identity"]
         assert len(told) == 1
 
 

@@ -20,8 +20,8 @@ from llmproxy.jobs.params import asked_limit
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobKind, JobStatus
+from llmproxy.proxy.asgi import read
 from llmproxy.proxy.endpoint import listening
-from llmproxy.proxy.request_body import read
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.directives import parse_directives
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound

@@ -22,7 +22,7 @@ from llmproxy.jobs.job import Claimed, ItemResult, Job, Reschedule
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus, JobStatus
 from llmproxy.jobs.tables import files
-from llmproxy.proxy.client_state import ClientDisconnected
+from llmproxy.proxy.listen import ClientDisconnected
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from llmproxy.jobs.chats.serialize import document_of, messages_of
 from llmproxy.jobs.json_response import page, rendered
 from llmproxy.jobs.params import asked_limit, asked_newest_first
 from llmproxy.jobs.services import exchange_of, job_services
+from llmproxy.proxy.asgi import read
 from llmproxy.proxy.endpoint import listening
-from llmproxy.proxy.request_body import read
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.errors import NotFound
 

@@ -15,7 +15,7 @@ from llmproxy.proxy.endpoint import ask, listening, remember
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.results import Whole
+from llmproxy.proxy.response import Whole
 from llmproxy.wire.canonical import canonical
 from llmproxy.wire.documents import dump, peek
 from llmproxy.wire.echo import echo_of, echoing

@@ -8,8 +8,8 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.jobs.blobs import Blobs
 from llmproxy.jobs.files.document import File
-from llmproxy.proxy.client_state import Client, ClientDisconnected, StreamAborted
 from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.listen import Client, ClientDisconnected, StreamAborted
 from llmproxy.wire.errors import NotFound, Unavailable
 from llmproxy.wire.exchange import EXCHANGE
 

@@ -19,7 +19,7 @@ from llmproxy.jobs.files.params import (
 )
 from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.services import exchange_of, job_services
-from llmproxy.proxy.request_body import decoded, received
+from llmproxy.proxy.asgi import decoded, received
 from llmproxy.wire.errors import BadRequest, TooLarge
 
 #: bytes of a form beside its file

@@ -18,12 +18,11 @@ from llmproxy.jobs.responses.event_log import EventLog
 from llmproxy.jobs.responses.events import Event
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus
-from llmproxy.proxy.client_state import ClientDisconnected
 from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.parse import parse_request
-from llmproxy.proxy.pipeline import handle
+from llmproxy.proxy.listen import ClientDisconnected
+from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.results import Failed, Live
+from llmproxy.proxy.response import Failed, Live
 from llmproxy.wire.dialect import Document
 from llmproxy.wire.documents import dump
 from llmproxy.wire.echo import echoing

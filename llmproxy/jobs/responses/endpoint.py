@@ -16,17 +16,13 @@ from llmproxy.jobs.responses.serialize import document_of
 from llmproxy.jobs.responses.submit import accept
 from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobKind
+from llmproxy.proxy.asgi import SocketClient, peer_of, raw_target, read
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.endpoint import listening, pass_resumable, remember, unreadable_passes
-from llmproxy.proxy.headers import JSON, type_headers
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.parse import parse_request
-from llmproxy.proxy.pipeline import handle
-from llmproxy.proxy.raw_target import peer_of, raw_target
+from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.request_body import read
-from llmproxy.proxy.results import Whole
-from llmproxy.proxy.socket_client import SocketClient
+from llmproxy.proxy.response import JSON, Whole, type_headers
 from llmproxy.wire.canonical import parse
 from llmproxy.wire.documents import dump
 from llmproxy.wire.echo import echoing

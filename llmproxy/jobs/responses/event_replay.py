@@ -14,8 +14,8 @@ from llmproxy.jobs.responses.events import Event
 from llmproxy.jobs.responses.serialize import document_of
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import JobKind, JobStatus
-from llmproxy.proxy.client_state import Client
-from llmproxy.proxy.headers import type_headers
+from llmproxy.proxy.listen import Client
+from llmproxy.proxy.response import type_headers
 from llmproxy.wire.errors import ProxyError
 from llmproxy.wire.responses import RESPONSES
 from llmproxy.wire.responses_stream import EventWriter

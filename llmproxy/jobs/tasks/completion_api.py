@@ -18,12 +18,11 @@ from llmproxy.jobs.states import JobKind
 from llmproxy.jobs.tasks.chat_request import PATH, asking, model_for, said
 from llmproxy.jobs.tasks.order import Order, many, one
 from llmproxy.jobs.tasks.serialize import from_cache
-from llmproxy.proxy.client_state import Client
+from llmproxy.proxy.asgi import peer_of, read
 from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.listen import Client
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.parse import parse_request
-from llmproxy.proxy.raw_target import peer_of
-from llmproxy.proxy.request_body import read
+from llmproxy.proxy.pipeline import parse_request
 from llmproxy.wire.directives import parse_directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import UpstreamBroke

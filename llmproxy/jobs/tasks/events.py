@@ -20,8 +20,8 @@ from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobStatus
 from llmproxy.jobs.tasks import serialize
 from llmproxy.jobs.tasks.api import found
-from llmproxy.proxy.client_state import Client
 from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.listen import Client
 from llmproxy.wire import sse
 from llmproxy.wire.errors import BadRequest, Unavailable
 

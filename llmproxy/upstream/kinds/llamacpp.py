@@ -11,9 +11,7 @@ import orjson
 
 from llmproxy.config.settings import Settings, UpstreamStream
 from llmproxy.upstream.identity import digest
-from llmproxy.upstream.model_list import listed
-from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo
-from llmproxy.upstream.usage_option import with_usage
+from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo, listed, with_usage
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.responses_repair import Repair
 from llmproxy.wire.responses_to_chat import response_format

@@ -10,11 +10,8 @@ from typing import Any, TypeVar
 import orjson
 
 from llmproxy.config.settings import Settings
-from llmproxy.upstream.embedders import embedders
 from llmproxy.upstream.identity import digest
-from llmproxy.upstream.model_list import listed
-from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo
-from llmproxy.upstream.usage_option import with_usage
+from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo, listed, with_usage
 from llmproxy.wire.errors import UpstreamBroke
 
 Value = TypeVar("Value")
@@ -85,3 +82,19 @@ async def _loaded(fetch: Fetch) -> Any:
             return await fetch("/api/ps")
     except (TimeoutError, UpstreamBroke):
         return None
+
+
+def embedders(tags: Any) -> frozenset[str]:
+    """The models in the document of Ollama's ``GET /api/tags`` that cannot complete, by what it says they are capable
+    of. Of older versions, which do not say, none."""
+    models = tags.get("models") if isinstance(tags, dict) else None
+    return frozenset(
+        model["name"]
+        for model in (models if isinstance(models, list) else ())
+        if isinstance(model, dict) and isinstance(model.get("name"), str) and _cannot_complete(model)
+    )
+
+
+def _cannot_complete(model: Document) -> bool:
+    capabilities = model.get("capabilities")
+    return isinstance(capabilities, list) and bool(capabilities) and "completion" not in capabilities

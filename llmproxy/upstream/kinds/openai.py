@@ -3,9 +3,7 @@
 import orjson
 
 from llmproxy.config.settings import Settings
-from llmproxy.upstream.model_list import listed
-from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo
-from llmproxy.upstream.usage_option import with_usage
+from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo, listed, with_usage
 
 
 class OpenAI:

@@ -13,7 +13,7 @@ from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.job import NewCall, NewJob
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus
-from llmproxy.proxy.parse import parse_request
+from llmproxy.proxy.pipeline import parse_request
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange
 from tests.jobs.opened import PATH, PATIENCE, calls, chat, opened, over, submit, until

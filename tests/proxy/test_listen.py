@@ -4,8 +4,8 @@ import asyncio
 
 from llmproxy.cache.single_flight import Flights
 from llmproxy.proxy.broadcast import BroadcastBuffer
-from llmproxy.proxy.follow import wait_result
-from llmproxy.proxy.results import Failed, Outcome
+from llmproxy.proxy.listen import wait_result
+from llmproxy.proxy.response import Failed, Outcome
 from llmproxy.wire.vocabulary import Reason
 from tests.proxy.test_life import Patient
 

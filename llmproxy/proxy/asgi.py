@@ -1,14 +1,44 @@
-"""Request bodies: read within bounds, their content coding undone (RFC 9110 section 8.4)."""
+"""The client of an ASGI request: its body, where it wants to go, and whether it is still there.
+
+The body is read within bounds, its content coding undone (RFC 9110 section 8.4). The raw target goes upstream as it
+came: it is never decoded and encoded again.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from llmproxy.config.settings import Settings
-from llmproxy.proxy.client_state import ClientDisconnected
+from llmproxy.proxy.listen import ClientDisconnected
+from llmproxy.upstream.headers import Peer
 from llmproxy.wire.coding import NotCoded, UnknownCoding, decoder
 from llmproxy.wire.errors import BadRequest, TooLarge, TooSlow, Unsupported
+
+
+class SocketClient:
+    """The client at the other end of an ASGI request whose body has been read."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self.disconnected = False
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._wait())
+        self._task.add_done_callback(lambda _: wake())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.disconnected = True
+
+    def close(self) -> None:
+        """Ends the watch. Every listener is closed by the one who made it."""
+        if self._task is not None:
+            self._task.cancel()
+
 
 #: other requests get their turn after so many decoded bytes
 _TURN_BYTES = 1024 * 1024
@@ -78,3 +108,15 @@ async def decoded(chunks: AsyncIterator[bytes], headers: Iterable[tuple[bytes, b
 
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"The request body is larger than {limit} bytes (LLMPROXY_MAX_BODY_BYTES).")
+
+
+def raw_target(scope: Scope) -> bytes:
+    """Path and query as the client sent them."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    query: bytes = scope["query_string"]
+    return raw + b"?" + query if query else raw
+
+
+def peer_of(scope: Scope) -> Peer:
+    client = scope.get("client")
+    return Peer(client[0] if client else "unknown", scope["scheme"])

@@ -1,17 +1,28 @@
-"""A caller's wait on a flight, until there is something to answer with."""
+"""A caller on a flight: the wait until there is something to answer with."""
 
 import asyncio
 from collections.abc import Callable
 from time import perf_counter
+from typing import Protocol
 
 from llmproxy.cache.single_flight import Flight
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.broadcast import BroadcastBuffer, BroadcastReader
-from llmproxy.proxy.client_state import Client, ClientDisconnected
-from llmproxy.proxy.headers import timing_header, type_headers
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.results import Answer, Failed, Fetched, HeaderList, Live, OtherForm, Outcome, Whole
+from llmproxy.proxy.response import (
+    Answer,
+    Failed,
+    Fetched,
+    HeaderList,
+    Live,
+    OtherForm,
+    Outcome,
+    View,
+    Whole,
+    timing_header,
+    type_headers,
+)
 from llmproxy.wire.cache_status import forward_headers
 from llmproxy.wire.dialect import Dialect, Malformed
 from llmproxy.wire.documents import is_json, peek
@@ -23,6 +34,24 @@ from llmproxy.wire.vocabulary import Reason
 _ANSWERED = 200
 
 TOO_LARGE = "The answer is too large to be given in another form than the upstream's."
+
+
+class ClientDisconnected(Exception):
+    """The caller closed the connection before the answer was complete."""
+
+
+class StreamAborted(Exception):
+    """Half an answer is out and the rest will not come: only a broken connection tells."""
+
+
+class Client(Protocol):
+    """Someone who waits for an answer."""
+
+    @property
+    def disconnected(self) -> bool: ...
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """Calls ``wake`` once the caller is gone."""
 
 
 async def follow(
@@ -168,8 +197,8 @@ def _whole(
 def _rendered(request: CacheableRequest, fetched: Fetched) -> tuple[bytes, HeaderList]:
     dialect = request.endpoint.dialect
     if request.parsed.stream and dialect.both:
-        return request.view.rendered(fetched.document), type_headers(dialect.stream_type, stream=True)
-    return request.view.document(fetched.document), type_headers(dialect.document_type, stream=False)
+        return View.of(request).rendered(fetched.document), type_headers(dialect.stream_type, stream=True)
+    return View.of(request).document(fetched.document), type_headers(dialect.document_type, stream=False)
 
 
 def _live(
@@ -189,4 +218,4 @@ def _live(
         headers += [*head.headers, *exchange.upstream_headers]
     headers += forward_headers(exchange, None)
     status = _ANSWERED if head is None else head.status
-    return Live(headers, reader, flight, dialect, request.view, stream, status, own)
+    return Live(headers, reader, flight, dialect, View.of(request), stream, status, own)

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from llmproxy.proxy.view import View
+from llmproxy.proxy.response import View
 from llmproxy.wire import sse
 from llmproxy.wire.chat import CHAT
 from llmproxy.wire.echo import echo_of

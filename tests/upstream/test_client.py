@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from llmproxy.upstream.client import AiohttpTransport, CallTimeouts, HttpReply, send
 from llmproxy.upstream.kinds import GENERIC
-from llmproxy.upstream.send import CallTimeouts, HttpReply, send
 from llmproxy.upstream.target import Call, HeaderList, Target
-from llmproxy.upstream.transport import AiohttpTransport
 from llmproxy.wire.errors import UpstreamBroke, UpstreamRefused, UpstreamSlow
 from tests.upstream.scripted import CHUNKED, PATIENCE, Handler, Scripted, Visit, chunk, nothing, scripted
 

@@ -20,6 +20,7 @@ SHARED = {
     "history": "requests as rows: the room's face and its paths",
     "jobs": "jobs for operators: paths and verb",
     "lifespan": "opening and closing",
+    "ollama": "Ollama: the dialect of its own API, and the kind of server",
     "params": "query parameters and members of a request, read strictly",
     "performance": "figures of the last minutes, hours and days",
     "routes": "a table of URLs",

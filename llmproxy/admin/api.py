@@ -9,8 +9,8 @@ from starlette.responses import Response
 from llmproxy.admin.selectors import selector
 from llmproxy.admin.state import state_of
 from llmproxy.cache.entry import Entry
-from llmproxy.wire.canonical import parse
 from llmproxy.wire.errors import BadRequest, NotFound, TooLarge, Unavailable
+from llmproxy.wire.json_body import parse
 
 _LONGEST_BODY = 64 * 1024
 

@@ -40,7 +40,7 @@ from llmproxy.proxy.response import Outcome
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.identity import IdentityStore
 from llmproxy.upstream.upstreams import Upstreams
-from llmproxy.wire.ids import RequestIds
+from llmproxy.wire.exchange import RequestIds
 
 log = logging.getLogger(__name__)
 

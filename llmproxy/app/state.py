@@ -15,7 +15,7 @@ from llmproxy.jobs.services import JobServices
 from llmproxy.middleware.in_flight import InFlight
 from llmproxy.observe.metrics import Metrics
 from llmproxy.proxy.services import ProxyServices
-from llmproxy.wire.ids import RequestIds
+from llmproxy.wire.exchange import RequestIds
 
 
 @dataclass(frozen=True, slots=True)

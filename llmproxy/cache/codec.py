@@ -10,7 +10,7 @@ import orjson
 import zstandard
 
 from llmproxy.cache.entry import Entry
-from llmproxy.wire.fields import sendable
+from llmproxy.wire.headers import sendable
 
 #: version of the body's form. An entry's offsets are in the machine's byte order, so the other order is another form
 FORMAT = 3 if sys.byteorder == "little" else 4

@@ -16,8 +16,8 @@ from llmproxy.history.nearest import Fields, Nearest, earlier, excused, keyed, s
 from llmproxy.history.reasons import why
 from llmproxy.history.redact import REDACTED
 from llmproxy.history.tables import history
-from llmproxy.wire.canonical import parse
 from llmproxy.wire.endpoints import ENDPOINTS, Endpoint
+from llmproxy.wire.json_body import parse
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 #: characters shown of a value, of a span, and on either side of it

@@ -13,9 +13,9 @@ from llmproxy.database.engine import Database
 from llmproxy.history.detail import Record
 from llmproxy.history.json_diff import common
 from llmproxy.history.tables import history
-from llmproxy.wire.canonical import parse
 from llmproxy.wire.endpoints import Endpoint, shaping
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.json_body import parse
 
 #: different requests that are compared, rows that are looked at to find them, bytes of bodies that are read
 MOST_COMPARED, MOST_LOOKED_AT, MOST_BYTES = 200, 5_000, 16 * 1024 * 1024

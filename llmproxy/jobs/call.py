@@ -18,11 +18,11 @@ from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import Peer
-from llmproxy.wire.canonical import parse
-from llmproxy.wire.credentials import fingerprint
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamError, UpstreamStatus
 from llmproxy.wire.exchange import Caller, Exchange
+from llmproxy.wire.headers import fingerprint
+from llmproxy.wire.json_body import parse
 from llmproxy.wire.vocabulary import Reason
 
 #: where a job's calls come from, as the model server is told

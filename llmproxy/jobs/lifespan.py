@@ -24,8 +24,7 @@ from llmproxy.jobs.store import Store
 from llmproxy.jobs.webhooks.delivery import Deliver
 from llmproxy.jobs.worker import Workers
 from llmproxy.proxy.services import ProxyServices
-from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.ids import RequestIds
+from llmproxy.wire.exchange import Exchange, RequestIds
 
 #: seconds between two looks at jobs whose time is up, and at workers that died
 _WATCH_SECONDS = 2.0

@@ -12,8 +12,7 @@ from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from llmproxy.proxy.services import ProxyServices
-from llmproxy.wire.exchange import EXCHANGE, Exchange
-from llmproxy.wire.ids import RequestIds
+from llmproxy.wire.exchange import EXCHANGE, Exchange, RequestIds
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ import logging
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmproxy.wire.cache_status import forward_headers
-from llmproxy.wire.error_dialects import error_response
-from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, Unavailable
+from llmproxy.wire.cache_headers import forward_headers
+from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, Unavailable, error_response
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 
 log = logging.getLogger(__name__)

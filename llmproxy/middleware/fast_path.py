@@ -13,8 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from llmproxy.cache.raw_requests import LONGEST, HotAnswer, RawRequestIndex
 from llmproxy.middleware.connections import ConnectionLimits
 from llmproxy.middleware.protocol import ConnectionStage, Protocol, bound
-from llmproxy.wire.exchange import RepeatHit
-from llmproxy.wire.ids import RequestIds
+from llmproxy.wire.exchange import RepeatHit, RequestIds
 
 #: where the ordinary path finds ``remember`` in an ASGI scope's extensions
 EXTENSION = "llmproxy.hot"

@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llmproxy.config.settings import Settings
 from llmproxy.config.values import parse_api_key
 from llmproxy.middleware.routing import RESOLVED, AccessLevel, RouteTable
-from llmproxy.wire.credentials import bearer_tokens, credentials, fingerprint
 from llmproxy.wire.errors import Forbidden, Unauthorized
 from llmproxy.wire.exchange import ANYONE, EXCHANGE, Caller, Exchange
+from llmproxy.wire.headers import bearer_tokens, credentials, fingerprint
 from llmproxy.wire.vocabulary import Phase
 
 Headers = list[tuple[bytes, bytes]]

@@ -15,8 +15,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from llmproxy.middleware.connections import ConnectionLimits, make_room
-from llmproxy.wire.error_dialects import error_response
-from llmproxy.wire.errors import BadRequest, HeaderTooLarge, ProxyError, TooSlow
+from llmproxy.wire.errors import BadRequest, HeaderTooLarge, ProxyError, TooSlow, error_response
 
 #: how long a refused client may take to read why, and how much of what it goes on to send is thrown away for that
 _LINGER_SECONDS = 2.0

@@ -6,9 +6,7 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmproxy.wire.exchange import EXCHANGE, Exchange
-from llmproxy.wire.ids import RequestIds
-from llmproxy.wire.trace import Tracer
+from llmproxy.wire.exchange import EXCHANGE, Exchange, RequestIds, Tracer
 from llmproxy.wire.vocabulary import Phase
 
 #: what a client may name its request; anything else gets an id of ours

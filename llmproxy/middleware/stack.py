@@ -13,9 +13,7 @@ from llmproxy.middleware.limits import RequestLimits
 from llmproxy.middleware.origin import Origin
 from llmproxy.middleware.request_id import RequestId
 from llmproxy.middleware.routing import RouteTable
-from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.ids import RequestIds
-from llmproxy.wire.trace import Tracer
+from llmproxy.wire.exchange import Exchange, RequestIds, Tracer
 
 
 def surround(

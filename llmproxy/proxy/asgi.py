@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.listen import ClientDisconnected
 from llmproxy.upstream.headers import Peer
-from llmproxy.wire.coding import NotCoded, UnknownCoding, decoder
+from llmproxy.wire.content_coding import NotCoded, UnknownCoding, decoder
 from llmproxy.wire.errors import BadRequest, TooLarge, TooSlow, Unsupported
 
 

@@ -36,11 +36,11 @@ from llmproxy.proxy.response import (
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.proxy.settle import AnswerRecorder, settle_document
 from llmproxy.upstream.identity import more_precise
-from llmproxy.wire.cache_status import forward_headers
-from llmproxy.wire.dialect import Malformed
-from llmproxy.wire.embeddings import BASE64, FLOAT, OtherNumbers, Part, assembled, cut, encoding_of, inputs_of
+from llmproxy.wire.cache_headers import forward_headers
+from llmproxy.wire.documents import Malformed
 from llmproxy.wire.errors import OnlyIfCached, ProxyError, UpstreamBroke
 from llmproxy.wire.exchange import Exchange, Usage
+from llmproxy.wire.formats.embeddings import BASE64, FLOAT, OtherNumbers, Part, assembled, cut, encoding_of, inputs_of
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
 #: bytes from which on vectors are read and written in a thread

@@ -16,7 +16,7 @@ from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Whole, body_of, replay_headers
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import RESUMABLE
-from llmproxy.wire.directives import Directives, parse_directives
+from llmproxy.wire.cache_headers import Directives, parse_directives
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import OnlyIfCached, UnreadableBody
 from llmproxy.wire.exchange import EXCHANGE, Exchange

@@ -33,7 +33,7 @@ from llmproxy.wire.errors import (
     UpstreamStatus,
 )
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.forms import is_stream
+from llmproxy.wire.framing import is_stream
 from llmproxy.wire.vocabulary import Phase, Reason
 
 log = logging.getLogger(__name__)

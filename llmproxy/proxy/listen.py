@@ -23,12 +23,12 @@ from llmproxy.proxy.response import (
     timing_header,
     type_headers,
 )
-from llmproxy.wire.cache_status import forward_headers
-from llmproxy.wire.dialect import Dialect, Malformed
-from llmproxy.wire.documents import is_json, peek
+from llmproxy.wire.cache_headers import forward_headers
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.documents import Malformed, is_json, peek
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.messages import MESSAGES, request_id_of
+from llmproxy.wire.formats.messages import MESSAGES, request_id_of
 from llmproxy.wire.vocabulary import Reason
 
 _ANSWERED = 200

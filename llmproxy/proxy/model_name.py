@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 import orjson
 from starlette.types import Scope
 
-from llmproxy.wire.canonical import BOM
+from llmproxy.wire.json_body import BOM
 
 #: where OpenAI's list of models is, with and without the prefix; under it a page for each model
 LISTS = ("/v1/models", "/models")

@@ -13,7 +13,7 @@ from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import credentials, forwarded, relayed
 from llmproxy.upstream.target import Call, Reply, Target
-from llmproxy.wire.cache_status import forward_headers
+from llmproxy.wire.cache_headers import forward_headers
 from llmproxy.wire.errors import MethodNotAllowed, NotImplementedHere, ProxyError, UpstreamError
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason

@@ -23,7 +23,7 @@ from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Answer, Failed, OtherForm, Outcome, replay, serves
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import Peer, credentials
-from llmproxy.wire.directives import parse_directives
+from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import NO_USAGE, Exchange

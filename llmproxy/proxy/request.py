@@ -12,13 +12,13 @@ from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import RequestTraits
 from llmproxy.proxy.offload import offload
 from llmproxy.upstream.headers import Peer
-from llmproxy.wire.canonical import BOM, canonical, parse
-from llmproxy.wire.directives import Directives
+from llmproxy.wire.cache_headers import Directives
 from llmproxy.wire.echo import echo_of
-from llmproxy.wire.embeddings import INPUT_BY_INPUT, is_per_input, other_numbers
 from llmproxy.wire.endpoints import Endpoint, shaping
 from llmproxy.wire.errors import UnreadableBody
-from llmproxy.wire.native import only_loads
+from llmproxy.wire.formats.embeddings import INPUT_BY_INPUT, is_per_input, other_numbers
+from llmproxy.wire.formats.ollama import only_loads
+from llmproxy.wire.json_body import BOM, canonical, parse
 
 _MEMO_SIZE = 10_000
 #: a draft that holds on to more of its body than this is not remembered

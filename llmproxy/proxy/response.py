@@ -13,12 +13,12 @@ from llmproxy.cache.single_flight import Flight
 from llmproxy.config.settings import Replay, Settings
 from llmproxy.proxy.broadcast import BroadcastBuffer, BroadcastReader
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.wire import sse
 from llmproxy.wire.dialect import Dialect, Filter
 from llmproxy.wire.documents import dump, dump_leniently, peek, read_leniently
 from llmproxy.wire.echo import echoing, echoing_event
 from llmproxy.wire.errors import ProxyError, UpstreamStatus
 from llmproxy.wire.exchange import NO_USAGE, Exchange, Usage
+from llmproxy.wire.framing import sse_data, sse_event, sse_frame
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -94,7 +94,7 @@ def _echoed(frame: bytes, echo: Mapping[str, Any]) -> bytes:
     # most events of a Response hold neither it nor an id
     if not any(name in frame for name in _HOLDING):
         return frame
-    data, write = sse.data(frame), dump
+    data, write = sse_data(frame), dump
     event = peek(data)
     if event is None:
         # an answer has one id, in the events that are no strict JSON too
@@ -102,7 +102,7 @@ def _echoed(frame: bytes, echo: Mapping[str, Any]) -> bytes:
     if event is None:
         return frame
     echoed = echoing_event(event, echo)
-    return frame if echoed is event else sse.frame(write(echoed), sse.event(frame))
+    return frame if echoed is event else sse_frame(write(echoed), sse_event(frame))
 
 
 @dataclass(frozen=True, slots=True)

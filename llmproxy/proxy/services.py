@@ -14,8 +14,7 @@ from llmproxy.proxy.request import BodyMemo, CacheableRequest
 from llmproxy.proxy.response import Outcome
 from llmproxy.upstream.target import Target
 from llmproxy.upstream.upstreams import Upstreams
-from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.trace import Tracer
+from llmproxy.wire.exchange import Exchange, Tracer
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Fetched, Outcome
 from llmproxy.upstream.target import Adapted
-from llmproxy.wire.chunks import DONE
-from llmproxy.wire.dialect import Document, Lossy, Malformed
-from llmproxy.wire.documents import dump
+from llmproxy.wire.dialect import Lossy
+from llmproxy.wire.documents import Document, Malformed, dump
 from llmproxy.wire.errors import UpstreamBroke, UpstreamFault
+from llmproxy.wire.formats.chunks import DONE
 from llmproxy.wire.vocabulary import Reason
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from llmproxy.upstream.target import HeaderList, Reply
-from llmproxy.wire.coding import Decoder, NotCoded, UnknownCoding, decoder
+from llmproxy.wire.content_coding import Decoder, NotCoded, UnknownCoding, decoder
 from llmproxy.wire.errors import UpstreamBroke
 
 _FRAMING = frozenset({b"content-encoding", b"content-length"})

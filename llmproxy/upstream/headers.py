@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.target import HeaderList
-from llmproxy.wire.credentials import CREDENTIALS
 from llmproxy.wire.errors import BadRequest
-from llmproxy.wire.fields import sendable
-from llmproxy.wire.trace import Trace
+from llmproxy.wire.exchange import Trace
+from llmproxy.wire.headers import CREDENTIALS, sendable
 
 _VIA = b"1.1 llmproxy"
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import orjson
 
+from llmproxy.upstream.responses_by_chat import ChatTranslation, chat_request
 from llmproxy.upstream.target import Adapted, Document
-from llmproxy.wire.chat_to_responses import ChatTranslation
 from llmproxy.wire.errors import UpstreamStatus
-from llmproxy.wire.responses_to_chat import chat_request
 
 #: with which a server may say that it has no such path
 MISSING_STATUSES = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from llmproxy.wire.documents import Document, Malformed
-from llmproxy.wire.errors import ProxyError
+from llmproxy.wire.documents import Document, Malformed, dump, error_message, read_leniently
+from llmproxy.wire.errors import ProxyError, envelope
 from llmproxy.wire.exchange import Usage
+from llmproxy.wire.framing import sse_data, sse_event, sse_frame
 from llmproxy.wire.vocabulary import Reason
-
-__all__ = ["Dialect", "Document", "Filter", "Lossy", "Malformed", "Splitter", "StreamError"]
 
 
 class Splitter(Protocol):
@@ -109,9 +108,39 @@ class Dialect(Protocol):
         ...
 
 
+def says_done(word: object, words: frozenset[str]) -> bool:
+    """Some servers write their words in capitals."""
+    return isinstance(word, str) and word.lower() in words
+
+
 class Lossy(Malformed):
     """Frames that only their sender could put together. ``document`` is what they may amount to: not to be served."""
 
     def __init__(self, message: str, document: Document):
         super().__init__(message)
         self.document = document
+
+
+#: what says that an event is an error, and nothing about it
+_MARKS = (("type", "error"), ("object", "error"))
+
+
+def fault_of(frame: bytes) -> StreamError | None:
+    """The error that a frame tells, None for an ordinary one. An error object of OpenAI's is told as it came."""
+    if b"error" not in frame:
+        return None
+    event, named = read_leniently(sse_data(frame)), sse_event(frame) == b"error"
+    if event is None:
+        return _told({}, {"message": sse_data(frame).decode("utf-8", "replace")}) if named else None
+    if error := event.get("error"):
+        return StreamError(error, frame) if isinstance(error, dict) else _told(event, {"message": error_message(error)})
+    if not named and all(event.get(name) != mark for name, mark in _MARKS):
+        return None
+    error = {name: value for name, value in event.items() if (name, value) not in _MARKS and name != "error"}
+    error.pop("sequence_number", None)
+    return _told(event, error)
+
+
+def _told(event: Document, error: Document) -> StreamError:
+    whole = envelope(error_message(error), "server_error", "upstream_error")["error"] | error
+    return StreamError(error, sse_frame(dump({**event, "error": whole}), b"error"))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from llmproxy.wire.dialect import Document
+from llmproxy.wire.documents import Document
 
 #: member -> its value where the request has none. Part of no key, and possibly telling: who asked, and their labels.
 ECHOED: Mapping[str, Any] = {"metadata": {}, "user": None, "safety_identifier": None, "prompt_cache_key": None}

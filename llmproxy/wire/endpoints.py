@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmproxy.wire.chat import CHAT
-from llmproxy.wire.completions import COMPLETIONS
 from llmproxy.wire.dialect import Dialect
-from llmproxy.wire.embeddings import EMBEDDINGS
-from llmproxy.wire.messages import MESSAGES
-from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, OLLAMA_GENERATE
-from llmproxy.wire.rerank import RERANK
-from llmproxy.wire.responses import RESPONSES
+from llmproxy.wire.formats.chat import CHAT, COMPLETIONS
+from llmproxy.wire.formats.embeddings import EMBEDDINGS
+from llmproxy.wire.formats.messages import MESSAGES
+from llmproxy.wire.formats.ollama import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, OLLAMA_GENERATE
+from llmproxy.wire.formats.plain import RERANK
+from llmproxy.wire.formats.responses import RESPONSES
 
 _RENDERING = {
     "stream": "chooses the rendering; one entry serves both",

@@ -1,11 +1,42 @@
-"""The notebook of one request: what is known about it so far. Rooms meet only through it."""
+"""The record of one request, its caller, its part in a distributed trace, and its id. Rooms meet only through it."""
 
+import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from llmproxy.wire.trace import Trace
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Trace(Protocol):
+    """The part of one request in a trace."""
+
+    def passed_on(self, headers: Headers) -> Headers:
+        """A client's headers as the upstream gets them: what they say of the trace is replaced by our part in it."""
+        ...
+
+
+class Tracer(Protocol):
+    """Begins the part of a request in its trace."""
+
+    def begin(self, headers: Iterable[tuple[bytes, bytes]], started_at: float) -> Trace:
+        """``headers`` are the client's, names in lower case; ``started_at`` is in Unix seconds. Raises nothing."""
+        ...
+
+
+class RequestIds:
+    """Request ids: unique across processes by a random prefix, cheap within one by a counter."""
+
+    def __init__(self) -> None:
+        self._prefix = f"req_{secrets.token_hex(6)}"
+        self._count = count(1)
+
+    def next(self) -> str:
+        return f"{self._prefix}{next(self._count):010x}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import pytest
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.policy import Freshness, RequestTraits, Verdict, admit, freshness
 from llmproxy.config.settings import CachePolicy
-from llmproxy.wire.directives import PLAIN, Directives
+from llmproxy.wire.cache_headers import PLAIN, Directives
 from llmproxy.wire.vocabulary import Reason
 
 ANY, FIXED = RequestTraits(), RequestTraits(deterministic=True)

@@ -6,7 +6,7 @@ import httpx
 import orjson
 import pytest
 
-from llmproxy.wire import sse
+from llmproxy.wire.framing import sse_data
 from tests.e2e.asking import CITY_SCHEMA, body, chat
 from tests.llama import Llama
 from tests.server import Proxy
@@ -23,7 +23,7 @@ def said(heard: httpx.Response) -> Any:
         texts = [_texts(choice, choice.get("message") or choice) for choice in document["choices"]]
         return texts, document["usage"]["completion_tokens"], set(document)
     events = [event + b"\n\n" for event in heard.content.split(b"\n\n")[:-1]]
-    chunks = [orjson.loads(data) for event in events if (data := sse.data(event)) not in (b"[DONE]", b"null")]
+    chunks = [orjson.loads(data) for event in events if (data := sse_data(event)) not in (b"[DONE]", b"null")]
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     return [_texts(choice, choice.get("delta") or choice) for choice in choices], [set(chunk) for chunk in chunks]
 

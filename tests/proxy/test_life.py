@@ -23,7 +23,7 @@ from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Answer, Live, Whole
 from llmproxy.upstream.headers import Peer
-from llmproxy.wire.directives import PLAIN, Directives
+from llmproxy.wire.cache_headers import PLAIN, Directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import Exchange

@@ -14,7 +14,7 @@ from llmproxy.proxy.listen import ClientDisconnected
 from llmproxy.proxy.request import CacheableRequest, draft_of
 from llmproxy.proxy.response import Paced, replay
 from llmproxy.upstream.headers import Peer
-from llmproxy.wire.directives import Directives
+from llmproxy.wire.cache_headers import Directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange
 from tests.cache.entries import entry

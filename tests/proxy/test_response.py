@@ -4,10 +4,10 @@ import orjson
 import pytest
 
 from llmproxy.proxy.response import View
-from llmproxy.wire import sse
-from llmproxy.wire.chat import CHAT
 from llmproxy.wire.echo import echo_of
-from llmproxy.wire.responses import RESPONSES
+from llmproxy.wire.formats.chat import CHAT
+from llmproxy.wire.formats.responses import RESPONSES
+from llmproxy.wire.framing import sse_data, sse_frame
 
 ANN = {"metadata": {"who": "ann"}, "user": "ann"}
 BOB = {"metadata": {"who": "bob"}}
@@ -15,7 +15,7 @@ BOB = {"metadata": {"who": "bob"}}
 
 def lifecycle(kind: str) -> bytes:
     response = {"id": "resp_1", "status": "completed", "output": [], **echo_of(ANN)}
-    return sse.frame(orjson.dumps({"type": kind, "sequence_number": 0, "response": response}), kind.encode())
+    return sse_frame(orjson.dumps({"type": kind, "sequence_number": 0, "response": response}), kind.encode())
 
 
 def test_a_document_gets_this_callers_echo() -> None:
@@ -31,12 +31,12 @@ def test_a_member_that_the_upstream_does_not_repeat_is_not_added() -> None:
 
 
 def test_every_lifecycle_frame_gets_it_and_no_other_is_touched() -> None:
-    delta = sse.frame(orjson.dumps({"type": "response.output_text.delta", "delta": '"response":{"user":"ann"}'}))
+    delta = sse_frame(orjson.dumps({"type": "response.output_text.delta", "delta": '"response":{"user":"ann"}'}))
     frames = [lifecycle("response.created"), delta, lifecycle("response.completed")]
     seen = View(RESPONSES, usage=False, echo=echo_of(BOB)).frames(frames)
     assert seen[1] is delta
     for frame in (seen[0], seen[2]):
-        response = orjson.loads(sse.data(frame))["response"]
+        response = orjson.loads(sse_data(frame))["response"]
         assert response["metadata"] == {"who": "bob"}
         assert response["user"] is None
     assert View(RESPONSES, usage=False, echo=echo_of(ANN)).frames(frames) == frames
@@ -61,7 +61,7 @@ def test_usage_frames_are_for_those_who_asked() -> None:
 def test_events_that_are_no_strict_json_get_it_too(value: str) -> None:
     """All events of a Response name it by one id."""
     event = b'{"type":"response.completed","response":{"id":"resp_1","output":[],"x":%b}}' % value.encode()
-    frames = [lifecycle("response.created"), sse.frame(event, b"response.completed")]
+    frames = [lifecycle("response.created"), sse_frame(event, b"response.completed")]
     seen = View(RESPONSES, usage=False, echo={"id": "resp_ours"}).frames(frames)
     assert all(b'"resp_ours"' in frame and b'"resp_1"' not in frame for frame in seen)
     assert value.encode() in seen[1]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llmproxy.wire.dialect import Dialect
 from llmproxy.wire.documents import error_message
-from llmproxy.wire.sse import SseSplitter
+from llmproxy.wire.framing import SseSplitter
 
 _FOLDER = Path(__file__).parent / "samples"
 

@@ -3,9 +3,9 @@
 import orjson
 from hypothesis import strategies as st
 
-from llmproxy.wire import sse
-from llmproxy.wire.chunks import DONE
-from llmproxy.wire.dialect import Document
+from llmproxy.wire.documents import Document
+from llmproxy.wire.formats.chunks import DONE
+from llmproxy.wire.framing import sse_frame
 
 #: characters that break splitting by bytes or by UTF-16 units: astral, combining, line separators, JSON's own
 texts = st.text(st.sampled_from('aé日🦙\u0301\u2028\x00"\\\n\r{}'), max_size=8)
@@ -134,7 +134,7 @@ def chat_streams(draw: st.DrawFn) -> list[bytes]:
     header = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     chunks = [header | {"choices": choices} for choices in [*parts, *finish]]
     chunks += [header | {"choices": [], "usage": usage} for usage in draw(st.lists(usages, max_size=2))]
-    return [*(sse.frame(orjson.dumps(chunk)) for chunk in chunks), DONE]
+    return [*(sse_frame(orjson.dumps(chunk)) for chunk in chunks), DONE]
 
 
 def _shaped(names: str, kinds: list[str]) -> st.SearchStrategy[Document]:

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.wire import sse
-from llmproxy.wire.chat import CHAT
-from llmproxy.wire.completions import COMPLETIONS
-from llmproxy.wire.dialect import Dialect, Document, Malformed
-from llmproxy.wire.messages import MESSAGES
-from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_GENERATE
-from llmproxy.wire.responses import RESPONSES, complete
-from llmproxy.wire.responses_repair import Repair
+from llmproxy.upstream.responses_repair import Repair
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.documents import Document, Malformed
+from llmproxy.wire.formats.chat import CHAT, COMPLETIONS
+from llmproxy.wire.formats.messages import MESSAGES
+from llmproxy.wire.formats.ollama import OLLAMA_CHAT, OLLAMA_GENERATE
+from llmproxy.wire.formats.responses import RESPONSES, complete
+from llmproxy.wire.framing import sse_data, sse_frame
 from tests.wire.strategies import broken_chunks, broken_events
 
 
@@ -31,7 +31,7 @@ def line(document: Document) -> bytes:
 
 
 def event(document: Document) -> bytes:
-    return sse.frame(orjson.dumps(document))
+    return sse_frame(orjson.dumps(document))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_streams(dialect: Dialect, frame: Callable[[Document], bytes], documents
 def test_repair(documents: list[Document], request: Document) -> None:
     repair = Repair(request)
     frames = [mended for document in documents for mended in repair(event(document))]
-    numbers = [orjson.loads(sse.data(frame)).get("sequence_number") for frame in frames]
+    numbers = [orjson.loads(sse_data(frame)).get("sequence_number") for frame in frames]
     assert numbers == list(range(len(frames)))
 
 

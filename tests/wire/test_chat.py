@@ -6,18 +6,19 @@ import orjson
 import pytest
 from hypothesis import given, settings
 
-from llmproxy.wire import sse
-from llmproxy.wire.chat import CHAT
-from llmproxy.wire.chunks import DONE
-from llmproxy.wire.dialect import Dialect, Document, Lossy
+from llmproxy.wire.dialect import Dialect, Lossy
+from llmproxy.wire.documents import Document
 from llmproxy.wire.exchange import Usage
+from llmproxy.wire.formats.chat import CHAT
+from llmproxy.wire.formats.chunks import DONE
+from llmproxy.wire.framing import sse_data, sse_frame
 from tests.wire.samples import sample
 from tests.wire.strategies import chat_documents, chat_streams
 
 
 def stream(*choices: list[dict[str, Any]], **members: Any) -> list[bytes]:
     """A stream whose chunks carry these lists of choices."""
-    return [*(sse.frame(orjson.dumps({"id": "1", "choices": entry, **members})) for entry in choices), DONE]
+    return [*(sse_frame(orjson.dumps({"id": "1", "choices": entry, **members})) for entry in choices), DONE]
 
 
 def message(*deltas: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def doubted(frames: list[bytes]) -> Document:
 
 def chunks(frames: list[bytes]) -> list[Document]:
     assert frames[-1] == DONE
-    return [orjson.loads(sse.data(frame)) for frame in frames[:-1]]
+    return [orjson.loads(sse_data(frame)) for frame in frames[:-1]]
 
 
 def test_it_is_a_dialect() -> None:
@@ -135,7 +136,7 @@ def test_two_choices_of_llamacpp() -> None:
         "total_tokens": 37,
         "prompt_tokens_details": {"cached_tokens": 24},
     }
-    assert document["timings"] == orjson.loads(sse.data(frames[-2]))["timings"]
+    assert document["timings"] == orjson.loads(sse_data(frames[-2]))["timings"]
     assert CHAT.usage(document) == Usage(31, 6)
     assert CHAT.flaw(document) is None
 
@@ -202,7 +203,7 @@ def test_audio_and_the_old_function_call() -> None:
 
 def test_unknown_members_with_several_values_are_doubted_and_annotations_grow() -> None:
     frames = [
-        sse.frame(
+        sse_frame(
             orjson.dumps(
                 {
                     "id": id,

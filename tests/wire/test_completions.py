@@ -4,10 +4,11 @@ import orjson
 import pytest
 from hypothesis import given, settings
 
-from llmproxy.wire import sse
-from llmproxy.wire.chunks import DONE
-from llmproxy.wire.completions import COMPLETIONS
-from llmproxy.wire.dialect import Dialect, Document, Lossy
+from llmproxy.wire.dialect import Dialect, Lossy
+from llmproxy.wire.documents import Document
+from llmproxy.wire.formats.chat import COMPLETIONS
+from llmproxy.wire.formats.chunks import DONE
+from llmproxy.wire.framing import sse_frame
 from llmproxy.wire.vocabulary import Reason
 from tests.wire.samples import sample
 from tests.wire.strategies import completions_documents
@@ -42,7 +43,7 @@ def test_two_choices_of_llamacpp() -> None:
 
 def test_lists_of_old_logprobs_grow() -> None:
     frames = [
-        sse.frame(orjson.dumps({"choices": [{"index": 0, "text": text, "logprobs": logprobs}]}))
+        sse_frame(orjson.dumps({"choices": [{"index": 0, "text": text, "logprobs": logprobs}]}))
         for text, logprobs in (
             ("a", {"tokens": ["a"], "text_offset": [0]}),
             ("b", {"tokens": ["b"], "text_offset": [1]}),
@@ -58,7 +59,7 @@ def test_zeros_of_ollama_give_way_to_the_real_usage() -> None:
     zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     real = {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
     frames = [
-        sse.frame(orjson.dumps({"choices": choices, "usage": usage}))
+        sse_frame(orjson.dumps({"choices": choices, "usage": usage}))
         for choices, usage in (
             ([{"index": 0, "text": "a", "finish_reason": None}], zeros),
             ([{"index": 0, "text": "", "finish_reason": "stop"}], zeros),
@@ -75,7 +76,7 @@ def test_a_choice_without_text_is_malformed() -> None:
 
 def test_half_a_character_at_the_end_is_in_the_plain_answer_only() -> None:
     frames = [
-        sse.frame(orjson.dumps({"choices": [{"index": 0, "text": text, "finish_reason": finish}], **more}))
+        sse_frame(orjson.dumps({"choices": [{"index": 0, "text": text, "finish_reason": finish}], **more}))
         for text, finish, more in (("a", None, {}), ("", "length", {"timings": {"predicted_n": 2}}))
     ]
     with pytest.raises(Lossy):

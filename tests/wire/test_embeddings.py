@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.wire.dialect import Malformed
-from llmproxy.wire.embeddings import (
+from llmproxy.wire.documents import Malformed
+from llmproxy.wire.formats.embeddings import (
     BASE64,
     EMBEDDINGS,
     FLOAT,

@@ -6,14 +6,13 @@ from typing import Any
 import orjson
 import pytest
 
-from llmproxy.wire import sse
-from llmproxy.wire.chat import CHAT
-from llmproxy.wire.completions import COMPLETIONS
-from llmproxy.wire.dialect import Dialect, Document
-from llmproxy.wire.messages import MESSAGES
-from llmproxy.wire.native import OLLAMA_CHAT, OLLAMA_GENERATE
-from llmproxy.wire.ndjson import NdjsonSplitter
-from llmproxy.wire.responses import RESPONSES
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.documents import Document
+from llmproxy.wire.formats.chat import CHAT, COMPLETIONS
+from llmproxy.wire.formats.messages import MESSAGES
+from llmproxy.wire.formats.ollama import OLLAMA_CHAT, OLLAMA_GENERATE
+from llmproxy.wire.formats.responses import RESPONSES
+from llmproxy.wire.framing import NdjsonSplitter, SseSplitter, sse_data, sse_event, sse_frame
 from llmproxy.wire.vocabulary import Reason
 from tests.wire.samples import fault_message
 
@@ -152,10 +151,10 @@ def test_every_error_in_a_stream_is_told_such_that_clients_raise(dialect: Dialec
     fault = dialect.fault(frame)
     assert fault is not None
     assert fault_message(dialect, frame) == "no"
-    told = orjson.loads(sse.data(fault.frame)) if b"NaN" not in fault.frame else {"error": {"message": "no"}}
+    told = orjson.loads(sse_data(fault.frame)) if b"NaN" not in fault.frame else {"error": {"message": "no"}}
     assert told["error"]["message"] == "no"
     if dialect is MESSAGES:
-        assert sse.event(fault.frame) == b"error"
+        assert sse_event(fault.frame) == b"error"
         assert told["type"] == "error" or b"NaN" in frame
     if b"429" in frame:
         assert told["error"]["code"] == 429
@@ -181,7 +180,7 @@ def test_other_frames_are_no_errors(dialect: Dialect, frame: bytes) -> None:
 
 @pytest.mark.parametrize("rest", [b"data: [DONE]", b"data: [DONE]\n", b"data:[DONE]\r\n", b"data: [DONE]\r"])
 def test_an_event_may_lack_its_blank_line_at_the_end(rest: bytes) -> None:
-    splitter = sse.SseSplitter()
+    splitter = SseSplitter()
     assert splitter.feed(b'data: {"a":1}\n\n' + rest) == [b'data: {"a":1}\n\n']
     assert splitter.finish() == [b"data: [DONE]\n\n"]
     assert splitter.rest() == b""
@@ -192,7 +191,7 @@ def test_an_event_may_lack_its_blank_line_at_the_end(rest: bytes) -> None:
     "rest", [b'data: {"a":1', b"data: [DON", b"proxy error: gone\n", b"event: error\n", b'{"a":1}']
 )
 def test_an_event_cut_in_two_is_none(rest: bytes) -> None:
-    splitter = sse.SseSplitter()
+    splitter = SseSplitter()
     splitter.feed(rest)
     assert splitter.finish() == []
     assert splitter.rest() == rest
@@ -209,7 +208,7 @@ def test_a_line_may_lack_its_newline_at_the_end() -> None:
 
 
 def chunk(*choices: Document) -> bytes:
-    return sse.frame(orjson.dumps({"choices": list(choices)}))
+    return sse_frame(orjson.dumps({"choices": list(choices)}))
 
 
 FINISHED = [
@@ -234,14 +233,14 @@ def test_without_the_terminal_event_every_choice_must_have_finished(
 
 
 def test_a_message_has_finished_with_its_stop_reason() -> None:
-    started = sse.frame(b'{"type":"message_start","message":{}}', b"message_start")
-    stopped = sse.frame(b'{"type":"message_delta","delta":{"stop_reason":"end_turn"}}', b"message_delta")
+    started = sse_frame(b'{"type":"message_start","message":{}}', b"message_start")
+    stopped = sse_frame(b'{"type":"message_delta","delta":{"stop_reason":"end_turn"}}', b"message_delta")
     assert not MESSAGES.finished([started])
     assert MESSAGES.finished([started, stopped])
 
 
 def test_a_response_has_not_finished_without_its_terminal_event() -> None:
-    assert not RESPONSES.finished([sse.frame(b'{"type":"response.output_item.done"}')])
+    assert not RESPONSES.finished([sse_frame(b'{"type":"response.output_item.done"}')])
 
 
 def test_ollama_may_end_without_a_word_but_not_before_its_first() -> None:

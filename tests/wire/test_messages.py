@@ -3,17 +3,18 @@
 import orjson
 import pytest
 
-from llmproxy.wire import sse
-from llmproxy.wire.dialect import Dialect, Document, Malformed
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.documents import Document, Malformed
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.messages import MESSAGES
+from llmproxy.wire.formats.messages import MESSAGES
+from llmproxy.wire.framing import sse_event, sse_frame
 from llmproxy.wire.vocabulary import Reason
 from tests.wire.samples import fault_message, sample
 
 
 def stream(*events: Document) -> list[bytes]:
-    return [sse.frame(orjson.dumps(event), str(event["type"]).encode()) for event in events]
+    return [sse_frame(orjson.dumps(event), str(event["type"]).encode()) for event in events]
 
 
 def test_it_is_a_dialect() -> None:
@@ -106,7 +107,7 @@ def test_flaws(document: Document, reason: Reason | None) -> None:
 
 def test_our_failure_is_a_fault() -> None:
     frame = MESSAGES.failure(UpstreamBroke("cut off"), "req_1")
-    assert sse.event(frame) == b"error"
+    assert sse_event(frame) == b"error"
     assert fault_message(MESSAGES, frame) == "cut off"
-    assert fault_message(MESSAGES, sse.frame(b'{"error":{"message":"bare"}}')) == "bare"
-    assert MESSAGES.fault(sse.frame(b'{"type":"content_block_delta","delta":{"text":"\\"error\\""}}')) is None
+    assert fault_message(MESSAGES, sse_frame(b'{"error":{"message":"bare"}}')) == "bare"
+    assert MESSAGES.fault(sse_frame(b'{"type":"content_block_delta","delta":{"text":"\\"error\\""}}')) is None

@@ -2,10 +2,11 @@
 
 import pytest
 
-from llmproxy.wire.dialect import Dialect, Document, Malformed
-from llmproxy.wire.embeddings import EMBEDDINGS
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.documents import Document, Malformed
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.rerank import RERANK
+from llmproxy.wire.formats.embeddings import EMBEDDINGS
+from llmproxy.wire.formats.plain import RERANK
 from llmproxy.wire.vocabulary import Reason
 
 

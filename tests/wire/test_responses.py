@@ -6,11 +6,12 @@ from typing import Any
 import orjson
 import pytest
 
-from llmproxy.wire import sse
-from llmproxy.wire.dialect import Dialect, Document, Malformed
+from llmproxy.wire.dialect import Dialect
+from llmproxy.wire.documents import Document, Malformed
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.responses import RESPONSES
+from llmproxy.wire.formats.responses import RESPONSES
+from llmproxy.wire.framing import sse_data, sse_event, sse_frame
 from llmproxy.wire.vocabulary import Reason
 from tests.wire.samples import fault_message
 
@@ -50,8 +51,8 @@ def response(*output: Document, **members: Any) -> Document:
 def events(document: Document) -> list[Document]:
     """The events of a rendered Response: each named by its type, counted, and with nothing after the terminal one."""
     frames = RESPONSES.render(document)
-    found: list[Document] = [orjson.loads(sse.data(frame)) for frame in frames]
-    assert [event["type"].encode() for event in found] == [sse.event(frame) for frame in frames]
+    found: list[Document] = [orjson.loads(sse_data(frame)) for frame in frames]
+    assert [event["type"].encode() for event in found] == [sse_event(frame) for frame in frames]
     assert [event.pop("sequence_number") for event in found] == list(range(len(found)))
     assert [RESPONSES.terminal(frame) for frame in frames] == [False] * (len(frames) - 1) + [True]
     return found
@@ -175,11 +176,11 @@ def test_a_stream_without_its_terminal_event_is_malformed() -> None:
     with pytest.raises(Malformed):
         RESPONSES.assemble(RESPONSES.render(response(MESSAGE))[:-1])
     with pytest.raises(Malformed):
-        RESPONSES.assemble([sse.frame(b'{"type":"response.completed"}')])
+        RESPONSES.assemble([sse_frame(b'{"type":"response.completed"}')])
 
 
 def test_a_word_in_the_text_is_not_the_terminal_event() -> None:
-    assert not RESPONSES.terminal(sse.frame(b'{"type":"response.output_text.delta","delta":"response.completed"}'))
+    assert not RESPONSES.terminal(sse_frame(b'{"type":"response.output_text.delta","delta":"response.completed"}'))
 
 
 @pytest.mark.parametrize(
@@ -196,14 +197,14 @@ def test_a_word_in_the_text_is_not_the_terminal_event() -> None:
     ],
 )
 def test_faults(data: bytes, message: str | None) -> None:
-    assert fault_message(RESPONSES, sse.frame(data)) == message
+    assert fault_message(RESPONSES, sse_frame(data)) == message
 
 
 def test_our_failure_is_a_fault() -> None:
     frame = RESPONSES.failure(UpstreamBroke("cut off"))
-    assert sse.event(frame) == b"error"
+    assert sse_event(frame) == b"error"
     assert fault_message(RESPONSES, frame) == "cut off"
-    body = orjson.loads(sse.data(frame))
+    body = orjson.loads(sse_data(frame))
     assert body["error"] == {
         "type": "server_error",
         "code": "upstream_error",

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from llmproxy.wire.dialect import Document
-from llmproxy.wire.responses import RESPONSES, complete
+from llmproxy.wire.documents import Document
+from llmproxy.wire.formats.responses import RESPONSES, complete
 
 #: the members the Open Responses specification requires
 REQUIRED = frozenset(

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from llmproxy.jobs import validation
+from llmproxy.wire import validation
 from llmproxy.wire.errors import BadRequest
 
 #: OpenAI's own bounds of ``metadata``

@@ -22,10 +22,10 @@ from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.proxy.asgi import read
 from llmproxy.proxy.endpoint import listening
-from llmproxy.wire.canonical import parse
-from llmproxy.wire.directives import parse_directives
+from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.json_body import parse
 
 #: sixteen pairs of metadata, each character escaped, and then some
 _LONGEST_BODY = 256 * 1024

@@ -6,10 +6,10 @@ from typing import Any
 
 import orjson
 
-from llmproxy.jobs import validation
-from llmproxy.wire.canonical import parse
-from llmproxy.wire.embeddings import inputs_of
+from llmproxy.wire import validation
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.formats.embeddings import inputs_of
+from llmproxy.wire.json_body import parse
 
 #: the endpoints of batches, and the member that a request to each cannot do without
 ENDPOINTS: Mapping[str, str] = {

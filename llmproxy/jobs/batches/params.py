@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmproxy.jobs import validation
 from llmproxy.jobs.answers.labels import labels_of
 from llmproxy.jobs.batches.lines import ENDPOINTS
+from llmproxy.wire import validation
 
 #: the only completion window there is
 WINDOW = "24h"

@@ -6,7 +6,6 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llmproxy.jobs import validation
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.answers.labels import labels_of, written
 from llmproxy.jobs.chats.chat_ids import ChatId
@@ -17,8 +16,9 @@ from llmproxy.jobs.params import asked_limit, asked_newest_first
 from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.asgi import read
 from llmproxy.proxy.endpoint import listening
-from llmproxy.wire.canonical import parse
+from llmproxy.wire import validation
 from llmproxy.wire.errors import NotFound
+from llmproxy.wire.json_body import parse
 
 #: sixteen labels, each character escaped, and then some
 _LONGEST_BODY = 256 * 1024

@@ -16,11 +16,11 @@ from llmproxy.proxy.offload import offload
 from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Whole
-from llmproxy.wire.canonical import canonical
 from llmproxy.wire.documents import dump, peek
 from llmproxy.wire.echo import echo_of, echoing
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.json_body import canonical
 from llmproxy.wire.vocabulary import Reason
 
 

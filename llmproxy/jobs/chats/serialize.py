@@ -5,8 +5,7 @@ from typing import Any
 import orjson
 
 from llmproxy.jobs.answers.answer import StoredAnswer
-from llmproxy.wire.dialect import Document
-from llmproxy.wire.documents import dump
+from llmproxy.wire.documents import Document, dump
 
 #: members of the request that are shown with the answer
 _ASKED = (

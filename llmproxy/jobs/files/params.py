@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llmproxy.jobs import validation
 from llmproxy.jobs.files.document import OUTPUTS, PURPOSES
 from llmproxy.jobs.params import asked_limit, asked_newest_first
+from llmproxy.wire import validation
 from llmproxy.wire.documents import peek
 from llmproxy.wire.errors import BadRequest
 

@@ -16,8 +16,8 @@ from llmproxy.jobs.responses.previous import is_id
 from llmproxy.jobs.responses.serialize import document_of
 from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.endpoint import listening
-from llmproxy.wire.conversation import shown
 from llmproxy.wire.errors import BadRequest, NotFound
+from llmproxy.wire.formats.responses_request import shown
 
 
 class Retrieve:

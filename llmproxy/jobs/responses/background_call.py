@@ -23,13 +23,12 @@ from llmproxy.proxy.listen import ClientDisconnected
 from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Failed, Live
-from llmproxy.wire.dialect import Document
-from llmproxy.wire.documents import dump
+from llmproxy.wire.documents import Document, dump
 from llmproxy.wire.echo import echoing
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import ProxyError, UpstreamBroke
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.responses_request import response_error, unfinished
+from llmproxy.wire.formats.responses_request import response_error, unfinished
 from llmproxy.wire.vocabulary import Reason
 
 #: how long a Response can be asked for that was not to be stored, from its end on

@@ -23,13 +23,13 @@ from llmproxy.proxy.offload import offload
 from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import JSON, Whole, type_headers
-from llmproxy.wire.canonical import parse
 from llmproxy.wire.documents import dump
 from llmproxy.wire.echo import echoing
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import TooLarge
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.responses_request import ResponsesRequest
+from llmproxy.wire.formats.responses_request import ResponsesRequest
+from llmproxy.wire.json_body import parse
 from llmproxy.wire.vocabulary import Reason
 
 #: of such an answer nothing could be shown again

@@ -12,9 +12,9 @@ from llmproxy.jobs.job import Claimed
 from llmproxy.jobs.responses import events
 from llmproxy.jobs.responses.events import OPENING, Event
 from llmproxy.jobs.services import JobServices
-from llmproxy.wire import sse
 from llmproxy.wire.documents import dump, read_leniently
-from llmproxy.wire.responses import RESPONSES
+from llmproxy.wire.formats.responses import RESPONSES
+from llmproxy.wire.framing import SseSplitter, sse_data, sse_frame
 
 #: seconds that an event waits for others at most
 _LINGER_SECONDS = 0.1
@@ -35,7 +35,7 @@ class EventLog:
         self._services = services
         self._item = item
         self._cancel_token = cancel_token
-        self._splitter = sse.SseSplitter()
+        self._splitter = SseSplitter()
         self._waiting: list[Event] = []
         self._bytes = 0
         self._number = OPENING
@@ -86,7 +86,7 @@ class EventLog:
         if RESPONSES.fault(frame) is not None:
             # this try's own failure; what it means for the Response is decided later
             return
-        event = read_leniently(sse.data(frame))
+        event = read_leniently(sse_data(frame))
         if event is None:
             return
         # padding against those who count bytes on the way from there; whoever asks for the events again is near
@@ -101,7 +101,7 @@ class EventLog:
         number = self._number
         self._number += 1
         name = str(event.get("type", "")).encode()
-        return number, sse.frame(dump(event | {"sequence_number": number}), name)
+        return number, sse_frame(dump(event | {"sequence_number": number}), name)
 
     async def _flush_soon(self) -> None:
         with suppress(TimeoutError):

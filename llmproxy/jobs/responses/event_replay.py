@@ -17,8 +17,7 @@ from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.proxy.listen import Client
 from llmproxy.proxy.response import type_headers
 from llmproxy.wire.errors import ProxyError
-from llmproxy.wire.responses import RESPONSES
-from llmproxy.wire.responses_stream import EventWriter
+from llmproxy.wire.formats.responses import RESPONSES, EventWriter
 
 _STOPPING = "The proxy is shutting down; the response goes on after it."
 #: between two looks at the rows: the work may be done by another process

@@ -10,7 +10,7 @@ from llmproxy.jobs.leases import RUNNING
 from llmproxy.jobs.states import Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import events, items
-from llmproxy.wire import sse
+from llmproxy.wire.framing import sse_event
 
 #: the first events, there as soon as the Response is accepted: ``response.created`` and ``response.queued``
 OPENING = 2
@@ -23,7 +23,7 @@ _TERMINAL = frozenset({b"response.completed", b"response.incomplete", b"response
 
 def is_terminal(frame: bytes) -> bool:
     """Whether a frame, as it is kept here, ends its stream."""
-    return sse.event(frame) in _TERMINAL
+    return sse_event(frame) in _TERMINAL
 
 
 async def put(connection: AsyncConnection, response_id: str, group: Sequence[Event]) -> None:

@@ -7,9 +7,9 @@ import orjson
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.answers.answers import StoredAnswers
 from llmproxy.jobs.responses.serialize import document_of
-from llmproxy.wire.conversation import history
-from llmproxy.wire.dialect import Document
+from llmproxy.wire.documents import Document
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.formats.responses_request import history
 
 _PARAM = "previous_response_id"
 _ID = re.compile("resp_[0-9A-Za-z_-]{1,100}")

@@ -6,7 +6,7 @@ import orjson
 
 from llmproxy.jobs.answers.answer import StoredAnswer
 from llmproxy.jobs.states import JobStatus
-from llmproxy.wire.responses_request import unfinished
+from llmproxy.wire.formats.responses_request import unfinished
 
 _WORDS = {
     JobStatus.PENDING: "queued",

@@ -13,12 +13,12 @@ from llmproxy.jobs.responses.serialize import document_of
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import JobKind
 from llmproxy.proxy.request import ParsedBody
-from llmproxy.wire.directives import parse_directives
+from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import NotFound
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.responses_request import ResponsesRequest
-from llmproxy.wire.responses_stream import EventWriter
+from llmproxy.wire.formats.responses import EventWriter
+from llmproxy.wire.formats.responses_request import ResponsesRequest
 
 
 async def accept(

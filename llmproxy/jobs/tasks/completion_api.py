@@ -23,7 +23,7 @@ from llmproxy.proxy.endpoint import listening
 from llmproxy.proxy.listen import Client
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.pipeline import parse_request
-from llmproxy.wire.directives import parse_directives
+from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Exchange

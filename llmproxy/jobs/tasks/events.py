@@ -22,8 +22,8 @@ from llmproxy.jobs.tasks import serialize
 from llmproxy.jobs.tasks.api import found
 from llmproxy.proxy.endpoint import listening
 from llmproxy.proxy.listen import Client
-from llmproxy.wire import sse
 from llmproxy.wire.errors import BadRequest, Unavailable
+from llmproxy.wire.framing import sse_frame
 
 _HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -123,7 +123,7 @@ class _Progress:
 
     def _frame(self, number: int, name: str, document: serialize.Document) -> bytes:
         self._last = number
-        return b"id: %d\n" % number + sse.frame(orjson.dumps(document), name.encode())
+        return b"id: %d\n" % number + sse_frame(orjson.dumps(document), name.encode())
 
 
 def _happened(job: Job, at: float | None, ended: int) -> serialize.Document:

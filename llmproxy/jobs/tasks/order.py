@@ -7,8 +7,8 @@ from llmproxy.config.settings import Settings
 from llmproxy.jobs.tasks import task_fields
 from llmproxy.jobs.tasks.task_fields import Fields
 from llmproxy.jobs.webhooks.allow import LONGEST_URL, told
-from llmproxy.wire.canonical import parse
 from llmproxy.wire.errors import BadRequest, TooLarge
+from llmproxy.wire.json_body import parse
 
 #: characters of a name that goes into the history
 LONGEST_NAME = 128

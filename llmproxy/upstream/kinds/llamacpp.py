@@ -11,10 +11,10 @@ import orjson
 
 from llmproxy.config.settings import Settings, UpstreamStream
 from llmproxy.upstream.identity import digest
+from llmproxy.upstream.responses_by_chat import response_format
+from llmproxy.upstream.responses_repair import Repair
 from llmproxy.upstream.target import NOTHING_KNOWN, Adapted, Document, Fetch, Identities, ServerInfo, listed, with_usage
 from llmproxy.wire.errors import UpstreamBroke
-from llmproxy.wire.responses_repair import Repair
-from llmproxy.wire.responses_to_chat import response_format
 
 #: Of ``GET /props``. Not ``media_marker`` (drawn at every start), ``is_sleeping`` and the like.
 _FACTS = ("model_path", "model_ftype", "chat_template", "build_info", "modalities")

@@ -9,7 +9,7 @@ from llmproxy.jobs.chats.endpoint import Keeping
 from llmproxy.jobs.store import Store
 from llmproxy.proxy.request import BodyMemo, CacheableRequest
 from llmproxy.upstream.headers import Peer
-from llmproxy.wire.directives import Directives
+from llmproxy.wire.cache_headers import Directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange
 

@@ -1,0 +1,262 @@
+"""Mends a Responses stream of llama.cpp, event by event, into one that the SDKs' stream helpers can read.
+
+llama.cpp sends no sequence numbers and no indexes, only fragments of the Response in its first events, no ``done`` of
+arguments, in some versions no ids on function calls, and keeps every ``done`` of items for the end. Each of its items
+has one part.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmproxy.wire.documents import Document, error_message, peek
+from llmproxy.wire.formats.responses import TEXT_PARTS, EventWriter, complete, complete_item, complete_part
+from llmproxy.wire.framing import sse_data
+
+#: kind of text by the type of its delta event
+_TEXT_DELTAS = {f"{part.events}.delta": kind for kind, part in TEXT_PARTS.items()}
+_ARGUMENTS_DELTA = "response.function_call_arguments.delta"
+
+#: members of an event that are written anew; what stands beside them (progress, timings) is passed on
+_WRITTEN = frozenset(
+    {"type", "sequence_number", "response", "item_id", "output_index", "content_index", "delta", "logprobs"}
+)
+
+#: written anew from what is known about the item
+_REPLACED = frozenset(
+    {
+        "response.created",
+        "response.queued",
+        "response.content_part.added",
+        "response.content_part.done",
+        "response.function_call_arguments.done",
+        *(f"{part.events}.done" for part in TEXT_PARTS.values()),
+    }
+)
+
+
+@dataclass(slots=True)
+class _Item:
+    """One output item on its way. ``item`` is what is known of it, ``pieces`` what was sent of its one text."""
+
+    index: int
+    item: Document
+    pieces: list[str] = field(default_factory=list)
+    logprobs: list[Any] = field(default_factory=list)
+    #: the kind of the part under way, None before its opening
+    part: str | None = None
+    done: bool = False
+
+    @property
+    def where(self) -> Document:
+        return {"item_id": self.item["id"], "output_index": self.index}
+
+    @property
+    def streamed(self) -> str | None:
+        return "".join(self.pieces) if self.part or self.pieces else None
+
+    def is_named(self, name: object) -> bool:
+        return name is not None and name in (self.item["id"], self.item.get("call_id"))
+
+    def finished(self) -> Document:
+        """The whole item as far as its pieces tell."""
+        text = "".join(self.pieces)
+        item = self.item | ({"status": "completed"} if "status" in self.item else {})
+        if item.get("type") == "function_call":
+            return item | {"arguments": text}
+        if self.part is None:
+            return item
+        part: Document = {"type": self.part, TEXT_PARTS[self.part].member: text}
+        return item | {"content": [part | ({"logprobs": self.logprobs} if self.logprobs else {})]}
+
+
+class Repair:
+    """Takes one upstream frame, gives the frames that stand for it; one instance mends one stream.
+
+    A stream that is standard already passes unchanged. ``request`` is the request's body; ``clock`` gives Unix seconds.
+    """
+
+    def __init__(self, request: Document, clock: Callable[[], float] = time.time):
+        self._request = request
+        self._clock = clock
+        self._writer = EventWriter()
+        self._response: Document = {}
+        self._items: list[_Item] = []
+        self._standard = False
+        self._ended = False
+
+    def __call__(self, frame: bytes) -> list[bytes]:
+        if self._standard:
+            return [frame]
+        if self._ended:
+            return []
+        data = sse_data(frame)
+        event = peek(data)
+        if event is None:
+            # what is no strict JSON is handed on: the client may read it
+            return [] if data.strip() == b"[DONE]" else [frame]
+        if not self._response and _is_standard(event):
+            self._standard = True
+            return [frame]
+        return self.event(event)
+
+    def event(self, event: Document) -> list[bytes]:
+        """The frames that stand for one event of the upstream; none after the end of the stream."""
+        if self._ended:
+            return []
+        type = event.get("type")
+        if type == "error" or event.get("error") is not None:
+            return self._fail(error_message(event.get("error") or event))
+        if type == "response.failed":
+            return self._fail(error_message(_member(event, "response").get("error") or "The response failed."))
+        if not isinstance(type, str):
+            return []
+        frames = [] if self._response else self._begin(event)
+        if type == "response.output_item.added":
+            frames += self._add(_member(event, "item"))
+        elif type == _ARGUMENTS_DELTA or type in _TEXT_DELTAS:
+            frames += self._delta(event)
+        elif type == "response.output_item.done":
+            frames += self._finish(_member(event, "item"))
+        elif type in ("response.completed", "response.incomplete"):
+            frames += self._end(event)
+        elif type == "response.in_progress":
+            frames += self._progress(event)
+        elif type not in _REPLACED:
+            members = {name: value for name, value in event.items() if name not in ("type", "sequence_number")}
+            frames.append(self._writer.event(type, **members))
+        return frames
+
+    def _begin(self, event: Document) -> list[bytes]:
+        """The opening events. A stream whose first token ends it has none of its own."""
+        self._response = self._under_way(_member(event, "response").get("id"))
+        return self._writer.opening(complete(self._response, self._request))
+
+    def _progress(self, event: Document) -> list[bytes]:
+        """How far the prompt is. The event that only opens the stream says nothing beside its Response."""
+        beside = _beside(event)
+        if not beside:
+            return []
+        return [self._writer.event("response.in_progress", response=complete(self._response, self._request), **beside)]
+
+    def _under_way(self, id: object) -> Document:
+        now = self._clock()
+        return {
+            "id": id if isinstance(id, str) and id else f"resp_{int(now * 1e6):x}",
+            "created_at": int(now),
+            "status": "in_progress",
+            "output": [],
+        }
+
+    def _add(self, item: Document) -> list[bytes]:
+        """Opens an item, which closes the one before: readers show an item as under way until it is done."""
+        frames = [frame for known in self._items if not known.done for frame in self._close(known, known.finished())]
+        added = _Item(len(self._items), self._complete_item(item, len(self._items)))
+        self._items.append(added)
+        return [*frames, self._writer.item_added(added.index, added.item)]
+
+    def _delta(self, event: Document) -> list[bytes]:
+        delta = event.get("delta")
+        if not isinstance(delta, str):
+            return []
+        frames: list[bytes] = []
+        kind = _TEXT_DELTAS.get(str(event["type"]))
+        item = self._find(event.get("item_id"))
+        if item is None:
+            frames += self._add(_unannounced(kind, event))
+            item = self._items[-1]
+        # the calls of a chat may come by turns: the item is told again as it is at the end
+        item.done = False
+        item.pieces.append(delta)
+        if kind is None:
+            return [*frames, self._writer.arguments_delta(item.where, delta, **_beside(event))]
+        where = item.where | {"content_index": 0}
+        if item.part is None:
+            item.part = kind
+            part = {"type": kind, TEXT_PARTS[kind].member: ""}
+            frames.append(self._writer.part_added(where, complete_part(part)))
+        logprobs = event.get("logprobs")
+        item.logprobs += logprobs if isinstance(logprobs, list) else []
+        return [*frames, self._writer.text_delta(where, kind, delta, logprobs, **_beside(event))]
+
+    def _finish(self, item: Document) -> list[bytes]:
+        known = self._find(item.get("id") or item.get("call_id"))
+        frames: list[bytes] = []
+        if known is None:
+            frames = self._add(item)
+            known = self._items[-1]
+        told = {name: value for name, value in item.items() if value not in (None, "", [])}
+        if known.done:
+            known.item = known.item | told | {"id": known.item["id"]}
+            return frames
+        return frames + self._close(known, known.finished() | told)
+
+    def _close(self, known: _Item, final: Document) -> list[bytes]:
+        streamed = known.streamed
+        final = self._complete_item(final | {"id": known.item["id"]}, known.index)
+        known.item = final
+        known.done = True
+        frames = list(self._writer.contents(known.index, final, streamed))
+        return [*frames, self._writer.item_done(known.index, final)]
+
+    def _end(self, event: Document) -> list[bytes]:
+        response = _member(event, "response")
+        frames: list[bytes] = []
+        output = response.get("output")
+        for item in output if isinstance(output, list) else []:
+            frames += self._finish(item) if isinstance(item, dict) else []
+        for known in self._items:
+            if not known.done:
+                frames += self._close(known, known.finished())
+        status = str(event["type"]).removeprefix("response.")
+        ended = {"status": status, "completed_at": response.get("created_at")} | response | self._identity()
+        self._ended = True
+        return [*frames, self._writer.ending(complete(ended, self._request), **_beside(event))]
+
+    def _fail(self, message: str) -> list[bytes]:
+        self._ended = True
+        self._response = self._response or self._under_way(None)
+        error = {"code": "server_error", "message": message}
+        failed = self._response | self._identity() | {"status": "failed", "error": error}
+        return [self._writer.ending(complete(failed, self._request))]
+
+    def _identity(self) -> Document:
+        """What must be the same in every event, and the items in the order they were streamed."""
+        output = [known.item for known in self._items if known.done]
+        return {"id": self._response["id"], "created_at": self._response["created_at"], "output": output}
+
+    def _complete_item(self, item: Document, index: int) -> Document:
+        completed: Document = complete_item(item, self._response["id"], index)
+        return completed
+
+    def _find(self, name: object) -> _Item | None:
+        return next((known for known in reversed(self._items) if known.is_named(name)), None)
+
+
+def _is_standard(event: Document) -> bool:
+    response = event.get("response")
+    return "sequence_number" in event and (not isinstance(response, dict) or "output" in response)
+
+
+def _beside(event: Document) -> Document:
+    return {name: value for name, value in event.items() if name not in _WRITTEN}
+
+
+def _member(event: Document, name: str) -> Document:
+    value: Any = event.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _unannounced(kind: str | None, event: Document) -> Document:
+    """The item a delta belongs to where nothing announced it."""
+    if kind is None:
+        return {
+            "type": "function_call",
+            "id": event.get("item_id"),
+            "call_id": event.get("item_id"),
+            "name": "",
+        }
+    if kind == "reasoning_text":
+        return {"type": "reasoning", "id": event.get("item_id"), "summary": [], "content": []}
+    return {"type": "message", "id": event.get("item_id"), "content": []}

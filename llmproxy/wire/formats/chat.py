@@ -1,0 +1,250 @@
+"""The answers of chat and legacy completions: put together from the chunks of a stream, and taken apart into them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from llmproxy.wire.documents import Document, Malformed
+from llmproxy.wire.formats import chunks
+from llmproxy.wire.formats.deltas import LONG, Deltas, ToolCalls
+
+#: texts of a message; the reasoning keeps the name it came under (llama.cpp's, Ollama's)
+_TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
+
+#: a message that has one of these has no text of its own: its content stays null
+_INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "audio")
+
+
+class _ChatChoice:
+    """One choice under way. ``doubts`` takes note of what another server may put together in another way."""
+
+    __slots__ = (
+        "_doubts",
+        "_index",
+        "_logprobs",
+        "_members",
+        "_message",
+        "_parts",
+        "_tool_calls",
+        "finish_reason",
+        "pieces",
+    )
+
+    def __init__(self, index: int, doubts: list[str]):
+        #: deltas that said something
+        self.pieces = 0
+        self.finish_reason: object = None
+        self._index = index
+        self._doubts = doubts
+        self._members = Deltas(doubts, grown=chunks.GROWN)
+        self._logprobs = chunks.Logprobs(doubts)
+        self._message = Deltas(
+            doubts,
+            joined=frozenset(_TEXTS),
+            grown=frozenset({"annotations"}),
+            settled=frozenset({"role"}),
+            pieces=True,
+        )
+        self._parts = {
+            "function_call": Deltas(doubts, joined=frozenset({"arguments"}), settled=frozenset({"name"}), pieces=True),
+            "audio": Deltas(doubts, joined=frozenset({"data", "transcript"}), settled=frozenset({"id"}), pieces=True),
+        }
+        self._tool_calls = ToolCalls(doubts)
+
+    def add(self, choice: Mapping[str, Any]) -> None:
+        """Takes the choice's part of one chunk. Raises ``Malformed``."""
+        members = {name: value for name, value in choice.items() if name not in ("index", "delta")}
+        if isinstance(members.get("logprobs"), dict):
+            self._logprobs.add(members.pop("logprobs"))
+        if members.get("message") is not None:
+            self._doubts.append("a message came beside the deltas")
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        self._members.add(chunks.finished(members))
+        delta = choice.get("delta") or {}
+        if not isinstance(delta, dict):
+            raise Malformed("a delta is not an object")
+        self._add_delta(delta)
+
+    def _add_delta(self, delta: dict[str, Any]) -> None:
+        self.pieces += any(delta.get(name) for name in (*_TEXTS, "tool_calls"))
+        plain = delta
+        for name in ("tool_calls", "function_call", "audio"):
+            value = delta.get(name)
+            if name == "tool_calls" and isinstance(value, list):
+                self._tool_calls.add(value)
+                # the name alone, so that an empty list stays one
+                plain = plain | {name: []}
+            elif name == "tool_calls" and value is not None:
+                self._doubts.append("tool calls are no list")
+            elif name in self._parts and isinstance(value, dict):
+                self._parts[name].add(value)
+                plain = {key: known for key, known in plain.items() if key != name}
+        self._message.add(plain)
+
+    def result(self, *, numbered: bool = False) -> dict[str, Any]:
+        """The choice as the plain answer has it; ``finish_reason`` is null while it is unknown. ``numbered``: with the
+        indexes of its tool calls."""
+        choice: dict[str, Any] = {"index": self._index, "finish_reason": None, **self._members.result()}
+        if self._logprobs:
+            choice["logprobs"] = self._logprobs.result()
+        return choice | {"message": self._result_message(numbered)}
+
+    def _result_message(self, numbered: bool) -> dict[str, Any]:
+        message = self._message.result()
+        message |= {name: part.result() for name, part in self._parts.items() if part}
+        if self._tool_calls:
+            message["tool_calls"] = self._tool_calls.result(numbered=numbered)
+        content = message.get("content")
+        if content is None and not any(message.get(name) for name in _INSTEAD_OF_CONTENT):
+            content = ""
+        return message | {"role": message.get("role") or "assistant", "content": content}
+
+
+def _chat_deltas(index: int, choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The choice's part of each chunk: role, texts (reasoning first), tool calls, the rest, finish.
+
+    Raises ``Malformed`` when the choice has no message.
+    """
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise Malformed("a choice has no message")
+    rest = {name: value for name, value in choice.items() if name not in ("index", "message", "finish_reason")}
+    for delta in _message_deltas(message):
+        part: dict[str, Any] = {"index": index, "delta": delta, "finish_reason": None}
+        if "logprobs" in rest and ("role" not in delta) and (delta.keys() & {"content", "refusal"}):
+            part["logprobs"] = rest.pop("logprobs")
+        yield part
+    yield {"index": index, "delta": {}, **rest, "finish_reason": choice.get("finish_reason")}
+
+
+def _message_deltas(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    # a text's name goes with the role when it is null or empty: null and "" are told apart by SDKs, absent too
+    opening = {name: message[name] for name in _TEXTS if name in message and not message[name]}
+    yield {"role": message.get("role", "assistant"), "content": None, **opening}
+    texts = [name for name in _TEXTS if isinstance(message.get(name), str) and message[name]]
+    for name in texts:
+        yield {name: message[name]}
+    sent = {"role", *opening, *texts}
+    calls = message.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        sent.add("tool_calls")
+        for place, call in enumerate(calls):
+            yield from _tool_call_deltas(place, call)
+    rest = {name: value for name, value in message.items() if name not in sent}
+    if rest:
+        yield rest
+
+
+def _tool_call_deltas(place: int, call: Any) -> Iterator[dict[str, Any]]:
+    if not isinstance(call, dict):
+        raise Malformed("a tool call is not an object")
+    header = {"index": place, **call}
+    if header["index"] != place:
+        raise Malformed("the indexes of tool calls are not in order")
+    long: dict[str, Any] = {}
+    for kind, name in LONG.items():
+        body = call.get(kind)
+        if isinstance(body, dict) and isinstance(body.get(name), str):
+            header[kind] = body | {name: ""}
+            long[kind] = {name: body[name]}
+    yield {"tool_calls": [header]}
+    if long:
+        yield {"tool_calls": [{"index": place, **long}]}
+
+
+#: the fingerprint of Ollama, whose plain answers have the indexes of tool calls too
+_OLLAMA = "fp_ollama"
+
+
+class _Chat(chunks.ChunkDialect):
+    __slots__ = ()
+
+    name: str = "chat"
+    said: str = "message"
+    said_type: type = dict
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        doubts: list[str] = []
+        shell = chunks.Shell(doubts)
+        choices: dict[int, _ChatChoice] = {}
+        for chunk in chunks.read(frames):
+            shell.add(chunk)
+            for index, choice in chunks.entries(chunk):
+                choices.setdefault(index, _ChatChoice(index, doubts)).add(choice)
+        for whole in choices.values():
+            shell.ended(whole.finish_reason, whole.pieces)
+        numbered = shell.fingerprint == _OLLAMA
+        results = [choices[index].result(numbered=numbered) for index in sorted(choices)]
+        return shell.document("chat.completion", results)
+
+    def render(self, document: Document) -> list[bytes]:
+        choices = [delta for index, choice in chunks.in_order(document) for delta in _chat_deltas(index, choice)]
+        return chunks.write(document, "chat.completion.chunk", choices)
+
+
+CHAT = _Chat()
+
+
+class _Completions(chunks.ChunkDialect):
+    __slots__ = ()
+
+    name: str = "completions"
+    said: str = "text"
+    said_type: type = str
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        doubts: list[str] = []
+        shell = chunks.Shell(doubts)
+        choices: dict[int, _TextChoice] = {}
+        for chunk in chunks.read(frames):
+            shell.add(chunk)
+            for index, choice in chunks.entries(chunk):
+                choices.setdefault(index, _TextChoice(index, doubts)).add(choice)
+        for whole in choices.values():
+            shell.ended(whole.finish_reason, whole.pieces)
+        return shell.document("text_completion", [choices[index].result() for index in sorted(choices)])
+
+    def render(self, document: Document) -> list[bytes]:
+        parts = [part for index, choice in chunks.in_order(document) for part in _text_parts(index, choice)]
+        return chunks.write(document, "text_completion", parts)
+
+
+class _TextChoice:
+    """One choice under way."""
+
+    __slots__ = ("_index", "_logprobs", "_members", "finish_reason", "pieces")
+
+    def __init__(self, index: int, doubts: list[str]):
+        #: chunks with some text
+        self.pieces = 0
+        self.finish_reason: object = None
+        self._index = index
+        self._members = Deltas(doubts, joined=frozenset({"text"}), grown=chunks.GROWN)
+        self._logprobs = chunks.Logprobs(doubts)
+
+    def add(self, choice: dict[str, Any]) -> None:
+        logprobs = choice.get("logprobs")
+        if isinstance(logprobs, dict):
+            self._logprobs.add(logprobs)
+            choice = {name: value for name, value in choice.items() if name != "logprobs"}
+        self.pieces += bool(choice.get("text"))
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        self._members.add(chunks.finished(choice))
+
+    def result(self) -> dict[str, Any]:
+        choice = {"finish_reason": None, **self._members.result(), "index": self._index}
+        if self._logprobs:
+            choice["logprobs"] = self._logprobs.result()
+        return choice
+
+
+def _text_parts(index: int, choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The text with its logprobs, then the finish reason with whatever else the choice has."""
+    opening = {name: choice[name] for name in ("text", "logprobs") if name in choice}
+    yield opening | {"index": index, "finish_reason": None}
+    closing = choice | {"index": index, "text": ""}
+    if "logprobs" in closing:
+        closing["logprobs"] = None
+    yield closing
+
+
+COMPLETIONS = _Completions()

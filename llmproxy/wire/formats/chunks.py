@@ -1,0 +1,352 @@
+"""What the streams of chat and of legacy completions have in common: chunks with choices, usage, ``[DONE]``."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from llmproxy.wire.dialect import Lossy, StreamError, fault_of, says_done
+from llmproxy.wire.documents import Document, Malformed, dump, parse, peek, read_leniently, tokens
+from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, told_in
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.formats.deltas import Deltas
+from llmproxy.wire.framing import SseSplitter, sse_data, sse_event, sse_frame
+from llmproxy.wire.vocabulary import Reason
+
+#: a member, not a word in a text: there its quotes would be escaped
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
+#: the usual end of a chunk of OpenAI's
+_NULL_AT_THE_END = b',"usage":null}\n\n'
+
+#: members that every chunk repeats
+_EVERY_CHUNK = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier", "choices", "usage"})
+
+
+class UsageFilter:
+    """Takes frames, gives frames. A chunk that finishes a choice is held back until the next one is there."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: bytes | None = None
+
+    def feed(self, frames: Iterable[bytes]) -> list[bytes]:
+        shown: list[bytes] = []
+        for frame in frames:
+            if b'"usage"' not in frame:
+                self._show(frame, shown)
+            elif frame.endswith(_NULL_AT_THE_END) and frame.count(b"\n") == 2:
+                self._show(frame[: -len(_NULL_AT_THE_END)] + b"}\n\n", shown)
+            elif (chunk := peek(sse_data(frame))) is None:
+                self._show(frame, shown)
+            elif is_usage_only(chunk):
+                self._move(chunk)
+            elif _is_trace(chunk):
+                kept = {name: value for name, value in chunk.items() if name != "usage"}
+                self._show(sse_frame(dump(kept), sse_event(frame)), shown)
+            else:
+                self._show(frame, shown)
+        return shown
+
+    def close(self) -> list[bytes]:
+        """What was held back."""
+        held, self._held = self._held, None
+        return [] if held is None else [held]
+
+    def _show(self, frame: bytes, shown: list[bytes]) -> None:
+        shown += self.close()
+        if _FINISH.search(frame):
+            self._held = frame
+        else:
+            shown.append(frame)
+
+    def _move(self, chunk: Document) -> None:
+        """Has the chunk before say what else the one with the usage says."""
+        beside = {name: value for name, value in chunk.items() if name not in _EVERY_CHUNK}
+        held = None if self._held is None else peek(sse_data(self._held))
+        if beside and held is not None and self._held is not None:
+            self._held = sse_frame(dump(beside | held), sse_event(self._held))
+
+
+def is_usage_only(chunk: Document) -> bool:
+    """Whether only those who asked for usage get this chunk."""
+    return chunk.get("choices") == [] and chunk.get("usage") is not None
+
+
+def _is_trace(chunk: Document) -> bool:
+    """Whether the chunk has its usage because that was asked for. Real counts at a choice's end come unasked."""
+    if "usage" not in chunk:
+        return False
+    usage, choices = chunk["usage"], chunk.get("choices")
+    if isinstance(usage, dict) and isinstance(choices, list) and any(map(_is_finishing, choices)):
+        return not any(usage.values())
+    return True
+
+
+def _is_finishing(choice: Any) -> bool:
+    return isinstance(choice, dict) and bool(choice.get("finish_reason"))
+
+
+DONE = b"data: [DONE]\n\n"
+
+#: ``finish_reason`` of chat and legacy completions
+_FINISH_REASONS = frozenset(
+    {
+        "content_filter",
+        "end_turn",
+        "eos",
+        "eos_token",
+        "function_call",
+        "length",
+        "max_tokens",
+        "model_length",
+        "stop",
+        "stop_sequence",
+        "tool_calls",
+        "tool_use",
+    }
+)
+#: members every chunk repeats
+_HEADER = ("id", "created", "model", "system_fingerprint", "service_tier")
+#: members whose first value counts: they name the answer, and some servers name each chunk
+_SETTLED = ("id", "created", "model")
+#: members whose last value counts
+_LAST = ("object", "service_tier", "system_fingerprint", "timings")
+#: members of one chunk only: padding, progress of the prompt, and what is put together apart from the others
+_TRANSIENT = ("obfuscation", "prompt_progress", "usage", "choices")
+#: lists beside a choice's text that grow with it (vLLM)
+GROWN = frozenset({"token_ids"})
+#: lists of log probabilities, in the shape of chat and in the one of legacy completions
+_LOGPROBS = frozenset({"content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset"})
+
+
+class ChunkDialect:
+    """The half of a dialect that chat and legacy completions share. ``said`` is where a choice holds its answer."""
+
+    __slots__ = ()
+
+    both: bool = True
+    stream_type: bytes = b"text/event-stream"
+    document_type: bytes = b"application/json"
+    said: str
+    said_type: type
+
+    def splitter(self) -> SseSplitter:
+        return SseSplitter()
+
+    def terminal(self, frame: bytes) -> bool:
+        return frame == DONE or (b"[DONE]" in frame and sse_data(frame).strip() == b"[DONE]")
+
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        """Servers without ``[DONE]`` (ik_llama.cpp, older TGI) tell the end by the finish reason of every choice."""
+        reasons: dict[object, object] = {}
+        for frame in frames:
+            choices = (read_leniently(sse_data(frame)) or {}).get("choices")
+            for place, choice in enumerate(choices if isinstance(choices, list) else []):
+                if isinstance(choice, dict):
+                    index = str(choice.get("index", place))
+                    reasons[index] = choice.get("finish_reason") or reasons.get(index)
+        return bool(reasons) and all(reasons.values())
+
+    def fault(self, frame: bytes) -> StreamError | None:
+        return fault_of(frame)
+
+    def usage_only(self, frame: bytes) -> bool:
+        if b'"usage"' not in frame or b'"usage":null' in frame:
+            return False
+        chunk = peek(sse_data(frame))
+        return chunk is not None and is_usage_only(chunk)
+
+    def usage_filter(self) -> UsageFilter:
+        return UsageFilter()
+
+    def flaw(self, document: Document) -> Reason | None:
+        if document.get("error") is not None or "error" in (document.get("type"), document.get("object")):
+            return Reason.ERROR
+        choices = document.get("choices")
+        if not isinstance(choices, list) or not choices:
+            return Reason.MALFORMED
+        for choice in choices:
+            if not isinstance(choice, dict):
+                return Reason.MALFORMED
+            if choice.get("error") is not None:
+                return Reason.ERROR
+            said = choice.get(self.said)
+            if not isinstance(said, self.said_type):
+                return Reason.MALFORMED
+            if isinstance(said, dict) and said.get("error") is not None:
+                return Reason.ERROR
+        if not all(says_done(choice.get("finish_reason"), _FINISH_REASONS) for choice in choices):
+            return Reason.INCOMPLETE
+        return None
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document.get("usage"), "prompt_tokens", "completion_tokens")
+
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return sse_frame(dump(told_in(OPENAI_ERRORS, error, request_id)))
+
+
+def read(frames: Sequence[bytes]) -> Iterator[Document]:
+    """The chunks in ``frames`` up to ``[DONE]``. A null is no chunk: llama.cpp sends one for each further prompt of a
+    list. Raises ``Malformed``."""
+    for frame in frames:
+        data = sse_data(frame).strip()
+        if data == b"[DONE]":
+            return
+        if data != b"null":
+            yield parse(data)
+
+
+def entries(chunk: Document) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The choices of a chunk with their indexes; without one, the place in the list counts. Raises ``Malformed``."""
+    choices = chunk.get("choices")
+    if choices is None:
+        return
+    if not isinstance(choices, list):
+        raise Malformed("choices is not a list")
+    for place, choice in enumerate(choices):
+        if not isinstance(choice, dict):
+            raise Malformed("a choice is not an object")
+        index = choice.get("index", place)
+        if not isinstance(index, int):
+            raise Malformed("the index of a choice is not a number")
+        yield index, choice
+
+
+def finished(choice: dict[str, Any]) -> dict[str, Any]:
+    """The choice's part of a chunk; an empty finish reason, as some servers send in the middle, is none yet."""
+    return choice | {"finish_reason": None} if choice.get("finish_reason") == "" else choice
+
+
+class Logprobs(Deltas):
+    """The log probabilities of one choice: lists that grow."""
+
+    __slots__ = ()
+
+    def __init__(self, doubts: list[str]) -> None:
+        super().__init__(doubts, grown=_LOGPROBS, pieces=True)
+
+
+class Shell:
+    """The answer around its choices: the first id, model and creation time, what else its chunks say, the usage."""
+
+    __slots__ = ("_doubts", "_members", "_rest", "_usage")
+
+    def __init__(self, doubts: list[str]) -> None:
+        self._doubts = doubts
+        self._members: Document = {}
+        self._rest = Deltas(doubts)
+        self._usage = _UsageTally()
+
+    def add(self, chunk: Document) -> None:
+        self._usage.add(chunk)
+        rest: Document = {}
+        for name, value in chunk.items():
+            if name in _LAST:
+                if value is not None or name not in self._members:
+                    self._members[name] = value
+            elif name in _SETTLED:
+                # Azure's first chunk has no id, no model and no time
+                self._members[name] = self._members.get(name) or value
+            elif name not in _TRANSIENT:
+                rest[name] = value
+        self._rest.add(rest)
+
+    @property
+    def fingerprint(self) -> object:
+        """What the server calls itself."""
+        return self._members.get("system_fingerprint")
+
+    def ended(self, finish_reason: object, pieces: int) -> None:
+        """A choice has ended after so many pieces of text. llama.cpp holds back what may begin a stop word, and tokens
+        that are no whole character yet; cut off there, only its plain answer has the rest. It tells how many tokens
+        there were, and sends each in a piece of its own."""
+        timings = self._members.get("timings")
+        tokens = timings.get("predicted_n") if isinstance(timings, dict) else None
+        if finish_reason == "length" and isinstance(tokens, int) and pieces < tokens:
+            self._doubts.append("the end of a text was held back")
+
+    def document(self, object: str, choices: list[dict[str, Any]]) -> Document:
+        """The whole answer. Raises ``Malformed`` when there was no chunk at all, ``Lossy`` where it may be another."""
+        if not self._rest:
+            raise Malformed("the stream holds no chunk")
+        usage, certain = self._usage.total()
+        document = self._members | self._rest.result() | {"object": object, "choices": choices}
+        if usage is not None:
+            document["usage"] = usage
+        if self._doubts or not certain:
+            raise Lossy(self._doubts[0] if self._doubts else "there are several usages", document)
+        return document
+
+
+class _UsageTally:
+    """Finds the usage of the whole answer among the usages of its chunks.
+
+    A chunk without choices is the authority: servers that report a running count on other chunks (zeros from Ollama)
+    send the sum there. llama.cpp sends one per choice, each with the whole prompt; its legacy completions have them on
+    the chunks that finish a choice.
+    """
+
+    __slots__ = ("_alone", "_finishing", "_running")
+
+    def __init__(self) -> None:
+        self._alone: list[dict[str, Any]] = []
+        self._finishing: list[dict[str, Any]] = []
+        self._running: list[dict[str, Any]] = []
+
+    def add(self, chunk: Document) -> None:
+        usage = chunk.get("usage")
+        if not isinstance(usage, dict):
+            return
+        if not chunk.get("choices"):
+            self._alone.append(usage)
+        elif any(choice.get("finish_reason") is not None for _, choice in entries(chunk)):
+            self._finishing.append(usage)
+        else:
+            self._running = [usage]
+
+    def total(self) -> tuple[dict[str, Any] | None, bool]:
+        """The usage, and whether the sum is the sender's own: what of several it would have said is not known."""
+        counted = self._alone or self._finishing or self._running
+        if len(counted) < 2:
+            return (counted[0] if counted else None), True
+        total = dict(counted[0])
+        total["completion_tokens"] = _sum(usage.get("completion_tokens") for usage in counted)
+        total["total_tokens"] = _sum((total.get("prompt_tokens"), total["completion_tokens"]))
+        details = [usage.get("completion_tokens_details") or {} for usage in counted]
+        if any(details):
+            total["completion_tokens_details"] = {
+                name: _sum(detail.get(name) for detail in details) for name in set().union(*details)
+            }
+        return total, False
+
+
+def _sum(counts: Iterable[object]) -> int:
+    return sum(count for count in counts if isinstance(count, int))
+
+
+def write(document: Document, object: str, choices: Sequence[dict[str, Any]]) -> list[bytes]:
+    """The frames of a stream whose chunks carry ``choices``, one each: usage on a chunk of its own, then ``[DONE]``.
+
+    Members this module does not know ride on the last chunk before the usage; llama.cpp's timings on the very last.
+    """
+    header = {name: document[name] for name in _HEADER if name in document}
+    header["object"] = object
+    known = {*header, "choices", "usage", "timings"}
+    rest = {name: value for name, value in document.items() if name not in known}
+    chunks = [header | {"choices": [choice]} for choice in choices]
+    if chunks:
+        chunks[-1] |= rest
+    if document.get("usage") is not None:
+        chunks.append(header | {"choices": [], "usage": document["usage"]})
+    if chunks and "timings" in document:
+        chunks[-1]["timings"] = document["timings"]
+    return [*(sse_frame(dump(chunk)) for chunk in chunks), DONE]
+
+
+def in_order(document: Document) -> list[tuple[int, dict[str, Any]]]:
+    """The choices of a plain answer by index: helpers of SDKs need index 0 first. Raises ``Malformed``."""
+    found = sorted(entries(document), key=lambda entry: entry[0])
+    if not found:
+        raise Malformed("the answer has no choices")
+    return found

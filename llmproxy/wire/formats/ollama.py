@@ -1,0 +1,234 @@
+"""The answers of Ollama's own API: NDJSON lines, the last of which says ``done`` and carries the counts."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llmproxy.wire.dialect import Lossy, StreamError, says_done
+from llmproxy.wire.documents import Document, Malformed, dump, parse, read_leniently, tokens
+from llmproxy.wire.errors import OLLAMA_ERRORS, ProxyError, told_in
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.formats.deltas import Deltas
+from llmproxy.wire.formats.embeddings import is_vector
+from llmproxy.wire.formats.plain import PlainDialect
+from llmproxy.wire.framing import NdjsonSplitter
+from llmproxy.wire.vocabulary import Reason
+
+#: ``done_reason`` of Ollama's own API
+_DONE_REASONS = frozenset({"length", "stop", "tool_calls"})
+#: reasons to be done without having generated anything: the request loaded or unloaded the model
+_HOUSEKEEPING = ("load", "unload")
+
+#: texts that come in pieces; a generated answer's is its ``response``
+_TEXTS = frozenset({"content", "response", "thinking"})
+#: members of lines that are not the last: how far an image is
+_PROGRESS = frozenset({"completed", "total"})
+
+_JSON = b"application/json; charset=utf-8"
+
+
+class _Lines:
+    """The half of a dialect that chat and generate share."""
+
+    __slots__ = ()
+
+    both: bool = True
+    stream_type: bytes = b"application/x-ndjson"
+    document_type: bytes = _JSON
+    said: str
+    said_type: type
+
+    def splitter(self) -> NdjsonSplitter:
+        return NdjsonSplitter()
+
+    def terminal(self, frame: bytes) -> bool:
+        if b'"done"' not in frame or b"true" not in frame:
+            return False
+        line = read_leniently(frame)
+        return line is not None and line.get("done") is True
+
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        """Ollama ends a generation that repeats itself without a word: what came is all there is."""
+        return bool(frames)
+
+    def fault(self, frame: bytes) -> StreamError | None:
+        if b'"error"' not in frame:
+            return None
+        line = read_leniently(frame)
+        return StreamError(line["error"], frame) if line is not None and line.get("error") else None
+
+    def usage_only(self, frame: bytes) -> bool:
+        return False
+
+    def usage_filter(self) -> None:
+        return None
+
+    def flaw(self, document: Document) -> Reason | None:
+        if document.get("error") is not None:
+            return Reason.ERROR
+        if document.get("done_reason") in _HOUSEKEEPING:
+            return Reason.SIDE_EFFECT
+        if not isinstance(document.get(self.said), self.said_type):
+            return Reason.MALFORMED
+        # servers older than the member do not have it
+        told = document.get("done_reason") in (None, "") or says_done(document["done_reason"], _DONE_REASONS)
+        return None if document.get("done") is True and told else Reason.INCOMPLETE
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document, "prompt_eval_count", "eval_count")
+
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return dump(told_in(OLLAMA_ERRORS, error, request_id)) + b"\n"
+
+
+class _OllamaChat(_Lines):
+    __slots__ = ()
+
+    name: str = "ollama-chat"
+    said: str = "message"
+    said_type: type = dict
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        doubts: list[str] = []
+        lines = [parse(frame) for frame in frames]
+        messages = [line["message"] for line in lines if isinstance(line.get("message"), dict)]
+        document = _together(lines, frozenset(), frozenset({"logprobs"}), doubts)
+        if messages:
+            document["message"] = _together(messages, _TEXTS, frozenset({"tool_calls"}), doubts)
+        return _certain(document, doubts)
+
+    def render(self, document: Document) -> list[bytes]:
+        message = document.get("message")
+        if not isinstance(message, dict):
+            raise Malformed("the message is no object")
+        calls = {"tool_calls": message["tool_calls"]} if isinstance(message.get("tool_calls"), list) else {}
+        pieces = [
+            *({"content": "", "thinking": text} for text in _text(message, "thinking")),
+            *({"content": text} for text in _text(message, "content")),
+            *({"content": "", **calls} for _ in calls),
+        ]
+        role = {name: message[name] for name in ("role",) if name in message}
+        left = {name: value for name, value in message.items() if name not in (*_TEXTS, *calls)}
+        closing = role | {name: "" for name in _TEXTS if name in message} | left
+        return _lines(document, [{"message": role | piece} for piece in pieces], {"message": closing})
+
+
+class _OllamaGenerate(_Lines):
+    __slots__ = ()
+
+    name: str = "ollama-generate"
+    said: str = "response"
+    said_type: type = str
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        doubts: list[str] = []
+        lines = [parse(frame) for frame in frames]
+        return _certain(_together(lines, _TEXTS, frozenset({"logprobs"}), doubts), doubts)
+
+    def render(self, document: Document) -> list[bytes]:
+        pieces = [
+            *({"response": "", "thinking": text} for text in _text(document, "thinking")),
+            *({"response": text} for text in _text(document, "response")),
+        ]
+        return _lines(document, pieces, {name: "" for name in _TEXTS if name in document})
+
+
+class _Vectors(PlainDialect):
+    """The half of a dialect that both forms of embeddings share."""
+
+    __slots__ = ()
+
+    stream_type: bytes = b"application/x-ndjson"
+    document_type: bytes = _JSON
+
+    def vectors(self, document: Document) -> list[Any]:
+        answers: list[Any] = document[self.answers]
+        return answers
+
+    def flaw(self, document: Document) -> Reason | None:
+        reason = super().flaw(document)
+        if reason is not None:
+            return reason
+        return None if all(map(is_vector, self.vectors(document))) else Reason.NOT_FLOAT32
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document, "prompt_eval_count", "eval_count")
+
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return dump(told_in(OLLAMA_ERRORS, error, request_id)) + b"\n"
+
+
+class _OllamaEmbed(_Vectors):
+    __slots__ = ()
+
+    name: str = "ollama-embed"
+    answers: str = "embeddings"
+
+
+class _OllamaEmbeddings(_Vectors):
+    """The older form: one prompt, one vector."""
+
+    __slots__ = ()
+
+    name: str = "ollama-embeddings"
+    answers: str = "embedding"
+
+    def vectors(self, document: Document) -> list[Any]:
+        return [document[self.answers]]
+
+
+def only_loads(body: Document, needed: str) -> bool:
+    """Whether a request loads or unloads its model, or shows its prompt, and asks for no answer: nothing is in the
+    member ``needed``. Ollama answers it with one document, whatever ``stream`` says.
+
+    Go takes names of members in any case. Of several the last one counts, and null leaves it as it is.
+    """
+    value: object = None
+    for name, given in body.items():
+        match name.lower():
+            case "_debug_render_only" if given is True:
+                return True
+            case lower if lower == needed and given is not None:
+                value = given
+    return value in (None, "", [])
+
+
+def _together(pieces: list[Document], joined: frozenset[str], grown: frozenset[str], doubts: list[str]) -> Document:
+    """The plain answer as Ollama makes it: the last piece, with the texts of all and the lists of all. Raises
+    ``Malformed`` where there is no piece."""
+    if not pieces:
+        raise Malformed("the stream holds no line")
+    gathered = Deltas(doubts, joined=joined, grown=grown)
+    for piece in pieces:
+        gathered.add({name: value for name, value in piece.items() if name in joined or name in grown})
+    last = {name: value for name, value in pieces[-1].items() if name not in joined and name not in grown}
+    gone = {name for piece in pieces for name, value in piece.items() if value} - last.keys() - joined - grown
+    if unknown := gone - _PROGRESS:
+        doubts.append(f"{min(unknown)} is not in the last line")
+    return last | gathered.result()
+
+
+def _certain(document: Document, doubts: list[str]) -> Document:
+    if doubts:
+        raise Lossy(doubts[0], document)
+    return document
+
+
+def _text(holder: Document, name: str) -> Iterator[str]:
+    """The text under ``name``, if there is one."""
+    if isinstance(text := holder.get(name), str) and text:
+        yield text
+
+
+def _lines(document: Document, pieces: list[Document], closing: Document) -> list[bytes]:
+    """A line for each piece, and the last one with everything else. Log probabilities go with the first."""
+    header = {name: document[name] for name in ("model", "created_at") if name in document}
+    lines = [header | piece | {"done": False} for piece in pieces] + [{**document, **closing}]
+    if lines[0] is not lines[-1] and "logprobs" in lines[-1]:
+        lines[0]["logprobs"] = lines[-1].pop("logprobs")
+    return [dump(line) + b"\n" for line in lines]
+
+
+OLLAMA_CHAT = _OllamaChat()
+OLLAMA_GENERATE = _OllamaGenerate()
+OLLAMA_EMBED = _OllamaEmbed()
+OLLAMA_EMBEDDINGS = _OllamaEmbeddings()

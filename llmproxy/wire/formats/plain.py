@@ -1,0 +1,75 @@
+"""What the endpoints have in common that never stream: their answers are one JSON document each."""
+
+from collections.abc import Sequence
+
+from llmproxy.wire.dialect import StreamError
+from llmproxy.wire.documents import Document, Malformed, dump, tokens
+from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, told_in
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.framing import SseSplitter, sse_frame
+from llmproxy.wire.vocabulary import Reason
+
+
+class PlainDialect:
+    """A dialect without streams. ``answers`` is the member that lists what was asked for."""
+
+    __slots__ = ()
+
+    both: bool = False
+    stream_type: bytes = b"text/event-stream"
+    document_type: bytes = b"application/json"
+    answers: str
+
+    def splitter(self) -> SseSplitter:
+        return SseSplitter()
+
+    def terminal(self, frame: bytes) -> bool:
+        return False
+
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        return False
+
+    def fault(self, frame: bytes) -> StreamError | None:
+        return None
+
+    def usage_only(self, frame: bytes) -> bool:
+        return False
+
+    def usage_filter(self) -> None:
+        return None
+
+    def assemble(self, frames: Sequence[bytes]) -> Document:
+        raise Malformed("this endpoint does not stream")
+
+    def render(self, document: Document) -> list[bytes]:
+        raise Malformed("this endpoint does not stream")
+
+    def flaw(self, document: Document) -> Reason | None:
+        if document.get("error") is not None:
+            return Reason.ERROR
+        answers = document.get(self.answers)
+        return None if isinstance(answers, list) and answers else Reason.MALFORMED
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document.get("usage"), "prompt_tokens", "completion_tokens")
+
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return sse_frame(dump(told_in(OPENAI_ERRORS, error, request_id)))
+
+
+class _Rerank(PlainDialect):
+    __slots__ = ()
+
+    name: str = "rerank"
+    answers: str = "results"
+
+    def flaw(self, document: Document) -> Reason | None:
+        reason = super().flaw(document)
+        if reason is None and not all(isinstance(item, dict) for item in document[self.answers]):
+            return Reason.MALFORMED
+        if reason is None and any(item.get("error") is not None for item in document[self.answers]):
+            return Reason.ERROR
+        return reason
+
+
+RERANK = _Rerank()

@@ -19,7 +19,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from llmproxy.cli.bench import MAX_TOKENS, Popular, chat, question
-from llmproxy.cli.failure import CommandFailed
+from llmproxy.cli.options import CommandFailed
 from llmproxy.jobs.states import JobStatus
 from tests.load.judge import ACCEPTED, FIRST_TOKEN, HOT_SET, LIMITS, LONG_TAIL, TASK, Judge, tell_when_stopped
 from tests.load.offer import Offer

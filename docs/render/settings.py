@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pydantic.fields import FieldInfo
 
-from llmproxy.config.describe import allowed, environment_names, is_secret, shown
+from llmproxy.config.load import allowed, environment_names, is_secret, shown
 from llmproxy.config.settings import Settings
 
 #: a section begins at this setting

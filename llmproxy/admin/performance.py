@@ -12,7 +12,7 @@ from llmproxy.admin.params import given, json_answer, word
 from llmproxy.admin.state import AdminState, state_of
 from llmproxy.jobs import queries
 from llmproxy.jobs.services import JobServices
-from llmproxy.observe.report import report
+from llmproxy.observe.performance import report
 
 #: window -> its seconds, and the seconds of the spans it is made of
 WINDOWS = {"5m": (300, 60), "1h": (3600, 60), "24h": (86_400, 3600), "7d": (7 * 86_400, 3600)}

@@ -17,7 +17,7 @@ from llmproxy.cache.raw_requests import RawRequestIndex
 from llmproxy.cache.single_flight import Flights
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tiers import open_cache
-from llmproxy.config.describe import without_credentials
+from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import OnDisconnect, Settings
 from llmproxy.database.engine import Database, open_database
 from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, fault_of
@@ -30,7 +30,7 @@ from llmproxy.middleware.in_flight import InFlight
 from llmproxy.observe.access_log import AccessLog
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.rates import Rates
-from llmproxy.observe.telemetry import open_telemetry
+from llmproxy.observe.tracing import open_telemetry
 from llmproxy.proxy.broadcast import BroadcastBuffer
 from llmproxy.proxy.confirmations import Confirmations
 from llmproxy.proxy.credential_memory import AcceptedCredentials

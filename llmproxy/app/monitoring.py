@@ -1,5 +1,6 @@
 """What watches the running program: how requests fare, what is used, how late the loop is, what failed last."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -7,11 +8,41 @@ from dataclasses import dataclass
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault
 from llmproxy.history.rollups import Rollups
-from llmproxy.observe.fault_log import FaultLog
-from llmproxy.observe.lag import Lag
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.performance import Performance
-from llmproxy.observe.resources import Resources
+from llmproxy.observe.process_stats import Lag, Resources
+
+#: how long a fault stands for the state of its part
+RECENT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedFault:
+    """``kind`` is a word; ``at`` Unix seconds."""
+
+    kind: str
+    at: float
+
+
+class FaultLog:
+    """``clock`` gives Unix seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._last: dict[str, LoggedFault] = {}
+
+    def note(self, part: str, kind: str) -> None:
+        """``part`` and ``kind`` are words of closed lists."""
+        self._last[part] = LoggedFault(str(kind), self._clock())
+
+    def last(self, part: str) -> LoggedFault | None:
+        return self._last.get(part)
+
+    def failing(self, part: str) -> bool:
+        """Whether it failed within the last minute."""
+        fault = self._last.get(part)
+        return fault is not None and self._clock() - fault.at < RECENT_SECONDS
+
 
 #: the name of the database among the parts that may be at fault
 DATABASE = "database"

@@ -4,7 +4,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from llmproxy.admin.routes import route_groups as admin_groups
-from llmproxy.app import health, health_status
+from llmproxy.app import health
 from llmproxy.config.settings import Settings
 from llmproxy.jobs.chats.endpoint import ChatsEndpoint
 from llmproxy.jobs.responses.endpoint import ResponsesEndpoint
@@ -38,7 +38,7 @@ def route_table(settings: Settings) -> RouteTable:
                 ],
             ),
             RouteGroup(
-                AccessLevel.OPERATOR, [Route("/api/health", health_status.standing, methods=["GET"], name="api-health")]
+                AccessLevel.OPERATOR, [Route("/api/health", health.api_health, methods=["GET"], name="api-health")]
             ),
             *admin_groups(settings),
         ],

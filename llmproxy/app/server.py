@@ -1,4 +1,4 @@
-"""The running server: a socket, uvicorn on it, the rooms around it."""
+"""The running server: a socket, uvicorn on it, the services around it."""
 
 import asyncio
 import gc
@@ -16,14 +16,13 @@ import uvicorn
 import uvloop
 
 from llmproxy import __version__
-from llmproxy.app.console import NOTHING_FOUND, say
+from llmproxy.app.app import create_app
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.factory import create_app
 from llmproxy.app.lifespan import CannotStart, open_services
 from llmproxy.config.settings import LogLevel, Settings
-from llmproxy.middleware.connections import ConnectionLimits, raise_descriptor_limit, sweep
 from llmproxy.middleware.fast_path import Hot, protocol_class
-from llmproxy.middleware.protocol import bound
+from llmproxy.middleware.protocol import ConnectionLimits, bound, raise_descriptor_limit, sweep
+from llmproxy.observe.access_log import LineFormatter, TextFormatter
 from llmproxy.observe.logs import configure, form_for
 
 _BACKLOG = 2048
@@ -137,3 +136,17 @@ class _Server(uvicorn.Server):
         finally:
             for stop in stops:
                 loop.remove_signal_handler(stop)
+
+
+NOTHING_FOUND = """no model server was found on this machine. Start one, for example
+
+    llama-server -m model.gguf          (llama.cpp, port 8080)
+    ollama serve                        (Ollama, port 11434)
+
+or say where it is: llmproxy {verb} --upstream http://host:port"""
+
+
+def say(line: str, form: LineFormatter) -> None:
+    """For whoever started the program, whatever the log level."""
+    record = logging.makeLogRecord({"name": "llmproxy", "levelname": "INFO", "levelno": logging.INFO, "msg": line})
+    print(line if isinstance(form, TextFormatter) else form.record(record).rstrip(), file=sys.stderr, flush=True)  # noqa: T201

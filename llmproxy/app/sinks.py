@@ -10,7 +10,7 @@ from llmproxy.observe.batcher import Batcher, Sink
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.performance import Performance
 from llmproxy.observe.rates import Rates
-from llmproxy.observe.telemetry import Telemetry
+from llmproxy.observe.tracing import Telemetry
 from llmproxy.wire.exchange import Exchange, RepeatHit
 from llmproxy.wire.vocabulary import Phase
 

@@ -14,12 +14,11 @@ from starlette.routing import Route
 
 from llmproxy import __version__
 from llmproxy.app import health
-from llmproxy.app.console import NOTHING_FOUND, say
 from llmproxy.app.deadline import Deadline
 from llmproxy.app.lifespan import CannotStart, open_services
-from llmproxy.app.server import bind
+from llmproxy.app.server import NOTHING_FOUND, bind, say
 from llmproxy.app.state import AppState, WithState
-from llmproxy.config.describe import without_credentials
+from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import Settings
 from llmproxy.observe.logs import configure, form_for
 

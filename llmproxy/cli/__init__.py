@@ -9,30 +9,27 @@ import typer
 from typer.core import TyperGroup
 
 from llmproxy import __version__
-from llmproxy.cli.failure import CommandFailed
+from llmproxy.cli.options import CommandFailed
 from llmproxy.config.load import ConfigError
 from llmproxy.wire.errors import ProxyError
 
 
 @dataclass(frozen=True)
 class Verb:
-    """``module`` holds a ``typer.Typer`` named ``app``."""
+    """``module`` holds a ``typer.Typer`` named ``attribute``."""
 
     name: str
     module: str
     summary: str
+    attribute: str = "app"
 
 
 VERBS = (
-    Verb("serve", "llmproxy.cli.serve", "Start the proxy."),
-    Verb("worker", "llmproxy.cli.worker", "Work on background jobs, without serving."),
+    Verb("serve", "llmproxy.cli.serve", "Start the proxy.", "serve_app"),
+    Verb("worker", "llmproxy.cli.serve", "Work on background jobs, without serving.", "worker_app"),
     Verb("batch", "llmproxy.cli.batch", "Have a file of requests answered as a batch."),
     Verb("jobs", "llmproxy.cli.jobs", "Look after the background jobs of a running proxy."),
-    Verb(
-        "demo",
-        "llmproxy.cli.demo.verb",
-        "Show what the proxy does, with a small real model.",
-    ),
+    Verb("demo", "llmproxy.cli.demo.verb", "Show what the proxy does, with a small real model."),
     Verb("bench", "llmproxy.cli.bench", "Measure a running proxy and the model behind it."),
     Verb("config", "llmproxy.cli.config", "Print the effective settings with the source of each."),
     Verb("db", "llmproxy.cli.db", "Look after the database's schema."),
@@ -54,7 +51,7 @@ class _Verbs(TyperGroup):
 
 def load(verb: Verb) -> Any:
     """The command behind a row of the table."""
-    command = typer.main.get_command(import_module(verb.module).app)
+    command = typer.main.get_command(getattr(import_module(verb.module), verb.attribute))
     command.name = verb.name
     return command
 

@@ -1,18 +1,187 @@
-"""``llmproxy batch``: a file of requests through the running proxy's Batches."""
+"""``llmproxy batch``: a file of requests through the running proxy's Batches, from the upload to the answers on disk.
 
+A batch that was begun once is gone on with: a small file beside the output says which one it is.
+"""
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 
-from llmproxy.cli.batches.api import BatchApi
-from llmproxy.cli.batches.run import Left, Paths
-from llmproxy.cli.batches.run import run as run_batch
-from llmproxy.cli.batches.status import BatchStatus, summary
-from llmproxy.cli.client import base
-from llmproxy.cli.failure import CommandFailed
-from llmproxy.cli.options import ApiKeyFlag, UrlFlag
+from llmproxy.cli.batch_client import BatchApi, BatchStatus, Source, id_of, inspect, standing, summary
+from llmproxy.cli.batch_progress import BatchProgress, progress
+from llmproxy.cli.client import Refused, Unreachable, base
+from llmproxy.cli.options import ApiKeyFlag, CommandFailed, UrlFlag
+
+
+@dataclass(frozen=True)
+class State:
+    """``key`` makes the upload and the batch the same ones however often they are asked for (Idempotency-Key);
+    ``batch`` is its id, "" before that is known."""
+
+    url: str
+    sha256: str
+    key: str
+    batch: str = ""
+
+
+class StateFile:
+    """The file of one output. Methods raise ``OSError`` where it cannot be written."""
+
+    def __init__(self, output: Path) -> None:
+        self.path = output.with_name(f"{output.name}.llmproxy-batch")
+
+    def read(self) -> State | None:
+        """None where nothing was begun. Raises ``CommandFailed`` for a file that is not ours."""
+        try:
+            return State(**json.loads(self.path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise CommandFailed(f"{self.path} is not understood; delete it to begin anew") from error
+
+    def begin(self, url: str, sha256: str) -> State:
+        """A new one, before anything is sent."""
+        return self.write(State(url, sha256, secrets.token_hex(16)))
+
+    def begun(self, state: State, batch: str) -> State:
+        """The batch is there."""
+        return self.write(replace(state, batch=batch))
+
+    def write(self, state: State) -> State:
+        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(asdict(state)), encoding="utf-8")
+        part.replace(self.path)
+        return state
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+#: between two looks at the batch, in seconds: soon at first, for short ones
+_FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.1, 1.0, 1.3
+#: how long a proxy that is not there is waited for, and between two tries
+_PATIENCE_SECONDS, _TRY_SECONDS = 120.0, 0.5
+
+T = TypeVar("T")
+
+
+class Left(Exception):
+    """Interrupted; ``batch`` goes on, "" where none is known to have begun."""
+
+    def __init__(self, batch: str) -> None:
+        super().__init__(batch)
+        self.batch = batch
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The requests, and where answers and failures go."""
+
+    source: Path
+    output: Path
+    errors: Path
+
+
+def run_batch(paths: Paths, api: BatchApi, console: Console) -> BatchStatus:
+    """Returns the batch when it is over and its files are on the disk.
+
+    Raises ``Left``, ``CommandFailed``, ``OSError``.
+    """
+    source, file = inspect(paths.source), StateFile(paths.output)
+    state = _known(file, source, api.url, console)
+    try:
+        if not state.batch:
+            state = _begun(api, source, state, file, console)
+        with progress(console) as shown:
+            batch = _watched(api, state.batch, shown)
+            _fetch(api, batch, paths, shown)
+    except KeyboardInterrupt:
+        state = file.read() or state
+        raise Left(state.batch) from None
+    except Refused as error:
+        if not state.batch or error.status == 404:
+            # there is nothing to go on with
+            file.forget()
+        raise
+    file.forget()
+    return batch
+
+
+def _known(file: StateFile, source: Source, url: str, console: Console) -> State:
+    """What an earlier run began, if these are its requests and its proxy; else a new beginning."""
+    state = file.read()
+    if state is None:
+        return file.begin(url, source.sha256)
+    if (state.url, state.sha256) != (url, source.sha256):
+        _say(console, f"{state.batch or 'what was begun'} was for other requests or another proxy: this is a new batch")
+        return file.begin(url, source.sha256)
+    if state.batch:
+        _say(console, f"{state.batch}: going on")
+    return state
+
+
+def _begun(api: BatchApi, source: Source, state: State, file: StateFile, console: Console) -> State:
+    """The state with the batch's id."""
+    _say(console, f"sending {source.path} ({source.size / 1e6:,.1f} MB)")
+    file_id = api.upload(source, f"{state.key}-file")
+    batch = id_of(api.create(file_id, source.endpoint, f"{state.key}-batch"))
+    _say(console, f"{batch}: begun")
+    return file.begun(state, batch)
+
+
+def _watched(api: BatchApi, batch_id: str, shown: BatchProgress) -> BatchStatus:
+    """The batch when it is over."""
+    pause = _FIRST_PAUSE
+    while True:
+        batch = standing(_patiently(partial(api.get, batch_id), shown))
+        shown.show(batch)
+        if batch.over:
+            return batch
+        time.sleep(pause)
+        pause = min(pause * _GROWTH, _LONGEST_PAUSE)
+
+
+def _fetch(api: BatchApi, batch: BatchStatus, paths: Paths, shown: BatchProgress) -> None:
+    """The answers and the failures of a batch of which anything was run."""
+    if batch.refused:
+        return
+    if batch.output:
+        _patiently(partial(api.download, batch.output, paths.output), shown)
+    else:
+        paths.output.write_bytes(b"")
+    if batch.errors:
+        _patiently(partial(api.download, batch.errors, paths.errors), shown)
+    else:
+        paths.errors.unlink(missing_ok=True)
+
+
+def _patiently(ask: Callable[[], T], shown: BatchProgress) -> T:
+    """Asks again for a while where the proxy is away, as one is that is being started again."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return ask()
+        except (Unreachable, Refused) as error:
+            if isinstance(error, Refused) and error.status < 500:
+                raise
+            if time.monotonic() > deadline:
+                raise CommandFailed(f"{error} The batch is not lost: the same command goes on with it.") from error
+            shown.wait(str(error))
+        time.sleep(_TRY_SECONDS)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)
+
 
 #: flaws of the input that are printed
 _MOST_FLAWS = 100

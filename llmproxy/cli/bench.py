@@ -15,10 +15,9 @@ import typer
 from rich.console import Console
 
 from llmproxy.cli.client import Json, Refused, base, document, reaching
-from llmproxy.cli.columns import NOTHING, aligned, duration, printable
-from llmproxy.cli.failure import CommandFailed
-from llmproxy.cli.options import ApiKeyFlag, JsonFlag, UrlFlag
-from llmproxy.observe.distribution import Distribution
+from llmproxy.cli.format import NOTHING, aligned, duration, printable
+from llmproxy.cli.options import ApiKeyFlag, CommandFailed, JsonFlag, UrlFlag
+from llmproxy.observe.quantiles import Distribution
 
 MAX_TOKENS = 32
 #: a stage ends with so many errors

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 
-from llmproxy.cli.failure import CommandFailed
+from llmproxy.cli.options import CommandFailed
 from llmproxy.config.load import load
 from llmproxy.config.settings import Settings
 

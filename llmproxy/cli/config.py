@@ -13,8 +13,7 @@ from llmproxy.cli.options import (
     UpstreamFlag,
     load_with,
 )
-from llmproxy.config.describe import shown
-from llmproxy.config.load import Loaded
+from llmproxy.config.load import Loaded, shown
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 

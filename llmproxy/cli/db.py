@@ -6,9 +6,8 @@ from contextlib import contextmanager, redirect_stdout
 
 import typer
 
-from llmproxy.cli.failure import CommandFailed
-from llmproxy.cli.options import DatabaseFlag, load_with
-from llmproxy.config.describe import without_credentials
+from llmproxy.cli.options import CommandFailed, DatabaseFlag, load_with
+from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import Settings
 from llmproxy.database import migrate
 

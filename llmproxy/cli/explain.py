@@ -8,9 +8,8 @@ import typer
 from rich.cells import cell_len
 
 from llmproxy.cli.client import Json, operator
-from llmproxy.cli.columns import NOTHING, aligned, duration, printable
-from llmproxy.cli.failure import CommandFailed
-from llmproxy.cli.options import JsonFlag, UrlFlag
+from llmproxy.cli.format import NOTHING, aligned, duration, printable
+from llmproxy.cli.options import CommandFailed, JsonFlag, UrlFlag
 
 #: characters of a line of text, and of what is cut out of it
 _LINE, _SPAN = 100, 60

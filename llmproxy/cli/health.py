@@ -3,7 +3,7 @@
 import sys
 
 from llmproxy.cli.client import ApiClient, address
-from llmproxy.cli.failure import CommandFailed
+from llmproxy.cli.options import CommandFailed
 from llmproxy.config.load import ConfigError, load
 
 

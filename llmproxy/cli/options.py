@@ -1,4 +1,4 @@
-"""The flags that set settings, and the settings with them."""
+"""What the commands share: the flags that set settings, the settings with them, and the error that ends a command."""
 
 from typing import Annotated
 
@@ -68,3 +68,7 @@ def load_with(
             "task_queue_workers": workers,
         }
     )
+
+
+class CommandFailed(Exception):
+    """Ends the program with exit code 1 and this message, on stderr."""

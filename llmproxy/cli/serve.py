@@ -1,11 +1,13 @@
-"""``llmproxy serve``."""
+"""``llmproxy serve`` and ``llmproxy worker``."""
+
+from typing import Annotated
 
 import typer
 
-from llmproxy.app import server
+from llmproxy.app import server, worker
 from llmproxy.app.lifespan import CannotStart
-from llmproxy.cli.failure import CommandFailed
 from llmproxy.cli.options import (
+    CommandFailed,
     DatabaseFlag,
     HostFlag,
     LogFormatFlag,
@@ -15,10 +17,11 @@ from llmproxy.cli.options import (
     load_with,
 )
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+serve_app = typer.Typer(add_completion=False, rich_markup_mode=None)
+worker_app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-@app.command()
+@serve_app.command()
 def serve(
     upstream: UpstreamFlag = None,
     host: HostFlag = None,
@@ -35,5 +38,29 @@ def serve(
     settings = load_with(upstream, host, port, database, log_level, log_format).settings
     try:
         server.run(settings)
+    except CannotStart as error:
+        raise CommandFailed(str(error)) from error
+
+
+@worker_app.command("worker")
+def work(
+    upstream: UpstreamFlag = None,
+    database: DatabaseFlag = None,
+    workers: Annotated[
+        str | None, typer.Option("--workers", metavar="N", help="Calls of jobs in work at once [4].")
+    ] = None,
+    log_level: LogLevelFlag = None,
+    log_format: LogFormatFlag = None,
+) -> None:
+    """Work on background jobs, without serving.
+
+    It shares the jobs of its database with `llmproxy serve` and other workers, until it is stopped with Ctrl-C or
+    SIGTERM: what it has begun is given back then. The settings are those of `llmproxy serve`.
+    """
+    settings = load_with(
+        upstream, database=database, log_level=log_level, log_format=log_format, workers=workers
+    ).settings
+    try:
+        worker.run(settings)
     except CannotStart as error:
         raise CommandFailed(str(error)) from error

@@ -1,18 +1,26 @@
-"""The effective settings: defaults < ``llmproxy.toml`` < environment < flags, and where each value came from."""
+"""The effective settings: defaults < ``llmproxy.toml`` < environment < flags, and where each value came from.
+
+Also what a setting is called, what it takes and how its value is printed: for messages and for the documentation.
+"""
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin
 
-from pydantic import ValidationError
+from annotated_types import Ge, Gt, Le
+from pydantic import AliasChoices, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from llmproxy.config.describe import PREFIX, allowed, environment_names, shown, without_credentials
 from llmproxy.config.settings import Settings
+from llmproxy.config.values import REGULAR
 
 FILE = Path("llmproxy.toml")
 #: names the file; the only prefixed variable that is no setting
@@ -138,3 +146,88 @@ def _lines(error: ValidationError, values: _Layer) -> Iterator[str]:
         name = str(problem["loc"][0]).lower().removeprefix(PREFIX.lower())
         value = values[name]
         yield f"{name} = {shown(name, value.raw)} ({value.source}): {own or 'allowed is ' + allowed(name)}"
+
+
+PREFIX = "LLMPROXY_"
+HIDDEN = "(hidden)"
+
+_CREDENTIALS = re.compile(r"(?<=//)[^/@\s]*@")
+
+
+def environment_names(name: str) -> tuple[str, ...]:
+    """The variables that set a setting, the one that wins first."""
+    alias = Settings.model_fields[name].validation_alias
+    choices = alias.choices if isinstance(alias, AliasChoices) else []
+    bare = [choice for choice in choices if isinstance(choice, str) and choice == name.upper()]
+    return (PREFIX + name.upper(), *bare)
+
+
+def allowed(name: str) -> str:
+    """What a setting takes, as the end of a sentence: ``an integer from 0 to 65535``."""
+    field = Settings.model_fields[name]
+    kind = _kind(field.annotation)
+    if REGULAR in field.metadata:
+        return "a regular expression, or a list of them"
+    if kind is bool:
+        return "true or false"
+    if kind is int:
+        return "an integer" + _bounds(field)
+    if kind is float:
+        return "a number" + _bounds(field)
+    if kind is Path:
+        return "a path"
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return "one of " + ", ".join(kind)
+    if kind in (str, SecretStr):
+        return "text"
+    if get_origin(kind) is dict:
+        return "a table of texts, or a JSON object"
+    return "a list, or words separated by commas"
+
+
+def is_secret(name: str) -> bool:
+    """Whether a setting's value must never be shown."""
+    annotation = Settings.model_fields[name].annotation
+    return SecretStr in (annotation, *get_args(annotation))
+
+
+def shown(name: str, value: object) -> str:
+    """A setting's value for people: secrets and passwords inside URLs hidden."""
+    if is_secret(name) and value not in (None, ()):
+        return HIDDEN
+    if isinstance(value, Path):
+        value = str(value)
+    elif isinstance(value, tuple):
+        value = list(value)
+    elif isinstance(value, StrEnum):
+        value = value.value
+    elif isinstance(value, dict):
+        # the texts are long; which there are is what is asked
+        value = sorted(value)
+    return without_credentials(str(value).lower() if isinstance(value, bool) else repr(value))
+
+
+def without_credentials(text: str) -> str:
+    """``text`` with user and password of the URLs in it hidden."""
+    return _CREDENTIALS.sub(HIDDEN + "@", text)
+
+
+def _kind(annotation: Any) -> Any:
+    """The annotation without its ``None``."""
+    rest = [part for part in get_args(annotation) if part is not NoneType]
+    return rest[0] if NoneType in get_args(annotation) and len(rest) == 1 else annotation
+
+
+def _bounds(field: FieldInfo) -> str:
+    low: Any = None
+    high: Any = None
+    for bound in field.metadata:
+        if isinstance(bound, Gt):
+            return f" above {bound.gt}"
+        if isinstance(bound, Ge):
+            low = bound.ge
+        if isinstance(bound, Le):
+            high = bound.le
+    if high is not None:
+        return f" from {low} to {high}"
+    return "" if low is None else f", {low} or more"

@@ -8,8 +8,8 @@ from sqlalchemy import and_, delete, insert, select
 
 from llmproxy.database.engine import Database
 from llmproxy.history.rollup_tables import rollups
-from llmproxy.observe.distribution import Distribution
 from llmproxy.observe.performance import MINUTE, Cell, Cells, PerformanceSeries, merge
+from llmproxy.observe.quantiles import Distribution
 
 HOUR = 3600
 

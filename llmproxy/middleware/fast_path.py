@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from llmproxy.cache.raw_requests import LONGEST, HotAnswer, RawRequestIndex
-from llmproxy.middleware.connections import ConnectionLimits
-from llmproxy.middleware.protocol import ConnectionStage, Protocol, bound
+from llmproxy.middleware.protocol import ConnectionLimits, ConnectionStage, Protocol, bound
 from llmproxy.wire.exchange import RepeatHit, RequestIds
 
 #: where the ordinary path finds ``remember`` in an ASGI scope's extensions

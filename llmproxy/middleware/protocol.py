@@ -4,18 +4,29 @@ uvicorn itself sets no limit on a request's head nor on the time that it takes, 
 """
 
 import asyncio
+import heapq
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import Enum
 from fcntl import ioctl
 from struct import pack, unpack
 from termios import TIOCOUTQ
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from llmproxy.middleware.connections import ConnectionLimits, make_room
+from llmproxy.config.settings import Settings
 from llmproxy.wire.errors import BadRequest, HeaderTooLarge, ProxyError, TooSlow, error_response
+
+#: no more descriptors than this are asked of the system; each is a connection
+_MOST_DESCRIPTORS = 65_536
+#: descriptors that new connections leave to calls upstream, to the database and to files: at least, and as a share
+_LEAST_RESERVE, _RESERVE_SHARE = 32, 8
+#: of all connections, this share is closed at once where there is no room
+_EVICTED_SHARE = 16
 
 #: how long a refused client may take to read why, and how much of what it goes on to send is thrown away for that
 _LINGER_SECONDS = 2.0
@@ -25,6 +36,32 @@ _GRACE_SECONDS = 5.0
 #: a client that has sent or read nothing for so long has stopped, where others need its place
 _STALL_SECONDS = 2.0
 _FRAMING = (b"content-length", b"transfer-encoding")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds for one connection; seconds and bytes. ``descriptor`` is the first one that says that room is scarce."""
+
+    header_bytes: int
+    header_seconds: float
+    body_seconds: float
+    write_seconds: float
+    keep_alive_seconds: float
+    descriptor: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if most == resource.RLIM_INFINITY:
+            most = _MOST_DESCRIPTORS
+        return cls(
+            settings.max_header_bytes,
+            settings.request_header_timeout,
+            settings.request_body_timeout,
+            settings.response_write_timeout,
+            settings.keep_alive_timeout,
+            most - max(_LEAST_RESERVE, most // _RESERVE_SHARE),
+        )
 
 
 class ConnectionStage(Enum):
@@ -45,6 +82,7 @@ class Protocol(HttpToolsProtocol):
         #: uvicorn has none before the first request line; a client may be refused before it
         self.url = b""
         self.stage = ConnectionStage.NOTHING
+        #: when (``loop.time()``) the connection came into its present state
         self.since = self.loop.time()
         #: bytes since a head began, or since the last piece of a body
         self._received = 0
@@ -165,16 +203,19 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def idle(self) -> bool:
+        """Whether no request is being received or answered."""
         return (
             self.stage is ConnectionStage.NOTHING and not self.answering and not self.transport.get_write_buffer_size()
         )
 
     @property
     def expendable(self) -> bool:
+        """Whether no whole request is lost with this connection."""
         return self.stage is ConnectionStage.HEAD and not self.answering
 
     @property
     def stalled(self) -> bool:
+        """Whether the client has stopped in the middle, for longer than a network takes."""
         now = self.loop.time()
         if self._unread:
             return now - self._unread_since > _STALL_SECONDS
@@ -259,6 +300,32 @@ class Protocol(HttpToolsProtocol):
         self._received += len(data)
         if self._received > _LINGER_BYTES:
             self.flow.pause_reading()
+
+
+def raise_descriptor_limit() -> None:
+    """Takes what the system's administrator allows, as servers in Go do: the usual soft limit is that of a shell."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def make_room(connections: Iterable[Protocol], new: Protocol) -> None:
+    """Closes those that have been idle, or slow to send their head, for longest; where there are none, those whose
+    clients stopped in the middle of a body or of an answer; else the new one: descriptors are needed for calls
+    upstream too."""
+    others = [each for each in connections if each is not new and not each.closing]
+    candidates = [each for each in others if each.idle or each.expendable] or [each for each in others if each.stalled]
+    for connection in heapq.nsmallest(1 + len(others) // _EVICTED_SHARE, candidates, key=lambda each: each.since):
+        connection.close()
+    if not candidates:
+        new.close()
+
+
+def sweep(connections: Iterable[Protocol], now: float) -> None:
+    """Checks each. Called every half second: a timer for each connection would cost each request two."""
+    for connection in list(connections):
+        connection.check(now)
 
 
 def bound(limits: ConnectionLimits) -> type[Protocol]:

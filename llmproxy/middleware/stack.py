@@ -5,12 +5,11 @@ from collections.abc import Callable
 from starlette.types import ASGIApp
 
 from llmproxy.config.settings import Settings
-from llmproxy.middleware.cors import Cors
+from llmproxy.middleware.auth import Identify
 from llmproxy.middleware.errors import Errors
-from llmproxy.middleware.identify import Identify
 from llmproxy.middleware.in_flight import Access, InFlight
 from llmproxy.middleware.limits import RequestLimits
-from llmproxy.middleware.origin import Origin
+from llmproxy.middleware.origin import Cors, Origin
 from llmproxy.middleware.request_id import RequestId
 from llmproxy.middleware.routing import RouteTable
 from llmproxy.wire.exchange import Exchange, RequestIds, Tracer

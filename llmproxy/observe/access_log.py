@@ -1,12 +1,205 @@
-"""One log line for every request, as long as there are not too many of them."""
+"""One log line for every request, as long as there are not too many of them; and the two forms of a line.
 
+A line never holds a body, a key or a header. What callers can choose (paths, model names, ids) is made printable and
+cut, so that a request cannot forge a line or steer a terminal.
+"""
+
+import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
-from llmproxy.observe.formatters import LineFormatter
-from llmproxy.observe.log_writer import AsyncLogWriter
 from llmproxy.wire.exchange import Exchange
+
+ACCESS = "llmproxy.access"
+
+LONGEST = 300
+
+#: what became of requests -> how a number of them is called
+PLURALS = {
+    "hit": "hits",
+    "stale": "stale hits",
+    "miss": "misses",
+    "joined": "joined requests",
+    "bypass": "bypassed requests",
+}
+
+RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"
+
+CACHE_COLOURS = {"hit": GREEN, "stale": YELLOW, "joined": CYAN}
+
+
+class LineFormatter(Protocol):
+    """How log lines look. Every method gives one line (a record with a traceback: several) with its line feed."""
+
+    def request(self, observed: Exchange) -> str:
+        """The line of a finished request."""
+        ...
+
+    def others(self, endpoint: str, cache: str, count: int, at: float) -> str:
+        """The line that stands for ``count`` further requests, at the Unix time ``at``. ``cache`` may be ""."""
+        ...
+
+    def lost(self, count: int) -> str:
+        """The line in the place of ``count`` pieces of log that could not be written in time."""
+        ...
+
+    def record(self, record: logging.LogRecord) -> str:
+        """The line of anything else that is logged."""
+        ...
+
+
+class TextFormatter:
+    """For people. ``colour`` uses ANSI escapes."""
+
+    def __init__(self, *, colour: bool) -> None:
+        self._colour = colour
+        self._traceback = logging.Formatter("%(message)s")
+
+    def request(self, observed: Exchange) -> str:
+        status = f"{observed.status:3d}" if observed.status else "---"
+        parts = [
+            _clock(finished_at(observed)),
+            self._paint(status, _status_colour(observed.status)),
+            observed.method,
+            _plain(observed.path),
+        ]
+        if observed.model:
+            parts.append(_plain(observed.model))
+        if observed.cache:
+            word = f"{observed.cache} ({observed.reason})" if observed.reason else observed.cache
+            parts.append(self._paint(word, CACHE_COLOURS.get(observed.cache, "")))
+        parts.append(_duration(observed.seconds))
+        first_byte = observed.first_byte_seconds
+        if first_byte is not None:
+            parts.append(f"first {_duration(first_byte)}")
+        usage = observed.usage
+        if usage.prompt_tokens is not None or usage.completion_tokens is not None:
+            parts.append(f"{usage.prompt_tokens or 0}+{usage.completion_tokens or 0} tokens")
+        if observed.error:
+            parts.append(self._paint(_plain(observed.error), RED))
+        parts.append(self._paint(_plain(observed.request_id), DIM))
+        return " ".join(parts) + "\n"
+
+    def others(self, endpoint: str, cache: str, count: int, at: float) -> str:
+        return f"{_clock(at)} ... and {_more(endpoint, cache, count)}\n"
+
+    def lost(self, count: int) -> str:
+        return self.record(_loss(count))
+
+    def record(self, record: logging.LogRecord) -> str:
+        colour = RED if record.levelno >= logging.ERROR else YELLOW if record.levelno >= logging.WARNING else ""
+        level = self._paint(record.levelname.lower(), colour)
+        return f"{_clock(record.created)} {level} {_source(record)}: {self._traceback.format(record)}\n"
+
+    def _paint(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
+
+
+class JsonFormatter:
+    """For machines: one object a line, in ASCII, always with the same keys; null where something is not known."""
+
+    def __init__(self) -> None:
+        self._traceback = logging.Formatter()
+
+    def request(self, observed: Exchange) -> str:
+        return _json(
+            time=_iso(finished_at(observed)),
+            level="error" if observed.status >= 500 else "info",
+            logger=ACCESS,
+            message=f"{observed.method} {observed.path[:LONGEST]} {observed.status}",
+            request_id=observed.request_id[:LONGEST],
+            method=observed.method,
+            path=observed.path[:LONGEST],
+            status=observed.status,
+            endpoint=observed.endpoint,
+            model=observed.model[:LONGEST],
+            stream=observed.stream,
+            cache=observed.cache,
+            reason=observed.reason,
+            stored=observed.stored,
+            duration_seconds=round(observed.seconds, 6),
+            first_byte_seconds=_rounded(observed.first_byte_seconds),
+            upstream=observed.upstream,
+            upstream_seconds=_rounded(observed.upstream_seconds),
+            prompt_tokens=observed.usage.prompt_tokens,
+            completion_tokens=observed.usage.completion_tokens,
+            error=observed.error[:LONGEST] or None,
+        )
+
+    def others(self, endpoint: str, cache: str, count: int, at: float) -> str:
+        return _json(
+            time=_iso(at),
+            level="info",
+            logger=ACCESS,
+            message=_more(endpoint, cache, count),
+            endpoint=endpoint,
+            cache=cache or None,
+            count=count,
+        )
+
+    def lost(self, count: int) -> str:
+        return self.record(_loss(count))
+
+    def record(self, record: logging.LogRecord) -> str:
+        return _json(
+            time=_iso(record.created),
+            level=record.levelname.lower(),
+            logger=_source(record),
+            message=record.getMessage(),
+            exception=self._traceback.formatException(record.exc_info) if record.exc_info else None,
+        )
+
+
+def finished_at(observed: Exchange) -> float:
+    """When the request ended, in Unix seconds."""
+    return observed.started_at + observed.seconds
+
+
+def _source(record: logging.LogRecord) -> str:
+    """The server is not a matter of its own for whoever reads the log."""
+    return "llmproxy" if record.name.startswith("uvicorn") else record.name
+
+
+def _more(endpoint: str, cache: str, count: int) -> str:
+    return f"{count:,} more {PLURALS.get(cache, 'requests')} of {endpoint}"
+
+
+def _loss(count: int) -> logging.LogRecord:
+    return logging.LogRecord(__name__, logging.WARNING, "", 0, "%d pieces of log were lost", (count,), None)
+
+
+def _plain(text: str) -> str:
+    cut = text if len(text) <= LONGEST else text[:LONGEST] + "..."
+    return cut if cut.isprintable() else cut.encode("unicode_escape").decode("ascii")
+
+
+def _clock(at: float) -> str:
+    return f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at * 1000) % 1000:03d}"
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.1f}ms" if seconds < 1.0 else f"{seconds:.2f}s"
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
+def _status_colour(status: int) -> str:
+    return {2: GREEN, 3: CYAN, 4: YELLOW, 5: RED}.get(status // 100, "")
+
+
+def _json(**members: Any) -> str:
+    # The standard library's, because it escapes lone surrogates where orjson refuses them.
+    return json.dumps(members, separators=(",", ":"), default=str) + "\n"
 
 
 class AccessLog:
@@ -18,14 +211,14 @@ class AccessLog:
     def __init__(
         self,
         form: LineFormatter,
-        outlet: AsyncLogWriter,
+        write: Callable[[str], None],
         *,
         failures_only: bool = False,
         limit: int = 100,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._form = form
-        self._outlet = outlet
+        self._write = write
         self._failures_only = failures_only
         self._limit = limit
         self._clock = clock
@@ -47,7 +240,7 @@ class AccessLog:
         now = self._clock()
         lines += [self._form.others(endpoint, cache, count, now) for (endpoint, cache), count in rest.items()]
         if lines:
-            self._outlet.write("".join(lines))
+            self._write("".join(lines))
 
     def _choose(self, batch: Sequence[Exchange]) -> tuple[Sequence[Exchange], Sequence[Exchange]]:
         if len(batch) <= self._limit:

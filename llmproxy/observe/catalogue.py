@@ -3,13 +3,23 @@
 from dataclasses import dataclass, field, fields
 
 from llmproxy.observe.collectors import Counter, Gauge, Histogram, Series
-from llmproxy.observe.genai import Generations
 
 #: seconds; from a hit inside the protocol to the prefill of a long prompt on a slow machine
 DURATIONS = (
     *(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     *(1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0),
 )
+
+# the conventions of OpenTelemetry for generative AI (1.41) say these bounds and labels; more bounds for slow machines
+_CALL_SECONDS = tuple(0.01 * 2**power for power in range(16))
+_FIRST_TOKEN_SECONDS = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0),
+)
+_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_TOKENS = tuple(float(4**power) for power in range(14))
+
+_CALL = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
 
 #: the values of ``tier`` that mean the database
 _IN_DATABASE = (("sql",),)
@@ -219,9 +229,38 @@ class Catalogue:
         )
     )
 
-    generations: Generations = field(default_factory=Generations)
+    # upstream calls under the names of OpenTelemetry's conventions for generative AI (1.41), as Prometheus spells them:
+    # they are shared with other gateways, so dashboards made for them show this one
+    generation_seconds: Histogram = field(
+        default_factory=lambda: Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Upstream calls, from sending the request to the end of the answer.",
+            (*_CALL, "error_type"),
+            _CALL_SECONDS,
+        )
+    )
+    generation_tokens: Histogram = field(
+        default_factory=lambda: Histogram(
+            "gen_ai_client_token_usage", "Tokens of upstream calls.", (*_CALL, "gen_ai_token_type"), _TOKENS
+        )
+    )
+    generation_first_tokens: Histogram = field(
+        default_factory=lambda: Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From a request's arrival to the first event of an upstream's stream.",
+            _CALL,
+            _FIRST_TOKEN_SECONDS,
+        )
+    )
+    generation_token_times: Histogram = field(
+        default_factory=lambda: Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Time between the tokens of an upstream's stream, after the first one.",
+            _CALL,
+            _TOKEN_SECONDS,
+        )
+    )
 
     def all(self) -> list[Series]:
         """Every metric, in the order of declaration."""
-        declared: list[Series | Generations] = [getattr(self, each.name) for each in fields(self)]
-        return [series for each in declared for series in (each.all() if isinstance(each, Generations) else [each])]
+        return [getattr(self, each.name) for each in fields(self)]

@@ -1,4 +1,4 @@
-"""Counts finished requests, and shows the result to Prometheus."""
+"""Counts finished requests and upstream calls, and shows the result to Prometheus."""
 
 import asyncio
 import logging
@@ -10,9 +10,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from llmproxy.observe.catalogue import DURATIONS, Catalogue
-from llmproxy.observe.collectors import Counter, tally
-from llmproxy.observe.names import NONE, Names
-from llmproxy.observe.resources import Sample
+from llmproxy.observe.collectors import NONE, Counter, Names, tally
+from llmproxy.observe.process_stats import Sample
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import FETCHED, SAVED
 
@@ -32,6 +31,7 @@ class Metrics:
     def __init__(self, version: str, *, models: int = 100) -> None:
         """``models`` bounds the distinct values of the label ``model``."""
         self.catalogue = Catalogue()
+        self._generations = Generations(self.catalogue)
         self._registry = CollectorRegistry()
         self._models = Names(models)
         self._refreshes: dict[str, Refresh] = {}
@@ -61,7 +61,7 @@ class Metrics:
             # with a success, too: a rate needs the 0 before the first failure
             shown.failed.add((observed.endpoint,), float(observed.failed))
             if observed.cache in FETCHED:
-                shown.generations.count(observed, self._kinds(observed.upstream))
+                self._generations.count(observed, self._kinds(observed.upstream))
             self._count_answers(observed, 1)
 
     def count_many(self, answered: Exchange, durations: Sequence[float]) -> None:
@@ -225,3 +225,61 @@ def _overhead(observed: Exchange, seconds: float) -> float | None:
     if observed.cache in FETCHED:
         return None if observed.upstream_seconds is None else max(0.0, seconds - observed.upstream_seconds)
     return None if observed.cache == "joined" else seconds
+
+
+#: our endpoints -> the conventions' operations; calls of others are no generation
+OPERATIONS = {
+    "chat": "chat",
+    "responses": "chat",
+    "messages": "chat",
+    "ollama-chat": "chat",
+    "completions": "text_completion",
+    "ollama-generate": "text_completion",
+    "embeddings": "embeddings",
+    "ollama-embed": "embeddings",
+    "ollama-embeddings": "embeddings",
+    "rerank": "rerank",
+}
+
+#: the conventions' word for an error without a code
+_OTHER_ERROR = "_OTHER"
+
+
+class Generations:
+    """Counts calls that an upstream worked on. Each series is a whole histogram, so ``models`` bounds them tightly."""
+
+    def __init__(self, catalogue: Catalogue, models: int = 20) -> None:
+        self._catalogue = catalogue
+        self._models = Names(models)
+
+    def count(self, observed: Exchange, provider: str) -> None:
+        """Counts a request that had an upstream call to itself. ``provider`` is the upstream's kind."""
+        operation = OPERATIONS.get(observed.endpoint)
+        if operation is None or not observed.upstream:
+            return
+        call = (operation, provider, self._models.label(observed.model, proven=observed.status < 400))
+        spent = observed.seconds if observed.upstream_seconds is None else observed.upstream_seconds
+        error = _error_type(observed)
+        self._catalogue.generation_seconds.observe((*call, error), spent)
+        if not error:
+            self._count_answer(observed, call)
+
+    def _count_answer(self, observed: Exchange, call: tuple[str, ...]) -> None:
+        usage = observed.usage
+        for kind, tokens in (("input", usage.prompt_tokens), ("output", usage.completion_tokens)):
+            if tokens is not None and tokens >= 0:
+                self._catalogue.generation_tokens.observe((*call, kind), tokens)
+        first = observed.first_byte_seconds
+        if not observed.stream or first is None:
+            return
+        self._catalogue.generation_first_tokens.observe(call, first)
+        if usage.completion_tokens is not None and usage.completion_tokens > 1:
+            rest = max(0.0, observed.seconds - first)
+            self._catalogue.generation_token_times.observe(call, rest / (usage.completion_tokens - 1))
+
+
+def _error_type(observed: Exchange) -> str:
+    """The status, or another word where it does not tell; "" for a success, which is no label at all."""
+    if observed.status >= 400:
+        return str(observed.status)
+    return _OTHER_ERROR if observed.error else ""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llmproxy.config.describe import PREFIX
+from llmproxy.config.load import PREFIX
 from tests.cli.program import Program
 from tests.logging_state import restored
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from llmproxy.cli.batches.progress import BatchProgressLines, progress
-from llmproxy.cli.batches.status import BatchStatus, standing
-from llmproxy.cli.failure import CommandFailed
+from llmproxy.cli.batch_client import BatchStatus, standing
+from llmproxy.cli.batch_progress import BatchProgressLines, progress
+from llmproxy.cli.options import CommandFailed
 
 
 def batch(status: str, done: int = 0, total: int = 0, **more: Any) -> BatchStatus:

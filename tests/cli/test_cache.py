@@ -11,8 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from llmproxy.cli import health
-from llmproxy.cli.cache import seconds
-from llmproxy.cli.stats import lines
+from llmproxy.cli.cache import lines, seconds
 from tests.cli.program import Program
 
 Asked = tuple[str, str, dict[str, object] | None, str | None]

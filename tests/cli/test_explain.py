@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from llmproxy.cli.explain import lines
-from llmproxy.cli.failure import CommandFailed
+from llmproxy.cli.options import CommandFailed
 from tests.cli.program import Program
 from tests.conftest import MakeProxy
 from tests.scripted import CHAT, marker

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmproxy.cli.failure import CommandFailed
-from llmproxy.cli.job_lines import details, table, understood
+from llmproxy.cli.jobs import details, table, understood
+from llmproxy.cli.options import CommandFailed
 from tests.cli.program import Program
 from tests.conftest import MakeProxy
 from tests.jobs.operator.submitting import operator, over, submit, until

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from docs.render.settings import page as settings_page
-from llmproxy.config.describe import environment_names, shown
+from llmproxy.config.load import environment_names, shown
 from llmproxy.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -11,9 +11,8 @@ from llmproxy.history import rollup_store as store
 from llmproxy.history import rollups as module
 from llmproxy.history.rollup_tables import rollups as table
 from llmproxy.history.rollups import HOURS_KEPT, MINUTES_KEPT, Rollups
-from llmproxy.observe.distribution import EXACT, Distribution
-from llmproxy.observe.performance import Cell, Cells, Performance, PerformanceSeries
-from llmproxy.observe.report import report
+from llmproxy.observe.performance import Cell, Cells, Performance, PerformanceSeries, report
+from llmproxy.observe.quantiles import EXACT, Distribution
 from tests.databases import ruin_sqlite, sqlite_url
 from tests.history.exchanges import fetched
 

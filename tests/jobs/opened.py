@@ -15,9 +15,8 @@ from llmproxy.jobs import queries
 from llmproxy.jobs.job import Item, Job, NewCall, NewJob
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import JobKind
-from llmproxy.observe.access_log import AccessLog
-from llmproxy.observe.formatters import JsonFormatter
-from llmproxy.observe.log_writer import AsyncLogWriter
+from llmproxy.observe.access_log import AccessLog, JsonFormatter
+from llmproxy.observe.logs import AsyncLogWriter
 
 PATH = "/v1/chat/completions"
 #: how long a test waits for what must come
@@ -28,7 +27,7 @@ PATIENCE = 30.0
 async def opened(*upstreams: str, folder: Path, **settings: Any) -> AsyncIterator[JobServices]:
     """The job queue of a program in front of ``upstreams``, with its database in ``folder``."""
     wanted = Settings(upstream=upstreams, database_path=folder / "llmproxy.db", **settings)
-    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost))
+    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost).write)
     async with open_services(wanted, log, Deadline(wanted.shutdown_seconds)) as state:
         assert state.jobs is not None
         yield state.jobs

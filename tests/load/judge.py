@@ -12,8 +12,8 @@ from locust.runners import WorkerRunner
 from locust.stats import RequestStats, StatsEntry
 
 from llmproxy.cli.bench import own_cache
-from llmproxy.cli.columns import aligned, duration
-from llmproxy.cli.failure import CommandFailed
+from llmproxy.cli.format import aligned, duration
+from llmproxy.cli.options import CommandFailed
 from tests.load.offer import Offer, look
 from tests.load.usage import ProcessUsage, usage_text
 from tests.load.verdict import Limits, Seen, verdict

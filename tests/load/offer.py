@@ -7,7 +7,7 @@ import httpx
 
 from llmproxy.cli.bench import first_that_answers, listed_models
 from llmproxy.cli.client import Json, Refused, document, reaching
-from llmproxy.cli.failure import CommandFailed
+from llmproxy.cli.options import CommandFailed
 
 #: a large model may be read from the disk first
 _TIMEOUT = 300.0

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import httpx
 import psutil
 
-from llmproxy.cli.columns import NOTHING
+from llmproxy.cli.format import NOTHING
 
 _TIMEOUT = 5.0
 #: how the process may be called; what else listens on its port is the end of a tunnel or of a container's network

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmproxy.cli.columns import NOTHING, duration
+from llmproxy.cli.format import NOTHING, duration
 
 
 @dataclass(frozen=True)

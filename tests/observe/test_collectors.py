@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -5,7 +6,7 @@ from prometheus_client import Histogram as Reference
 from prometheus_client.exposition import generate_latest
 
 from llmproxy.observe.catalogue import DURATIONS
-from llmproxy.observe.collectors import Counter, Gauge, Histogram, Series, tally
+from llmproxy.observe.collectors import Counter, Gauge, Histogram, Names, Series, tally
 
 seconds = st.one_of(st.floats(min_value=0.0, max_value=1000.0), st.sampled_from(DURATIONS))
 
@@ -89,3 +90,26 @@ def test_label_values_are_escaped() -> None:
     counter = Counter("c_total", "Counts.", ("kind",))
     counter.add(('a"\n\\',))
     assert r'c_total{kind="a\"\n\\"} 1.0' in page(counter)
+
+
+def test_the_first_names_get_through_and_stay() -> None:
+    names = Names(2)
+    assert [names.label(name) for name in ("a", "b", "c", "a", "d", "b")] == ["a", "b", "other", "a", "other", "b"]
+
+
+@pytest.mark.parametrize("junk", ["x" * 101, "a\nb", "a\x1b[31m", "\ud800", "a\x00"])
+def test_junk_is_other_and_takes_no_place(junk: str) -> None:
+    names = Names(1)
+    assert names.label(junk) == "other"
+    assert names.label("real") == "real"
+
+
+def test_an_unproven_name_takes_no_place_but_a_known_one_is_shown() -> None:
+    names = Names(1)
+    assert names.label("typo", proven=False) == "other"
+    assert names.label("real") == "real"
+    assert names.label("real", proven=False) == "real"
+
+
+def test_no_name_is_none() -> None:
+    assert Names(0).label("") == "none"

@@ -3,8 +3,7 @@ from typing import Any
 import pytest
 
 from llmproxy.observe import performance as module
-from llmproxy.observe.performance import Cell, Performance, PerformanceSeries
-from llmproxy.observe.report import report
+from llmproxy.observe.performance import Cell, Performance, PerformanceSeries, report
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.vocabulary import CacheStatus
 from tests.observe.exchanges import hit, miss

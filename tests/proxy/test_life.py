@@ -16,9 +16,8 @@ from llmproxy.app.deadline import Deadline
 from llmproxy.app.lifespan import open_services
 from llmproxy.app.state import AppState
 from llmproxy.config.settings import Settings
-from llmproxy.observe.access_log import AccessLog
-from llmproxy.observe.formatters import JsonFormatter
-from llmproxy.observe.log_writer import AsyncLogWriter
+from llmproxy.observe.access_log import AccessLog, JsonFormatter
+from llmproxy.observe.logs import AsyncLogWriter
 from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Answer, Live, Whole
@@ -46,7 +45,7 @@ class Patient:
 @pytest.fixture
 async def state(upstream: ScriptedUpstream, tmp_path: Path) -> AsyncIterator[AppState]:
     settings = Settings(upstream=(upstream.url,), database_path=tmp_path / "llmproxy.db")
-    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost))
+    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost).write)
     async with open_services(settings, log, Deadline(settings.shutdown_seconds)) as state:
         yield state
 

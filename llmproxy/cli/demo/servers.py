@@ -1,10 +1,15 @@
-"""The demo's processes: two llama.cpp servers and the proxy in front of them."""
+"""The demo's processes: two llama.cpp servers and the proxy in front of them.
+
+Run as a program, this module is ``llmproxy`` as a child that stops when its parent is gone, however the parent ended.
+"""
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,9 +19,9 @@ from typing import IO
 
 import httpx
 
-from llmproxy.cli.failure import CommandFailed
-from llmproxy.config.describe import PREFIX, environment_names
-from llmproxy.config.load import FILE_VARIABLE
+from llmproxy.cli import main
+from llmproxy.cli.options import CommandFailed
+from llmproxy.config.load import FILE_VARIABLE, PREFIX, environment_names
 from llmproxy.config.settings import Settings
 
 CHAT_MODEL = "smollm2"
@@ -67,7 +72,7 @@ def running(folder: Path, name: str, port: int) -> Iterator[Stack]:
         ]
         for upstream in upstreams:
             serve += ["--upstream", upstream]
-        proxy = stack.enter_context(_child(output, "llmproxy.cli.demo.leash", *serve))
+        proxy = stack.enter_context(_child(output, "llmproxy.cli.demo.servers", *serve))
         url = f"http://{_HOST}:{port}"
         _ready(proxy, url, log)
         yield Stack(url, upstreams[0], proxy, log)
@@ -141,3 +146,16 @@ def _ready(proxy: subprocess.Popen[str], url: str, log: Path) -> None:
 def _last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), f"nothing in {log}")
+
+
+def _stop_with_parent() -> None:
+    """Asks this process to stop, as SIGTERM does, once stdin ends."""
+    # unbuffered: a reader inside Python's buffer would hold its lock at exit
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_stop_with_parent, name="stop with the parent", daemon=True).start()
+    main()

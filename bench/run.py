@@ -17,12 +17,26 @@ from pathlib import Path
 import jobs
 import own
 import page
+import phases
 from compare import MODES, Plan, Results, compare, tables
-from servers import HERE, ROOT, Child, Cores, NotReady, Servers, build_stub, install_litellm, missing, target
+from servers import (
+    HERE,
+    REFERENCE,
+    ROOT,
+    Child,
+    Cores,
+    NotReady,
+    Servers,
+    build_stub,
+    install_litellm,
+    install_reference,
+    missing,
+    target,
+)
 from verdict import Verdict
 
 RUN = HERE / "run"
-OURS, ORDINARY, NGINX, LITELLM = "llmproxy", "llmproxy, ordinary path", "nginx", "LiteLLM"
+OURS, ORDINARY, NGINX, LITELLM, RELAY = "llmproxy", "llmproxy, ordinary path", "nginx", "LiteLLM", "bare relay"
 #: versions that the figures depend on
 _LIBRARIES = (
     "llmproxy",
@@ -35,7 +49,7 @@ _LIBRARIES = (
     "sqlalchemy",
     "orjson",
 )
-_STARTS = {OURS: 5, LITELLM: 2}
+_STARTS = {OURS: 5, LITELLM: 2, REFERENCE: 5}
 
 
 def main() -> int:
@@ -46,11 +60,15 @@ def main() -> int:
     RUN.mkdir(exist_ok=True)
     stub = build_stub(RUN)
     without = "left out on request" if given.no_litellm else install_litellm(RUN)
+    reference = RUN / f"reference-{REFERENCE}" / "bin" / "python"
+    if not given.no_reference and (reason := install_reference(RUN, REFERENCE)):
+        print(f"{REFERENCE} is left out: {reason}", file=sys.stderr)
+        given.no_reference = True
     with Servers(RUN, Cores.choose(), stub) as servers:
-        plan, results, figures, notes = measure(servers, given, without)
+        plan, results, figures, notes = measure(servers, given, without, "" if given.no_reference else str(reference))
     (RUN / "own.json").write_text(json.dumps(figures))
     results.save(RUN / "results.json")
-    verdict = Verdict(results, figures, OURS, NGINX, LITELLM)
+    verdict = Verdict(results, figures, OURS, NGINX, LITELLM, REFERENCE, RELAY)
     text = page.render(
         machine=machine(),
         versions=versions(),
@@ -74,19 +92,29 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lines", type=int, default=50_000, help="of the large batch; 0 leaves background jobs out")
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--no-litellm", action="store_true")
+    parser.add_argument("--no-reference", action="store_true", help=f"without the figures of commit {REFERENCE}")
     parser.add_argument("--no-compare", action="store_true", help="only what is measured of llmproxy alone")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md", help="where to write")
     return parser.parse_args()
 
 
-def measure(servers: Servers, given: argparse.Namespace, without: str) -> tuple[Plan, Results, dict, list[str]]:
+def measure(
+    servers: Servers, given: argparse.Namespace, without: str, reference: str
+) -> tuple[Plan, Results, dict, list[str]]:
+    """``without``: why LiteLLM is left out; ``reference``: the interpreter that runs the reference commit. Or ""."""
     cores, notes = servers.cores, []
+    pythons = {OURS: sys.executable} | ({REFERENCE: reference} if reference else {})
     upstream = servers.stub("upstream", cores.load)
     targets = [target(servers.stub("direct", cores.servers), "direct", caches=False)]
     proxy = servers.llmproxy(OURS, upstream, fresh("llmproxy.db"))
     ordinary = servers.llmproxy("ordinary", upstream, fresh("ordinary.db"), LLMPROXY_FAST_PATH="false")
     targets.append(target(proxy, OURS))
     targets.append(target(ordinary, ORDINARY, modes=("hit", "stream_hit")))
+    if reference:
+        then = servers.llmproxy("reference", upstream, fresh("reference.db"), python=reference)
+        targets.append(target(then, REFERENCE))
+    relay = servers.relay(upstream)
+    targets.append(target(relay, RELAY, caches=False, modes=("miss", "stream_miss", "paced", "first")))
     targets.append(target(servers.nginx(upstream), NGINX))
     if not without:
         try:
@@ -107,14 +135,23 @@ def measure(servers: Servers, given: argparse.Namespace, without: str) -> tuple[
     for child in [child for child in servers.children if child.name not in ("upstream", "direct")]:
         servers.stop(child)
     figures["entry"] = own.entry_overhead(1000)
-    again = {OURS: lambda: servers.llmproxy("start", upstream, fresh("start.db"), wait=False)}
+    again = {
+        name: lambda python=python: servers.llmproxy("start", upstream, fresh("start.db"), wait=False, python=python)
+        for name, python in pythons.items()
+    }
     if not without:
         again[LITELLM] = lambda: servers.litellm(upstream, wait=False)
     figures["start"] = {name: own.starts(servers, start, _STARTS[name]) for name, start in again.items()}
+    figures["sql"] = own.sql_versions(servers, upstream, pythons, given.rounds, given.seconds)
+    figures["phases"] = phases.cost(servers, upstream, fresh("phases.db"), max(5, given.seconds))
     if given.rows:
         figures["rows"] = own.sql_hits(servers, upstream, given.rows, given.rounds, given.seconds)
     if given.lines:
         figures["jobs"] = background(servers, upstream, given.lines)
+        figures["jobs"]["rates"] = {
+            name: jobs.rate(servers, upstream, fresh("rate.db"), 3_000, python)["rate"]
+            for name, python in pythons.items()
+        }
     return plan, results, figures, notes
 
 

@@ -23,7 +23,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 
 #: one series, so that figures can be compared over time
-LITELLM = "litellm[proxy]>=1.106,<1.107"
+LITELLM = "litellm[proxy]>=1.110,<1.111"
+#: the commit that ratios over time refer to
+REFERENCE = "616a797"
 
 _PACKAGES = {"wrk": "wrk", "nginx": "nginx", "taskset": "util-linux"}
 #: what an installation's own settings are called; a measured server has none but those it is given
@@ -187,6 +189,13 @@ class Servers:
         child.ready("/v1/models")
         return child
 
+    def relay(self, upstream: Child) -> Child:
+        """The barest relay of the parts that llmproxy is made of."""
+        port = free_port()
+        child = self.start("relay", [sys.executable, HERE / "relay.py", upstream.url, port], self.cores.servers, port)
+        child.ready("/v1/models")
+        return child
+
     def litellm(self, upstream: Child, *, wait: bool = True) -> Child:
         """LiteLLM with its cache in memory. Raises ``NotReady``."""
         port = free_port()
@@ -210,10 +219,22 @@ class Servers:
             child.ready("/health/liveliness", 120)
         return child
 
-    def llmproxy(self, name: str, upstream: Child, database: Path, *, wait: bool = True, **settings: object) -> Child:
-        """The proxy as it comes, everything on, unless ``settings`` say otherwise."""
+    def llmproxy(
+        self,
+        name: str,
+        upstream: Child,
+        database: Path,
+        *,
+        wait: bool = True,
+        python: str = sys.executable,
+        **settings: object,
+    ) -> Child:
+        """The proxy as it comes, everything on, unless ``settings`` say otherwise.
+
+        ``python`` is the interpreter of the environment whose llmproxy is meant.
+        """
         port = free_port()
-        command = [sys.executable, "-m", "llmproxy", "serve", "--upstream", upstream.url]
+        command = [python, "-m", "llmproxy", "serve", "--upstream", upstream.url]
         command += ["--port", port, "--database", database]
         child = self.start(name, command, self.cores.servers, port, **settings)
         if wait:
@@ -232,14 +253,35 @@ def build_stub(folder: Path) -> list:
 
 def install_litellm(folder: Path) -> str:
     """LiteLLM in an environment of its own. Returns why it cannot be had, or ""."""
-    environment = folder / "litellm"
-    if (environment / "bin" / "litellm").exists():
+    return _install(folder / "litellm", LITELLM)
+
+
+def install_reference(folder: Path, commit: str) -> str:
+    """llmproxy as it was at ``commit``, on the libraries of today. Returns why it cannot be had, or ""."""
+    source, frozen = folder / "reference-source", folder / "libraries.txt"
+    try:
+        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
+        shutil.rmtree(source, ignore_errors=True)
+        source.mkdir()
+        subprocess.run(["tar", "-x", "-C", source], input=archive, check=True)
+        freeze = [sys.executable, "-m", "pip", "freeze", "--exclude-editable"]
+        frozen.write_bytes(subprocess.run(freeze, check=True, capture_output=True).stdout)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return str(error)
+    return _install(folder / f"reference-{commit}", "--constraint", frozen, source)
+
+
+def _install(environment: Path, *what: object) -> str:
+    """A virtual environment with these packages, made once. Returns why it cannot be had, or ""."""
+    complete = environment / "complete"
+    if complete.exists():
         return ""
-    print("installing LiteLLM into an environment of its own; this takes a minute", file=sys.stderr)
+    print(f"installing {environment.name} into an environment of its own; this takes a minute", file=sys.stderr)
     try:
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
-        install = [environment / "bin" / "pip", "install", "--quiet", LITELLM]
+        install = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", *map(str, what)]
         subprocess.run(install, check=True, timeout=1200, capture_output=True, text=True)
+        complete.touch()
     except subprocess.CalledProcessError as error:
         return (error.stderr or str(error)).strip().splitlines()[-1]
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -18,14 +18,21 @@ class Check:
 
 
 class Verdict:
-    """Compares what was measured with what is wanted. ``ours``, ``nginx`` and ``litellm`` are names of targets."""
+    """Compares what was measured with what is wanted. All but the first two arguments are names of targets.
 
-    def __init__(self, results: Results, own: dict, ours: str, nginx: str, litellm: str) -> None:
+    ``reference`` is llmproxy at an earlier commit, ``relay`` the barest relay of the same parts.
+    """
+
+    def __init__(
+        self, results: Results, own: dict, ours: str, nginx: str, litellm: str, reference: str, relay: str
+    ) -> None:
         self._results = results
         self._own = own
         self._ours = ours
         self._nginx = nginx
         self._litellm = litellm
+        self._reference = reference
+        self._relay = relay
 
     def table(self) -> str:
         words = {True: "reached", False: "**missed**", None: "not measured"}
@@ -41,6 +48,7 @@ class Verdict:
             *self._relayed(),
             *self._others(),
             *self._jobs(),
+            *self._over_time(),
         ]
 
     def _value(self, target: str, mode: str, connections: int, what: str) -> float | None:
@@ -51,9 +59,9 @@ class Verdict:
         theirs = self._value(other, mode, connections, what)
         return ours / theirs if ours is not None and theirs else None
 
-    def _over_direct(self, mode: str, what: str) -> float | None:
-        ours, direct = self._value(self._ours, mode, 1, what), self._value("direct", mode, 1, what)
-        return ours - direct if ours is not None and direct is not None else None
+    def _over_direct(self, mode: str, what: str, target: str = "") -> float | None:
+        value, direct = self._value(target or self._ours, mode, 1, what), self._value("direct", mode, 1, what)
+        return value - direct if value is not None and direct is not None else None
 
     def _hits(self) -> Iterator[Check]:
         for connections in (16, 64):
@@ -110,6 +118,33 @@ class Verdict:
         yield at_most(12, "the same, longest wait of a request to /health, ms", 50, large.get("stall"))
         ratio = beside["beside"]["p95"] / beside["alone"]["p95"] if beside else None
         yield at_most(12, "interactive P95 beside a batch x alone, four slots", 1.5, ratio, 2)
+
+    def _over_time(self) -> Iterator[Check]:
+        old = f"x {self._reference}"
+        for connections in (1, 16):
+            name = f"CPU of a miss, {connections} connection{'s' if connections > 1 else ''}"
+            yield at_most(13, f"{name}, {old}", 0.5, self._ratio("miss", connections, "cpu", self._reference), 2)
+            yield at_most(14, f"{name}, x bare relay", 3, self._ratio("miss", connections, "cpu", self._relay), 2)
+        for line, bound, name, mode, what in (
+            (15, 0.4, "added p50 of a miss, 1 connection", "miss", "p50"),
+            (16, 0.5, "added time to the first chunk of a streamed miss", "first", "miss_first"),
+        ):
+            ours, then = self._over_direct(mode, what), self._over_direct(mode, what, self._reference)
+            yield at_most(line, f"{name}, {old}", bound, ours / then if ours and then else None, 2)
+        yield at_most(16, f"CPU for a relayed chunk, {old}", 0.6, self._ratio("paced", 32, "chunk", self._reference), 2)
+        ours, then = (self._own.get("sql", {}).get(name) for name in (self._ours, self._reference))
+        yield at_most(17, f"hit in SQL p50, {old}", 0.4, ours / then if ours and then else None, 2)
+        starts = self._own.get("start", {})
+        now, before = starts.get(self._ours, {}), starts.get(self._reference, {})
+        for name, what, bound in (("start to the first 200", "seconds", 0.7), ("idle memory", "memory", 0.85)):
+            yield at_most(18, f"{name}, {old}", bound, now[what] / before[what] if now and before else None, 2)
+        rates = self._own.get("jobs", {}).get("rates", {})
+        ours, then = rates.get(self._ours), rates.get(self._reference)
+        yield at_least(19, f"batch items per second, {old}", 1.8, ours / then if ours and then else None, 2)
+        for mode in ("hit", "stream_hit"):
+            for connections in (1, 16):
+                name = f"{mode.replace('_', ' ')}, {connections} connection{'s' if connections > 1 else ''}, {old}"
+                yield at_least(1, name, 0.95, self._ratio(mode, connections, "rate", self._reference), 2)
 
 
 def at_least(target: int, what: str, bound: float, value: float | None, digits: int = 0) -> Check:

@@ -25,9 +25,8 @@ from llmproxy.cache.statements import (
     count,
     delete_some,
 )
-from llmproxy.cache.tier import Flushed, Selector, TierStats
+from llmproxy.cache.tier import Flushed, OnFault, Selector, TierStats, breaker
 from llmproxy.cache.writer import DRAIN_SECONDS, CacheWriter, WriteLimits
-from llmproxy.database.breaker import CircuitBreaker, OnFault
 from llmproxy.database.engine import Database
 from llmproxy.database.reads import PointQuery, Rows
 
@@ -66,7 +65,7 @@ class SqlTier:
         self._database = database
         self._clock = clock
         self._writer = CacheWriter(database, compress_from, limits or WriteLimits(), clock, on_fault, self._wrote)
-        self._health = CircuitBreaker(self.name, "reading", on_fault, time.monotonic)
+        self._breaker = breaker(self.name, "reading", on_fault)
         self._unpacker = Unpacker()
         self._one = database.point_query(FIND, KEY)
         self._many = database.point_query(FIND_MANY, KEYS)
@@ -152,7 +151,7 @@ class SqlTier:
         try:
             found = await (self._count(where) if dry_run else self._delete(where, seal))
         except Exception as error:  # noqa: BLE001 - the failure contract: a fault is counted and told of, not raised
-            self._writer.health.failed(error)
+            self._writer.breaker.failed(error)
             return Flushed(number, size, failed=(self.name,))
         if not dry_run:
             self.count("flushed", number + found.entries)
@@ -160,13 +159,13 @@ class SqlTier:
 
     async def stats(self) -> TierStats:
         """What is written; figures of a moment ago, or of before the database failed."""
-        if time.monotonic() >= self._census_until and not self._health.resting:
+        if time.monotonic() >= self._census_until and not self._breaker.open:
             self._census_until = time.monotonic() + self._census_seconds
             try:
                 async with self._database.read() as connection:
                     number, size, oldest = (await connection.execute(CENSUS)).one()
             except Exception as error:  # noqa: BLE001 - the failure contract: old figures are better than none
-                self._health.failed(error)
+                self._breaker.failed(error)
             else:
                 self._census = TierStats(number, int(size or 0), oldest, {})
         return TierStats(self._census.entries, self._census.bytes, self._census.oldest, self.evictions())
@@ -182,7 +181,7 @@ class SqlTier:
             async with self._database.read() as connection:
                 key = (await connection.execute(FIRST, {"first": first, "last": last})).scalar()
         except Exception as error:  # noqa: BLE001 - the failure contract: whatever it was, it is a miss
-            self._health.failed(error)
+            self._breaker.failed(error)
             return None
         return await self.get(key) if key is not None else None
 
@@ -222,15 +221,15 @@ class SqlTier:
 
     async def _rows(self, query: PointQuery, values: Sequence[Any]) -> Rows:
         """The rows, or none while the database fails."""
-        if self._health.resting:
+        if self._breaker.open:
             return ()
         try:
             async with asyncio.timeout(_LOOKUP_SECONDS):
                 rows = await self._database.rows(query, values)
         except Exception as error:  # noqa: BLE001 - the failure contract: whatever it was, it is a miss
-            self._health.failed(error)
+            self._breaker.failed(error)
             return ()
-        self._health.worked()
+        self._breaker.succeeded()
         return rows
 
     async def _entry(self, row: Sequence[Any]) -> Entry | None:

@@ -1,10 +1,14 @@
 """What a cache tier is, and how it may fail."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from llmproxy.cache.entry import Entry
+from llmproxy.database.breaker import CircuitBreaker
+
+#: takes a tier's name and the kind of a fault: ``database.faults.DatabaseFault``, or a word for an entry that is lost
+OnFault = Callable[[str, str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +80,9 @@ class Tier(Protocol):
     async def close(self) -> None:
         """Write what waits, release what is held."""
         ...
+
+
+def breaker(tier: str, work: str, on_fault: OnFault) -> CircuitBreaker:
+    """The circuit breaker of one kind of a tier's work."""
+    fails = f"{tier} tier: {work} fails (%(fault)s): %(error)s"
+    return CircuitBreaker(tier, on_fault, fails=fails, works=f"{tier} tier: {work} works again")

@@ -14,15 +14,14 @@ from llmproxy.cache.browse import EntryBrowser
 from llmproxy.cache.entry import Entry, Position
 from llmproxy.cache.flush_log import FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.periodic import PeriodicLoop
 from llmproxy.cache.selection import key_range, matches, means_begun
 from llmproxy.cache.sql import Seal, SqlTier
 from llmproxy.cache.sweep import Sweep
-from llmproxy.cache.tier import Flushed, Selector, Tier, TierStats
+from llmproxy.cache.tier import Flushed, OnFault, Selector, Tier, TierStats, breaker
 from llmproxy.cache.writer import DRAIN_SECONDS
 from llmproxy.config.settings import Settings
-from llmproxy.database.breaker import CircuitBreaker, OnFault
 from llmproxy.database.engine import Database
+from llmproxy.runtime.background import Backoff, Periodic
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -31,8 +30,8 @@ T = TypeVar("T")
 _FLUSHES = 1000
 #: seconds after which a flush in another process is known here
 _FOLLOW_SECONDS = 0.25
-#: the same while the database fails
-_FOLLOW_AGAIN_SECONDS = 1.0
+#: the same while the database fails: less than the lease, after which nothing is answered from memory
+_FOLLOW_AGAIN = Backoff(first=1.0, longest=1.0)
 #: seconds for which a look-up waits until it is known what was flushed while this process stood still
 _CATCH_UP_SECONDS = 0.25
 
@@ -107,7 +106,7 @@ class Cache:
         self._generation = 0
         #: the last flushes, for answers that are being made
         self._flushed: deque[_Done] = deque(maxlen=_FLUSHES)
-        self._health = CircuitBreaker(SqlTier.name, "answering", on_fault, time.monotonic)
+        self._breaker = breaker(SqlTier.name, "answering", on_fault)
         # grows with every flush: what was looked up before one is not promoted after it
         self._epoch = 0
         self._following = asyncio.Lock()
@@ -339,16 +338,16 @@ class Cache:
         try:
             return call(argument)
         except Exception as error:  # noqa: BLE001 - a tier that breaks its contract must not break a request
-            self._health.failed(error)
+            self._breaker.failed(error)
             return None
 
     async def _asked(self, answer: Awaitable[T], otherwise: T) -> T:
         try:
             result = await answer
         except Exception as error:  # noqa: BLE001 - as above
-            self._health.failed(error)
+            self._breaker.failed(error)
             return otherwise
-        self._health.worked()
+        self._breaker.succeeded()
         return result
 
 
@@ -376,7 +375,7 @@ async def open_cache(
             stack.push_async_callback(_closed, back, left)
         cache = Cache(memory, back, log=FlushLog(database), clock=clock, on_fault=on_fault)
         stack.push_async_callback(cache.leave)
-        follow = PeriodicLoop("following flushes", _FOLLOW_SECONDS, cache.follow, on_fault, _FOLLOW_AGAIN_SECONDS)
+        follow = _periodic("following flushes", _FOLLOW_SECONDS, cache.follow, on_fault, _FOLLOW_AGAIN)
         # opens the database, so that the first request finds it open
         await follow.once()
         await stack.enter_async_context(follow)
@@ -389,12 +388,18 @@ async def open_cache(
                 clock=clock,
                 stale_seconds=settings.cache_stale_hours * 3600.0,
             )
-            sweeping = PeriodicLoop("sweeping", settings.cache_sweep_seconds, sweep, on_fault)
+            sweeping = _periodic("sweeping", settings.cache_sweep_seconds, sweep, on_fault)
             sweep.wake = sweeping.wake
             await stack.enter_async_context(sweeping)
             cache.sweep = sweep
             cache.listing = EntryBrowser(database, back.drained, clock)
         yield cache
+
+
+def _periodic(
+    name: str, seconds: float, work: Callable[[], Awaitable[object]], on_fault: OnFault, retry: Backoff | None = None
+) -> Periodic:
+    return Periodic(f"cache {name}", seconds, work, observer=breaker(SqlTier.name, name, on_fault), retry=retry)
 
 
 async def _closed(tier: SqlTier, left: Callable[[], float]) -> None:

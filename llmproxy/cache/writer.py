@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from llmproxy.cache.flush_log import TURN, flushed_since
 from llmproxy.cache.pending import Pending
 from llmproxy.cache.statements import DISCARD, TOUCH, values
 from llmproxy.cache.tables import entries
-from llmproxy.database.breaker import CircuitBreaker, OnFault
+from llmproxy.cache.tier import OnFault, breaker
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault
 
@@ -60,7 +59,7 @@ class CacheWriter:
         written: Callable[[int], None],
     ):
         self.pending = Pending(limits.waiting_entries, limits.waiting_bytes)
-        self.health = CircuitBreaker("sql", "writing", on_fault, time.monotonic)
+        self.breaker = breaker("sql", "writing", on_fault)
         self._database = database
         self._packer = Packer(compress_from)
         self._upsert, self._columns = _upsert_statement(database)
@@ -144,7 +143,7 @@ class CacheWriter:
                 continue
             if self._closing.is_set():
                 return
-            await self._pause(self.health.remaining)
+            await self._pause(self.breaker.remaining)
         self._idle.set()
 
     async def _pause(self, seconds: float) -> None:
@@ -170,11 +169,11 @@ class CacheWriter:
             for _ in range(len(batch) - len(rows)):
                 self._on_fault("sql", DatabaseFault.REFUSED)
             self._batch_entries = self._limits.batch_entries
-            self.health.worked()
+            self.breaker.succeeded()
             return True
 
     def _write_failed(self, error: Exception, batch: Sequence[Entry]) -> bool:
-        fault = self.health.failed(error)
+        fault = self.breaker.failed(error)
         if fault.passes:
             return False
         # one of them is refused whenever it is tried: smaller groups leave it alone in the end

@@ -1,61 +1,84 @@
-"""What a tier does about a database that fails: count it, log it once, leave it alone for a while, try again."""
+"""The circuit breaker of one kind of work with a database: it counts faults, logs the first, and says when to try."""
 
 import logging
+import time
 from collections.abc import Callable
 
 from llmproxy.database.faults import DatabaseFault, fault_of
+from llmproxy.runtime.background import Backoff, LogOnce
 
 logger = logging.getLogger(__name__)
 
-#: told of every fault: the tier's name and the fault's kind
-OnFault = Callable[[str, str], None]
+#: takes the part that a fault keeps from its work, and the kind of the fault
+OnFault = Callable[[str, DatabaseFault], object]
 
-#: seconds of rest after the first fault; doubled by each further one
-_FIRST_REST = 1.0
-_LONGEST_REST = 30.0
+BACKOFF = Backoff(first=1.0, longest=30.0)
+
+
+def ignore(part: str, fault: DatabaseFault) -> None:
+    """An ``OnFault`` for nobody."""
 
 
 class CircuitBreaker:
-    """Of one kind of work, since a full disk stops writing but not reading.
+    """Closed while the work succeeds; open after a failure, until a pause is over that grows with each further one.
 
-    ``clock`` is monotonic, in seconds.
+    Each kind of work has its own, because a full disk stops writing but not reading. ``part`` is what ``on_fault`` is
+    told. ``fails`` and ``works`` are logged when the work fails and when it succeeds again; ``%(fault)s`` and
+    ``%(error)s`` in the first stand for the kind of the fault and for the error in one line. ``clock`` is monotonic, in
+    seconds.
     """
 
-    def __init__(self, tier: str, work: str, on_fault: OnFault, clock: Callable[[], float]):
-        self._tier = tier
-        self._work = work
+    def __init__(
+        self,
+        part: str,
+        on_fault: OnFault,
+        *,
+        fails: str,
+        works: str = "",
+        backoff: Backoff = BACKOFF,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._part = part
         self._on_fault = on_fault
+        self._fails = fails
+        self._works = works
+        self._backoff = backoff
         self._clock = clock
-        self._rest = 0.0
+        self._log = LogOnce(logger)
+        self._failures = 0
         self._until = 0.0
 
     @property
-    def resting(self) -> bool:
+    def failing(self) -> bool:
+        """Whether the last try failed."""
+        return self._failures > 0
+
+    @property
+    def open(self) -> bool:
         """Whether it is too early to try again."""
-        return self._rest > 0 and self._clock() < self._until
+        return self._failures > 0 and self._clock() < self._until
 
     @property
     def remaining(self) -> float:
         """Seconds until it is worth trying again."""
-        return max(0.0, self._until - self._clock()) if self._rest > 0 else 0.0
+        return max(0.0, self._until - self._clock()) if self._failures else 0.0
 
     def failed(self, error: BaseException) -> DatabaseFault:
-        """Notes a fault and begins a rest. Returns its kind."""
+        """Notes a failure, which opens the circuit. Returns the kind of the fault."""
         fault = fault_of(error)
-        self._on_fault(self._tier, fault)
-        if self._rest == 0:
-            logger.warning("%s tier: %s fails (%s): %s", self._tier, self._work, fault, _line(error))
+        self._on_fault(self._part, fault)
+        self._log.failed(self._fails, {"fault": fault, "error": _line(error)})
         # several look-ups that fail together are one failure
-        if not self.resting:
-            self._rest = min(max(self._rest * 2, _FIRST_REST), _LONGEST_REST)
-            self._until = self._clock() + self._rest
+        if not self.open:
+            self._failures += 1
+            self._until = self._clock() + self._backoff.seconds(self._failures)
         return fault
 
-    def worked(self) -> None:
-        """Notes that the work can be done, and ends any rest."""
-        if self._rest > 0:
-            self._rest = 0.0
-            logger.info("%s tier: %s works again", self._tier, self._work)
+    def succeeded(self) -> None:
+        """Notes a success, which closes the circuit."""
+        if self._failures:
+            self._failures = 0
+            self._log.worked(self._works)
 
 
 def _line(error: BaseException) -> str:

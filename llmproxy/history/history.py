@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from llmproxy.config.settings import Settings
+from llmproxy.database.breaker import OnFault, ignore
 from llmproxy.database.engine import Database
-from llmproxy.history.projector import OnFault, Projector, ignore
+from llmproxy.history.projector import Projector
 from llmproxy.history.reader import HistoryReader
 from llmproxy.history.record import Recorder
 from llmproxy.history.redact import Redactor

@@ -1,7 +1,6 @@
 """Follows the rows of history behind the writer: what is derived from them is made a little later, each row once."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,30 +9,21 @@ from typing import Any, Protocol
 from sqlalchemy import literal, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from llmproxy.database.breaker import CircuitBreaker, OnFault, ignore
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.history.tables import marks
-
-logger = logging.getLogger(__name__)
+from llmproxy.runtime.background import Backoff
 
 #: seconds between the first new row and the work on it: more rows come, and are worked on at once
 GATHER_SECONDS = 1.0
-#: seconds until the next attempt after a fault
-PAUSE_SECONDS = 10.0
+#: until the next attempt after a fault
+_BACKOFF = Backoff(first=10.0, longest=10.0)
 #: seconds for a transaction to end that was cancelled
 CLOSE_SECONDS = 1.0
 #: rest after each piece of work, in times of what it took
 REST = 0.5
 #: seconds of rest while more rows come than can be written: the machine is left to the requests
 REST_BEHIND_WRITER = 1.0
-
-
-#: told of every fault: the name of the part of history that it keeps from its work, and its kind
-OnFault = Callable[[str, DatabaseFault], None]
-
-
-def ignore(part: str, fault: DatabaseFault) -> None:
-    """An ``OnFault`` for nobody."""
 
 
 class Projection(Protocol):
@@ -57,12 +47,14 @@ class Projector:
         clock: Callable[[], float] = time.monotonic,
         *,
         on_fault: OnFault = ignore,
+        backoff: Backoff = _BACKOFF,
     ) -> None:
         """``busy`` says whether rows wait to be written. ``clock`` gives monotonic seconds."""
         self._step = step
         self._busy = busy
         self._clock = clock
-        self._on_fault = on_fault
+        fails = f"history: {step.name} cannot be kept up to date (%(fault)s); silent until they can"
+        self._breaker = CircuitBreaker(step.name, on_fault, fails=fails, backoff=backoff)
         #: how often there were new rows; at the start some may be left of the time before
         self._noted = 1
         #: up to which of these times all rows are worked on
@@ -71,7 +63,6 @@ class Projector:
         self._wanted.set()
         self._hurry = asyncio.Event()
         self._advanced = asyncio.Condition()
-        self._fault: DatabaseFault | None = None
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
@@ -108,9 +99,9 @@ class Projector:
             try:
                 await self._catch_up()
             except Exception as error:  # noqa: BLE001 - any driver's any fault: the rows stay where they are
-                await self._failed(fault_of(error))
+                await self._failed(error)
             else:
-                self._fault = None
+                self._breaker.succeeded()
                 await self._reach(noted)
 
     async def _catch_up(self) -> None:
@@ -128,14 +119,11 @@ class Projector:
                 self._hurry.clear()
             self._advanced.notify_all()
 
-    async def _failed(self, fault: DatabaseFault) -> None:
-        self._on_fault(self._step.name, fault)
-        if self._fault is None:
-            logger.warning("history: %s cannot be kept up to date (%s); silent until they can", self._step.name, fault)
-        self._fault = fault
+    async def _failed(self, error: Exception) -> None:
+        self._breaker.failed(error)
         self._wanted.set()
         self._hurry.clear()
-        await self._rest(PAUSE_SECONDS)
+        await self._rest(self._breaker.remaining)
 
     async def _rest(self, seconds: float) -> None:
         """Sleeps, unless somebody waits."""

@@ -1,27 +1,23 @@
 """Deletes old history: rows past their age, and the oldest ones where all together take too many bytes."""
 
 import asyncio
-import logging
 import math
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, Text, func, literal, select
 
+from llmproxy.database.breaker import CircuitBreaker, OnFault, ignore
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.database.footprint import index_bytes, row_bytes, row_bytes_of
 from llmproxy.database.sql_dialect import DatabaseDialect
 from llmproxy.history import summaries
 from llmproxy.history.deletion import CHUNK, CHUNK_PAUSE, delete_rows
-from llmproxy.history.projector import OnFault, ignore
 from llmproxy.history.tables import HISTORY_TEXTS, history, sessions, users
-
-logger = logging.getLogger(__name__)
+from llmproxy.runtime.background import Periodic
 
 DAY = 86_400.0
 SWEEP_SECONDS = 60.0
@@ -76,28 +72,25 @@ class Retention:
         self._searched = searched
         self._row_bytes = _row_bytes(database.dialect, searched=searched)
         self._written = 0
-        self._due = asyncio.Event()
-        self._on_fault = on_fault
+        fails = "old history cannot be deleted (%(fault)s); silent until it can"
+        breaker = CircuitBreaker("retention", on_fault, fails=fails)
+        self._sweeps = Periodic("history retention", SWEEP_SECONDS, self.sweep, observer=breaker, at_once=False)
         self._clock = clock
         self._segments: deque[_Segment] = deque()
         self._generation = -1
         self._stale = False
-        self._fault: DatabaseFault | None = None
-        self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         """Starts to sweep, now and then."""
-        self._task = asyncio.create_task(self._run(), name="history retention")
+        self._sweeps.open()
 
     async def close(self) -> None:
         """Safe to call twice."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
-            self._task = None
+        await self._sweeps.close(CLOSE_SECONDS)
 
     async def sweep(self) -> None:
         """Deletes what is too old or too much. Raises what the database raises."""
+        self._written = 0
         await self._expire()
         await self._measure()
         await self._shrink()
@@ -111,26 +104,7 @@ class Retention:
         """So much was written: a sweep comes early where the bound may be passed long before the next one."""
         self._written += bytes
         if self._written > self._max_bytes * _AHEAD:
-            self._due.set()
-
-    async def _run(self) -> None:
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP_SECONDS):
-                    # not before the time while the database fails
-                    await (self._due.wait() if self._fault is None else asyncio.sleep(SWEEP_SECONDS))
-            self._due.clear()
-            self._written = 0
-            try:
-                await self.sweep()
-            except Exception as error:  # noqa: BLE001 - any driver's any fault: the next sweep makes up for it
-                fault = fault_of(error)
-                self._on_fault("retention", fault)
-                if self._fault is None:
-                    logger.warning("old history cannot be deleted (%s); silent until it can", fault)
-                self._fault = fault
-            else:
-                self._fault = None
+            self._sweeps.wake()
 
     async def _expire(self) -> None:
         old = select(history.c.id, history.c.body_bytes).where(history.c.created_at < self._clock() - self._age)

@@ -1,19 +1,16 @@
 """Keeps how requests fared: minutes are written behind, become hours after a while, and are deleted in the end."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from itertools import count
 
+from llmproxy.database.breaker import CircuitBreaker, OnFault, ignore
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import DatabaseFault, fault_of
+from llmproxy.database.faults import fault_of
 from llmproxy.history import rollup_store as store
-from llmproxy.history.projector import OnFault, ignore
 from llmproxy.observe.performance import Cells, Performance, merge
-
-logger = logging.getLogger(__name__)
+from llmproxy.runtime.background import Periodic
 
 #: how often it is looked for minutes that are over
 ROUND_SECONDS = 5.0
@@ -42,24 +39,22 @@ class Rollups:
     ) -> None:
         self._database = database
         self._performance = performance
-        self._on_fault = on_fault
+        fails = "performance cannot be kept (%(fault)s); what is new waits, silent until it can"
+        self._breaker = CircuitBreaker("performance", on_fault, fails=fails)
+        self._rounds = Periodic("performance rollups", ROUND_SECONDS, self._round, at_once=False)
+        self._numbers = count()
         self._clock = clock
         #: a minute is here or in the database, never both, for whoever holds it
         self._moving = asyncio.Lock()
-        self._fault: DatabaseFault | None = None
-        self._closing = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="performance rollups")
+        self._rounds.open()
 
     async def close(self, limit: float) -> None:
         """Writes what is not yet written, at most ``limit`` seconds long. Safe to call twice."""
-        self._closing.set()
-        task, self._task = self._task, None
-        if task is not None and (await asyncio.wait([task], timeout=limit))[1]:
-            task.cancel()
-            await asyncio.wait([task], timeout=CANCEL_SECONDS)
+        if self._rounds.running:
+            await self._try(self._write_last(), limit)
+            await self._rounds.close(CANCEL_SECONDS)
 
     async def write(self, *, current: bool = False) -> None:
         """Writes the minutes that are over; with ``current`` this one, too. Raises what the database raises."""
@@ -92,36 +87,25 @@ class Rollups:
                 merge(cells, self._performance.since(start))
                 return cells, True
         except Exception as error:  # noqa: BLE001 - any driver's any fault: what is known is told
-            self._failed(error)
+            self._breaker.failed(error)
             return self._performance.since(start), False
 
-    async def _run(self) -> None:
-        rounds = count()
-        while not await self._ending(ROUND_SECONDS):
-            await self._try(self.write())
-            if next(rounds) % UPKEEP_ROUNDS == 0:
-                await self._try(self.upkeep())
-        await self._try(self.write(current=True))
+    async def _write_last(self) -> None:
+        async with self._moving:
+            # not in the middle of a write: minutes that were written and given back all the same would count twice
+            await self._rounds.close(CANCEL_SECONDS)
+        await self.write(current=True)
 
-    async def _ending(self, seconds: float) -> bool:
-        """Whether the end has come, now or within these seconds."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._closing.wait()
-        return self._closing.is_set()
+    async def _round(self) -> None:
+        await self._try(self.write())
+        if next(self._numbers) % UPKEEP_ROUNDS == 0:
+            await self._try(self.upkeep())
 
-    async def _try(self, work: Awaitable[None]) -> None:
+    async def _try(self, work: Awaitable[None], limit: float = WORK_SECONDS) -> None:
         try:
-            async with asyncio.timeout(WORK_SECONDS):
+            async with asyncio.timeout(limit):
                 await work
         except Exception as error:  # noqa: BLE001 - any driver's any fault: minutes wait, the next round tries again
-            self._failed(error)
+            self._breaker.failed(error)
         else:
-            self._fault = None
-
-    def _failed(self, error: Exception) -> None:
-        fault = fault_of(error)
-        self._on_fault("performance", fault)
-        if self._fault is None:
-            logger.warning("performance cannot be kept (%s); what is new waits, silent until it can", fault)
-        self._fault = fault
+            self._breaker.succeeded()

@@ -7,9 +7,10 @@ from typing import Any
 
 from sqlalchemy import select
 
+from llmproxy.database.breaker import OnFault, ignore
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import fault_of
-from llmproxy.history.projector import OnFault, ignore, mark, move
+from llmproxy.history.projector import mark, move
 from llmproxy.history.tables import HISTORY_TEXTS, history
 from llmproxy.history.text_extract import words_said
 

@@ -10,9 +10,9 @@ from itertools import islice
 
 from sqlalchemy import insert
 
+from llmproxy.database.breaker import OnFault, ignore
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault, fault_of
-from llmproxy.history.projector import OnFault, ignore
 from llmproxy.history.record import BODY_BYTES, COLUMNS, Row
 from llmproxy.history.tables import history
 

@@ -9,7 +9,7 @@ from starlette.types import Message
 
 from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.job import Claimed, Failure, Headers, ItemResult, Reschedule, TokenUsage
-from llmproxy.jobs.retry import Backoff, RetryDecision, verdict
+from llmproxy.jobs.retry import RetryDecision, pause_after, verdict
 from llmproxy.jobs.services import JobServices
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.proxy.deliver import deliver
@@ -31,7 +31,6 @@ LOCAL = Peer("127.0.0.1")
 #: what was sent as no error, and is not an answer all the same
 NO_ANSWERS = frozenset({Reason.ERROR, Reason.MALFORMED, Reason.STATUS})
 
-_BACKOFF = Backoff()
 #: until somebody may be there again who was not
 _ABSENT_SECONDS = 2.0
 
@@ -107,9 +106,9 @@ class CallHandler:
         """What follows from a failed try."""
         what = verdict(error)
         if what is RetryDecision.WAIT:
-            return Reschedule(max(_ABSENT_SECONDS, _BACKOFF.seconds(1, error)), counts=False)
+            return Reschedule(max(_ABSENT_SECONDS, pause_after(1, error)), counts=False)
         if what is RetryDecision.AGAIN and item.attempts + 1 < self._services.proxy.settings.job_max_attempts:
-            return Reschedule(_BACKOFF.seconds(item.attempts + 1, error))
+            return Reschedule(pause_after(item.attempts + 1, error))
         return failed(error, exchange)
 
 

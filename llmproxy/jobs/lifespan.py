@@ -74,15 +74,15 @@ async def open_jobs(
     ]
     beats = [maintenance.Heartbeat(queue, each, settings.job_lease_seconds) for each in workers]
     rounds = [
-        *(maintenance.PeriodicTask("leases", beat.seconds, beat) for beat in beats),
-        maintenance.PeriodicTask("the dead", _WATCH_SECONDS, partial(maintenance.release_crashed, queue)),
-        maintenance.PeriodicTask("expiry", _WATCH_SECONDS, partial(maintenance.expire, queue)),
-        maintenance.PeriodicTask(
+        *(maintenance.periodic("leases", beat.seconds, beat) for beat in beats),
+        maintenance.periodic("the dead", _WATCH_SECONDS, partial(maintenance.release_crashed, queue)),
+        maintenance.periodic("expiry", _WATCH_SECONDS, partial(maintenance.expire, queue)),
+        maintenance.periodic(
             "retention",
             _FORGET_SECONDS,
             partial(maintenance.forget, queue, settings.job_retention_days, [answers.forget]),
         ),
-        maintenance.PeriodicTask("files", _FORGET_SECONDS, partial(sweep, store, services.blobs, queue.clock)),
+        maintenance.periodic("files", _FORGET_SECONDS, partial(sweep, store, services.blobs, queue.clock)),
     ]
     async with AsyncExitStack() as stack:
         answers.open()

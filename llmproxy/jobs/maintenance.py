@@ -8,6 +8,7 @@ from typing import Protocol
 from llmproxy.database.process_id import is_dead
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.queue import Queue
+from llmproxy.runtime.background import LogOnce, Periodic
 from llmproxy.wire.errors import ProxyError
 
 log = logging.getLogger(__name__)
@@ -21,37 +22,26 @@ DAY = 86_400.0
 Work = Callable[[], Awaitable[object]]
 
 
-class PeriodicTask:
-    """Does ``work`` every so many ``seconds``, beginning at once. A fault costs a round, and is logged once."""
+class FailedRounds:
+    """Logs rounds that failed: those that found no database once until it is back, defects each time."""
 
-    def __init__(self, name: str, seconds: float, work: Work) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._seconds = seconds
-        self._work = work
-        self._failing = False
-        self._task: asyncio.Task[None] | None = None
+        self._once = LogOnce(log)
 
-    def open(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"jobs: {self._name}")
+    def failed(self, error: Exception) -> None:
+        if isinstance(error, ProxyError):
+            self._once.failed("jobs: %s failed: %s", self._name, error.message)
+        else:
+            log.error("jobs: %s failed", self._name, exc_info=error)
 
-    async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+    def succeeded(self) -> None:
+        self._once.worked()
 
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._work()
-            except ProxyError as error:
-                if not self._failing:
-                    log.warning("jobs: %s failed: %s", self._name, error.message)
-                self._failing = True
-            except Exception:  # a defect in one round must not end all others
-                log.exception("jobs: %s failed", self._name)
-            else:
-                self._failing = False
-            await asyncio.sleep(self._seconds)
+
+def periodic(name: str, seconds: float, work: Work) -> Periodic:
+    """``work`` every so many ``seconds``, beginning at once."""
+    return Periodic(f"jobs: {name}", seconds, work, observer=FailedRounds(name))
 
 
 class Holders(Protocol):

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from llmproxy.database.faults import fault_of
 from llmproxy.jobs.job import Claimed, Failure, ItemResult
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.retry import Backoff
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.jobs.store import DEFECTS
+from llmproxy.runtime.background import Backoff, LogOnce
 from llmproxy.wire.errors import InternalError, ProxyError
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class ResultWriter:
         self._group = _GROUP
         self._wanted = asyncio.Event()
         self._closing = False
+        self._log = LogOnce(log)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -108,10 +109,10 @@ class ResultWriter:
                 if not passes(error):
                     return False
                 failures += 1
-                if failures == 1:
-                    log.warning("results wait: %s", error.message)
+                self._log.failed("results wait: %s", error.message)
                 await asyncio.sleep(_BACKOFF.seconds(failures))
                 continue
+            self._log.worked()
             for item, result in self._writing:
                 self._tried(item.job.kind, item.step, result.status if item.id in kept else "lost")
             return True

@@ -1,20 +1,19 @@
 """Whether a call that failed is tried again, and when. Pure."""
 
-import random
 import re
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from time import time
 
+from llmproxy.runtime.background import Backoff
 from llmproxy.wire.errors import ProxyError, UpstreamError, UpstreamRefused, UpstreamStatus
 
 #: statuses after which the same request may succeed; the SDKs' own list
 _PASSING = frozenset({408, 409, 429})
 
-FIRST_SECONDS = 0.5
-LONGEST_SECONDS = 60.0
 MOST_ASKED_SECONDS = 300.0
+
+BACKOFF = Backoff()
 
 
 class RetryDecision(StrEnum):
@@ -48,19 +47,9 @@ def _is_loading(error: ProxyError) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Exponential, with full jitter on the upper half; ``first`` and ``longest`` in seconds."""
-
-    first: float = FIRST_SECONDS
-    longest: float = LONGEST_SECONDS
-
-    def seconds(self, failures: int, error: ProxyError | None = None) -> float:
-        """The pause after the so-many'th failure, at least what the upstream asked for with ``retry-after``."""
-        # the exponent is bounded before it is used: 2.0**1100 is no number
-        pause = min(self.longest, self.first * 2.0 ** min(max(failures, 1) - 1, 30))
-        pause *= 0.5 + random.random() / 2
-        return max(pause, asked_seconds(error)) if error is not None else pause
+def pause_after(failures: int, error: ProxyError) -> float:
+    """Seconds of pause after so many failures, at least what the upstream asked for in ``error``."""
+    return max(BACKOFF.seconds(failures), asked_seconds(error))
 
 
 def asked_seconds(error: ProxyError) -> float:

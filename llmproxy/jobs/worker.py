@@ -16,8 +16,9 @@ from llmproxy.jobs.handler import Handlers
 from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.result_writer import ResultWriter, Tried, crashed, passes
-from llmproxy.jobs.retry import Backoff
+from llmproxy.jobs.retry import BACKOFF, pause_after
 from llmproxy.jobs.states import BATCH_STEPS, Lane
+from llmproxy.runtime.background import LogOnce
 from llmproxy.wire.errors import ProxyError
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,6 @@ _MOST_AHEAD = 256
 _STEPS_AT_ONCE = 2
 #: how long a call may go on that the shutdown finds in work, and how long its end may take when it is cancelled
 _LAST_SECONDS = 1.0
-
-_BACKOFF = Backoff()
 
 
 @dataclass(slots=True, eq=False)
@@ -116,19 +115,18 @@ class Workers:
 
     async def _feed(self) -> None:
         failures = words = 0
+        once = LogOnce(log)
         while True:
             self._start()
             try:
                 claimed = await self._claim()
             except ProxyError as error:
                 failures += 1
-                if failures == 1:
-                    log.warning("jobs wait: %s", error.message)
-                await asyncio.sleep(_BACKOFF.seconds(failures))
+                once.failed("jobs wait: %s", error.message)
+                await asyncio.sleep(BACKOFF.seconds(failures))
                 continue
-            if failures:
-                log.warning("jobs go on")
-                failures = 0
+            once.worked("jobs go on")
+            failures = 0
             if not claimed:
                 seconds = _HELD_SECONDS if self._ready else _POLL_SECONDS
                 words = await self._queue.changes.for_work(words, seconds)
@@ -187,17 +185,16 @@ class Workers:
 
     async def _put_off(self, run: _Run, how: Reschedule) -> None:
         """For as long as it takes: else the item would wait for the end of its lease, and the try not be counted."""
-        item, failures = run.item, 0
+        item, failures, once = run.item, 0, LogOnce(log)
         while not run.cancel_token.disconnected:
             try:
                 await self._queue.reschedule(self.name, item, how)
             except ProxyError as error:
                 failures += 1
-                if failures == 1:
-                    log.warning("an item could not be put off: %s", error.message)
+                once.failed("an item could not be put off: %s", error.message)
                 if not passes(error):
                     return
-                await asyncio.sleep(_BACKOFF.seconds(failures))
+                await asyncio.sleep(BACKOFF.seconds(failures))
                 continue
             self._tried(item.job.kind, item.step, "again" if how.counts else "put-off")
             self._dry = None
@@ -208,11 +205,11 @@ class Workers:
         try:
             return await self._handlers[item.job.kind, item.step](item, run.cancel_token)
         except ProxyError as error:
-            return Reschedule(_BACKOFF.seconds(item.claims, error), counts=False)
+            return Reschedule(pause_after(item.claims, error), counts=False)
         except Exception:  # a defect of ours must end the item with a reason: otherwise it would run for ever
             log.exception("an item of job %s crashed", item.job.id)
             if item.attempts + 1 < self._most_attempts:
-                return Reschedule(_BACKOFF.seconds(item.attempts + 1))
+                return Reschedule(BACKOFF.seconds(item.attempts + 1))
             return crashed("The proxy failed while it worked on this item.")
 
 

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from llmproxy.runtime.background import LogOnce
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -36,7 +38,7 @@ class Batcher(Generic[T]):
         self._bound = bound
         self._items: list[T] = []
         self._wake: asyncio.Handle | None = None
-        self._failing: set[str] = set()
+        self._logs = {name: LogOnce(logger) for name in self._sinks}
         self._closed = False
 
     def __len__(self) -> int:
@@ -86,13 +88,9 @@ class Batcher(Generic[T]):
         for name, sink in self._sinks.items():
             try:
                 sink(batch)
-            except Exception:  # noqa: BLE001 - whatever ails a sink, requests and the other sinks go on
-                self._report(name)
+            except Exception as error:  # noqa: BLE001 - whatever ails a sink, requests and the other sinks go on
+                self._on_fault(name)
+                message = "%s failed for a batch of requests; silent until it works again"
+                self._logs[name].failed(message, name, error=error)
             else:
-                self._failing.discard(name)
-
-    def _report(self, name: str) -> None:
-        self._on_fault(name)
-        if name not in self._failing:
-            self._failing.add(name)
-            logger.exception("%s failed for a batch of requests; silent until it works again", name)
+                self._logs[name].worked()

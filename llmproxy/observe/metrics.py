@@ -12,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from llmproxy.observe.catalogue import DURATIONS, Catalogue
 from llmproxy.observe.collectors import NONE, Counter, Names, tally
 from llmproxy.observe.process_stats import Sample
+from llmproxy.runtime.background import LogOnce
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import FETCHED, SAVED
 
@@ -35,7 +36,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._models = Names(models)
         self._refreshes: dict[str, Refresh] = {}
-        self._failing: set[str] = set()
+        self._logs: dict[str, LogOnce] = {}
         #: an upstream's name -> its kind
         self._kinds: Callable[[str], str] = lambda upstream: NONE
         for series in self.catalogue.all():
@@ -178,7 +179,7 @@ class Metrics:
 
     def on_scrape(self, part: str, refresh: Refresh) -> None:
         """Has ``refresh`` called before each exposition, in the order of registration."""
-        self._refreshes[part] = refresh
+        self._refreshes[part], self._logs[part] = refresh, LogOnce(logger)
 
     async def exposition(self) -> bytes:
         """The page for Prometheus, of ``CONTENT_TYPE``. A refresh that fails or is slow leaves its old values."""
@@ -190,14 +191,11 @@ class Metrics:
         try:
             async with asyncio.timeout(REFRESH_LIMIT):
                 await refresh()
-        except Exception:
-            # one part that cannot be read must not hide all the others
+        except Exception as error:  # noqa: BLE001 - one part that cannot be read must not hide all the others
             self.observing_failed(part)
-            if part not in self._failing:
-                self._failing.add(part)
-                logger.exception("%s cannot be read for /metrics; silent until it can", part)
+            self._logs[part].failed("%s cannot be read for /metrics; silent until it can", part, error=error)
         else:
-            self._failing.discard(part)
+            self._logs[part].worked()
 
     def _count_answers(self, answered: Exchange, count: int) -> None:
         shown = self.catalogue

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from llmproxy.observe.background import BackgroundTask
+from llmproxy.runtime.background import FailureLogger, Periodic
 
 logger = logging.getLogger(__name__)
 
@@ -81,20 +81,23 @@ class Meter:
         return whole - idle, whole
 
 
-class Resources(BackgroundTask):
+class Resources:
     """The newest sample."""
 
     def __init__(self, seconds: float = SAMPLE_SECONDS) -> None:
-        super().__init__("resources")
-        self._seconds = seconds
+        failures = FailureLogger(logger, "what the system uses cannot be read; silent until it can")
+        self._rounds = Periodic("resources", seconds, self.sample, observer=failures)
         self._meter = Meter()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="resources")
         #: None until the first reading, which is taken at once
         self.latest: Sample | None = None
 
+    def open(self) -> None:
+        self._rounds.open()
+
     async def close(self) -> None:
         """Safe to call twice."""
-        await super().close()
+        await self._rounds.close()
         self._thread.shutdown(wait=False)
 
     async def sample(self) -> Sample:
@@ -102,30 +105,20 @@ class Resources(BackgroundTask):
         self.latest = await asyncio.get_running_loop().run_in_executor(self._thread, self._meter.read)
         return self.latest
 
-    async def _run(self) -> None:
-        failed = False
-        while True:
-            try:
-                await self.sample()
-                failed = False
-            except (psutil.Error, OSError):
-                if not failed:
-                    logger.exception("what the system uses cannot be read; silent until it can")
-                failed = True
-            await asyncio.sleep(self._seconds)
-
 
 #: how long each sleep is, and how many of them are remembered: a minute
 SLEEP_SECONDS, REMEMBERED = 0.5, 120
 
 
-class Lag(BackgroundTask):
+class Lag:
     """Sleeps, and tells ``on_lag`` how many seconds late it woke."""
 
     def __init__(self, on_lag: Callable[[float], None], seconds: float = SLEEP_SECONDS) -> None:
-        super().__init__("event loop lag")
+        self._rounds = Periodic("event loop lag", seconds, self._note, at_once=False)
         self._on_lag = on_lag
         self._seconds = seconds
+        #: loop time at which the sleep is to end
+        self._due = 0.0
         self._lags: deque[float] = deque(maxlen=REMEMBERED)
 
     @property
@@ -138,11 +131,17 @@ class Lag(BackgroundTask):
         """Seconds, over the last minute; None before the first sleep is over."""
         return max(self._lags, default=None)
 
-    async def _run(self) -> None:
+    def open(self) -> None:
+        self._due = asyncio.get_running_loop().time() + self._seconds
+        self._rounds.open()
+
+    async def close(self) -> None:
+        """Safe to call twice."""
+        await self._rounds.close()
+
+    async def _note(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + self._seconds
-            await asyncio.sleep(self._seconds)
-            lag = max(0.0, loop.time() - due)
-            self._lags.append(lag)
-            self._on_lag(lag)
+        lag = max(0.0, loop.time() - self._due)
+        self._lags.append(lag)
+        self._on_lag(lag)
+        self._due = loop.time() + self._seconds

@@ -14,6 +14,7 @@ from sqlalchemy import delete, insert, select
 
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import fault_of
+from llmproxy.runtime.background import LogOnce
 from llmproxy.upstream.tables import model_identities
 
 
@@ -53,7 +54,7 @@ class IdentityStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._faulty = False
+        self._log = LogOnce(log)
 
     async def load(self) -> dict[str, SavedIdentity]:
         """By upstream."""
@@ -84,9 +85,7 @@ class IdentityStore:
         except Exception as error:  # noqa: BLE001  each driver has errors of its own, and none may matter here
             self._failed(error)
         else:
-            self._faulty = False
+            self._log.worked()
 
     def _failed(self, error: Exception) -> None:
-        if not self._faulty:
-            self._faulty = True
-            log.warning("identities of models cannot be kept in the database: %s (%s)", fault_of(error), error)
+        self._log.failed("identities of models cannot be kept in the database: %s (%s)", fault_of(error), error)

@@ -16,7 +16,6 @@ from sqlalchemy import event, insert, select, text
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flush_log import LEASE_SECONDS, FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.periodic import PeriodicLoop
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tables import processes as cache_processes
 from llmproxy.cache.tier import Selector
@@ -25,6 +24,7 @@ from llmproxy.cache.writer import WriteLimits
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
 from llmproxy.database.process_id import process_id
+from llmproxy.runtime.background import Periodic
 from tests.cache.entries import Clock, Faults, entry, key
 from tests.databases import sqlite_url
 
@@ -45,7 +45,7 @@ class Process:
     async def following(self) -> AsyncIterator[None]:
         """Known to the others, and reading what they flush."""
         await self.cache.follow()
-        async with PeriodicLoop("following", 0.005, self.cache.follow, Faults()):
+        async with Periodic("following", 0.005, self.cache.follow):
             yield
 
 

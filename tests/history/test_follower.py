@@ -7,6 +7,7 @@ import pytest
 
 from llmproxy.history import projector as module
 from llmproxy.history.projector import Projector
+from llmproxy.runtime.background import Backoff
 
 
 class Counting:
@@ -82,11 +83,11 @@ async def test_rows_that_come_all_the_time_do_not_hold_up_who_asks(step: Countin
 async def test_a_fault_is_logged_once_and_made_up_for(
     step: Counting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.0)
     step.rows, step.failures = 5, 3
     told: list[tuple[str, str]] = []
-    follower = Projector(step, lambda: False, on_fault=lambda part, fault: told.append((part, fault)))
+    no_pause = Backoff(0.0, 0.0)
+    follower = Projector(step, lambda: False, on_fault=lambda *fault: told.append(fault), backoff=no_pause)
     follower.open()
     assert await follower.settle(10)
     assert step.seen == 5

@@ -13,10 +13,10 @@ import orjson
 from llmproxy.config.settings import Settings
 from llmproxy.jobs.cancellation import CancelToken
 from llmproxy.jobs.job import Claimed, Failure, ItemResult, Reschedule
-from llmproxy.jobs.retry import Backoff
 from llmproxy.jobs.states import ItemStatus
 from llmproxy.jobs.webhooks.allow import refusal
 from llmproxy.jobs.webhooks.sign import key_of, signature
+from llmproxy.runtime.background import Backoff
 from llmproxy.upstream.post import Posted, PostFailed, post
 from llmproxy.upstream.target import HeaderList
 

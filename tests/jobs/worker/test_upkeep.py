@@ -149,7 +149,7 @@ async def test_a_round_that_fails_does_not_end_the_others() -> None:
         if counted == 1:
             raise RuntimeError("a defect")
 
-    every = maintenance.PeriodicTask("test", 0.001, work)
+    every = maintenance.periodic("test", 0.001, work)
     every.open()
     async with asyncio.timeout(10):
         while await rounds.get() < 3:

@@ -17,6 +17,7 @@ SHARED = {
     "events": "events of a stream that is kept",
     "explain": "why a request was no hit: the verb and its work",
     "health": "how the program fares: the paths and the verb",
+    "headers": "header fields: how they are read, and which of them pass",
     "history": "requests as rows: the room's face and its paths",
     "jobs": "jobs for operators: paths and verb",
     "lifespan": "opening and closing",

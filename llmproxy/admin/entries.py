@@ -9,13 +9,14 @@ from typing import cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmproxy.admin.params import given, json_answer, number, word
+from llmproxy.admin.params import given, json_answer
 from llmproxy.admin.state import state_of
 from llmproxy.cache.browse import EntryBrowser, EntryCursor, EntryQuery, Order
 from llmproxy.cache.tier import Selector
 from llmproxy.database.faults import fault_of
 from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest, NotFound, ProxyError, Unavailable
+from llmproxy.wire.validation import query_limit, query_word
 
 _MOST = 500
 _ORDERS = ("newest", "largest")
@@ -29,8 +30,8 @@ async def entries(request: Request) -> Response:
     found = given(request, _PARAMETERS)
     wanted = EntryQuery(
         _selector(found),
-        limit=number(found, "limit", 50, 1, _MOST),
-        order=cast(Order, word(found, "order", _ORDERS) or "newest"),
+        limit=query_limit(found, 50, _MOST),
+        order=cast(Order, query_word(found, "order", _ORDERS) or "newest"),
         after=_place(found["cursor"]) if "cursor" in found else None,
     )
     listing = _listing(request)
@@ -61,7 +62,7 @@ def _selector(found: dict[str, str]) -> Selector:
         model=found.get("model"),
         namespace=found.get("namespace"),
         tags=(found["tag"],) if "tag" in found else (),
-        endpoint=word(found, "endpoint", [row.name for row in ENDPOINTS]),
+        endpoint=query_word(found, "endpoint", [row.name for row in ENDPOINTS]),
     )
 
 

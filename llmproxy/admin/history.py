@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from llmproxy.admin.export import FORMATS
-from llmproxy.admin.params import given, json_answer, moment, number, word
+from llmproxy.admin.params import given, json_answer
 from llmproxy.admin.state import state_of
 from llmproxy.history import detail
 from llmproxy.history.query import HistoryCursor, HistoryQuery
@@ -17,6 +17,7 @@ from llmproxy.history.reader import HistoryReader
 from llmproxy.history.tokenize import phrases_of
 from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.validation import query_limit, query_number, query_time, query_word
 from llmproxy.wire.vocabulary import CacheStatus
 
 _MOST_ROWS = 1_000
@@ -37,8 +38,8 @@ async def history(request: Request) -> Response:
     found = given(request, _PARAMETERS)
     reader = _reader(request)
     wanted = _wanted(found)
-    format = word(found, "format", ("json", *FORMATS)) or "json"
-    bodies, preview = (word(found, name, ("true", "false")) == "true" for name in ("bodies", "preview"))
+    format = query_word(found, "format", ("json", *FORMATS)) or "json"
+    bodies, preview = (query_word(found, name, ("true", "false")) == "true" for name in ("bodies", "preview"))
     if format != "json":
         return await _export(reader, wanted, format, bodies, int(found["limit"]) if "limit" in found else None)
     if bodies:
@@ -113,16 +114,17 @@ def _wanted(found: dict[str, str]) -> HistoryQuery:
     phrases = phrases_of(found.get("q", ""))
     if "q" in found and not 0 < sum(map(len, phrases)) <= _MOST_WORDS:
         raise BadRequest(f"'q' must hold 1 to {_MOST_WORDS} words.", param="q")
+    is_page = found.get("format", "json") == "json"
     return HistoryQuery(
-        limit=number(found, "limit", _ROWS, 1, _MOST_ROWS if found.get("format", "json") == "json" else 10**9 - 1),
+        limit=query_limit(found, _ROWS, _MOST_ROWS if is_page else 10**9),
         user=found.get("user_id"),
         session=found.get("session_id"),
         model=found.get("model"),
-        endpoint=word(found, "endpoint", _ENDPOINTS),
-        cache=word(found, "cache", tuple(CacheStatus)),
-        status=number(found, "status", 0, 0, 599) if "status" in found else None,
-        since=moment(found, "since"),
-        until=moment(found, "until"),
+        endpoint=query_word(found, "endpoint", _ENDPOINTS),
+        cache=query_word(found, "cache", tuple(CacheStatus)),
+        status=query_number(found, "status", 0, 0, 599) if "status" in found else None,
+        since=query_time(found, "since"),
+        until=query_time(found, "until"),
         text=tuple(map(tuple, phrases)),
         after=HistoryCursor.read(found["cursor"]) if "cursor" in found else None,
     )

@@ -1,6 +1,5 @@
 """The operator's view of the job queue: jobs of every caller, how to stop one, and how to have it tried again."""
 
-import re
 from typing import Any, TypeVar
 
 import orjson
@@ -13,9 +12,9 @@ from llmproxy.jobs.job import Item, Job
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.jobs.services import job_services
 from llmproxy.jobs.states import JobKind, JobStatus
-from llmproxy.wire.errors import BadRequest, Conflict, NotFound
+from llmproxy.wire.errors import Conflict, NotFound
+from llmproxy.wire.validation import query_limit, query_number, query_word
 
-_MOST_JOBS = 100
 _MOST_ERRORS = 1000
 #: of an id: longer ones are nobody's, and are not said back whole
 _LONGEST_ID = 100
@@ -41,12 +40,14 @@ def routes_switched_off() -> list[Route]:
 
 async def jobs(request: Request) -> Response:
     """``GET /admin/jobs?kind=&status=&limit=&cursor=``, newest first; ``next`` is the next page's cursor."""
+    query = request.query_params
+    kind, status = query_word(query, "kind", tuple(JobKind)), query_word(query, "status", tuple(JobStatus))
     wanted = JobQuery(
-        kind=_word(request, "kind", JobKind),
+        kind=JobKind(kind) if kind is not None else None,
         scope=None,
-        status=_word(request, "status", JobStatus),
-        after=request.query_params.get("cursor"),
-        limit=_number(request, "limit", 20, 1, _MOST_JOBS),
+        status=JobStatus(status) if status is not None else None,
+        after=query.get("cursor"),
+        limit=query_limit(query),
     )
     page, more = await queries.page(job_services(request).store, wanted)
     return _json({"object": "list", "data": [_shown(each) for each in page], "next": page[-1].id if more else None})
@@ -54,7 +55,7 @@ async def jobs(request: Request) -> Response:
 
 async def job(request: Request) -> Response:
     """``GET /admin/jobs/{id}?errors=``: with the attempts at its calls so far and its first ``errors`` failed calls."""
-    most = _number(request, "errors", 20, 0, _MOST_ERRORS)
+    most = query_number(request.query_params, "errors", 20, 0, _MOST_ERRORS)
     store = job_services(request).store
     found = _there(await queries.job(store, _id(request), scope=None), request)
     attempts = await queries.attempts(store, found.id)
@@ -90,23 +91,6 @@ def _there(found: Job | None, request: Request) -> Job:
     if found is None:
         raise NotFound(f"No job has the id {_id(request)[:_LONGEST_ID]!r}.", param="id")
     return found
-
-
-def _word(request: Request, name: str, words: type[Word]) -> Word | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    try:
-        return words(text)
-    except ValueError as error:
-        raise BadRequest(f"'{name}' must be one of {', '.join(words)}.", param=name) from error
-
-
-def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not re.fullmatch("[0-9]{1,4}", text) or not least <= int(text) <= most:
-        raise BadRequest(f"'{name}' must be a number from {least} to {most}.", param=name)
-    return int(text)
 
 
 def _shown(job: Job) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmproxy.admin.params import given, json_answer, word
+from llmproxy.admin.params import given, json_answer
 from llmproxy.admin.state import AdminState, state_of
 from llmproxy.jobs import queries
 from llmproxy.jobs.services import JobServices
 from llmproxy.observe.performance import report
+from llmproxy.wire.validation import query_word
 
 #: window -> its seconds, and the seconds of the spans it is made of
 WINDOWS = {"5m": (300, 60), "1h": (3600, 60), "24h": (86_400, 3600), "7d": (7 * 86_400, 3600)}
@@ -28,7 +29,7 @@ async def performance(request: Request) -> Response:
     ``complete`` is false where the database did not answer and only this process's last minutes are known.
     """
     state = state_of(request)
-    window = word(given(request, ("window",)), "window", WINDOWS) or "1h"
+    window = query_word(given(request, ("window",)), "window", WINDOWS) or "1h"
     state.settle()
     until = time.time()
     start = _start(until, *WINDOWS[window])

@@ -3,9 +3,10 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmproxy.admin.params import given, json_answer, number
+from llmproxy.admin.params import given, json_answer
 from llmproxy.admin.state import state_of
 from llmproxy.history.reader import HistoryReader
+from llmproxy.wire.validation import query_limit
 
 _MOST = 1_000
 
@@ -13,7 +14,7 @@ _MOST = 1_000
 async def sessions(request: Request) -> Response:
     """``GET /api/sessions?limit=&cursor=&user_id=``, the last to be seen first."""
     found = given(request, ("limit", "cursor", "user_id"))
-    limit = number(found, "limit", 50, 1, _MOST)
+    limit = query_limit(found, 50, _MOST)
     return json_answer(await _reader(request).sessions(limit, found.get("cursor"), found.get("user_id")))
 
 
@@ -26,7 +27,7 @@ async def session(request: Request) -> Response:
 async def users(request: Request) -> Response:
     """``GET /api/users?limit=&cursor=``, the last to be seen first; "" are those who are unknown."""
     found = given(request, ("limit", "cursor"))
-    return json_answer(await _reader(request).users(number(found, "limit", 50, 1, _MOST), found.get("cursor")))
+    return json_answer(await _reader(request).users(query_limit(found, 50, _MOST), found.get("cursor")))
 
 
 async def user(request: Request) -> Response:

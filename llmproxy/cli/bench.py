@@ -15,8 +15,9 @@ import typer
 from rich.console import Console
 
 from llmproxy.cli.client import Json, Refused, base, document, reaching
-from llmproxy.cli.format import NOTHING, aligned, duration, printable
+from llmproxy.cli.format import NOTHING, aligned, printable
 from llmproxy.cli.options import ApiKeyFlag, CommandFailed, JsonFlag, UrlFlag
+from llmproxy.observe.access_log import duration
 from llmproxy.observe.quantiles import Distribution
 
 MAX_TOKENS = 32

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from llmproxy.cli.client import operator
-from llmproxy.cli.format import NOTHING, aligned, duration
+from llmproxy.cli.format import NOTHING, aligned
 from llmproxy.cli.options import CommandFailed, JsonFlag, UrlFlag
+from llmproxy.observe.access_log import duration
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")

@@ -8,8 +8,9 @@ import typer
 from rich.cells import cell_len
 
 from llmproxy.cli.client import Json, operator
-from llmproxy.cli.format import NOTHING, aligned, duration, printable
+from llmproxy.cli.format import NOTHING, aligned, printable
 from llmproxy.cli.options import CommandFailed, JsonFlag, UrlFlag
+from llmproxy.observe.access_log import duration
 
 #: characters of a line of text, and of what is cut out of it
 _LINE, _SPAN = 100, 60

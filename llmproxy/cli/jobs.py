@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from llmproxy.cli.client import Json, operator
-from llmproxy.cli.format import NOTHING, aligned, duration, printable
+from llmproxy.cli.format import NOTHING, aligned, printable
 from llmproxy.cli.options import CommandFailed, JsonFlag, UrlFlag
+from llmproxy.observe.access_log import duration
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 

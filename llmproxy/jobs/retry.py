@@ -1,12 +1,11 @@
 """Whether a call that failed is tried again, and when. Pure."""
 
-import re
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from time import time
 
 from llmproxy.runtime.background import Backoff
 from llmproxy.wire.errors import ProxyError, UpstreamError, UpstreamRefused, UpstreamStatus
+from llmproxy.wire.headers import retry_after_seconds
 
 #: statuses after which the same request may succeed; the SDKs' own list
 _PASSING = frozenset({408, 409, 429})
@@ -57,19 +56,4 @@ def asked_seconds(error: ProxyError) -> float:
 
     A server that asks for more than ``MOST_ASKED_SECONDS`` is asked again earlier.
     """
-    given = dict(error.headers)
-    for name, unit in ((b"retry-after-ms", 0.001), (b"retry-after", 1.0)):
-        seconds = _seconds(given.get(name, b"")) * unit
-        if seconds:
-            return min(seconds, MOST_ASKED_SECONDS)
-    return 0.0
-
-
-def _seconds(value: bytes) -> float:
-    """Both forms of ``Retry-After`` (RFC 9110 section 10.2.3); 0 for what is neither."""
-    if re.fullmatch(rb"[0-9]{1,12}(\.[0-9]{1,6})?", value):
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value.decode("latin-1")).timestamp() - time())
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
+    return min(retry_after_seconds(error.headers, time()), MOST_ASKED_SECONDS)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.wire.errors import BadRequest, ProxyError, Unavailable
+from llmproxy.wire.headers import retry_after
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 _TRIES = 4
 #: what no database raises
 DEFECTS = (LookupError, AttributeError, TypeError, AssertionError)
-_RETRY = ((b"retry-after", b"2"),)
+_RETRY = (retry_after(2),)
 
 
 class Store:

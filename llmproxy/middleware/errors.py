@@ -9,10 +9,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from llmproxy.wire.cache_headers import forward_headers
 from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, Unavailable, error_response
 from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.headers import retry_after
 
 log = logging.getLogger(__name__)
 
-_RETRY = ((b"retry-after", b"2"),)
+_RETRY = (retry_after(2),)
 
 
 class Errors:

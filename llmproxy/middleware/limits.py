@@ -8,9 +8,10 @@ from llmproxy.config.settings import Settings
 from llmproxy.middleware.routing import RESOLVED, AccessLevel
 from llmproxy.wire.errors import TooMany
 from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.headers import retry_after
 from llmproxy.wire.vocabulary import Phase
 
-_RETRY = ((b"retry-after", b"1"),)
+_RETRY = (retry_after(1),)
 
 
 class RequestLimits:

@@ -72,10 +72,10 @@ class TextFormatter:
         if observed.cache:
             word = f"{observed.cache} ({observed.reason})" if observed.reason else observed.cache
             parts.append(self._paint(word, CACHE_COLOURS.get(observed.cache, "")))
-        parts.append(_duration(observed.seconds))
+        parts.append(duration(observed.seconds))
         first_byte = observed.first_byte_seconds
         if first_byte is not None:
-            parts.append(f"first {_duration(first_byte)}")
+            parts.append(f"first {duration(first_byte)}")
         usage = observed.usage
         if usage.prompt_tokens is not None or usage.completion_tokens is not None:
             parts.append(f"{usage.prompt_tokens or 0}+{usage.completion_tokens or 0} tokens")
@@ -185,8 +185,17 @@ def _iso(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.1f}ms" if seconds < 1.0 else f"{seconds:.2f}s"
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that fits: ``0.84 ms``, ``120 ms``, ``1.20 s``, ``119.9 s``, ``60 min``, ``10.0 h``; a dash
+    if they are not known."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms" if seconds >= 0.01 or not seconds else f"{seconds * 1e3:.2f} ms"
+    if seconds < 120:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:,.1f} h"
 
 
 def _rounded(seconds: float | None) -> float | None:

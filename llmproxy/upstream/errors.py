@@ -14,8 +14,9 @@ import orjson
 
 from llmproxy.upstream.headers import answer_headers
 from llmproxy.wire.errors import UpstreamStatus, envelope
+from llmproxy.wire.headers import retry_after
 
-_LOADING_RETRY_SECONDS = b"2"
+_LOADING_RETRY_SECONDS = 2
 _LONGEST_MESSAGE = 2000
 #: bytes of a body that is no JSON in which a message is looked for
 _MOST_READABLE = 64 * 1024
@@ -163,7 +164,7 @@ def _passed(status: int, message: str, headers: list[tuple[bytes, bytes]]) -> It
             names.add(name)
             yield name, value
     if status == HTTPStatus.SERVICE_UNAVAILABLE and not names & {b"retry-after", b"retry-after-ms"}:
-        yield b"retry-after", _LOADING_RETRY_SECONDS
+        yield retry_after(_LOADING_RETRY_SECONDS)
     deterministic = status == HTTPStatus.NOT_IMPLEMENTED or (status == 500 and _DETERMINISTIC.search(message))
     if deterministic and b"x-should-retry" not in names:
         yield b"x-should-retry", b"false"

@@ -1,7 +1,12 @@
-"""Header fields: which can be sent (RFC 9110 section 5), and which hold the secrets that a request presents. Pure."""
+"""Header fields: which can be sent, which hold the secrets that a request presents, and ``Retry-After``. Pure.
+
+All names are in lower case.
+"""
 
 import re
 from collections.abc import Iterable
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from hashlib import sha256
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -9,8 +14,10 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def sendable(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Those whose name is a token and whose value holds no control character; a server refuses to write the others,
-    and the whole response with them."""
+    """The fields whose name is a token and whose value holds no control character (RFC 9110 section 5).
+
+    A server refuses to write the others, and the whole response with them.
+    """
     return [(name, value) for name, value in fields if _NAME.fullmatch(name) and not _CONTROL.search(value)]
 
 
@@ -47,3 +54,35 @@ def _bearer(value: bytes) -> bytes | None:
     """None for another scheme, whose name has no case (RFC 9110 section 11.1)."""
     scheme, _, token = value.strip(_BLANKS).partition(b" ")
     return token.strip(_BLANKS) if scheme.lower() == b"bearer" else None
+
+
+#: OpenAI's SDKs read the first
+_RETRY_AFTER = ((b"retry-after-ms", 0.001), (b"retry-after", 1.0))
+_SECONDS = re.compile(rb"[0-9]{1,40}(\.[0-9]{1,6})?")
+
+
+def retry_after(seconds: int) -> tuple[bytes, bytes]:
+    """The field that tells a client to come again after ``seconds``."""
+    return b"retry-after", b"%d" % seconds
+
+
+def retry_after_seconds(headers: Iterable[tuple[bytes, bytes]], now: float) -> float:
+    """Seconds that ``retry-after-ms`` or ``retry-after`` asks for, a number or a date (RFC 9110 section 10.2.3), 0 if
+    neither can be read. ``now`` is in Unix seconds."""
+    given = dict(headers)
+    for name, unit in _RETRY_AFTER:
+        value = given.get(name, b"").strip(_BLANKS)
+        seconds = float(value) * unit if _SECONDS.fullmatch(value) else _seconds_until(value, now)
+        if seconds > 0:
+            return seconds
+    return 0.0
+
+
+def _seconds_until(date: bytes, now: float) -> float:
+    """Seconds until ``date``, negative for one that is over, 0 for what is none."""
+    try:
+        when = parsedate_to_datetime(date.decode("latin-1"))
+        # a date in "-0000" names no zone
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - now
+    except (TypeError, ValueError, OverflowError):
+        return 0.0

@@ -1,9 +1,23 @@
-"""What is wrong with a value, in OpenAI's words. Pure."""
+"""Values that a caller gives, read strictly, and what is wrong with one, in OpenAI's words. Pure.
 
-from collections.abc import Sequence
+Readers of a query take the name of a parameter and what it means if it is absent. All raise ``BadRequest``.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from llmproxy.wire.errors import BadRequest
+
+Query = Mapping[str, str]
+
+#: digits that a number in a query has at most: enough for every number that is read here
+_DIGITS = re.compile("[0-9]{1,10}")
+_UNIX_SECONDS = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
+#: in a URL an unescaped + is a space
+_ZONE_BEHIND_A_SPACE = re.compile(r" (\d\d:?\d\d)$")
+_IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
 
 _LONGEST_SHOWN = 200
 
@@ -55,3 +69,68 @@ def _kind(value: Any) -> str:
         return "null"
     # a number kept in its lexical form is none of the types
     return _KINDS.get(type(value), "a number")
+
+
+def query_number(query: Query, name: str, default: int, least: int, most: int | None = None) -> int:
+    """A whole number from ``least`` to ``most``; ``default`` may be outside of both."""
+    text = query.get(name)
+    if text is None:
+        return default
+    if not _DIGITS.fullmatch(text) or int(text) < least or (most is not None and int(text) > most):
+        allowed = f"from {least} to {most}" if most is not None else f"of at least {least}"
+        raise BadRequest(f"'{name}' must be a number {allowed}.", code="invalid_value", param=name)
+    return int(text)
+
+
+def query_limit(query: Query, default: int = 20, most: int = 100) -> int:
+    """``limit``: how many a page holds at most."""
+    return query_number(query, "limit", default, 1, most)
+
+
+def query_newest_first(query: Query, default: str) -> bool:
+    """Whether ``order`` is "desc"; ``default`` is "asc" or "desc"."""
+    return (query_word(query, "order", ("asc", "desc")) or default) == "desc"
+
+
+def query_word(query: Query, name: str, words: Collection[str]) -> str | None:
+    """One of ``words``, None if there is none."""
+    text = query.get(name)
+    if text is not None and text not in words:
+        raise BadRequest(f"'{name}' must be one of {', '.join(words)}.", code="invalid_value", param=name)
+    return text
+
+
+def query_flag(query: Query, name: str) -> bool:
+    """True or false in any case, 1 or 0; false if it is absent."""
+    text = query.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise BadRequest(f"'{name}' must be true or false.", code="invalid_value", param=name)
+    return text in ("true", "1")
+
+
+def query_time(query: Query, name: str) -> float | None:
+    """Unix seconds, from a number of them or from a date or time of ISO 8601, UTC if it names no zone."""
+    text = query.get(name)
+    if text is None:
+        return None
+    if _UNIX_SECONDS.fullmatch(text):
+        return float(text)
+    try:
+        when = datetime.fromisoformat(_ZONE_BEHIND_A_SPACE.sub(r"+\1", text))
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
+        message = f"'{name}' must be Unix seconds, or a time like 2026-01-31T12:00:00Z."
+        raise BadRequest(message, code="invalid_value", param=name) from error
+
+
+def idempotency_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """``Idempotency-Key``: the caller's name of a request that is done once if it is sent twice. None if it is absent.
+
+    ``headers`` have lower-case names. Raises ``BadRequest``.
+    """
+    key = next((value for name, value in headers if name == b"idempotency-key"), None)
+    if key is None:
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise BadRequest("Idempotency-Key takes 1 to 255 visible ASCII characters.", param="Idempotency-Key")
+    return key.decode()

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from llmproxy.cli.bench import MOST_ERRORS, Figures, Run, answering_model, hits, stages
-from llmproxy.cli.format import duration
+from llmproxy.observe.access_log import duration
 from tests.cli.program import Program
 from tests.conftest import MakeProxy
 from tests.scripted import marker

@@ -12,8 +12,9 @@ from locust.runners import WorkerRunner
 from locust.stats import RequestStats, StatsEntry
 
 from llmproxy.cli.bench import own_cache
-from llmproxy.cli.format import aligned, duration
+from llmproxy.cli.format import aligned
 from llmproxy.cli.options import CommandFailed
+from llmproxy.observe.access_log import duration
 from tests.load.offer import Offer, look
 from tests.load.usage import ProcessUsage, usage_text
 from tests.load.verdict import Limits, Seen, verdict

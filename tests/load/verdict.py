@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmproxy.cli.format import NOTHING, duration
+from llmproxy.cli.format import NOTHING
+from llmproxy.observe.access_log import duration
 
 
 @dataclass(frozen=True)

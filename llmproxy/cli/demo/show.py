@@ -13,8 +13,8 @@ from rich.text import Text
 
 from llmproxy.cli.demo.servers import CHAT_MODEL, Stack, running
 from llmproxy.cli.demo.tour import Tour, TourStep
-from llmproxy.cli.format import duration
 from llmproxy.cli.options import CommandFailed
+from llmproxy.observe.access_log import duration
 
 FOLDER = Path("data")
 

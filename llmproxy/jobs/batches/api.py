@@ -13,10 +13,8 @@ from llmproxy.jobs.batches.params import WINDOW_SECONDS, AskedBatch, asked_batch
 from llmproxy.jobs.files import store as files
 from llmproxy.jobs.files.blocking import NAME
 from llmproxy.jobs.files.document import File
-from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewJob, forwarded_headers
 from llmproxy.jobs.json_response import page, rendered
-from llmproxy.jobs.params import asked_limit
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.jobs.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.states import JobKind, JobStatus
@@ -26,6 +24,7 @@ from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.json_body import parse
+from llmproxy.wire.validation import idempotency_key, query_limit
 
 #: sixteen pairs of metadata, each character escaped, and then some
 _LONGEST_BODY = 256 * 1024
@@ -82,7 +81,7 @@ async def batches(request: Request) -> Response:
     if after is not None and not _ID.fullmatch(after):
         raise BadRequest(f"Invalid 'after': {after[:100]!r} is no id of a batch.", code="invalid_value", param="after")
     scope = exchange_of(request).caller.owner
-    wanted = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=asked_limit(request.query_params))
+    wanted = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=query_limit(request.query_params))
     found, more = await queries.page(job_services(request).store, wanted)
     return page([document(job) for job in found], more=more)
 

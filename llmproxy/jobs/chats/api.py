@@ -12,13 +12,13 @@ from llmproxy.jobs.chats.chat_ids import ChatId
 from llmproxy.jobs.chats.params import asked_list, unknown_after
 from llmproxy.jobs.chats.serialize import document_of, messages_of
 from llmproxy.jobs.json_response import page, rendered
-from llmproxy.jobs.params import asked_limit, asked_newest_first
 from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.asgi import read
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire import validation
 from llmproxy.wire.errors import NotFound
 from llmproxy.wire.json_body import parse
+from llmproxy.wire.validation import query_limit, query_newest_first
 
 #: sixteen labels, each character escaped, and then some
 _LONGEST_BODY = 256 * 1024
@@ -61,7 +61,7 @@ async def delete(request: Request) -> Response:
 
 async def messages(request: Request) -> Response:
     """``GET /v1/chat/completions/{id}/messages?after=&limit=&order=``: the request's own, in their order."""
-    limit, newest_first = asked_limit(request.query_params), asked_newest_first(request.query_params, "asc")
+    limit, newest_first = query_limit(request.query_params), query_newest_first(request.query_params, "asc")
     listed = messages_of(await _found(request))
     if newest_first:
         listed.reverse()

@@ -7,8 +7,8 @@ from llmproxy.jobs.answers.answer import AnswerKind
 from llmproxy.jobs.answers.labels import labels_of
 from llmproxy.jobs.answers.paging import StoredQuery
 from llmproxy.jobs.chats.chat_ids import ChatId
-from llmproxy.jobs.params import asked_limit, asked_newest_first
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.validation import query_limit, query_newest_first
 
 #: ``metadata[name]=value``
 _LABEL = re.compile(r"metadata\[(.*)\]", re.DOTALL)
@@ -21,8 +21,8 @@ def asked_list(query: Mapping[str, str], scope: str) -> StoredQuery:
         AnswerKind.CHAT,
         scope,
         after=_after(query),
-        limit=asked_limit(query),
-        newest_first=asked_newest_first(query, "asc"),
+        limit=query_limit(query),
+        newest_first=query_newest_first(query, "asc"),
         model=query.get("model"),
         labels=labels_of(labels),
     )

@@ -13,6 +13,7 @@ from typing import BinaryIO, Protocol, TypeVar
 from llmproxy.jobs.blobs import Sink
 from llmproxy.jobs.files.line_splitter import cut
 from llmproxy.wire.errors import Unavailable
+from llmproxy.wire.headers import retry_after
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ NAME = re.compile(r"file-[A-Za-z0-9_-]{1,120}")
 #: threads of one store
 _MOST_THREADS = 4
 
-_RETRY = ((b"retry-after", b"2"),)
+_RETRY = (retry_after(2),)
 
 
 class BlobWriter(Protocol):

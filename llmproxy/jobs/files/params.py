@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmproxy.jobs.files.document import OUTPUTS, PURPOSES
-from llmproxy.jobs.params import asked_limit, asked_newest_first
 from llmproxy.wire import validation
 from llmproxy.wire.documents import peek
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.validation import query_limit, query_newest_first
 
 #: the largest input file of a batch
 BATCH_BYTES = 200 * 1024 * 1024
@@ -74,7 +74,7 @@ def check_begins_as_jsonl(head: bytes) -> None:
 
 def asked_list(query: Mapping[str, str]) -> AskedList:
     """Raises ``BadRequest``."""
-    limit, newest_first = asked_limit(query, _MOST_LISTED, _MOST_LISTED), asked_newest_first(query, "desc")
+    limit, newest_first = query_limit(query, _MOST_LISTED, _MOST_LISTED), query_newest_first(query, "desc")
     purpose = query.get("purpose")
     if purpose is not None and purpose not in (*PURPOSES, *OUTPUTS):
         raise BadRequest(f"'purpose' must be one of {[*PURPOSES, *OUTPUTS]}.", param="purpose")

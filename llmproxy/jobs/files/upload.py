@@ -17,10 +17,10 @@ from llmproxy.jobs.files.params import (
     lifetime_of,
     purpose_of,
 )
-from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.asgi import decoded, received
 from llmproxy.wire.errors import BadRequest, TooLarge
+from llmproxy.wire.validation import idempotency_key
 
 #: bytes of a form beside its file
 _MOST_BESIDE = 4 * 1024 * 1024

@@ -1,7 +1,5 @@
 """What can be asked of a Response by its id: itself, its events, its input, its end."""
 
-import re
-
 import orjson
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -10,7 +8,6 @@ from starlette.types import Receive, Scope, Send
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
 from llmproxy.jobs.json_response import page, rendered
-from llmproxy.jobs.params import asked_limit, asked_newest_first
 from llmproxy.jobs.responses.event_replay import Following
 from llmproxy.jobs.responses.previous import is_id
 from llmproxy.jobs.responses.serialize import document_of
@@ -18,6 +15,7 @@ from llmproxy.jobs.services import exchange_of, job_services
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.errors import BadRequest, NotFound
 from llmproxy.wire.formats.responses_request import shown
+from llmproxy.wire.validation import query_flag, query_limit, query_newest_first, query_number
 
 
 class Retrieve:
@@ -26,7 +24,7 @@ class Retrieve:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         answer = await _found(connection)
-        if scope["method"] == "HEAD" or not _is_true(connection, "stream"):
+        if scope["method"] == "HEAD" or not query_flag(connection.query_params, "stream"):
             await rendered(document_of(answer))(scope, receive, send)
             return
         if not (answer.background and answer.stream):
@@ -34,9 +32,9 @@ class Retrieve:
             raise BadRequest(
                 f"This response cannot be streamed because it was not created with {lacking}=true.", param="stream"
             )
-        after = _number(connection, "starting_after", -1)
+        after = query_number(connection.query_params, "starting_after", -1, 0)
         # no event that is kept has padding: asked for or not, there is none
-        _is_true(connection, "include_obfuscation")
+        query_flag(connection.query_params, "include_obfuscation")
         with listening(receive, exchange_of(connection)) as client:
             await Following(answer, after, job_services(connection), client, send).run()
 
@@ -69,7 +67,7 @@ async def delete(request: Request) -> Response:
 async def input_items(request: Request) -> Response:
     """``GET /v1/responses/{id}/input_items``: the request's own items, newest first unless told otherwise."""
     answer = await _found(request)
-    limit, newest_first = asked_limit(request.query_params), asked_newest_first(request.query_params, "desc")
+    limit, newest_first = query_limit(request.query_params), query_newest_first(request.query_params, "desc")
     items = shown(orjson.loads(answer.input), answer.id)
     if newest_first:
         items.reverse()
@@ -91,19 +89,3 @@ async def _found(connection: HTTPConnection) -> StoredAnswer:
     if answer is None:
         raise NotFound(f"Response with id '{id[:100]}' not found.")
     return answer
-
-
-def _is_true(connection: HTTPConnection, name: str) -> bool:
-    text = connection.query_params.get(name, "false").lower()
-    if text not in ("true", "false", "1", "0"):
-        raise BadRequest(f"'{name}' must be true or false.", param=name)
-    return text in ("true", "1")
-
-
-def _number(connection: HTTPConnection, name: str, default: int) -> int:
-    text = connection.query_params.get(name)
-    if text is None:
-        return default
-    if not re.fullmatch("[0-9]{1,9}", text):
-        raise BadRequest(f"'{name}' must be a number that is not negative.", param=name)
-    return int(text)

@@ -6,7 +6,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs.answers import answers
 from llmproxy.jobs.answers.answer import AnswerKind, StoredAnswer
-from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, forwarded_headers, new_id
 from llmproxy.jobs.responses import events
 from llmproxy.jobs.responses.serialize import document_of
@@ -19,6 +18,7 @@ from llmproxy.wire.errors import NotFound
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.formats.responses import EventWriter
 from llmproxy.wire.formats.responses_request import ResponsesRequest
+from llmproxy.wire.validation import idempotency_key
 
 
 async def accept(

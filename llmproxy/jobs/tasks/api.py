@@ -14,20 +14,19 @@ from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.jobs.tasks import serialize
 from llmproxy.jobs.tasks.order import LONGEST_NAME
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
+from llmproxy.wire.validation import query_limit, query_number, query_word
 
 #: those that a task can have
 STATUSES = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
-_MOST_TASKS, _USUAL_TASKS = 100, 20
 _MOST_RESULTS, _USUAL_RESULTS = 1000, 100
 _ID = re.compile("task_[0-9a-f]{32}")
 
 
 async def tasks(request: Request) -> Response:
     """``GET /api/tasks?status=&user_id=&limit=&cursor=``, newest first; ``next`` is the next page's cursor."""
-    query, status = request.query_params, request.query_params.get("status")
-    if status is not None and status not in STATUSES:
-        raise BadRequest(f"'status' must be one of {', '.join(STATUSES)}.", param="status")
+    query = request.query_params
+    status = query_word(query, "status", STATUSES)
     user, cursor = query.get("user_id"), query.get("cursor")
     if user is not None and (len(user) > LONGEST_NAME or not user.isprintable()):
         raise BadRequest(f"'user_id' has up to {LONGEST_NAME} printable characters.", param="user_id")
@@ -39,7 +38,7 @@ async def tasks(request: Request) -> Response:
         status=JobStatus(status) if status is not None else None,
         user=user,
         after=cursor,
-        limit=_number(request, "limit", _USUAL_TASKS, 1, _MOST_TASKS),
+        limit=query_limit(query),
     )
     page, more = await queries.page(job_services(request).store, wanted)
     data = [serialize.task(job) for job in page]
@@ -49,8 +48,8 @@ async def tasks(request: Request) -> Response:
 async def task(request: Request) -> Response:
     """``GET /api/tasks/{id}?limit=&cursor=``: with results in the order of the prompts; ``next`` is the next page's
     cursor, the index of the last one."""
-    limit = _number(request, "limit", _USUAL_RESULTS, 1, _MOST_RESULTS)
-    after = _number(request, "cursor", -1, 0, 10**9)
+    limit = query_limit(request.query_params, _USUAL_RESULTS, _MOST_RESULTS)
+    after = query_number(request.query_params, "cursor", -1, 0)
     return await _whole(await found(request), job_services(request), after, limit)
 
 
@@ -90,12 +89,3 @@ async def _whole(job: Job, services: JobServices, after: int, limit: int) -> Res
 
 def _unknown(id: str) -> NotFound:
     return NotFound(f"No task found with id '{id[:100]}'.")
-
-
-def _number(request: Request, name: str, usual: int, least: int, most: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return usual
-    if not re.fullmatch("[0-9]{1,10}", text) or not least <= int(text) <= most:
-        raise BadRequest(f"'{name}' must be a number from {least} to {most}.", param=name)
-    return int(text)

@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.config.settings import Settings
 from llmproxy.jobs.call import NO_ANSWERS, answered
-from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.jobs.job import Headers, Job, NewCall, NewJob, forwarded_headers
 from llmproxy.jobs.json_response import rendered
 from llmproxy.jobs.services import JobServices, exchange_of, job_services
@@ -27,6 +26,7 @@ from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import UpstreamBroke
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.validation import idempotency_key
 
 #: prompts turned into calls before others get their turn
 _AT_ONCE = 200

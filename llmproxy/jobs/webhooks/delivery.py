@@ -3,8 +3,6 @@
 import asyncio
 import logging
 import time
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from urllib.parse import urlsplit
 
@@ -19,6 +17,7 @@ from llmproxy.jobs.webhooks.sign import key_of, signature
 from llmproxy.runtime.background import Backoff
 from llmproxy.upstream.post import Posted, PostFailed, post
 from llmproxy.upstream.target import HeaderList
+from llmproxy.wire.headers import retry_after_seconds
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,8 @@ class Deliver:
             return ItemResult(ItemStatus.COMPLETED, posted.status)
         if posted.status == _GONE:
             return _failed(item, posted.status, "it answered 410, it is disconnected for good")
-        return self._after(item, posted.status, f"it answered {posted.status}", asked_seconds(posted.headers))
+        asked = min(retry_after_seconds(posted.headers, time.time()), _LONGEST_SECONDS)
+        return self._after(item, posted.status, f"it answered {posted.status}", asked)
 
     def _headers(self, id: str, body: bytes, timestamp: int) -> HeaderList:
         headers = [
@@ -91,20 +91,6 @@ def event_id(item: Claimed) -> str:
 def event_of(item: Claimed) -> bytes:
     """The JSON that is told."""
     return orjson.dumps({"id": event_id(item), "object": "event", **orjson.loads(item.body)})
-
-
-def asked_seconds(headers: HeaderList) -> float:
-    """``retry-after`` in seconds from now, in either form (RFC 9110 section 10.2.3), within bounds; 0 for none."""
-    value = dict(headers).get(b"retry-after", b"").decode("latin-1").strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:9]), _LONGEST_SECONDS)
-    try:
-        when = parsedate_to_datetime(value)
-        # a date in "-0000" names no zone
-        seconds = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time()
-    except (TypeError, ValueError, OverflowError):
-        return 0.0
-    return min(max(0.0, seconds), _LONGEST_SECONDS)
 
 
 async def _while_wanted(url: str, headers: HeaderList, body: bytes, cancel_token: CancelToken) -> Posted | None:

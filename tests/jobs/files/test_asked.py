@@ -15,8 +15,8 @@ from llmproxy.jobs.files.params import (
     lifetime_of,
     purpose_of,
 )
-from llmproxy.jobs.idempotency import idempotency_key
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.validation import idempotency_key
 
 
 @pytest.mark.parametrize("purpose", PURPOSES)

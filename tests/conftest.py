@@ -13,6 +13,8 @@ from tests.llama import Llama
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
 
+pytest_plugins = ("tests.databases",)
+
 MakeProxy = Callable[..., Proxy]
 
 # how long an example takes is the machine's affair

@@ -1,14 +1,18 @@
 """Databases for tests: SQLite in a temporary folder, and a PostgreSQL server of their own.
 
+The schema is made once for each kind of database and copied for each test.
 Import the fixtures in a folder's ``conftest.py``.
 """
 
+import asyncio
 import os
 import pwd
 import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 
@@ -62,9 +66,26 @@ class PostgresServer:
         shutil.rmtree(self._folder)
 
     def create(self) -> str:
+        """The URL of a new database with the schema and no rows."""
+        return self._url(self._create(self._template))
+
+    def create_empty(self) -> str:
         """The URL of a new, empty database."""
+        return self._url(self._create("template1"))
+
+    @cached_property
+    def _template(self) -> str:
+        """The name of the database that is copied."""
+        name = self._create("template1")
+        make_schema(self._url(name))
+        return name
+
+    def _create(self, template: str) -> str:
         name = f"test{next(self._numbers)}"
-        self._run("createdb", "-h", str(self._folder), "-U", "llmproxy", name)
+        self._run("createdb", "-h", str(self._folder), "-U", "llmproxy", "-T", template, name)
+        return name
+
+    def _url(self, name: str) -> str:
         return f"postgresql+asyncpg://llmproxy@/{name}?host={self._folder}"
 
     def _run(self, program: str, *arguments: str) -> None:
@@ -102,16 +123,51 @@ def postgres() -> Iterator[PostgresServer]:
     server.remove()
 
 
+def make_schema(url: str) -> None:
+    """Makes the schema in an empty database and closes it."""
+
+    async def make() -> None:
+        async with open_database(url) as database:
+            await database.verify()
+
+    # this thread may have an event loop that is running
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, make()).result()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the schema and no rows, to be copied."""
+    file = tmp_path_factory.mktemp("schema") / "llmproxy.db"
+    make_schema(sqlite_url(file))
+    return file
+
+
 @pytest.fixture
 def sqlite_file(tmp_path: Path) -> Path:
+    """Where a test's SQLite file is to be. Its folder is not there yet."""
     return tmp_path / "data" / "llmproxy.db"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, sqlite_file: Path) -> str:
-    """The URL of an empty database, of each kind."""
-    if request.param == "sqlite":
+def database_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_database_url(request: pytest.FixtureRequest, database_kind: str, sqlite_file: Path) -> str:
+    """The URL of a database without the schema, of each kind."""
+    if database_kind == "sqlite":
         return sqlite_url(sqlite_file)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.create_empty()
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, database_kind: str, sqlite_file: Path, sqlite_template: Path) -> str:
+    """The URL of a database with the schema and no rows, of each kind."""
+    if database_kind == "sqlite":
+        return _copied(sqlite_template, sqlite_file)
     server: PostgresServer = request.getfixturevalue("postgres")
     return server.create()
 
@@ -125,11 +181,19 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def sqlite(sqlite_file: Path) -> AsyncIterator[Database]:
+async def sqlite(sqlite_file: Path, sqlite_template: Path) -> AsyncIterator[Database]:
     """An open SQLite database with its schema, in ``sqlite_file``."""
-    async with open_database(sqlite_url(sqlite_file)) as database:
+    async with open_database(_copied(sqlite_template, sqlite_file)) as database:
         await database.verify()
         yield database
+
+
+def _copied(template: Path, file: Path) -> str:
+    """The URL of a copy of ``template`` at ``file``, or of the file that another fixture has put there."""
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        shutil.copyfile(template, file)
+    return sqlite_url(file)
 
 
 def sqlite_url(file: Path) -> str:

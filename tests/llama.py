@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import xllamacpp
-
 CHAT_MODEL = "smollm2"
 EMBEDDING_MODEL = "smollm2-embed"
 #: a chat template with tools, because the model's own has none; calls have the form that llama.cpp parses
@@ -59,6 +57,9 @@ class Llama:
 
 def serve(*, embedding: bool) -> None:
     """Runs the server in this process until standard input ends."""
+    # not at the top: who only starts this program, and tests without a model, need no C++ wheel
+    import xllamacpp
+
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(model_file())
     parameters.model_alias = {EMBEDDING_MODEL if embedding else CHAT_MODEL}

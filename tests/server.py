@@ -1,5 +1,6 @@
 """The real program as a child process on a free port, and a client that speaks to it byte by byte."""
 
+import atexit
 import os
 import re
 import signal
@@ -7,14 +8,18 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 import h11
 import psutil
 
+from tests.fork_server import ForkedProcess, ForkServer
+
+ProxyProcess: TypeAlias = "ForkedProcess | subprocess.Popen[str]"
 PATIENCE = 30.0
 #: settings that also work without the prefix; a developer's own must not reach a test's server
 BARE = (*("CACHE_MAX_SIZE", "CACHE_TTL_HOURS", "DATABASE_PATH", "DATABASE_URL", "REDIS_URL", "TASK_QUEUE_WORKERS"),)
@@ -24,22 +29,23 @@ _LISTENING = re.compile(r"listening on http://([^:\s]+):(\d+)")
 class Proxy:
     """``llmproxy serve`` in front of ``upstreams``, with a SQLite file and ``settings`` by their names.
 
+    A process of its own, forked from one that has imported the program (``tests.fork_server``).
     Usable again after ``stop`` or ``kill``: ``start`` takes the same database and a new port.
     """
 
     def __init__(self, *upstreams: str, database: Path, **settings: object) -> None:
-        """Of ``settings`` two are none: ``descriptors`` is how many of them the system grants at most, and modules in
-        the folder ``python_path`` come before all others."""
+        """Of ``settings`` two are none: ``descriptors`` is how many of them the system grants at most, and with
+        ``python_path`` a new interpreter is started, to which modules in that folder come before all others."""
         self.database = database
         self._python_path = settings.pop("python_path", None)
-        most = settings.pop("descriptors", None)
-        self._granted = [] if most is None else ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(most)]
+        descriptors = settings.pop("descriptors", None)
+        self._descriptors = None if descriptors is None else int(str(descriptors))
         self.port = 0
         self._arguments = [*(part for url in upstreams for part in ("--upstream", url))]
         # a flag would win over the URL in the environment
         self._arguments += ["--port", "0", *(() if "database_url" in settings else ("--database", str(database)))]
         self.settings = settings
-        self._process: subprocess.Popen[str] | None = None
+        self._process: ProxyProcess | None = None
         self._lines: list[str] = []
         self._reader: threading.Thread | None = None
         self._listening = threading.Event()
@@ -59,22 +65,14 @@ class Proxy:
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
     @property
-    def process(self) -> "subprocess.Popen[str]":
+    def process(self) -> ProxyProcess:
         assert self._process is not None, "the proxy was not started"
         return self._process
 
     def start(self) -> Self:
         """Returns when it listens. Raises ``RuntimeError`` with its output if it does not."""
         self._listening.clear()
-        self._process = subprocess.Popen(
-            [*self._granted, sys.executable, "-m", "llmproxy", "serve", *self._arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            cwd=self.database.parent,
-            env=self._environment(),
-        )
+        self._process = self._started()
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
         if not self._listening.wait(PATIENCE) or self.port == 0:
@@ -82,13 +80,22 @@ class Proxy:
             raise RuntimeError(f"the proxy does not listen; it printed:\n{self.log}")
         return self
 
-    def _environment(self) -> dict[str, str]:
-        variables = environment(**self.settings)
-        if self._python_path is not None:
-            variables["PYTHONPATH"] = f"{self._python_path}{os.pathsep}{variables['PYTHONPATH']}"
-        return variables
+    def _started(self) -> ProxyProcess:
+        arguments, folder, variables = ["serve", *self._arguments], self.database.parent, environment(**self.settings)
+        if self._python_path is None:
+            return ForkedProcess(fork_server(), arguments, cwd=folder, env=variables, descriptors=self._descriptors)
+        variables["PYTHONPATH"] = f"{self._python_path}{os.pathsep}{variables['PYTHONPATH']}"
+        return subprocess.Popen(
+            [sys.executable, "-m", "llmproxy", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            cwd=folder,
+            env=variables,
+        )
 
-    def _read(self, process: "subprocess.Popen[str]") -> None:
+    def _read(self, process: ProxyProcess) -> None:
         assert process.stdout is not None
         self.port = 0
         for line in process.stdout:
@@ -133,6 +140,14 @@ class Proxy:
     def line(self) -> "Line":
         """A new connection to it."""
         return Line(self.port)
+
+
+@cache
+def fork_server() -> ForkServer:
+    """The one of this process. It ends with it."""
+    server = ForkServer(environment())
+    atexit.register(server.close)
+    return server
 
 
 def environment(**settings: object) -> dict[str, str]:

@@ -32,7 +32,7 @@ def client(proxy: Proxy) -> httpx.AsyncClient:
 
 async def stops(proxy: Proxy) -> None:
     """Raises ``TimeoutExpired`` if it does not in time."""
-    process: subprocess.Popen[str] = proxy.process
+    process = proxy.process
     process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(process.wait, PATIENCE) == 0
 

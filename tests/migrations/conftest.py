@@ -1,5 +1,5 @@
-"""Databases."""
+"""Databases here begin empty: how they get their schema is what is tested."""
 
-from tests.databases import database, database_url, postgres, sqlite, sqlite_file
+from tests.databases import empty_database_url as database_url
 
-__all__ = ["database", "database_url", "postgres", "sqlite", "sqlite_file"]
+__all__ = ["database_url"]

@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.databases import postgres
 from tests.server import Proxy
 from tests.ui.browsing import Tab
-
-__all__ = ["postgres"]
 
 MakeTab = Callable[..., Tab]
 

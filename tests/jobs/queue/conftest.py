@@ -6,10 +6,7 @@ from llmproxy.database.engine import Database
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
-from tests.databases import database, database_url, postgres, sqlite, sqlite_file
 from tests.jobs.queue.working import Clock
-
-__all__ = ["clock", "database", "database_url", "postgres", "queue", "sqlite", "sqlite_file"]
 
 
 @pytest.fixture

@@ -5,11 +5,8 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from tests.databases import database, database_url, postgres, sqlite_file
 from tests.jobs.responses.asking import client_of
 from tests.server import Proxy
-
-__all__ = ["client", "database", "database_url", "postgres", "scripted", "sqlite_file"]
 
 
 @pytest.fixture

@@ -1,5 +1,0 @@
-"""Databases."""
-
-from tests.databases import postgres
-
-__all__ = ["postgres"]

@@ -1,5 +1,0 @@
-"""A database that several processes share."""
-
-from tests.databases import postgres
-
-__all__ = ["postgres"]

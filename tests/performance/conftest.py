@@ -1,5 +1,0 @@
-"""PostgreSQL for the tests from outside."""
-
-from tests.databases import postgres
-
-__all__ = ["postgres"]

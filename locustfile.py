@@ -20,7 +20,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from llmproxy.cli.bench import MAX_TOKENS, Popular, chat, question
 from llmproxy.cli.options import CommandFailed
-from llmproxy.jobs.states import JobStatus
+from llmproxy.jobs.model import JobStatus
 from tests.load.judge import ACCEPTED, FIRST_TOKEN, HOT_SET, LIMITS, LONG_TAIL, TASK, Judge, tell_when_stopped
 from tests.load.offer import Offer
 

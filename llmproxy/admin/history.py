@@ -1,17 +1,22 @@
-"""What happened: exchanges as a list, as an export, one by one, and why each was a hit or not; and erasing them."""
+"""The operator's API to the history: exchanges as a list, as a file, one by one, and why each was a hit or not; erasing
+them; users and sessions with what they add up to."""
 
 import asyncio
+import csv
 import re
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from io import StringIO
+from typing import Any, Protocol
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from llmproxy.admin.export import FORMATS
 from llmproxy.admin.params import given, json_answer
 from llmproxy.admin.state import state_of
 from llmproxy.history import detail
+from llmproxy.history.detail import body_of
+from llmproxy.history.pages import BODIES, COLUMNS
 from llmproxy.history.query import HistoryCursor, HistoryQuery
 from llmproxy.history.reader import HistoryReader
 from llmproxy.history.tokenize import phrases_of
@@ -19,6 +24,86 @@ from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.validation import query_limit, query_number, query_time, query_word
 from llmproxy.wire.vocabulary import CacheStatus
+
+Row = Mapping[str, Any]
+
+#: what a spreadsheet takes for the beginning of a formula (OWASP, CSV injection)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+#: columns of bodies -> their names in a file
+_NAMES = {column: column.removesuffix("_body") for column in BODIES}
+
+
+class Format(Protocol):
+    """Rows are as pages have them; ``bodies`` says whether with both bodies, as bytes or None."""
+
+    media_type: str
+
+    def head(self, bodies: bool) -> bytes: ...
+
+    def rows(self, rows: Iterable[Row], bodies: bool) -> bytes: ...
+
+
+class JsonLines:
+    media_type = "application/x-ndjson"
+
+    def head(self, bodies: bool) -> bytes:
+        return b""
+
+    def rows(self, rows: Iterable[Row], bodies: bool) -> bytes:
+        return b"".join(orjson.dumps(_member(row, bodies), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+
+
+class Csv:
+    media_type = "text/csv; charset=utf-8"
+
+    def head(self, bodies: bool) -> bytes:
+        return _lines([_names(bodies)])
+
+    def rows(self, rows: Iterable[Row], bodies: bool) -> bytes:
+        return _lines([_cell(cell) for cell in _cells(row, bodies)] for row in rows)
+
+
+FORMATS: Mapping[str, Format] = {"jsonl": JsonLines(), "csv": Csv()}
+
+
+def _names(bodies: bool) -> list[str]:
+    return [*COLUMNS, *(_NAMES.values() if bodies else ())]
+
+
+def _member(row: Row, bodies: bool) -> Row:
+    if not bodies:
+        return row
+    found = {_NAMES.get(name, name): value for name, value in row.items()}
+    return found | {name: _in_a_line(row[column]) for column, name in _NAMES.items()}
+
+
+def _in_a_line(body: bytes | None) -> Any:
+    """The document in a body as it was written, on one line; its text where there is none."""
+    found = body_of(body)
+    # it may be nested deeper than can be written again, and numbers lose digits; a line's end is only ever between them
+    return found if body is None or isinstance(found, str) else orjson.Fragment(body.translate(None, b"\r\n"))
+
+
+def _cells(row: Row, bodies: bool) -> Iterator[Any]:
+    yield from (row[name] for name in COLUMNS)
+    for column in _NAMES if bodies else ():
+        found = body_of(row[column])
+        yield found if found is None or isinstance(found, str) else row[column].decode()
+
+
+def _lines(rows: Iterable[list[Any]]) -> bytes:
+    text = StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
 
 _MOST_ROWS = 1_000
 #: rows of a page, unless the request says otherwise
@@ -146,3 +231,31 @@ async def _export(
 
     headers = {"content-disposition": f'attachment; filename="history.{format}"'}
     return StreamingResponse(pieces(), media_type=made.media_type, headers=headers)
+
+
+_MOST = 1_000
+
+
+async def sessions(request: Request) -> Response:
+    """``GET /api/sessions?limit=&cursor=&user_id=``, the last to be seen first."""
+    found = given(request, ("limit", "cursor", "user_id"))
+    limit = query_limit(found, 50, _MOST)
+    return json_answer(await _reader(request).sessions(limit, found.get("cursor"), found.get("user_id")))
+
+
+async def session(request: Request) -> Response:
+    """``GET /api/sessions/{id}``, with the users who named it."""
+    given(request, ())
+    return json_answer(await _reader(request).session(request.path_params["id"]))
+
+
+async def users(request: Request) -> Response:
+    """``GET /api/users?limit=&cursor=``, the last to be seen first; "" are those who are unknown."""
+    found = given(request, ("limit", "cursor"))
+    return json_answer(await _reader(request).users(query_limit(found, 50, _MOST), found.get("cursor")))
+
+
+async def user(request: Request) -> Response:
+    """``GET /api/users/{id}``, with the user's sessions."""
+    given(request, ())
+    return json_answer(await _reader(request).user(request.path_params["id"]))

@@ -7,11 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llmproxy.api.services import job_services
 from llmproxy.jobs import lifecycle, queries
-from llmproxy.jobs.job import Item, Job
+from llmproxy.jobs.model import Item, Job, JobKind, JobStatus
 from llmproxy.jobs.queries import JobQuery
-from llmproxy.jobs.services import job_services
-from llmproxy.jobs.states import JobKind, JobStatus
 from llmproxy.wire.errors import Conflict, NotFound
 from llmproxy.wire.validation import query_limit, query_number, query_word
 

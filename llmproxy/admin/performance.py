@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from llmproxy.admin.params import given, json_answer
 from llmproxy.admin.state import AdminState, state_of
+from llmproxy.api.services import JobServices
 from llmproxy.jobs import queries
-from llmproxy.jobs.services import JobServices
 from llmproxy.observe.performance import report
 from llmproxy.wire.validation import query_word
 

@@ -2,7 +2,10 @@
 
 from starlette.routing import Route
 
-from llmproxy.admin import api, entries, history, jobs, performance, sessions
+from llmproxy.admin import cache as api
+from llmproxy.admin import cache as entries
+from llmproxy.admin import history, jobs, performance
+from llmproxy.admin import history as sessions
 from llmproxy.admin.ui import assets
 from llmproxy.config.settings import Settings
 from llmproxy.middleware.routing import AccessLevel, RouteGroup

@@ -8,6 +8,8 @@ from functools import partial
 
 from llmproxy import __version__
 from llmproxy.admin.state import AdminState
+from llmproxy.api.lifespan import open_jobs
+from llmproxy.api.services import JobServices
 from llmproxy.app.deadline import Deadline
 from llmproxy.app.monitoring import open_watch
 from llmproxy.app.sinks import RequestSinks
@@ -23,9 +25,7 @@ from llmproxy.database.engine import Database, open_database
 from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, fault_of
 from llmproxy.history.history import history_for
 from llmproxy.jobs import queries
-from llmproxy.jobs.files.open_blobs import BlobsUnusable
-from llmproxy.jobs.lifespan import open_jobs
-from llmproxy.jobs.services import JobServices
+from llmproxy.jobs.blob_stores import BlobsUnusable
 from llmproxy.middleware.in_flight import InFlight
 from llmproxy.observe.access_log import AccessLog
 from llmproxy.observe.metrics import Metrics

@@ -4,11 +4,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from llmproxy.admin.routes import route_groups as admin_groups
+from llmproxy.api.chat_endpoint import ChatsEndpoint
+from llmproxy.api.responses_endpoint import ResponsesEndpoint
+from llmproxy.api.routes import routes as job_routes
 from llmproxy.app import health
 from llmproxy.config.settings import Settings
-from llmproxy.jobs.chats.endpoint import ChatsEndpoint
-from llmproxy.jobs.responses.endpoint import ResponsesEndpoint
-from llmproxy.jobs.routes import routes as job_routes
 from llmproxy.middleware.routing import AccessLevel, RouteGroup, RouteTable
 from llmproxy.proxy.endpoint import CachedEndpoint
 from llmproxy.proxy.model_name import LISTS

@@ -7,11 +7,11 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.admin.state import AdminState
+from llmproxy.api.services import JobServices
 from llmproxy.app.monitoring import Monitoring
 from llmproxy.app.sinks import RequestSinks
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.jobs.services import JobServices
 from llmproxy.middleware.in_flight import InFlight
 from llmproxy.observe.metrics import Metrics
 from llmproxy.proxy.services import ProxyServices

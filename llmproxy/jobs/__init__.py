@@ -1,1 +1,1 @@
-"""The background-job extension: one durable queue, and the faces through which work comes in."""
+"""The durable queue of jobs, its workers, and what it keeps: blobs and stored answers."""

@@ -1,17 +1,16 @@
 """One request through the life of a request, without a socket: the whole answer, recorded and counted like any."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 from starlette.types import Message
 
-from llmproxy.jobs.cancellation import CancelToken
-from llmproxy.jobs.job import Claimed, Failure, Headers, ItemResult, Reschedule, TokenUsage
+from llmproxy.jobs.handler import CancelToken
+from llmproxy.jobs.model import Claimed, Failure, Headers, ItemResult, ItemStatus, Reschedule, TokenUsage
 from llmproxy.jobs.retry import RetryDecision, pause_after, verdict
-from llmproxy.jobs.services import JobServices
-from llmproxy.jobs.states import ItemStatus
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.listen import Client, ClientDisconnected, StreamAborted
 from llmproxy.proxy.pipeline import handle, parse_request
@@ -20,7 +19,7 @@ from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamError, UpstreamStatus
-from llmproxy.wire.exchange import Caller, Exchange
+from llmproxy.wire.exchange import Caller, Exchange, RequestIds
 from llmproxy.wire.headers import fingerprint
 from llmproxy.wire.json_body import parse
 from llmproxy.wire.vocabulary import Reason
@@ -68,19 +67,21 @@ async def answered(
 
 
 class CallHandler:
-    """The handler of a job's calls."""
+    """The handler of a job's calls. ``count`` takes each finished exchange."""
 
-    def __init__(self, services: JobServices) -> None:
+    def __init__(self, services: ProxyServices, ids: RequestIds, count: Callable[[Exchange], None]) -> None:
         self._services = services
+        self._ids = ids
+        self._count = count
 
     async def __call__(self, item: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
-        exchange = exchange_for(item, self._services)
+        exchange = self.begin(item)
         try:
             endpoint = BY_PATH[item.job.path]
             request = await parse_request(
-                exchange, endpoint, item.body, item.job.path.encode(), item.job.headers, LOCAL, self._services.proxy
+                exchange, endpoint, item.body, item.job.path.encode(), item.job.headers, LOCAL, self._services
             )
-            answer = await answered(exchange, request, self._services.proxy, cancel_token)
+            answer = await answered(exchange, request, self._services, cancel_token)
             if exchange.stored in NO_ANSWERS:
                 raise UpstreamBroke("The model server's answer is none: it holds an error, or nothing.")
         except ProxyError as error:
@@ -90,8 +91,7 @@ class CallHandler:
             exchange.status, exchange.error = 499, "the job was cancelled"
             return Reschedule(0.0, counts=False)
         finally:
-            exchange.finished = perf_counter()
-            self._services.count(exchange)
+            self.end(exchange)
         return ItemResult(
             ItemStatus.COMPLETED,
             answer.status,
@@ -102,37 +102,41 @@ class CallHandler:
             tokens=tokens_of(answer.body),
         )
 
+    def begin(self, item: Claimed) -> Exchange:
+        """The notebook of one of a job's calls."""
+        job, tracer, now = item.job, self._services.tracer, time.time()
+        settings = self._services.settings
+        return Exchange(
+            self._ids.next(),
+            "POST",
+            job.path,
+            perf_counter(),
+            now,
+            caller=Caller(
+                job.caller,
+                scope=job.scope if settings.by_key else "",
+                owner=job.scope,
+                # a job keeps no secret: its calls go upstream without one
+                credential=fingerprint(()) if settings.forwards_credentials else "",
+            ),
+            session=job.session,
+            user=job.user_name,
+            trace=None if tracer is None else tracer.begin(job.headers, now),
+        )
+
+    def end(self, exchange: Exchange) -> None:
+        """Counts and records a call that is over."""
+        exchange.finished = perf_counter()
+        self._count(exchange)
+
     def after(self, item: Claimed, error: ProxyError, exchange: Exchange) -> ItemResult | Reschedule:
         """What follows from a failed try."""
         what = verdict(error)
         if what is RetryDecision.WAIT:
             return Reschedule(max(_ABSENT_SECONDS, pause_after(1, error)), counts=False)
-        if what is RetryDecision.AGAIN and item.attempts + 1 < self._services.proxy.settings.job_max_attempts:
+        if what is RetryDecision.AGAIN and item.attempts + 1 < self._services.settings.job_max_attempts:
             return Reschedule(pause_after(item.attempts + 1, error))
         return failed(error, exchange)
-
-
-def exchange_for(item: Claimed, services: JobServices) -> Exchange:
-    """The notebook of one of a job's calls."""
-    job, tracer, now = item.job, services.proxy.tracer, time.time()
-    settings = services.proxy.settings
-    return Exchange(
-        services.ids.next(),
-        "POST",
-        job.path,
-        perf_counter(),
-        now,
-        caller=Caller(
-            job.caller,
-            scope=job.scope if settings.by_key else "",
-            owner=job.scope,
-            # a job keeps no secret: its calls go upstream without one
-            credential=fingerprint(()) if settings.forwards_credentials else "",
-        ),
-        session=job.session,
-        user=job.user_name,
-        trace=None if tracer is None else tracer.begin(job.headers, now),
-    )
 
 
 def failed(error: ProxyError, exchange: Exchange) -> ItemResult:

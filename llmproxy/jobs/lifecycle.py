@@ -7,10 +7,9 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import transitions
-from llmproxy.jobs.job import Failure, Job
 from llmproxy.jobs.leases import AT_ONCE
+from llmproxy.jobs.model import TRAITS, Failure, ItemStatus, Job, JobStatus, Step
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import TRAITS, ItemStatus, JobStatus, Step
 from llmproxy.jobs.tables import items, jobs, requests, results
 from llmproxy.wire.errors import Conflict
 

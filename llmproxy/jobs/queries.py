@@ -6,9 +6,8 @@ from typing import Any
 from sqlalchemy import Select, func, literal, literal_column, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs.job import Failure, Item, Job
 from llmproxy.jobs.leases import AT_ONCE, RUNNING, WAITING
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
+from llmproxy.jobs.model import Failure, Item, ItemStatus, Job, JobKind, JobStatus, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items, jobs, requests, results
 

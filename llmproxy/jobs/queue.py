@@ -11,12 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs import claims, finishing, leases, transitions
-from llmproxy.jobs.clock import LONGEST_SECONDS, SharedClock
-from llmproxy.jobs.job import Claimed, ItemResult, Job, NewCall, NewJob, Reschedule
+from llmproxy.jobs import leases, transitions
+from llmproxy.jobs import leases as claims
+from llmproxy.jobs import transitions as finishing
+from llmproxy.jobs.model import TRAITS, Claimed, ItemResult, Job, JobStatus, Lane, NewCall, NewJob, Reschedule
 from llmproxy.jobs.notifications import JobNotifications
-from llmproxy.jobs.states import TRAITS, JobStatus, Lane
-from llmproxy.jobs.store import Store
+from llmproxy.jobs.store import LONGEST_SECONDS, SharedClock, Store
 from llmproxy.jobs.tables import jobs
 
 Also = Callable[[AsyncConnection, Job], Awaitable[None]]

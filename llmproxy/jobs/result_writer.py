@@ -5,9 +5,8 @@ import logging
 from collections.abc import Callable
 
 from llmproxy.database.faults import fault_of
-from llmproxy.jobs.job import Claimed, Failure, ItemResult
+from llmproxy.jobs.model import Claimed, Failure, ItemResult, ItemStatus
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus
 from llmproxy.jobs.store import DEFECTS
 from llmproxy.runtime.background import Backoff, LogOnce
 from llmproxy.wire.errors import InternalError, ProxyError

@@ -1,4 +1,7 @@
-"""The workers of one process: they claim items, have them done, and make the results count."""
+"""The workers of one process: they claim items, have them done, and make the results count.
+
+How many calls run at once is decided here too: interactive requests go first.
+"""
 
 import asyncio
 import logging
@@ -7,19 +10,76 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
+from typing import Protocol
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.process_id import process_id
-from llmproxy.jobs.cancellation import CancelToken
-from llmproxy.jobs.concurrency import Capacity
-from llmproxy.jobs.handler import Handlers
-from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
+from llmproxy.jobs.handler import CancelToken, Handlers
+from llmproxy.jobs.model import BATCH_STEPS, Claimed, ItemResult, Lane, Reschedule
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.result_writer import ResultWriter, Tried, crashed, passes
 from llmproxy.jobs.retry import BACKOFF, pause_after
-from llmproxy.jobs.states import BATCH_STEPS, Lane
 from llmproxy.runtime.background import LogOnce
+from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.errors import ProxyError
+
+#: whoever chats asks again soon: a slot is kept free for so long
+_RECENT_SECONDS = 10.0
+
+
+class Capacity(Protocol):
+    """How much may be in work at once."""
+
+    @property
+    def paused(self) -> bool: ...
+
+    def allowed(self, running: int) -> int:
+        """How many items may be in work, of which ``running`` are."""
+        ...
+
+
+class FixedLimit:
+    """A ``Capacity`` that does not change."""
+
+    paused = False
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def allowed(self, running: int) -> int:
+        return self._most
+
+
+class InteractiveFirst:
+    """The ``Capacity`` for calls. Reads the upstreams' state at each question. ``clock`` is monotonic, in seconds."""
+
+    def __init__(self, settings: Settings, upstreams: Upstreams, clock: Callable[[], float] = monotonic) -> None:
+        self._workers = settings.task_queue_workers
+        self._beside = settings.job_beside_interactive
+        self._upstreams = upstreams
+        self._clock = clock
+        self._seen = -_RECENT_SECONDS
+
+    @property
+    def paused(self) -> bool:
+        """Whether no model server is there: calls wait, and lose no attempts."""
+        return not self._upstreams.ready()[0]
+
+    def allowed(self, running: int) -> int:
+        """How many calls may be in work, of which ``running`` are.
+
+        While interactive requests are upstream, or were a moment ago, so many that a slot of the model servers stays
+        free for the next one; at least one, so that jobs never stand still.
+        """
+        interactive = max(0, self._upstreams.in_flight - running)
+        if interactive:
+            self._seen = self._clock()
+        if self._clock() - self._seen >= _RECENT_SECONDS:
+            return self._workers
+        slots = self._upstreams.slots
+        beside = self._beside or (slots - max(1, interactive) if slots is not None else 1)
+        return min(self._workers, max(1, beside))
+
 
 log = logging.getLogger(__name__)
 

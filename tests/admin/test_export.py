@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy.admin.export import FORMATS
+from llmproxy.admin.history import FORMATS
 from llmproxy.history.pages import COLUMNS
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from llmproxy.cli.jobs import details, table, understood
 from llmproxy.cli.options import CommandFailed
+from tests.admin.jobs.submitting import operator, over, submit, until
 from tests.cli.program import Program
 from tests.conftest import MakeProxy
-from tests.jobs.operator.submitting import operator, over, submit, until
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy

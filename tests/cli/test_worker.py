@@ -14,10 +14,10 @@ from llmproxy.database.engine import open_database
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
+from tests.admin.jobs.submitting import operator, over, submit, until
 from tests.cli.program import Program
 from tests.conftest import MakeProxy
 from tests.databases import sqlite_url
-from tests.jobs.operator.submitting import operator, over, submit, until
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import PATIENCE, Proxy, environment

@@ -10,9 +10,9 @@ import httpx
 import openai
 import pytest
 
+from tests.api.responses.asking import client_of, over
 from tests.conftest import MakeProxy
 from tests.e2e.asking import TO_THE_END, function_call
-from tests.jobs.responses.asking import client_of, over
 from tests.llama import CHAT_MODEL, Llama
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy

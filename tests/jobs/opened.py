@@ -8,13 +8,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from llmproxy.api.services import JobServices
 from llmproxy.app.deadline import Deadline
 from llmproxy.app.lifespan import open_services
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import queries
-from llmproxy.jobs.job import Item, Job, NewCall, NewJob
-from llmproxy.jobs.services import JobServices
-from llmproxy.jobs.states import JobKind
+from llmproxy.jobs.model import Item, Job, JobKind, NewCall, NewJob
 from llmproxy.observe.access_log import AccessLog, JsonFormatter
 from llmproxy.observe.logs import AsyncLogWriter
 

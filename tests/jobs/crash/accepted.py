@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import httpx
 import openai
 
-from tests.jobs.batches.made import CHAT, Json, jsonl, read, request
+from tests.api.batches.made import CHAT, Json, jsonl, read, request
 from tests.server import Proxy
 
 T = TypeVar("T")

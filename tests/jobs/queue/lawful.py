@@ -5,8 +5,7 @@ from typing import Any, cast
 
 from sqlalchemy import RowMapping
 
-from llmproxy.jobs.job import Job, TokenUsage
-from llmproxy.jobs.states import TRAITS, ItemStatus, JobStatus, Step
+from llmproxy.jobs.model import TRAITS, ItemStatus, Job, JobStatus, Step, TokenUsage
 
 Row = dict[str, Any]
 

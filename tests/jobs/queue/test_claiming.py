@@ -6,11 +6,10 @@ import pytest
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.jobs import lifecycle, queries
-from llmproxy.jobs.job import NewJob, Reschedule
+from llmproxy.jobs.model import ItemStatus, JobKind, JobStatus, Lane, NewJob, Reschedule, Step
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queries import Backlog
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
 from tests.jobs.queue.working import (
     LEASE,

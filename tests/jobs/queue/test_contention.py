@@ -8,10 +8,9 @@ from sqlalchemy import event
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.jobs import lifecycle
-from llmproxy.jobs.job import NewJob, Reschedule
+from llmproxy.jobs.model import ItemStatus, JobKind, NewJob, Reschedule
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus, JobKind
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import results
 from tests.jobs.queue.working import LEASE, PATH, Clock, calls_of, claim, count, finish, good, job_of, some_calls

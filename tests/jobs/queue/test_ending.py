@@ -5,9 +5,8 @@ import asyncio
 import pytest
 
 from llmproxy.jobs import lifecycle, queries
-from llmproxy.jobs.job import NewJob
+from llmproxy.jobs.model import ItemStatus, JobKind, JobStatus, NewJob, Step
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
 from llmproxy.jobs.tables import items, jobs, requests, results
 from llmproxy.wire.errors import Conflict
 from tests.jobs.queue.working import (

@@ -8,9 +8,8 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import queries, transitions
-from llmproxy.jobs.job import ItemResult, NewJob, TokenUsage
+from llmproxy.jobs.model import ItemResult, ItemStatus, JobKind, JobStatus, Lane, NewJob, Step, TokenUsage
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.tables import jobs, results
 from llmproxy.wire.errors import Conflict
 from tests.jobs.queue.working import (

@@ -7,11 +7,10 @@ from sqlalchemy import event
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs import lifecycle, queries
-from llmproxy.jobs.job import Reschedule
+from llmproxy.jobs.model import JobKind, Lane, Reschedule
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import JobKind, Lane
 from llmproxy.jobs.store import Store
 from tests.jobs.queue.working import LEASE, Clock, bad, batch, claim, finish, submit
 

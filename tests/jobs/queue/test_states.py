@@ -20,10 +20,20 @@ from sqlalchemy import Table
 
 from llmproxy.database.engine import Database
 from llmproxy.jobs import lifecycle
-from llmproxy.jobs.job import Claimed, NewJob, Reschedule
+from llmproxy.jobs.model import (
+    BATCH_STEPS,
+    TRAITS,
+    Claimed,
+    ItemStatus,
+    JobKind,
+    JobStatus,
+    Lane,
+    NewJob,
+    Reschedule,
+    Step,
+)
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import BATCH_STEPS, TRAITS, ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items, jobs, requests, results
 from llmproxy.wire.errors import Conflict

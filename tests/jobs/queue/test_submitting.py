@@ -6,10 +6,9 @@ import pytest
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.jobs import queries
-from llmproxy.jobs.job import NewCall, NewJob
+from llmproxy.jobs.model import ItemStatus, JobKind, JobStatus, NewCall, NewJob, Step
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items, jobs, requests
 from llmproxy.wire.errors import BadRequest

@@ -9,9 +9,22 @@ from sqlalchemy import Table, func, select
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.jobs import queries, transitions
-from llmproxy.jobs.job import Claimed, Failure, Item, ItemResult, Job, NewCall, NewJob, TokenUsage
+from llmproxy.jobs.model import (
+    Claimed,
+    Failure,
+    Item,
+    ItemResult,
+    ItemStatus,
+    Job,
+    JobKind,
+    JobStatus,
+    Lane,
+    NewCall,
+    NewJob,
+    Step,
+    TokenUsage,
+)
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items
 from tests.databases import sqlite_url

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from llmproxy.config.settings import Settings
-from llmproxy.jobs.webhooks.allow import refusal, told
+from llmproxy.jobs.webhook_urls import refusal, told
 from llmproxy.wire.errors import BadRequest
 
 HOSTS = ("hooks.example.com", "ci.example.com:8443", "127.0.0.1:9000", "::1", "[fe80::1]:81", "xn--bcher-kva.example")

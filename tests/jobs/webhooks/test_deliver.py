@@ -10,13 +10,12 @@ import pytest
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.jobs.cancellation import CancelToken
-from llmproxy.jobs.job import Claimed, ItemResult, NewCall, NewJob, Reschedule
+from llmproxy.jobs.handler import CancelToken
+from llmproxy.jobs.model import Claimed, ItemResult, ItemStatus, JobKind, NewCall, NewJob, Reschedule, Step
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.states import ItemStatus, JobKind, Step
 from llmproxy.jobs.store import Store
-from llmproxy.jobs.webhooks.delivery import Deliver
+from llmproxy.jobs.webhooks import Deliver
 from tests.jobs.webhooks.receiver import Receiver
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.jobs.webhooks.sign import key_of, signature
+from llmproxy.jobs.webhooks import key_of, signature
 
 CLIENT = openai.OpenAI(api_key="none", base_url="http://127.0.0.1:9")
 

@@ -6,8 +6,8 @@ import json
 import httpx
 import openai
 
+from tests.api.tasks.asking import background, batch, ended, message
 from tests.conftest import MakeProxy
-from tests.jobs.tasks.asking import background, batch, ended, message
 from tests.jobs.webhooks.receiver import Delivery, Receiver
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream

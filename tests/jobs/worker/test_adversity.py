@@ -9,16 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from llmproxy.api.services import JobServices
 from llmproxy.jobs import lifecycle
-from llmproxy.jobs.cancellation import CancelToken
-from llmproxy.jobs.concurrency import InteractiveFirst
-from llmproxy.jobs.handler import Handler
-from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
+from llmproxy.jobs.handler import CancelToken, Handler
+from llmproxy.jobs.model import Claimed, ItemResult, ItemStatus, JobKind, JobStatus, Lane, Reschedule, Step
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.result_writer import ResultWriter
-from llmproxy.jobs.services import JobServices
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
-from llmproxy.jobs.worker import Workers
+from llmproxy.jobs.worker import InteractiveFirst, Workers
 from llmproxy.wire.errors import Unavailable
 from tests.jobs.opened import PATIENCE, calls, opened, over, submit
 from tests.scripted import marker

@@ -10,11 +10,9 @@ import pytest
 
 from llmproxy.database.process_id import is_dead, process_id
 from llmproxy.jobs import lifecycle, maintenance, queries
-from llmproxy.jobs.cancellation import CancelToken
-from llmproxy.jobs.concurrency import InteractiveFirst
-from llmproxy.jobs.job import Claimed, ItemResult, Reschedule
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus, Lane, Step
-from llmproxy.jobs.worker import Workers
+from llmproxy.jobs.handler import CancelToken
+from llmproxy.jobs.model import Claimed, ItemResult, ItemStatus, JobKind, JobStatus, Lane, Reschedule, Step
+from llmproxy.jobs.worker import InteractiveFirst, Workers
 from tests.jobs.opened import calls, opened, over, submit, until
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream

@@ -7,12 +7,11 @@ from time import perf_counter
 
 import pytest
 
+from llmproxy.api.services import JobServices
 from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.call import LOCAL, answered
-from llmproxy.jobs.cancellation import CancelToken
-from llmproxy.jobs.job import NewCall, NewJob
-from llmproxy.jobs.services import JobServices
-from llmproxy.jobs.states import ItemStatus, JobKind, JobStatus
+from llmproxy.jobs.handler import CancelToken
+from llmproxy.jobs.model import ItemStatus, JobKind, JobStatus, NewCall, NewJob
 from llmproxy.proxy.pipeline import parse_request
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange

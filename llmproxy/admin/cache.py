@@ -1,0 +1,262 @@
+"""The operator's API to the cache: what is in it, what it did, and what to flush."""
+
+import dataclasses
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from llmproxy.admin.params import given, json_answer
+from llmproxy.admin.state import state_of
+from llmproxy.cache.browse import EntryBrowser, EntryCursor, EntryQuery, Order
+from llmproxy.cache.entry import Entry
+from llmproxy.cache.tier import Selector
+from llmproxy.database.faults import fault_of
+from llmproxy.wire.endpoints import ENDPOINTS
+from llmproxy.wire.errors import BadRequest, NotFound, ProxyError, TooLarge, Unavailable
+from llmproxy.wire.json_body import parse
+from llmproxy.wire.validation import query_limit, query_word
+
+_MOST = 500
+_ORDERS = ("newest", "largest")
+_PARAMETERS = ("model", "namespace", "tag", "endpoint", "prefix", "order", "limit", "cursor")
+_PREFIX = re.compile("[0-9a-fA-F]{1,64}")
+_CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
+
+
+async def entries(request: Request) -> Response:
+    """``GET /admin/cache/entries?model=&namespace=&tag=&endpoint=&prefix=&order=newest|largest&limit=&cursor=``."""
+    found = given(request, _PARAMETERS)
+    wanted = EntryQuery(
+        _selector(found),
+        limit=query_limit(found, 50, _MOST),
+        order=cast(Order, query_word(found, "order", _ORDERS) or "newest"),
+        after=_place(found["cursor"]) if "cursor" in found else None,
+    )
+    listing = _listing(request)
+    async with _readable():
+        rows, more = await listing.page(wanted)
+    next = None if more is None else f"{more.size}-{more.id}"
+    return json_answer({"object": "list", "data": [dataclasses.asdict(row) for row in rows], "next": next})
+
+
+async def groups(request: Request) -> Response:
+    """``GET /admin/cache/groups``: entries and bytes by model, namespace, endpoint, tag, size and age."""
+    given(request, ())
+    listing = _listing(request)
+    async with _readable():
+        return json_answer(dataclasses.asdict(await listing.sums()))
+
+
+def _selector(found: dict[str, str]) -> Selector:
+    """Raises ``BadRequest``."""
+    prefix = found.get("prefix")
+    if prefix is not None and not _PREFIX.fullmatch(prefix):
+        raise BadRequest("'prefix' must be up to 64 hex digits.", param="prefix")
+    names = ("model", "namespace", "tag", "endpoint", "prefix")
+    if not any(name in found for name in names):
+        return Selector(all=True)
+    return Selector(
+        prefix=prefix,
+        model=found.get("model"),
+        namespace=found.get("namespace"),
+        tags=(found["tag"],) if "tag" in found else (),
+        endpoint=query_word(found, "endpoint", [row.name for row in ENDPOINTS]),
+    )
+
+
+def _place(text: str) -> EntryCursor:
+    """Raises ``BadRequest``."""
+    match = _CURSOR.fullmatch(text)
+    if match is None:
+        raise BadRequest("'cursor' must be what an earlier page gave as 'next'.", param="cursor")
+    return EntryCursor(id=int(match[2]), size=int(match[1]))
+
+
+def _listing(request: Request) -> EntryBrowser:
+    """Raises ``NotFound`` where there is no tier to list."""
+    listing = state_of(request).cache.listing
+    if listing is None:
+        raise NotFound("There is no tier on disk, and only its entries can be listed (LLMPROXY_CACHE_DISK_BYTES).")
+    return listing
+
+
+@asynccontextmanager
+async def _readable() -> AsyncIterator[None]:
+    try:
+        yield
+    except ProxyError:
+        raise
+    except Exception as error:  # any driver's any fault: they have nothing else in common
+        raise Unavailable(f"The cache cannot be listed now ({fault_of(error)}).") from error
+
+
+_LONGEST_BODY = 64 * 1024
+
+
+async def flush(request: Request) -> Response:
+    """``POST /admin/cache/flush``."""
+    body = parse(await _small(request))
+    dry_run = body.get("dry_run", False)
+    if not isinstance(dry_run, bool):
+        raise BadRequest("'dry_run' must be a boolean.", param="dry_run")
+    state, chosen = state_of(request), selector(body)
+    flushed = await state.cache.flush(chosen, dry_run=dry_run)
+    if flushed.failed:
+        tiers = ", ".join(flushed.failed)
+        raise Unavailable(f"{flushed.entries} entries were flushed, but the tier {tiers} failed and may keep some.")
+    if flushed.unconfirmed:
+        number = len(flushed.unconfirmed)
+        raise Unavailable(
+            f"{flushed.entries} entries were flushed, but {number} of the processes that share the database did not "
+            "confirm it in time and may keep some in memory."
+        )
+    return _json({"flushed": flushed.entries, "bytes": flushed.bytes})
+
+
+async def entry(request: Request) -> Response:
+    """``GET /admin/cache/entries/{key}``; the first digits of a key will do."""
+    prefix = request.path_params["key"].lower()
+    if not prefix or len(prefix) > 64 or not set(prefix) <= set("0123456789abcdef"):
+        raise BadRequest("A key is up to 64 hex digits.", param="key")
+    found = await state_of(request).cache.lookup(prefix)
+    if found is None:
+        raise NotFound(f"No entry has a key that begins with {prefix}.")
+    return _json(_shown(found))
+
+
+async def cache_stats(request: Request) -> Response:
+    """``GET /api/cache/stats``."""
+    state = state_of(request)
+    state.settle()
+    tiers = await state.cache.stats()
+    oldest = [stats.oldest for stats in tiers.values() if stats.oldest is not None]
+    document = {
+        **state.rates.snapshot(),
+        "tiers": {
+            name: {
+                "entries": stats.entries,
+                "bytes": stats.bytes,
+                "oldest": stats.oldest,
+                "hits": state.rates.hits_by(name),
+                "evictions": stats.evictions,
+            }
+            for name, stats in tiers.items()
+        },
+        "oldest": min(oldest, default=None),
+    }
+    return _json(document)
+
+
+async def _small(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LONGEST_BODY:
+            raise TooLarge(f"This request takes at most {_LONGEST_BODY} bytes.")
+    return body
+
+
+def _shown(entry: Entry) -> dict[str, Any]:
+    return {
+        "key": entry.key.hex(),
+        "endpoint": entry.operation,
+        "model": entry.model,
+        "namespace": entry.namespace,
+        "tags": entry.tags,
+        "created": entry.created,
+        "expires": entry.expires,
+        "bytes": entry.size,
+        "streamed": bool(entry.frames),
+        "upstream_seconds": entry.upstream_seconds,
+        "prompt_tokens": entry.prompt_tokens,
+        "completion_tokens": entry.completion_tokens,
+        "document": orjson.Fragment(entry.document),
+    }
+
+
+def _json(document: Any) -> Response:
+    return Response(orjson.dumps(document), media_type="application/json")
+
+
+_FIELDS = ("key", "model", "namespace", "tags", "endpoint", "older_than", "prefix")
+_HEX = frozenset("0123456789abcdef")
+
+
+def selector(body: dict[str, Any]) -> Selector:
+    """``{"all": true}``, or any of key, prefix, model, namespace, tags, endpoint, older_than (seconds).
+
+    Raises ``BadRequest``.
+    """
+    given = {name: value for name, value in body.items() if name != "dry_run"}
+    if unknown := set(given) - {*_FIELDS, "all"}:
+        raise BadRequest(f"Unknown field {sorted(unknown)[0]!r}; a flush takes all, dry_run, {', '.join(_FIELDS)}.")
+    if "all" in given:
+        if given != {"all": True}:
+            raise BadRequest("'all' must be true and stand alone.", param="all")
+        return Selector(all=True)
+    if not given:
+        raise BadRequest("Say what to flush: one or more of " + ", ".join(_FIELDS) + ', or {"all": true}.')
+    key = _hex(given, "key")
+    if key is not None and len(key) != 64:
+        raise BadRequest("'key' must be 64 hex digits; 'prefix' takes fewer.", param="key")
+    endpoint = _text(given, "endpoint")
+    if endpoint is not None and endpoint not in {row.name for row in ENDPOINTS}:
+        names = ", ".join(row.name for row in ENDPOINTS)
+        raise BadRequest(f"Unknown endpoint {endpoint[:40]!r}; known are {names}.", param="endpoint")
+    age = _age(given)
+    if age == 0 and len(given) == 1:
+        return Selector(all=True)
+    return Selector(
+        key=bytes.fromhex(key) if key else None,
+        prefix=_hex(given, "prefix"),
+        model=_text(given, "model"),
+        namespace=_text(given, "namespace"),
+        tags=_tags(given),
+        endpoint=endpoint,
+        # of no age at all is everything, whatever the clock says
+        created_before=time.time() - age if age else None,
+        older_than=age or None,
+    )
+
+
+def _text(given: dict[str, Any], name: str) -> str | None:
+    value = given.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadRequest(f"'{name}' must be a string.", param=name)
+    return value
+
+
+def _hex(given: dict[str, Any], name: str) -> str | None:
+    value = _text(given, name)
+    if value is None:
+        return None
+    if not value or len(value) > 64 or not set(value.lower()) <= _HEX:
+        raise BadRequest(f"'{name}' must be up to 64 hex digits.", param=name)
+    return value.lower()
+
+
+def _tags(given: dict[str, Any]) -> tuple[str, ...]:
+    value = given.get("tags", [])
+    if isinstance(value, str):
+        value = [tag.strip() for tag in value.split(",")]
+    if not isinstance(value, list) or not all(isinstance(tag, str) and tag for tag in value):
+        raise BadRequest("'tags' must be a list of strings.", param="tags")
+    if "tags" in given and not value:
+        raise BadRequest("'tags' must name at least one tag.", param="tags")
+    return tuple(value)
+
+
+def _age(given: dict[str, Any]) -> float | None:
+    """Seconds."""
+    value = given.get("older_than")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise BadRequest("'older_than' must be a number of seconds.", param="older_than")
+    return float(value)

@@ -1,0 +1,1 @@
+"""What callers see of jobs: files, batches, Responses, stored chat completions, tasks."""

@@ -1,0 +1,115 @@
+"""OpenAI's Batches as their callers see them: ``/v1/batches``."""
+
+import re
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmproxy.api import file_rows
+from llmproxy.api.batch_model import STATUS, WINDOW_SECONDS, AskedBatch, Detail, asked_batch, document
+from llmproxy.api.file_model import File
+from llmproxy.api.http import page, rendered
+from llmproxy.api.services import JobServices, exchange_of, job_services
+from llmproxy.jobs import lifecycle, queries
+from llmproxy.jobs.blobs import NAME
+from llmproxy.jobs.model import Headers, Job, JobKind, JobStatus, NewJob, forwarded_headers
+from llmproxy.jobs.queries import JobQuery
+from llmproxy.proxy.asgi import read
+from llmproxy.proxy.endpoint import listening
+from llmproxy.wire.cache_headers import parse_directives
+from llmproxy.wire.errors import BadRequest, Conflict, NotFound
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.json_body import parse
+from llmproxy.wire.validation import idempotency_key, query_limit
+
+#: sixteen pairs of metadata, each character escaped, and then some
+_LONGEST_BODY = 256 * 1024
+_ID = re.compile("batch_[0-9a-f]{32}")
+
+
+class CreateBatch:
+    """``POST /v1/batches``, an ASGI application."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        services, exchange = job_services(connection), exchange_of(connection)
+        with listening(receive, exchange):
+            asked = asked_batch(parse(await read(receive, scope["headers"], services.proxy.settings, _LONGEST_BODY)))
+            job = await _submitted(asked, scope["headers"], exchange, services)
+            await rendered(document(job))(scope, receive, send)
+
+
+create = CreateBatch()
+
+
+async def _submitted(asked: AskedBatch, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
+    directives = parse_directives(headers)
+    file = await _input_file(asked.input_file_id, exchange.caller.owner, services)
+    detail = Detail(asked.input_file_id, file.id if file else None, asked.metadata, asked.output_seconds)
+    new = NewJob(
+        JobKind.BATCH,
+        asked.endpoint,
+        scope=exchange.caller.owner,
+        caller=exchange.caller.name,
+        user=directives.user,
+        session=directives.session,
+        headers=forwarded_headers(headers),
+        detail=detail.members(),
+        expires_at=services.queue.clock() + WINDOW_SECONDS,
+        webhook_url=services.proxy.settings.webhook_url,
+        idempotency_key=idempotency_key(headers),
+    )
+    return await services.queue.submit(new, ())
+
+
+async def _input_file(id: str, scope: str, services: JobServices) -> File | None:
+    """None where there is no such file: what becomes of that is found in validation, as OpenAI does it."""
+    file = await file_rows.get(services.store, id, scope, services.queue.clock()) if NAME.fullmatch(id) else None
+    if file is not None and file.purpose != "batch":
+        message = f"The purpose of file {id} is '{file.purpose}'; a batch needs one with the purpose 'batch'."
+        raise BadRequest(message, code="invalid_purpose", param="input_file_id")
+    return file
+
+
+async def batches(request: Request) -> Response:
+    """``GET /v1/batches?after=&limit=``, newest first."""
+    after = request.query_params.get("after")
+    if after is not None and not _ID.fullmatch(after):
+        raise BadRequest(f"Invalid 'after': {after[:100]!r} is no id of a batch.", code="invalid_value", param="after")
+    scope = exchange_of(request).caller.owner
+    wanted = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=query_limit(request.query_params))
+    found, more = await queries.page(job_services(request).store, wanted)
+    return page([document(job) for job in found], more=more)
+
+
+async def batch(request: Request) -> Response:
+    """``GET /v1/batches/{id}``."""
+    return rendered(document(await _found(request)))
+
+
+async def cancel(request: Request) -> Response:
+    """``POST /v1/batches/{id}/cancel``; once more does no harm. Whatever body there is, is not looked at.
+
+    Raises ``Conflict`` for a batch that came to another end.
+    """
+    known = await _found(request)
+    job, _ = await lifecycle.cancel(job_services(request).queue, known.id)
+    if job is None:
+        raise _unknown(known.id)
+    if job.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
+        raise Conflict(f"Cannot cancel a batch with status '{STATUS[job.status]}'.")
+    return rendered(document(job))
+
+
+async def _found(request: Request) -> Job:
+    """The batch that the path names. Raises ``NotFound``, also for one of another caller's scope."""
+    id, scope = request.path_params["id"], exchange_of(request).caller.owner
+    job = await queries.job(job_services(request).store, id, JobKind.BATCH, scope) if _ID.fullmatch(id) else None
+    if job is None:
+        raise _unknown(id)
+    return job
+
+
+def _unknown(id: str) -> NotFound:
+    return NotFound(f"No batch found with id '{id[:100]}'.", param="id")

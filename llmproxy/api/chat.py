@@ -1,0 +1,184 @@
+"""Chat completions that can be asked for again: each caller sees those of their own scope."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
+
+import orjson
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmproxy.api.http import page, rendered
+from llmproxy.api.services import exchange_of, job_services
+from llmproxy.jobs.stored import StoredQuery
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, labels_of, written
+from llmproxy.proxy.asgi import read
+from llmproxy.proxy.endpoint import listening
+from llmproxy.wire import validation
+from llmproxy.wire.documents import Document, dump
+from llmproxy.wire.errors import BadRequest, NotFound
+from llmproxy.wire.json_body import parse
+from llmproxy.wire.validation import query_limit, query_newest_first
+
+PREFIX = "chatcmpl-"
+
+#: microseconds since 1970, then chance
+_ID = re.compile(PREFIX + "([0-9a-f]{14})[0-9a-f]{18}")
+
+
+class ChatId(NamedTuple):
+    """An id, and the time in it: when the completion was asked for, Unix seconds. It is the place in a list, too.
+
+    So a list goes on behind one that is gone: whoever deletes what they list asks for the next page with the id of one
+    that is not there any more.
+    """
+
+    time: float
+    text: str
+
+    @classmethod
+    def new(cls, now: float) -> Self:
+        micros = round(now * 1e6)
+        return cls(micros / 1e6, f"{PREFIX}{micros:014x}{secrets.token_hex(9)}")
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        """None for what is no id."""
+        found = _ID.fullmatch(text)
+        return cls(int(found[1], 16) / 1e6, text) if found else None
+
+
+#: ``metadata[name]=value``
+_LABEL = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+
+
+def asked_list(query: Mapping[str, str], scope: str) -> StoredQuery:
+    """The caller's own chat completions that they want. Raises ``BadRequest``."""
+    labels = {found[1]: value for name, value in query.items() if (found := _LABEL.fullmatch(name))}
+    return StoredQuery(
+        AnswerKind.CHAT,
+        scope,
+        after=_after(query),
+        limit=query_limit(query),
+        newest_first=query_newest_first(query, "asc"),
+        model=query.get("model"),
+        labels=labels_of(labels),
+    )
+
+
+def unknown_after() -> BadRequest:
+    return BadRequest("'after' must be the 'last_id' of the page before.", code="invalid_value", param="after")
+
+
+def _after(query: Mapping[str, str]) -> ChatId | None:
+    after = query.get("after")
+    if after is None:
+        return None
+    id = ChatId.read(after)
+    if id is None:
+        raise unknown_after()
+    return id
+
+
+#: members of the request that are shown with the answer
+_ASKED = (
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "tools",
+    "tool_choice",
+    "response_format",
+)
+
+
+def document_of(answer: StoredAnswer) -> Document:
+    """The chat completion object."""
+    request = orjson.loads(answer.request)
+    asked = {name: request.get(name) for name in _ASKED} | {"input_user": request.get("user")}
+    document: Document = orjson.loads(answer.document or b"{}")
+    return asked | document | {"metadata": orjson.loads(answer.metadata)}
+
+
+def messages_of(answer: StoredAnswer) -> list[Document]:
+    """The request's messages. Their ids are made from the answer's and their places."""
+    return [_message(message, f"{answer.id}-{place}") for place, message in enumerate(orjson.loads(answer.input))]
+
+
+def _message(message: Any, id: str) -> Document:
+    if not isinstance(message, dict):
+        # a model server took it for something
+        message = {"role": None, "content": dump(message).decode()}
+    content = message.get("content")
+    parts = content if isinstance(content, list) else None
+    return {**message, "id": id, "content": None if parts is not None else content, "content_parts": parts}
+
+
+#: sixteen labels, each character escaped, and then some
+_LONGEST_BODY = 256 * 1024
+
+
+async def listing(request: Request) -> Response:
+    """``GET /v1/chat/completions?model=&metadata[name]=&after=&limit=&order=``, oldest first unless told otherwise."""
+    wanted = asked_list(request.query_params, exchange_of(request).caller.owner)
+    answers, more = await job_services(request).answers.page(wanted)
+    return page([document_of(answer) for answer in answers], more=more)
+
+
+async def retrieve(request: Request) -> Response:
+    """``GET /v1/chat/completions/{id}``."""
+    return rendered(document_of(await _found(request)))
+
+
+class Update:
+    """``POST /v1/chat/completions/{id}``: other labels, in place of all those there are. An ASGI application."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        with listening(receive, exchange_of(connection)):
+            settings = job_services(connection).proxy.settings
+            body = parse(await read(receive, scope["headers"], settings, _LONGEST_BODY))
+            if "metadata" not in body:
+                raise validation.missing("metadata")
+            metadata = written(labels_of(body["metadata"]))
+            answer = await _found(connection)
+            await job_services(connection).answers.relabel(answer.id, metadata)
+            await rendered(document_of(replace(answer, metadata=metadata)))(scope, receive, send)
+
+
+async def delete(request: Request) -> Response:
+    """``DELETE /v1/chat/completions/{id}``."""
+    answer = await _found(request)
+    await job_services(request).answers.delete(answer.id)
+    return rendered({"object": "chat.completion.deleted", "id": answer.id, "deleted": True})
+
+
+async def messages(request: Request) -> Response:
+    """``GET /v1/chat/completions/{id}/messages?after=&limit=&order=``: the request's own, in their order."""
+    limit, newest_first = query_limit(request.query_params), query_newest_first(request.query_params, "asc")
+    listed = messages_of(await _found(request))
+    if newest_first:
+        listed.reverse()
+    after = request.query_params.get("after")
+    if after is not None:
+        places = [place for place, message in enumerate(listed) if message["id"] == after]
+        if not places:
+            raise unknown_after()
+        listed = listed[places[0] + 1 :]
+    return page(listed[:limit], more=len(listed) > limit)
+
+
+async def _found(connection: HTTPConnection) -> StoredAnswer:
+    """Raises ``NotFound`` for an id that is none of this caller's."""
+    id, scope = connection.path_params["id"], exchange_of(connection).caller.owner
+    answer = None
+    # what could be no id goes no further: not every database takes every text
+    if ChatId.read(id) is not None:
+        answer = await job_services(connection).answers.find(id, AnswerKind.CHAT, scope)
+    if answer is None:
+        raise NotFound(f"Chat completion with id '{id[:100]}' not found.")
+    return answer

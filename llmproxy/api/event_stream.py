@@ -1,0 +1,48 @@
+"""A stream of events to one client, of something that may be worked on anywhere."""
+
+from time import monotonic
+
+from starlette.types import Send
+
+from llmproxy.api.services import JobServices
+from llmproxy.proxy.listen import Client, ClientDisconnected
+
+_PING = b": ping\n\n"
+
+
+class SseStream:
+    """Says what is there, and waits for what comes: every ``poll_seconds`` it is time to look at the rows of ``id``
+    again, or earlier where this process knows that something moved."""
+
+    def __init__(self, id: str, poll_seconds: float, services: JobServices, client: Client, send: Send) -> None:
+        self._id = id
+        self._poll_seconds = poll_seconds
+        self._changes = services.changes
+        self._ping_seconds = services.proxy.settings.ping_seconds
+        self._client = client
+        self._send = send
+        self._said_at = monotonic()
+
+    def watch(self) -> None:
+        """From now on a client that leaves ends the waiting."""
+        self._client.watch(lambda: self._changes.moved(self._id))
+
+    def check(self) -> None:
+        """Raises ``ClientDisconnected``."""
+        if self._client.disconnected:
+            raise ClientDisconnected
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the program ends: what is told goes on, but not here."""
+        return self._changes.closed
+
+    async def say(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self._said_at = monotonic()
+
+    async def pause(self) -> None:
+        """Until it is time to look again; a client that heard nothing for long gets a comment."""
+        await self._changes.of(self._id, self._poll_seconds)
+        if self._ping_seconds and monotonic() - self._said_at >= self._ping_seconds:
+            await self.say(_PING)

@@ -1,0 +1,122 @@
+"""A file as its row says it, and as OpenAI's file object; what an upload and a list ask for, read strictly. Pure."""
+
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmproxy.wire import validation
+from llmproxy.wire.documents import peek
+from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.validation import query_limit, query_newest_first
+
+#: what files are uploaded for, and what only this program makes
+PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
+OUTPUTS = ("assistants_output", "batch_output", "fine-tune-results")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One row of ``tables.files``. Its bytes are the blob named ``id``. Times are Unix seconds, ``sha256`` is hex."""
+
+    id: str
+    scope: str
+    purpose: str
+    filename: str
+    bytes: int
+    sha256: str
+    created_at: float
+    expires_at: float | None = None
+    idempotency_key: str | None = None
+
+
+def new_id() -> str:
+    return f"file-{secrets.token_hex(16)}"
+
+
+def document(file: File) -> dict[str, Any]:
+    """OpenAI's ``OpenAIFile``."""
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": int(file.created_at),
+        # the lifetime counts from the second that is shown
+        "expires_at": None if file.expires_at is None else int(file.expires_at),
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+#: the largest input file of a batch
+BATCH_BYTES = 200 * 1024 * 1024
+#: how long a batch's files are kept where the caller says nothing
+BATCH_SECONDS = 30 * 86_400
+
+#: bytes at the beginning of a file that tell what it is
+HEAD = 256 * 1024
+
+_LEAST_SECONDS, _MOST_SECONDS = 3_600, 2_592_000
+_MOST_LISTED = 10_000
+_LONGEST_SHOWN = 100
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class AskedList:
+    purpose: str | None
+    after: str | None
+    limit: int
+    newest_first: bool
+
+
+def purpose_of(fields: Mapping[str, str]) -> str:
+    """What the file is for. Raises ``BadRequest`` in OpenAI's words."""
+    purpose = fields.get("purpose")
+    if purpose is None:
+        raise BadRequest("'purpose' is a required property", param="purpose")
+    if purpose not in PURPOSES:
+        raise BadRequest(f"{purpose[:_LONGEST_SHOWN]!r} is not one of {[*PURPOSES]} - 'purpose'", param="purpose")
+    return purpose
+
+
+def lifetime_of(fields: Mapping[str, str], purpose: str) -> int | None:
+    """Seconds that the file is kept, None for ever. Raises ``BadRequest``."""
+    anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
+    if anchor is None and seconds is None:
+        return BATCH_SECONDS if purpose == "batch" else None
+    for name, value in (("anchor", anchor), ("seconds", seconds)):
+        if value is None:
+            raise validation.missing(f"expires_after.{name}")
+    if anchor != "created_at":
+        raise validation.not_allowed("expires_after.anchor", str(anchor), ["created_at"])
+    if not re.fullmatch("[0-9]{1,9}", str(seconds)) or not _LEAST_SECONDS <= int(str(seconds)) <= _MOST_SECONDS:
+        raise BadRequest(
+            f"'expires_after.seconds' must be an integer from {_LEAST_SECONDS} to {_MOST_SECONDS}.",
+            code="invalid_value",
+            param="expires_after.seconds",
+        )
+    return int(str(seconds))
+
+
+def check_begins_as_jsonl(head: bytes) -> None:
+    """Raises ``BadRequest`` where the first line of a file that has one is no JSON object. The other lines are the
+    batch's affair. ``head`` is the first ``HEAD`` bytes: of a longer line no more is seen than how it begins."""
+    line, end, _ = head.removeprefix(_BOM).lstrip().partition(b"\n")
+    if not line:
+        return
+    whole = bool(end) or len(head) < HEAD
+    if peek(line) is None if whole else not line.startswith(b"{"):
+        raise BadRequest("Invalid file format for Batch API. Must be .jsonl")
+
+
+def asked_list(query: Mapping[str, str]) -> AskedList:
+    """Raises ``BadRequest``."""
+    limit, newest_first = query_limit(query, _MOST_LISTED, _MOST_LISTED), query_newest_first(query, "desc")
+    purpose = query.get("purpose")
+    if purpose is not None and purpose not in (*PURPOSES, *OUTPUTS):
+        raise BadRequest(f"'purpose' must be one of {[*PURPOSES, *OUTPUTS]}.", param="purpose")
+    return AskedList(purpose, query.get("after"), limit, newest_first)

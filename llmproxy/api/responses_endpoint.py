@@ -1,0 +1,243 @@
+"""``POST /v1/responses`` if Responses are kept: answered as ever, under an id of its own, or in the background."""
+
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import HTTPConnection
+from starlette.types import Message, Receive, Scope, Send
+
+from llmproxy.api.responses_events import Event, Following, put_events
+from llmproxy.api.responses_model import before, document_of
+from llmproxy.api.services import JobServices, exchange_of, job_services
+from llmproxy.jobs.model import Headers, Job, JobKind, NewCall, NewJob, forwarded_headers, new_id
+from llmproxy.jobs.stored import put_answer
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
+from llmproxy.proxy.asgi import SocketClient, peer_of, raw_target, read
+from llmproxy.proxy.deliver import deliver
+from llmproxy.proxy.endpoint import listening, pass_resumable, remember, unreadable_passes
+from llmproxy.proxy.offload import offload
+from llmproxy.proxy.pipeline import handle, parse_request
+from llmproxy.proxy.request import CacheableRequest, ParsedBody
+from llmproxy.proxy.response import JSON, Whole, type_headers
+from llmproxy.wire.cache_headers import parse_directives
+from llmproxy.wire.documents import dump
+from llmproxy.wire.echo import echoing
+from llmproxy.wire.endpoints import BY_PATH, Endpoint
+from llmproxy.wire.errors import NotFound, TooLarge
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.formats.responses import EventWriter
+from llmproxy.wire.formats.responses_request import ResponsesRequest
+from llmproxy.wire.json_body import parse
+from llmproxy.wire.validation import idempotency_key
+from llmproxy.wire.vocabulary import Reason
+
+#: of such an answer nothing could be shown again
+_UNUSABLE = frozenset({Reason.MALFORMED, Reason.INCOMPLETE, Reason.STATUS})
+
+
+class ResponsesEndpoint:
+    """The row ``responses`` of the table of endpoints, as an ASGI application. Mounted without anything in between."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        services, exchange = job_services(connection), exchange_of(connection)
+        settings = services.proxy.settings
+        exchange.endpoint = self._endpoint.name
+        with listening(receive, exchange) as client:
+            raw = await read(receive, scope["headers"], settings)
+            with unreadable_passes(scope, raw):
+                document = await offload(len(raw), parse, raw)
+                request = ResponsesRequest.read(document, store=settings.store_answers)
+            if request.plain:
+                with unreadable_passes(scope, raw):
+                    cacheable = await self._understood(scope, exchange, raw, services)
+                pass_resumable(cacheable, services.proxy)
+                answer = await handle(exchange, cacheable, services.proxy, client)
+                if isinstance(answer, Whole):
+                    remember(scope, exchange, cacheable, services.proxy)
+                await deliver(answer, exchange, client, send, settings.ping_seconds)
+                return
+            # what only the proxy can do is the proxy's to refuse
+            leniency = nullcontext() if request.background or request.previous_id else unreadable_passes(scope, raw)
+            with leniency:
+                body = await _effective(request, raw, exchange, services)
+                if request.background:
+                    accepted = await accept(services, exchange, request, body, scope["headers"])
+                    await _tell(accepted, request, services, client, send)
+                    return
+                cacheable = await self._understood(scope, exchange, body, services)
+            pass_resumable(cacheable, services.proxy)
+            exchange.request_body = raw
+            await _foreground(request, cacheable, exchange, services, client, send)
+
+    async def _understood(
+        self, scope: Scope, exchange: Exchange, body: bytes, services: JobServices
+    ) -> CacheableRequest:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        return await parse_request(
+            exchange, self._endpoint, body, raw_target(scope), headers, peer_of(scope), services.proxy
+        )
+
+
+async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, services: JobServices) -> bytes:
+    """The body for the model server, the conversation so far in it."""
+    items = []
+    if request.previous_id is not None:
+        items = await before(services.answers, request.previous_id, exchange.caller.owner)
+    body = request.effective(raw, items)
+    limit = services.proxy.settings.max_body_bytes
+    if len(body) > limit:
+        raise TooLarge(f"With the conversation before it, the request is larger than {limit} bytes.")
+    return body
+
+
+async def _tell(
+    answer: StoredAnswer, request: ResponsesRequest, services: JobServices, client: SocketClient, send: Send
+) -> None:
+    """The first word about a Response of the background: as it stands, or as the stream of what happens to it."""
+    if request.stream and answer.stream:
+        await Following(answer, -1, services, client, send).run()
+        return
+    body = dump(document_of(answer))
+    headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _foreground(
+    request: ResponsesRequest,
+    cacheable: CacheableRequest,
+    exchange: Exchange,
+    services: JobServices,
+    client: SocketClient,
+    send: Send,
+) -> None:
+    own: dict[str, object] = {"previous_response_id": request.previous_id}
+    if request.store:
+        own |= {"id": new_id(JobKind.RESPONSE), "store": True, "background": False}
+    cacheable = replace(cacheable, parsed=replace(cacheable.parsed, echo={**(cacheable.parsed.echo or {}), **own}))
+    answer = await handle(exchange, cacheable, services.proxy, client)
+
+    async def keeping(message: Message) -> None:
+        # before its last bytes are sent: who has seen the end may ask for it at once
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            _keep(request, cacheable, exchange, services)
+        await send(message)
+
+    await deliver(answer, exchange, client, keeping if request.store else send, services.proxy.settings.ping_seconds)
+
+
+def _keep(request: ResponsesRequest, cacheable: CacheableRequest, exchange: Exchange, services: JobServices) -> None:
+    """Makes a finished answer one that can be asked for again."""
+    if exchange.error or exchange.stored in _UNUSABLE:
+        return
+    if not exchange.response_body:
+        # it went out piece by piece: it is too large to be held as a whole
+        services.answers.lose()
+        return
+    echo = cacheable.parsed.echo or {}
+    document = echoing(orjson.loads(exchange.response_body), echo)
+    if not isinstance(document.get("output"), list):
+        # an error in the place of a Response
+        return
+    services.answers.keep(
+        StoredAnswer(
+            id=document["id"],
+            kind=AnswerKind.RESPONSE,
+            scope=exchange.caller.owner,
+            model=cacheable.parsed.model,
+            created_at=time.time(),
+            request=request.beside_input(),
+            input=request.input_json(),
+            document=dump(document),
+            stream=request.stream,
+            previous_id=request.previous_id or "",
+        )
+    )
+
+
+async def accept(
+    services: JobServices, exchange: Exchange, request: ResponsesRequest, body: bytes, headers: Headers
+) -> StoredAnswer:
+    """The Response as it waits for a worker; with an ``Idempotency-Key`` that is known, the first one's as it stands.
+
+    ``body`` is the one for the model server. Raises ``BadRequest`` for one that no model server could be sent,
+    ``NotFound`` where the first one's is gone.
+    """
+    parsed = await services.proxy.memo.parsed(BY_PATH[exchange.path], body)
+    # of its own: it takes as long as somebody follows
+    exchange.endpoint = "responses-background"
+    exchange.model, exchange.stream = parsed.model, request.stream
+    new = _job(services, exchange, request, parsed, headers)
+    accepted = _answer(new, request)
+
+    async def also(connection: AsyncConnection, job: Job) -> None:
+        answer = replace(accepted, created_at=job.created_at, job=job.status)
+        await put_answer(connection, answer)
+        if answer.stream:
+            await put_events(connection, answer.id, _opening(answer))
+
+    job = await services.queue.submit(new, [NewCall(0, body)], also)
+    if job.id == new.id:
+        return replace(accepted, created_at=job.created_at, job=job.status)
+    known = await services.answers.find(job.id, AnswerKind.RESPONSE, new.scope)
+    if known is None:
+        raise NotFound(f"The response of this Idempotency-Key, '{job.id}', is not kept any more.")
+    return known
+
+
+def _job(
+    services: JobServices, exchange: Exchange, request: ResponsesRequest, parsed: ParsedBody, headers: Headers
+) -> NewJob:
+    directives = parse_directives(headers)
+    return NewJob(
+        JobKind.RESPONSE,
+        exchange.path,
+        model=_stored(parsed.model),
+        scope=exchange.caller.owner,
+        caller=exchange.caller.name,
+        user=_stored(directives.user or parsed.user or exchange.user),
+        session=directives.session or exchange.session,
+        headers=forwarded_headers(headers),
+        detail={
+            "store": request.store,
+            "stream": request.stream,
+            "previous_response_id": request.previous_id,
+        },
+        webhook_url=services.proxy.settings.webhook_url,
+        idempotency_key=idempotency_key(headers),
+        id=new_id(JobKind.RESPONSE),
+    )
+
+
+def _answer(new: NewJob, request: ResponsesRequest) -> StoredAnswer:
+    """Not accepted yet: the queue says when it was, and as what."""
+    return StoredAnswer(
+        id=new.id,
+        kind=AnswerKind.RESPONSE,
+        scope=new.scope,
+        model=new.model,
+        created_at=0.0,
+        request=request.beside_input(),
+        input=request.input_json(),
+        background=True,
+        stream=request.stream,
+        previous_id=request.previous_id or "",
+    )
+
+
+def _opening(answer: StoredAnswer) -> list[Event]:
+    writer, queued = EventWriter(), document_of(answer)
+    kinds = ("response.created", "response.queued")
+    return [(number, writer.event(kind, response=queued)) for number, kind in enumerate(kinds)]
+
+
+def _stored(text: str) -> str:
+    """A database takes no NUL in a text."""
+    return text.replace("\0", "")

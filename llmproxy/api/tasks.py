@@ -1,0 +1,200 @@
+"""Tasks as their callers see them: completions now or as a task, the list, one with its results, and the end of one."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from time import perf_counter
+
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from llmproxy.api import tasks_model
+from llmproxy.api.http import rendered
+from llmproxy.api.services import JobServices, exchange_of, job_services
+from llmproxy.api.tasks_model import LONGEST_NAME, PATH, Order, asking, from_cache, many, model_for, one, said
+from llmproxy.config.settings import Settings
+from llmproxy.jobs import lifecycle, queries
+from llmproxy.jobs.call import NO_ANSWERS, answered
+from llmproxy.jobs.model import Headers, Job, JobKind, JobStatus, NewCall, NewJob, forwarded_headers
+from llmproxy.jobs.queries import JobQuery
+from llmproxy.proxy.asgi import peer_of, read
+from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.listen import Client
+from llmproxy.proxy.offload import offload
+from llmproxy.proxy.pipeline import parse_request
+from llmproxy.wire.cache_headers import parse_directives
+from llmproxy.wire.endpoints import BY_PATH
+from llmproxy.wire.errors import BadRequest, Conflict, NotFound, UpstreamBroke
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.validation import idempotency_key, query_limit, query_number, query_word
+
+#: those that a task can have
+STATUSES = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+_MOST_RESULTS, _USUAL_RESULTS = 1000, 100
+_ID = re.compile("task_[0-9a-f]{32}")
+
+
+async def tasks(request: Request) -> Response:
+    """``GET /api/tasks?status=&user_id=&limit=&cursor=``, newest first; ``next`` is the next page's cursor."""
+    query = request.query_params
+    status = query_word(query, "status", STATUSES)
+    user, cursor = query.get("user_id"), query.get("cursor")
+    if user is not None and (len(user) > LONGEST_NAME or not user.isprintable()):
+        raise BadRequest(f"'user_id' has up to {LONGEST_NAME} printable characters.", param="user_id")
+    if cursor is not None and not _ID.fullmatch(cursor):
+        raise BadRequest("'cursor' must be the 'next' of the page before.", param="cursor")
+    wanted = JobQuery(
+        kind=JobKind.TASK,
+        scope=exchange_of(request).caller.owner,
+        status=JobStatus(status) if status is not None else None,
+        user=user,
+        after=cursor,
+        limit=query_limit(query),
+    )
+    page, more = await queries.page(job_services(request).store, wanted)
+    data = [tasks_model.task(job) for job in page]
+    return rendered({"object": "list", "data": data, "next": page[-1].id if more else None})
+
+
+async def task(request: Request) -> Response:
+    """``GET /api/tasks/{id}?limit=&cursor=``: with results in the order of the prompts; ``next`` is the next page's
+    cursor, the index of the last one."""
+    limit = query_limit(request.query_params, _USUAL_RESULTS, _MOST_RESULTS)
+    after = query_number(request.query_params, "cursor", -1, 0)
+    return await _whole(await found(request), job_services(request), after, limit)
+
+
+async def cancel(request: Request) -> Response:
+    """``DELETE /api/tasks/{id}``: ends it, calls in flight included; once more does no harm. Raises ``Conflict``."""
+    services, known = job_services(request), await found(request)
+    job, done = await lifecycle.cancel(services.queue, known.id)
+    if job is None:
+        raise _unknown(known.id)
+    if not done and job.status is not JobStatus.CANCELLED:
+        raise Conflict(f"Task {job.id} is {job.status}: it cannot be cancelled any more.")
+    return await _whole(job, services, -1, _USUAL_RESULTS)
+
+
+async def found(connection: HTTPConnection) -> Job:
+    """The task that the path names. Raises ``NotFound``, also for one of another caller's scope."""
+    id, scope = connection.path_params["id"], exchange_of(connection).caller.owner
+    job = await queries.job(job_services(connection).store, id, JobKind.TASK, scope) if _ID.fullmatch(id) else None
+    if job is None:
+        raise _unknown(id)
+    return job
+
+
+async def _whole(job: Job, services: JobServices, after: int, limit: int) -> Response:
+    items = await queries.calls(services.store, job.id, after=after, limit=limit)
+    results = [tasks_model.result(item) for item in items]
+    document = {
+        **tasks_model.task(job),
+        "attempts": await queries.attempts(services.store, job.id),
+        "results": results,
+        "next": items[-1].position if items and items[-1].position + 1 < job.total else None,
+    }
+    if job.detail.get("single"):
+        document["result"] = results[0] if results else None
+    return rendered(document)
+
+
+def _unknown(id: str) -> NotFound:
+    return NotFound(f"No task found with id '{id[:100]}'.")
+
+
+#: prompts turned into calls before others get their turn
+_AT_ONCE = 200
+#: said anew for our document
+_OF_THE_BODY = frozenset({b"content-length", b"content-type"})
+
+Read = Callable[[bytes, Settings], Order]
+
+
+class Completions:
+    """An ASGI application that reads orders with ``order.one`` or ``order.many``."""
+
+    def __init__(self, reader: Read) -> None:
+        self._read = reader
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        services, exchange = job_services(connection), exchange_of(connection)
+        settings = services.proxy.settings
+        with listening(receive, exchange) as client:
+            raw = await read(receive, scope["headers"], settings)
+            order = await offload(len(raw), self._read, raw, settings)
+            if order.background:
+                response = _accepted(order, await _submitted(order, scope["headers"], exchange, services))
+            else:
+                response = await _answer(order, scope, exchange, services, client)
+            await response(scope, receive, send)
+
+
+one_prompt = Completions(one)
+many_prompts = Completions(many)
+
+
+async def _answer(order: Order, scope: Scope, exchange: Exchange, services: JobServices, client: Client) -> Response:
+    """The answer to the order's only prompt. Raises ``ProxyError``, ``ClientLeft``."""
+    exchange.user, exchange.session = order.user, order.session
+    model = model_for(order, services.proxy.upstreams)
+    body = asking(order, model)(order.prompts[0])
+    asked = await parse_request(
+        exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), services.proxy
+    )
+    answer = await answered(exchange, asked, services.proxy, client)
+    words = said(answer.body)
+    if words.response is None and exchange.stored in NO_ANSWERS:
+        raise UpstreamBroke("The model server gave something else in the place of an answer.")
+    response = rendered(
+        {
+            "response": words.response,
+            "model": words.model or model or None,
+            "cached": from_cache(exchange.cache),
+            "processing_time": round(perf_counter() - exchange.started, 6),
+            "request_id": exchange.request_id,
+            "usage": words.usage,
+        }
+    )
+    response.raw_headers += [header for header in answer.headers if header[0] not in _OF_THE_BODY]
+    return response
+
+
+async def _submitted(order: Order, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
+    """The job that does what was ordered, on the disk. Raises ``BadRequest``, ``Unavailable``."""
+    key = idempotency_key(headers)
+    # what they say must be right before anything is kept: nobody is there to be told later
+    directives = parse_directives(headers)
+    model = model_for(order, services.proxy.upstreams)
+    new = NewJob(
+        JobKind.TASK,
+        PATH,
+        model=model,
+        scope=exchange.caller.owner,
+        caller=exchange.caller.name,
+        user=directives.user or order.user,
+        session=directives.session or order.session,
+        headers=forwarded_headers(headers),
+        detail={"instruction_type": order.instruction_type, "single": order.single},
+        webhook_url=order.webhook_url,
+        idempotency_key=key,
+    )
+    make, calls = asking(order, model), []
+    for position, prompt in enumerate(order.prompts):
+        calls.append(NewCall(position, make(prompt)))
+        if position % _AT_ONCE == _AT_ONCE - 1:
+            await asyncio.sleep(0)
+    return await services.queue.submit(new, calls)
+
+
+def _accepted(order: Order, job: Job) -> Response:
+    location = f"/api/tasks/{job.id}"
+    if order.single:
+        message = f"The task is {job.status}; its result will be at {location}."
+        detail = {"task_id": job.id, "status": job.status, "message": message}
+        document: dict[str, object] = {"task_id": job.id, "status": job.status, "detail": detail}
+    else:
+        document = {"task_id": job.id, "status": job.status, "total": job.total}
+    return rendered(document, 202, {"location": location})

@@ -1,1 +1,0 @@
-"""Answers that can be asked for again by their ids."""

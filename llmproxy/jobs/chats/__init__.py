@@ -1,1 +1,0 @@
-"""Chat completions that can be asked for again."""

@@ -1,0 +1,247 @@
+"""Answers that can be asked for again by their ids: in memory while they wait to be written, in the database from then
+on."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from llmproxy.jobs.store import Store
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, line
+from llmproxy.jobs.stored_writer import StoredAnswerWriter
+from llmproxy.jobs.tables import events, jobs, stored
+from llmproxy.wire.errors import BadRequest
+
+#: a page with more than this has one answer, or ends before: they are in memory all at once
+_MOST_BYTES = 16 * 1024 * 1024
+
+
+class StoredCursor(NamedTuple):
+    """Where an answer stands in a list, and its bytes, roughly."""
+
+    created_at: float
+    id: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredQuery:
+    """Which answers. The page begins behind ``after``, (``created_at``, ``id``) of an answer that may be gone by now;
+    they have all of ``labels``."""
+
+    kind: AnswerKind
+    scope: str
+    after: tuple[float, str] | None = None
+    limit: int = 20
+    newest_first: bool = False
+    model: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, answer: StoredAnswer) -> bool:
+        """Whether an answer that waits in memory is one of them."""
+        if (answer.kind, answer.scope) != (self.kind, self.scope) or self.model not in (None, answer.model):
+            return False
+        if not all(line(name, value) in answer.metadata for name, value in self.labels.items()):
+            return False
+        if self.after is None:
+            return True
+        here = (answer.created_at, answer.id)
+        return here < self.after if self.newest_first else here > self.after
+
+    def query(self, current: ColumnElement[bool]) -> Select[Any]:
+        """The cursors of those in the database, one more than the page has. ``current`` tells which still count."""
+        here = tuple_(stored.c.created_at, stored.c.id)
+        bytes_of = [func.coalesce(func.length(stored.c[name]), 0) for name in ("request", "input", "document")]
+        query = select(stored.c.created_at, stored.c.id, sum(bytes_of, start=literal(0)))
+        query = query.where(stored.c.kind == self.kind, stored.c.scope == self.scope, current)
+        if self.model is not None:
+            query = query.where(stored.c.model == self.model)
+        for name, value in self.labels.items():
+            # equality by bytes on every database, which LIKE is not
+            query = query.where(func.replace(stored.c.metadata, line(name, value), "") != stored.c.metadata)
+        if self.after is not None:
+            at = tuple_(*map(literal, self.after))
+            query = query.where(here < at if self.newest_first else here > at)
+        order = (each.desc() if self.newest_first else each for each in (stored.c.created_at, stored.c.id))
+        return query.order_by(*order).limit(self.limit + 1)
+
+    def cut(self, places: Sequence[StoredCursor]) -> tuple[list[str], bool]:
+        """The ids on the page, in order, and whether there are more."""
+        ids: list[str] = []
+        size = 0
+        for place in sorted(places, reverse=self.newest_first)[: self.limit]:
+            size += place.size
+            if ids and size > _MOST_BYTES:
+                break
+            ids.append(place.id)
+        return ids, len(ids) < len(places)
+
+
+#: answers in one conversation
+LONGEST_CHAIN = 1000
+#: rows deleted in one transaction
+_CHUNK = 500
+
+
+class StoredAnswers:
+    """``lost`` is told of each answer that could not be kept; ``clock`` gives Unix seconds.
+
+    Methods that read, change or delete raise ``Unavailable`` where the database cannot be used.
+    """
+
+    def __init__(self, store: Store, lost: Callable[[], None], clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._writer = StoredAnswerWriter(store, lost)
+        self._clock = clock
+
+    def open(self) -> None:
+        """Starts to write. Answers may be kept before."""
+        self._writer.open()
+
+    async def close(self, seconds: float) -> None:
+        """Writes what waits, for so long at most."""
+        await self._writer.close(seconds)
+
+    def keep(self, answer: StoredAnswer) -> None:
+        """From now on it is found; it is written behind."""
+        self._writer.add(answer)
+
+    def lose(self) -> None:
+        """An answer that was to be kept is not there as a whole."""
+        self._writer.lose()
+
+    async def find(self, id: str, kind: AnswerKind, scope: str) -> StoredAnswer | None:
+        """The answer, None where there is none of this kind in this scope."""
+        waiting = self._writer.find(id)
+        if waiting is not None:
+            return waiting if (waiting.kind, waiting.scope) == (kind, scope) else None
+        query = self._visible(kind, scope).where(stored.c.id == id)
+
+        async def work(connection: AsyncConnection) -> StoredAnswer | None:
+            row = (await connection.execute(query)).mappings().first()
+            return None if row is None else StoredAnswer.read(row)
+
+        found = await self._store.read(work)
+        # of the background, but nothing came of it and its job is gone
+        return None if found is not None and found.document is None and found.job is None else found
+
+    async def chain(self, id: str, kind: AnswerKind, scope: str) -> tuple[list[StoredAnswer], str]:
+        """The answer and those before it, newest first, and the id of the first that is not there, "" for none.
+
+        Raises ``BadRequest`` for more than ``LONGEST_CHAIN``.
+        """
+        chain: list[StoredAnswer] = []
+        while id:
+            if len(chain) >= LONGEST_CHAIN:
+                raise BadRequest(
+                    f"This conversation has more than {LONGEST_CHAIN} responses.", param="previous_response_id"
+                )
+            # a newer one may be in the database already while an older one still waits
+            waiting = self._writer.find(id)
+            if waiting is not None and (waiting.kind, waiting.scope) == (kind, scope):
+                found = [waiting]
+            else:
+                found = await self._linked(id, kind, scope)
+            if not found:
+                return chain, id
+            chain += found
+            id = found[-1].previous_id
+        return chain, ""
+
+    async def _linked(self, id: str, kind: AnswerKind, scope: str) -> list[StoredAnswer]:
+        # what has expired ends the chain here: left out of its middle it would change what was said
+        mine = (stored.c.kind == kind, stored.c.scope == scope, self._current())
+        first = select(stored.c.id, stored.c.previous_id, literal(0).label("depth")).where(stored.c.id == id, *mine)
+        links = first.cte("links", recursive=True)
+        before = select(stored.c.id, stored.c.previous_id, links.c.depth + 1).where(
+            stored.c.id == links.c.previous_id, *mine, links.c.depth < LONGEST_CHAIN
+        )
+        links = links.union_all(before)
+        query = self._visible(kind, scope).join(links, links.c.id == stored.c.id).order_by(links.c.depth)
+
+        async def work(connection: AsyncConnection) -> list[StoredAnswer]:
+            return [StoredAnswer.read(row) for row in (await connection.execute(query)).mappings().all()]
+
+        return await self._store.read(work)
+
+    async def page(self, wanted: StoredQuery) -> tuple[list[StoredAnswer], bool]:
+        """The answers, in order, and whether there are more."""
+        # before the database is asked: what is written meanwhile is found twice, and not missed
+        waiting = {answer.id: answer for answer in self._writer.waiting() if wanted.has(answer)}
+        query = wanted.query(self._current())
+
+        async def work(connection: AsyncConnection) -> tuple[list[StoredAnswer], bool]:
+            places = [StoredCursor(*row) for row in (await connection.execute(query)).all()]
+            places = [place for place in places if place.id not in waiting]
+            places += [StoredCursor(answer.created_at, answer.id, answer.size) for answer in waiting.values()]
+            ids, more = wanted.cut(places)
+            chosen = self._visible(wanted.kind, wanted.scope).where(stored.c.id.in_(set(ids) - waiting.keys()))
+            rows = (await connection.execute(chosen)).mappings().all()
+            found = waiting | {answer.id: answer for answer in map(StoredAnswer.read, rows)}
+            return [found[id] for id in ids if id in found], more
+
+        return await self._store.read(work)
+
+    def _visible(self, kind: AnswerKind, scope: str) -> Select[Any]:
+        return (
+            select(stored, jobs.c.status.label("job"))
+            .select_from(stored)
+            .outerjoin(jobs, jobs.c.id == stored.c.id)
+            .where(stored.c.kind == kind, stored.c.scope == scope, self._current())
+        )
+
+    def _current(self) -> ColumnElement[bool]:
+        return or_(stored.c.expires_at.is_(None), stored.c.expires_at > self._clock())
+
+    async def relabel(self, id: str, metadata: str) -> None:
+        """Gives an answer other labels, in the form of ``labels.written``."""
+        if await self._writer.relabel(id, metadata):
+            return
+        change = update(stored).where(stored.c.id == id).values(metadata=metadata)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(change)
+
+        await self._store.write(work)
+
+    async def delete(self, id: str) -> None:
+        """Deletes an answer and its events."""
+        await self._writer.drop(id)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(events).where(events.c.response_id == id))
+            await connection.execute(delete(stored).where(stored.c.id == id))
+
+        await self._store.write(work)
+
+    async def forget(self, before: float) -> None:
+        """Deletes the answers from before that time, and those whose own time is up; what is under way stays."""
+        for old in (stored.c.created_at < before, stored.c.expires_at < self._clock()):
+            while await self._delete_some(old) == _CHUNK:
+                pass
+
+    async def _delete_some(self, which: ColumnElement[bool]) -> int:
+        under_way = select(jobs.c.id).where(jobs.c.id == stored.c.id, jobs.c.finished_at.is_(None)).exists()
+        chosen = select(stored.c.id).where(which, ~under_way).limit(_CHUNK)
+
+        async def work(connection: AsyncConnection) -> int:
+            ids = (await connection.execute(chosen)).scalars().all()
+            await connection.execute(delete(events).where(events.c.response_id.in_(ids)))
+            await connection.execute(delete(stored).where(stored.c.id.in_(ids)))
+            return len(ids)
+
+        return await self._store.write(work)
+
+
+async def put_answer(connection: AsyncConnection, answer: StoredAnswer) -> None:
+    """Adds an answer in the caller's transaction."""
+    await connection.execute(insert(stored).values(**answer.row()))
+
+
+async def complete_answer(connection: AsyncConnection, id: str, document: bytes, expires_at: float | None) -> None:
+    """Gives the answer of the background its document, in the caller's transaction."""
+    finished = update(stored).where(stored.c.id == id).values(document=document, expires_at=expires_at)
+    await connection.execute(finished)

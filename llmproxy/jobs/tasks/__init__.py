@@ -1,1 +1,0 @@
-"""Tasks: this project's own API."""

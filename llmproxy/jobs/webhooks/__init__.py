@@ -1,1 +1,0 @@
-"""Word of a job's end, sent to a URL."""

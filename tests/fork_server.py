@@ -22,7 +22,7 @@ from typing import Any
 from llmproxy.cli import main
 
 #: what `serve` and `worker` import, also by name and later
-PRELOADED = ("llmproxy.cli.serve", "llmproxy.cli.worker", "llmproxy.database.sqlite", "aiosqlite", "uvloop")
+PRELOADED = ("llmproxy.cli.serve", "llmproxy.database.sqlite", "aiosqlite", "uvloop")
 _MESSAGE = 1 << 20
 
 

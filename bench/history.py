@@ -25,17 +25,15 @@ from statistics import median
 from sqlalchemy import select
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.history import detail, pages, users
-from llmproxy.history.deletion import delete_rows
+from llmproxy.history import detail, search, totals
+from llmproxy.history.detail import previews
 from llmproxy.history.explain import explain
-from llmproxy.history.previews import previews
-from llmproxy.history.query import HistoryCursor, HistoryQuery
 from llmproxy.history.record import Recorder, Row
-from llmproxy.history.retention import Retention
-from llmproxy.history.summaries import Summaries
+from llmproxy.history.retention import Retention, delete_rows
+from llmproxy.history.search import HistoryCursor, HistoryQuery
 from llmproxy.history.tables import history
-from llmproxy.history.texts import Texts
-from llmproxy.history.tokenize import phrases_of
+from llmproxy.history.text_index import Texts, phrases_of
+from llmproxy.history.totals import Summaries
 from llmproxy.history.writer import GROUP, TURN, _insert_statement
 from llmproxy.wire.exchange import Caller, Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
@@ -140,7 +138,7 @@ async def timed(name: str, work: Callable[[], Awaitable[object]]) -> None:
         started = time.perf_counter()
         found = await work()
         times.append((time.perf_counter() - started) * 1e3)
-    rows = f", {len(found.rows)} rows{'' if found.next is None else ', more'}" if isinstance(found, pages.Page) else ""
+    rows = f", {len(found.rows)} rows{'' if found.next is None else ', more'}" if isinstance(found, search.Page) else ""
     show(name, f"first {times[0]:8.2f}   median {median(times):8.2f} ms{rows}")
 
 
@@ -149,8 +147,8 @@ def show(name: str, value: str) -> None:
 
 
 async def ask(database: Database, count: int, words: Words) -> None:
-    async def page(**filters: object) -> pages.Page:
-        return await pages.page(database, HistoryQuery(limit=50, **filters))  # type: ignore[arg-type]
+    async def page(**filters: object) -> search.Page:
+        return await search.page(database, HistoryQuery(limit=50, **filters))  # type: ignore[arg-type]
 
     def text(query: str) -> tuple[tuple[str, ...], ...]:
         return tuple(map(tuple, phrases_of(query)))
@@ -187,11 +185,11 @@ async def ask(database: Database, count: int, words: Words) -> None:
     }
     for name, filters in questions.items():
         await timed(name, lambda filters=filters: page(**filters))
-    await timed("users", lambda: users.user_page(database, 50, None))
-    await timed("one user", lambda: users.one_user(database, "user-3"))
-    await timed("sessions", lambda: users.session_page(database, 50, None, None))
-    await timed("one session", lambda: users.one_session(database, "user-3/1"))
-    newest = (await pages.page(database, HistoryQuery(limit=5))).rows[-1]
+    await timed("users", lambda: totals.user_page(database, 50, None))
+    await timed("one user", lambda: totals.one_user(database, "user-3"))
+    await timed("sessions", lambda: totals.session_page(database, 50, None, None))
+    await timed("one session", lambda: totals.one_session(database, "user-3/1"))
+    newest = (await search.page(database, HistoryQuery(limit=5))).rows[-1]
     record = await detail.newest(database, newest["request_id"])
     assert record is not None
     await timed("one exchange", lambda: detail.newest(database, record["request_id"]))
@@ -224,7 +222,7 @@ async def opened(given: str, postgres: bool, folder: Path) -> AsyncIterator[Data
 
 
 async def prepare(database: Database, rows: int, words: Words) -> None:
-    if (await pages.page(database, HistoryQuery(limit=1))).rows:
+    if (await search.page(database, HistoryQuery(limit=1))).rows:
         return
     distinct = min(rows, DISTINCT)
     await fill(database, distinct, words)

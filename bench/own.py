@@ -18,10 +18,9 @@ import load
 from measured import Target
 from servers import Child, Servers, answers, target
 
-from llmproxy.cache.codec import FORMAT, Packed, Packer, Unpacker
-from llmproxy.cache.entry import Entry
+from llmproxy.cache.entry import FORMAT, Entry, Packed, Packer, Unpacker
 from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.statements import values
+from llmproxy.cache.sql import values
 from llmproxy.cache.tables import entries
 
 _COLUMNS = [column.name for column in entries.columns if column.name != "id"]

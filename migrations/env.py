@@ -10,13 +10,13 @@ from llmproxy.config.load import load
 from llmproxy.database.engine import open_database
 from llmproxy.database.metadata import TEXTS, metadata
 from llmproxy.database.sql_dialect import WRITES
-from llmproxy.history import rollup_tables
+from llmproxy.history import rollups
 from llmproxy.history import tables as history_tables
 from llmproxy.jobs import tables as job_tables
 from llmproxy.upstream import tables as upstream_tables
 
 #: importing them is what declares the tables on ``metadata``
-DECLARING = (cache_tables, history_tables, rollup_tables, job_tables, upstream_tables)
+DECLARING = (cache_tables, history_tables, rollups, job_tables, upstream_tables)
 
 
 async def main(url: str) -> None:

@@ -21,13 +21,13 @@ import pytest
 
 from llmproxy.cache import tables as cache_tables
 from llmproxy.database.engine import Database, open_database
-from llmproxy.history import rollup_tables
+from llmproxy.history import rollups
 from llmproxy.history import tables as history_tables
 from llmproxy.jobs import tables as job_tables
 from llmproxy.upstream import tables as upstream_tables
 
 #: importing them is what declares the tables
-DECLARING = (cache_tables, history_tables, rollup_tables, job_tables, upstream_tables)
+DECLARING = (cache_tables, history_tables, rollups, job_tables, upstream_tables)
 
 
 class PostgresServer:

@@ -16,10 +16,9 @@ from llmproxy.admin.params import given, json_answer
 from llmproxy.admin.state import state_of
 from llmproxy.history import detail
 from llmproxy.history.detail import body_of
-from llmproxy.history.pages import BODIES, COLUMNS
-from llmproxy.history.query import HistoryCursor, HistoryQuery
-from llmproxy.history.reader import HistoryReader
-from llmproxy.history.tokenize import phrases_of
+from llmproxy.history.history import HistoryReader
+from llmproxy.history.search import BODIES, COLUMNS, HistoryCursor, HistoryQuery
+from llmproxy.history.text_index import phrases_of
 from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.validation import query_limit, query_number, query_time, query_word

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, select, tuple_
 
-from llmproxy.cache.statements import chosen
+from llmproxy.cache.sql import chosen
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Selector
 from llmproxy.database.engine import Database

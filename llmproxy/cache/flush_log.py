@@ -11,11 +11,10 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.selection import dump, load, means_begun
 from llmproxy.cache.tables import flushes, processes
-from llmproxy.cache.tier import Selector
+from llmproxy.cache.tier import Selector, dump, load, means_begun
 from llmproxy.database.engine import Database
-from llmproxy.database.process_id import is_dead, is_here, is_stopped, process_id
+from llmproxy.runtime.process_id import is_dead, is_here, is_stopped, process_id
 
 #: the name of the turn that a flush takes, and that stores and new processes take shared
 TURN = "cache flushes"

@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 import cachetools
 
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.selection import matches
-from llmproxy.cache.tier import Flushed, Selector, TierStats
+from llmproxy.cache.tier import Flushed, Selector, TierStats, matches
 
 T = TypeVar("T")
 

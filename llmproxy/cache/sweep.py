@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, true
 
 from llmproxy.cache.flush_log import TURN
-from llmproxy.cache.sql import SqlTier
-from llmproxy.cache.statements import CENSUS, TOUCH, delete_some
+from llmproxy.cache.sql import CENSUS, TOUCH, SqlTier, delete_some
 from llmproxy.cache.tables import entries
 from llmproxy.database.engine import Database
 

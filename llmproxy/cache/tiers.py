@@ -14,11 +14,9 @@ from llmproxy.cache.browse import EntryBrowser
 from llmproxy.cache.entry import Entry, Position
 from llmproxy.cache.flush_log import FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.selection import key_range, matches, means_begun
-from llmproxy.cache.sql import Seal, SqlTier
+from llmproxy.cache.sql import DRAIN_SECONDS, Seal, SqlTier
 from llmproxy.cache.sweep import Sweep
-from llmproxy.cache.tier import Flushed, OnFault, Selector, Tier, TierStats, breaker
-from llmproxy.cache.writer import DRAIN_SECONDS
+from llmproxy.cache.tier import Flushed, OnFault, Selector, Tier, TierStats, breaker, key_range, matches, means_begun
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
 from llmproxy.runtime.background import Backoff, Periodic

@@ -2,23 +2,207 @@
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from typing import Any
 
 import orjson
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping, Select, literal, select, tuple_
 
 from llmproxy.database.engine import Database
 from llmproxy.history.detail import Record, numbered
-from llmproxy.history.json_diff import Difference, DifferenceKind, Span, differences
-from llmproxy.history.nearest import Fields, Nearest, earlier, excused, keyed, search
-from llmproxy.history.reasons import why
-from llmproxy.history.redact import REDACTED
+from llmproxy.history.json_diff import Difference, DifferenceKind, Span, common, differences
+from llmproxy.history.record import REDACTED
 from llmproxy.history.tables import history
-from llmproxy.wire.endpoints import ENDPOINTS, Endpoint
+from llmproxy.wire.endpoints import ENDPOINTS, Endpoint, shaping
+from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.json_body import parse
 from llmproxy.wire.vocabulary import CacheStatus, Reason
+
+#: why the answer came from where it came
+WHY: Mapping[Reason, str] = {
+    Reason.MEMORY: "The entry was in the memory tier.",
+    Reason.SQL: "The entry was in the SQL tier.",
+    Reason.INPUTS: "Each input of the request was known.",
+    Reason.ABSENT: "No tier had an entry with this key.",
+    Reason.EXPIRED: "An entry with this key was there, but past its lifetime, or too old for what the request asked.",
+    Reason.NO_CACHE: "The request said 'Cache-Control: no-cache': the cache was not asked, the new answer may be kept.",
+    Reason.NO_STORE: "The request said 'Cache-Control: no-store': the cache was neither asked nor told.",
+    Reason.ONLY_IF_CACHED: "The request said 'Cache-Control: only-if-cached', and nothing was stored for it.",
+    Reason.CREDENTIAL: "The model server refused the caller's key, or has not accepted it yet.",
+    Reason.POLICY_OFF: "Caching is switched off: LLMPROXY_CACHE_POLICY=off.",
+    Reason.NOT_DETERMINISTIC: "LLMPROXY_CACHE_POLICY=deterministic caches only requests with temperature 0 or a seed.",
+    Reason.NOT_OPTED_IN: "LLMPROXY_CACHE_POLICY=opt-in caches only requests that ask for it with a header.",
+    Reason.SIDE_EFFECT: "The body asks for what must happen every time.",
+    Reason.LOAD: "The request only loads or unloads a model.",
+    Reason.NOT_FLOAT32: "The vectors come, or were asked for, in another form than floats or base64 of float32s.",
+    Reason.UNREADABLE: "The body cannot be read as a request to this endpoint; the upstream judged it.",
+    Reason.PASS_THROUGH: "The path is none of those that are cached.",
+    Reason.UPSTREAM_DOWN: "The upstream was down, and the request allowed an entry past its lifetime.",
+    Reason.STATUS: "The upstream answered with another status than 200.",
+    Reason.ERROR: "The upstream's answer held an error.",
+    Reason.MALFORMED: "The upstream's answer could not be understood.",
+    Reason.INCOMPLETE: "The answer ended before it was complete.",
+    Reason.UPSTREAM_FAILED: "The upstream could not be reached, or broke off.",
+    Reason.TIMEOUT: "The upstream was too slow.",
+    Reason.TOO_LARGE: "The answer was larger than LLMPROXY_CACHE_ENTRY_BYTES.",
+    Reason.IDENTITY_UNKNOWN: "The model server does not tell what stands behind the model's name.",
+    Reason.FIELD_CASE: "A member of the body is spelt in another case than the proxy reads, and the server takes it.",
+    Reason.MODEL_CHANGED: "The model behind the name changed while the answer was made.",
+    Reason.ABANDONED: "Everybody who waited for the answer left before it was complete.",
+    Reason.STORED: "The answer was kept.",
+}
+
+
+def why(word: str) -> str:
+    """The sentence of a reason as rows hold it; "" where there is none."""
+    return WHY[Reason(word)] if word in set(Reason) else ""
+
+
+#: different requests that are compared, rows that are looked at to find them, bytes of bodies that are read
+MOST_COMPARED, MOST_LOOKED_AT, MOST_BYTES = 200, 5_000, 16 * 1024 * 1024
+#: bodies read at once
+_BATCH = 20
+#: a longer path is told apart by its digest
+_LONGEST_PATH = 1_000
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """``fields`` are its keyed ones; ``similarity`` is the share of characters that are the same, 0 to 1."""
+
+    id: int
+    fields: Fields
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """``compared`` is the number of different requests that were looked at."""
+
+    nearest: Nearest | None
+    compared: int
+
+
+async def search(database: Database, record: Record, endpoint: Endpoint, fields: Fields) -> Search:
+    """``fields`` are the keyed ones of ``record``. Raises what the database does."""
+    ids = await _ids(database, record)
+    ours = await asyncio.to_thread(lambda: dict(leaves(fields)))
+    best, read, compared = None, 0, 0
+    for at in range(0, len(ids), _BATCH):
+        rows = await _bodies(database, ids[at : at + _BATCH])
+        found = await asyncio.to_thread(_best, rows, endpoint, ours)
+        if found is not None and (best is None or found.similarity > best.similarity):
+            best = found
+        compared += len(rows)
+        read += sum(len(body) for _, body in rows)
+        if read > MOST_BYTES:
+            break
+    return Search(best, compared)
+
+
+async def _ids(database: Database, record: Record) -> list[int]:
+    """Earlier rows with bodies, one for each key: repeats say nothing new. One with the same key first, then the newest
+    to the oldest: of those that are equally like it, the first is taken."""
+    row, near = history.c, earlier(record, MOST_LOOKED_AT).subquery()
+    wanted = select(row.id, row.cache_key).select_from(near.join(history, row.id == near.c.id))
+    wanted = wanted.where(row.endpoint == record["endpoint"], row.body_bytes > 0)
+    newest: dict[str, int] = {}
+    async with database.read() as connection:
+        for id, key in await connection.execute(wanted):
+            newest[key or str(id)] = max(id, newest.get(key or str(id), id))
+    same = newest.get(record["cache_key"])
+    return sorted(newest.values(), key=lambda id: (id == same, id), reverse=True)[:MOST_COMPARED]
+
+
+def earlier(record: Record, limit: int) -> Select[Any]:
+    """Ids of the rows before this one of the same model, the newest first."""
+    order = history.c.created_at, history.c.id
+    before = tuple_(*order) < tuple_(literal(record["created_at"]), literal(record["id"]))
+    rows = select(history.c.id).where(history.c.model == record["model"], before)
+    return rows.order_by(*(column.desc() for column in order)).limit(limit)
+
+
+async def _bodies(database: Database, ids: Sequence[int]) -> list[tuple[int, bytes]]:
+    wanted = select(history.c.id, history.c.request_body).where(history.c.id.in_(ids))
+    async with database.read() as connection:
+        found = {id: body or b"" for id, body in await connection.execute(wanted)}
+    return [(id, found[id]) for id in ids if id in found]
+
+
+def _best(rows: Sequence[tuple[int, bytes]], endpoint: Endpoint, ours: Mapping[str, str]) -> Nearest | None:
+    best: Nearest | None = None
+    for id, body in rows:
+        fields = keyed(endpoint, body)
+        if fields is None:
+            continue
+        likeness = similarity(ours, dict(leaves(fields)))
+        if best is None or likeness > best.similarity:
+            best = Nearest(id, fields, likeness)
+    return best
+
+
+def keyed(endpoint: Endpoint, body: bytes) -> Fields | None:
+    """The fields of a request body that are part of the key, sorted by name; None where the body is not whole."""
+    try:
+        fields = parse(body)
+    except BadRequest:
+        return None
+    if endpoint.streams and "stream" not in endpoint.excused:
+        fields["stream"] = fields.get("stream") if fields.get("stream") is not None else endpoint.streams_by_default
+    if endpoint.per_input and "input" in fields:
+        fields["input"] = _inputs(fields["input"])
+    names = set(fields) - excused(endpoint).keys()
+    if kept := shaping(fields.get("stream_options")):
+        fields["stream_options"] = kept
+        names.add("stream_options")
+    return {name: fields[name] for name in sorted(names)}
+
+
+def _inputs(value: Any) -> list[Any]:
+    """One text, or one list of token numbers, is the same as a list of it."""
+    return value if isinstance(value, list) and not (value and isinstance(value[0], int)) else [value]
+
+
+def excused(endpoint: Endpoint) -> dict[str, str]:
+    """Field -> why it is no part of the key. What is keyed input by input is a part of it."""
+    return {name: why for name, why in endpoint.excused.items() if not (endpoint.per_input and name == "input")}
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The texts, numbers and empty things in a value, by their path; texts as they are, all else as JSON."""
+    if len(path) > _LONGEST_PATH:
+        # each leaf repeats it
+        path = sha256(path.encode("utf-8", "surrogatepass")).hexdigest()
+    if isinstance(value, dict) and value:
+        for name, member in value.items():
+            yield from leaves(member, f"{path}.{name}")
+    elif isinstance(value, list) and value:
+        for place, item in enumerate(value):
+            yield from leaves(item, f"{path}[{place}]")
+    else:
+        yield path, value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def similarity(ours: Mapping[str, str], theirs: Mapping[str, str]) -> float:
+    """The share of characters that are the same, over all leaves; each leaf counts for one more, be it empty."""
+    shared = total = 0
+    for path in {**ours, **theirs}:
+        mine, other = ours.get(path), theirs.get(path)
+        total += max(len(mine or ""), len(other or "")) + 1
+        if mine is None or other is None:
+            continue
+        if mine == other:
+            shared += len(mine) + 1
+        else:
+            head = common(mine, other)
+            shared += head + common(mine[head:][::-1], other[head:][::-1])
+    return shared / total if total else 1.0
+
 
 #: characters shown of a value, of a span, and on either side of it
 _VALUE, _SPAN, _CONTEXT = 200, 200, 40

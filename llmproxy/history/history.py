@@ -1,21 +1,174 @@
-"""The room's face: takes exchanges, keeps them for a while, and tells about them."""
+"""What happened, kept: takes exchanges, keeps them for a while, tells about them, and erases them."""
 
-from collections.abc import Sequence
-from typing import Protocol
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Protocol
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.breaker import OnFault, ignore
 from llmproxy.database.engine import Database
+from llmproxy.database.faults import fault_of
+from llmproxy.history.detail import Record, newest, previews
+from llmproxy.history.explain import explain
 from llmproxy.history.projector import Projector
-from llmproxy.history.reader import HistoryReader
-from llmproxy.history.record import Recorder
-from llmproxy.history.redact import Redactor
-from llmproxy.history.retention import Retention
-from llmproxy.history.summaries import Summaries
-from llmproxy.history.texts import Texts
+from llmproxy.history.record import Recorder, Redactor, kept_text
+from llmproxy.history.retention import Retention, delete_all
+from llmproxy.history.search import HistoryQuery, Page, page
+from llmproxy.history.text_index import Texts
+from llmproxy.history.totals import Summaries, erase_totals, one_session, one_user, session_page, user_page
 from llmproxy.history.writer import HistoryWriter
-from llmproxy.wire.errors import NotFound
+from llmproxy.wire.errors import BadRequest, InternalError, NotFound, ProxyError
 from llmproxy.wire.exchange import Exchange, RepeatHit
+
+#: seconds that a question waits for rows that are on their way
+SETTLE_SECONDS = 1.0
+#: the same before rows are erased: what is on its way must be there to be erased
+ERASE_SECONDS = 30.0
+#: rows of an export that are read at once: without bodies, and with them
+EXPORTED, EXPORTED_WITH_BODIES = 500, 20
+
+Document = dict[str, Any]
+
+
+class HistoryReader:
+    """Whoever asks right after a request finds it. Every method raises ``InternalError`` where the database fails."""
+
+    def __init__(
+        self,
+        database: Database,
+        writer: HistoryWriter,
+        sums: Projector,
+        texts: Projector | None,
+        retention: Retention,
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._sums = sums
+        self._texts = texts
+        self._retention = retention
+
+    async def page(self, wanted: HistoryQuery, *, bodies: bool = False) -> Page:
+        """Raises ``BadRequest`` for a text where texts are not indexed."""
+        await self._writer.settle(SETTLE_SECONDS)
+        await self.indexed(wanted)
+        with _readable():
+            return await page(self._database, _as_kept(wanted), bodies=bodies)
+
+    async def previews(self, ids: Sequence[int]) -> dict[int, str]:
+        """What the exchanges with these numbers ask, a line for each of which there is something to read."""
+        with _readable():
+            return await previews(self._database, ids)
+
+    async def indexed(self, wanted: HistoryQuery) -> bool:
+        """Whether all that is kept is searched for the text, if there is one. Raises ``BadRequest`` where none is."""
+        if not wanted.text:
+            return True
+        if self._texts is None:
+            raise BadRequest(
+                "Texts are not indexed here: that needs LLMPROXY_HISTORY_SEARCH and LLMPROXY_HISTORY_BODIES.", param="q"
+            )
+        return await self._texts.settle(SETTLE_SECONDS)
+
+    async def export(self, wanted: HistoryQuery, *, bodies: bool, limit: int | None) -> AsyncIterator[list[Document]]:
+        """All pages of what is wanted, one after the other, up to ``limit`` exchanges; at least one page."""
+        place, size = wanted.after, EXPORTED_WITH_BODIES if bodies else EXPORTED
+        left = sys.maxsize if limit is None else limit
+        while True:
+            page = await self.page(replace(wanted, after=place, limit=min(size, left)), bodies=bodies)
+            yield page.rows
+            place, left = page.next, left - len(page.rows)
+            if place is None or left == 0:
+                return
+
+    async def record(self, request_id: str, number: int | None = None) -> Record:
+        """The newest of this id, or the one with this number among them. Raises ``NotFound``."""
+        await self._writer.settle(SETTLE_SECONDS)
+        with _readable():
+            record = await newest(self._database, kept_text(request_id), number)
+        if record is None:
+            raise NotFound(f"The history has no request with the id {request_id[:100]!r}.", param="request_id")
+        return record
+
+    async def explain(self, request_id: str, number: int | None = None) -> Document:
+        """Raises ``NotFound``."""
+        record = await self.record(request_id, number)
+        with _readable():
+            return await explain(self._database, record)
+
+    async def users(self, limit: int, after: str | None) -> Document:
+        """Raises ``BadRequest`` for a cursor that is none."""
+        await self._settle()
+        with _readable():
+            return await user_page(self._database, limit, after)
+
+    async def user(self, name: str) -> Document:
+        """Raises ``NotFound``."""
+        await self._settle()
+        with _readable():
+            found = await one_user(self._database, kept_text(name))
+        if found is None:
+            raise NotFound(f"The history knows no user {name[:100]!r}.", param="id")
+        return found
+
+    async def sessions(self, limit: int, after: str | None, user: str | None) -> Document:
+        """Raises ``BadRequest`` for a cursor that is none."""
+        await self._settle()
+        with _readable():
+            return await session_page(self._database, limit, after, None if user is None else kept_text(user))
+
+    async def session(self, name: str) -> Document:
+        """Raises ``NotFound``."""
+        await self._settle()
+        with _readable():
+            found = await one_session(self._database, kept_text(name))
+        if found is None:
+            raise NotFound(f"The history knows no session {name[:100]!r}.", param="id")
+        return found
+
+    async def erase(self, user: str | None, session: str | None) -> int:
+        """Deletes all exchanges of a user, of a session, or of a user within a session, with all that is derived from
+        them. Returns their number. What they ask meanwhile is kept.
+
+        Raises ``InternalError`` also where what waits to be written keeps waiting: it may be theirs.
+        """
+        user, session = (None if each is None else kept_text(each) for each in (user, session))
+        if not await self._writer.settle(ERASE_SECONDS):
+            message = "Exchanges wait to be written that may have to be erased. None was erased; try again later."
+            raise InternalError(message, code="history_unavailable")
+        await self._sums.settle(ERASE_SECONDS)
+        with _readable():
+            try:
+                deleted = await delete_all(self._database, user, session)
+            finally:
+                self._retention.measure_anew()
+            async with self._database.write() as connection:
+                await erase_totals(connection, user, session)
+        return deleted
+
+    async def _settle(self) -> None:
+        await self._writer.settle(SETTLE_SECONDS)
+        await self._sums.settle(SETTLE_SECONDS)
+
+
+def _as_kept(wanted: HistoryQuery) -> HistoryQuery:
+    """Its texts as rows hold them."""
+    user, session, model = (
+        None if each is None else kept_text(each) for each in (wanted.user, wanted.session, wanted.model)
+    )
+    return replace(wanted, user=user, session=session, model=model)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except ProxyError:
+        raise
+    except Exception as error:  # any driver's any fault: they have nothing else in common
+        message = f"The history cannot be read now ({fault_of(error)})."
+        raise InternalError(message, code="history_unavailable") from error
 
 
 class History(Protocol):

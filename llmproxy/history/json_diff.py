@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from llmproxy.history.tokenize import compatible
+from llmproxy.history.text_index import compatible
 
 #: tokens of a text that are compared one by one; a longer difference is one span
 _MOST_TOKENS = 600

@@ -1,23 +1,71 @@
-"""Deletes old history: rows past their age, and the oldest ones where all together take too many bytes."""
+"""Deletes history: rows past their age, the oldest where all together take too many bytes, and what is to be erased."""
 
 import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, func, literal, select
+from sqlalchemy import ColumnElement, Select, Text, delete, func, literal, select
 
 from llmproxy.database.breaker import CircuitBreaker, OnFault, ignore
 from llmproxy.database.engine import Database
 from llmproxy.database.footprint import index_bytes, row_bytes, row_bytes_of
 from llmproxy.database.sql_dialect import DatabaseDialect
-from llmproxy.history import summaries
-from llmproxy.history.deletion import CHUNK, CHUNK_PAUSE, delete_rows
 from llmproxy.history.tables import HISTORY_TEXTS, history, sessions, users
+from llmproxy.history.totals import forget_totals
 from llmproxy.runtime.background import Periodic
+
+#: rows chosen at once
+CHUNK = 300
+#: bytes of bodies deleted in one transaction: taking a text out of the index costs as much as putting it in
+_BYTES = 512 * 1024
+#: seconds between two transactions, for other writers
+CHUNK_PAUSE = 0.02
+
+
+async def delete_rows(database: Database, chosen: Select[Any], most: int = CHUNK) -> int:
+    """Deletes the rows whose id and ``body_bytes`` the query gives, at most so many. Returns their number."""
+    async with database.read() as connection:
+        rows = (await connection.execute(chosen.limit(most))).all()
+    deleted = 0
+    for ids in _portions(rows):
+        async with database.write() as connection:
+            # the rows first: who indexes them at this moment waits here, and then finds them gone
+            deleted += (await connection.execute(delete(history).where(history.c.id.in_(ids)))).rowcount
+            await connection.execute(database.dialect.texts_deleted(HISTORY_TEXTS, ids))
+        await asyncio.sleep(CHUNK_PAUSE)
+    return deleted
+
+
+async def delete_all(database: Database, user: str | None, session: str | None) -> int:
+    """Deletes the rows that are there of a user, of a session, or of one within the other. Returns their number."""
+    row, deleted = history.c, 0
+    async with database.read() as connection:
+        last = (await connection.execute(select(func.max(row.id)))).scalar() or 0
+    # who goes on asking would otherwise keep this going for ever
+    chosen = select(row.id, row.body_bytes).where(row.id <= last)
+    for column, value in ((row.user_name, user), (row.session, session)):
+        chosen = chosen if value is None else chosen.where(column == value)
+    while gone := await delete_rows(database, chosen):
+        deleted += gone
+    return deleted
+
+
+def _portions(rows: Sequence[Any]) -> Iterator[list[int]]:
+    ids: list[int] = []
+    size = 0
+    for id, body_bytes in rows:
+        if ids and size + body_bytes > _BYTES:
+            yield ids
+            ids, size = [], 0
+        ids.append(id)
+        size += body_bytes
+    if ids:
+        yield ids
+
 
 DAY = 86_400.0
 SWEEP_SECONDS = 60.0
@@ -200,7 +248,7 @@ class Retention:
         """Who has no exchange left is summed up no longer: there are never more sums than exchanges."""
         async with self._database.read() as connection:
             oldest = (await connection.execute(select(func.min(history.c.created_at)))).scalar()
-        await summaries.forget(self._database, self._clock() - self._age if oldest is None else oldest)
+        await forget_totals(self._database, self._clock() - self._age if oldest is None else oldest)
 
 
 def _row_bytes(dialect: DatabaseDialect, *, searched: bool) -> ColumnElement[Any]:

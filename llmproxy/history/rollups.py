@@ -1,16 +1,117 @@
-"""Keeps how requests fared: minutes are written behind, become hours after a while, and are deleted in the end."""
+"""How requests fared: minutes are written behind, become hours after a while, and are deleted in the end."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import count
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Double, Integer, LargeBinary, Table, Text, and_, delete, insert, select
 
 from llmproxy.database.breaker import CircuitBreaker, OnFault, ignore
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import fault_of
-from llmproxy.history import rollup_store as store
-from llmproxy.observe.performance import Cells, Performance, merge
+from llmproxy.database.metadata import metadata
+from llmproxy.observe.performance import MINUTE, Cell, Cells, Performance, PerformanceSeries, merge
+from llmproxy.observe.quantiles import Distribution
 from llmproxy.runtime.background import Periodic
+
+rollups = Table(
+    "performance_rollups",
+    metadata,
+    # SQLite numbers rows by itself only where the type is INTEGER
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    # the span's first second, Unix; and its length: 60 or 3,600
+    Column("started_at", BigInteger, nullable=False, index=True),
+    Column("seconds", Integer, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("cache", Text, nullable=False),
+    # several rows may tell of the same span and series, of other processes or after a restart: they add up
+    Column("requests", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("upstream_seconds", Double, nullable=False),
+    # packed distributions
+    Column("durations", LargeBinary, nullable=False),
+    Column("first_tokens", LargeBinary, nullable=False),
+    Column("speeds", LargeBinary, nullable=False),
+)
+
+
+HOUR = 3600
+
+#: columns that hold a packed ``Distribution``, named as in ``Cell``
+_PACKED = ("durations", "first_tokens", "speeds")
+_PLAIN = ("requests", "errors", "prompt_tokens", "completion_tokens", "upstream_seconds")
+
+Row = dict[str, Any]
+
+
+async def insert_minutes(database: Database, minutes: Mapping[int, Cells]) -> None:
+    """Keeps minutes in one transaction."""
+    rows = [_row(start, MINUTE, series, cell) for start, cells in minutes.items() for series, cell in cells.items()]
+    if rows:
+        async with database.write() as connection:
+            await connection.execute(insert(rollups), rows)
+
+
+async def read_cells(database: Database, since: int) -> Cells:
+    """What is kept of spans that began at the Unix second ``since`` or later."""
+    async with database.read() as connection:
+        rows = (await connection.execute(select(rollups).where(rollups.c.started_at >= since))).mappings().all()
+    # a day of many models is some hundred thousand steps: not on the loop
+    return await asyncio.to_thread(_merged, rows)
+
+
+async def condense(database: Database, before: int) -> None:
+    """Makes one row of an hour out of its minutes, series by series, for the hours that ended before this second.
+
+    Another process may do the same at the same time: the minutes go to the one that deletes them.
+    """
+    minutes = and_(rollups.c.seconds == MINUTE, rollups.c.started_at < before // HOUR * HOUR)
+    key = (rollups.c.endpoint, rollups.c.model, rollups.c.cache)
+    async with database.read() as connection:
+        found = (await connection.execute(select(rollups.c.started_at, *key).where(minutes).distinct())).all()
+    for hour, *words in sorted({(start // HOUR * HOUR, *words) for start, *words in found}):
+        whole = and_(rollups.c.started_at >= hour, rollups.c.started_at < hour + HOUR)
+        same = (column == word for column, word in zip(key, words, strict=True))
+        async with database.write() as connection:
+            gone = await connection.execute(delete(rollups).where(minutes, whole, *same).returning(*rollups.columns))
+            rows = [_row(hour, HOUR, *each) for each in _merged(gone.mappings().all()).items()]
+            if rows:
+                await connection.execute(insert(rollups), rows)
+
+
+async def delete_before(database: Database, before: int) -> None:
+    """Deletes what began before this second."""
+    async with database.write() as connection:
+        await connection.execute(delete(rollups).where(rollups.c.started_at < before))
+
+
+def _row(start: int, seconds: int, series: PerformanceSeries, cell: Cell) -> Row:
+    return {
+        "started_at": start,
+        "seconds": seconds,
+        **series._asdict(),
+        **{name: getattr(cell, name) for name in _PLAIN},
+        **{name: getattr(cell, name).pack() for name in _PACKED},
+    }
+
+
+def _cell(row: Mapping[str, Any]) -> Cell:
+    values: dict[str, Any] = {name: row[name] for name in _PLAIN}
+    values.update((name, Distribution.unpack(row[name])) for name in _PACKED)
+    return Cell(**values)
+
+
+def _merged(rows: Iterable[Mapping[Any, Any]]) -> Cells:
+    cells: Cells = {}
+    for row in rows:
+        merge(cells, {PerformanceSeries(row["endpoint"], row["model"], row["cache"]): _cell(row)})
+    return cells
+
 
 #: how often it is looked for minutes that are over
 ROUND_SECONDS = 5.0
@@ -61,7 +162,7 @@ class Rollups:
         async with self._moving:
             minutes = self._performance.take(current=current)
             try:
-                await store.write(self._database, minutes)
+                await insert_minutes(self._database, minutes)
             except BaseException as error:
                 if isinstance(error, Exception) and not fault_of(error).passes:
                     self._performance.lose(minutes)
@@ -72,8 +173,8 @@ class Rollups:
     async def upkeep(self) -> None:
         """Makes hours of old minutes, and deletes old hours. Raises what the database raises."""
         now = int(self._clock())
-        await store.condense(self._database, now - MINUTES_KEPT)
-        await store.expire(self._database, now - HOURS_KEPT)
+        await condense(self._database, now - MINUTES_KEPT)
+        await delete_before(self._database, now - HOURS_KEPT)
 
     async def since(self, start: int) -> tuple[Cells, bool]:
         """What happened in the spans that began at the Unix second ``start`` or later, of every process.
@@ -83,7 +184,7 @@ class Rollups:
         """
         try:
             async with asyncio.timeout(READ_SECONDS), self._moving:
-                cells = await store.read(self._database, start)
+                cells = await read_cells(self._database, start)
                 merge(cells, self._performance.since(start))
                 return cells, True
         except Exception as error:  # noqa: BLE001 - any driver's any fault: what is known is told

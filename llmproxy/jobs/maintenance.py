@@ -5,10 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from llmproxy.database.process_id import is_dead
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.queue import Queue
 from llmproxy.runtime.background import LogOnce, Periodic
+from llmproxy.runtime.process_id import is_dead
 from llmproxy.wire.errors import ProxyError
 
 log = logging.getLogger(__name__)

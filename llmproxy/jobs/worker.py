@@ -13,13 +13,13 @@ from time import monotonic
 from typing import Protocol
 
 from llmproxy.config.settings import Settings
-from llmproxy.database.process_id import process_id
 from llmproxy.jobs.handler import CancelToken, Handlers
 from llmproxy.jobs.model import BATCH_STEPS, Claimed, ItemResult, Lane, Reschedule
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.result_writer import ResultWriter, Tried, crashed, passes
 from llmproxy.jobs.retry import BACKOFF, pause_after
 from llmproxy.runtime.background import LogOnce
+from llmproxy.runtime.process_id import process_id
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.errors import ProxyError
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmproxy.admin.history import FORMATS
-from llmproxy.history.pages import COLUMNS
+from llmproxy.history.search import COLUMNS
 
 
 def row(request: bytes | None, response: bytes | None = None) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tests.databases import sqlite_url
 WRITE = """
 import asyncio, sys
 from llmproxy.cache.sql import SqlTier
-from llmproxy.cache.writer import WriteLimits
+from llmproxy.cache.sql import WriteLimits
 from llmproxy.database.engine import open_database
 from tests.cache.entries import Clock, Faults, streamed
 

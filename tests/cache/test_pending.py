@@ -1,6 +1,6 @@
 """What waits to be written."""
 
-from llmproxy.cache.pending import Pending
+from llmproxy.cache.sql import Pending
 from llmproxy.cache.tier import Selector
 from tests.cache.entries import entry, key
 

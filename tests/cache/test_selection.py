@@ -7,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
-from llmproxy.cache.codec import Packer
-from llmproxy.cache.selection import dump, key_range, load, matches, means_begun
-from llmproxy.cache.statements import chosen, values
+from llmproxy.cache.entry import Packer
+from llmproxy.cache.sql import chosen, values
 from llmproxy.cache.tables import entries
-from llmproxy.cache.tier import Selector
+from llmproxy.cache.tier import Selector, dump, key_range, load, matches, means_begun
 from llmproxy.database.engine import Database
 from tests.cache.entries import entry, key
 

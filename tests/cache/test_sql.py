@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, text, update
 
-from llmproxy.cache.sql import SqlTier
+from llmproxy.cache.sql import SqlTier, WriteLimits
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Selector
-from llmproxy.cache.writer import WriteLimits
 from llmproxy.database.engine import Database, open_database
 from tests.cache.entries import Clock, Faults, entry, key, streamed
 from tests.databases import PostgresServer, remove_sqlite, ruin_sqlite, sqlite_url

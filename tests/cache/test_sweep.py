@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from llmproxy.cache.sql import SqlTier
+from llmproxy.cache.sql import SqlTier, WriteLimits
 from llmproxy.cache.sweep import Sweep, Swept
 from llmproxy.cache.tables import entries
-from llmproxy.cache.writer import WriteLimits
 from llmproxy.database.engine import Database
 from tests.cache.entries import Clock, Faults, entry, key
 

@@ -16,15 +16,14 @@ from sqlalchemy import event, insert, select, text
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flush_log import LEASE_SECONDS, FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.sql import SqlTier
+from llmproxy.cache.sql import SqlTier, WriteLimits
 from llmproxy.cache.tables import processes as cache_processes
 from llmproxy.cache.tier import Selector
 from llmproxy.cache.tiers import Cache, open_cache
-from llmproxy.cache.writer import WriteLimits
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
-from llmproxy.database.process_id import process_id
 from llmproxy.runtime.background import Periodic
+from llmproxy.runtime.process_id import process_id
 from tests.cache.entries import Clock, Faults, entry, key
 from tests.databases import sqlite_url
 

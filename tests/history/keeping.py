@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from llmproxy.database.engine import Database
-from llmproxy.history.pages import page
 from llmproxy.history.projector import Projection
-from llmproxy.history.query import HistoryQuery
 from llmproxy.history.record import Recorder
-from llmproxy.history.tokenize import phrases_of
+from llmproxy.history.search import HistoryQuery, page
+from llmproxy.history.text_index import phrases_of
 from llmproxy.history.writer import HistoryWriter
 from llmproxy.wire.exchange import Exchange
 

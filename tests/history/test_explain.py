@@ -9,13 +9,10 @@ from typing import Any
 import pytest
 
 from llmproxy.database.engine import Database
-from llmproxy.history import nearest
+from llmproxy.history import explain as module
 from llmproxy.history.detail import newest
-from llmproxy.history.explain import explain
-from llmproxy.history.nearest import excused, keyed, leaves, similarity
-from llmproxy.history.reasons import WHY, why
-from llmproxy.history.record import Recorder
-from llmproxy.history.redact import Redactor
+from llmproxy.history.explain import WHY, excused, explain, keyed, leaves, similarity, why
+from llmproxy.history.record import Recorder, Redactor
 from llmproxy.wire.endpoints import BY_PATH, ENDPOINTS
 from llmproxy.wire.exchange import Caller, Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Reason
@@ -206,13 +203,13 @@ async def test_other_kinds_of_differences_are_shown_short(database: Database) ->
 
 
 async def test_only_so_many_are_compared(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nearest, "MOST_COMPARED", 25)
+    monkeypatch.setattr(module, "MOST_COMPARED", 25)
     body = [changed(seed=number) for number in range(40)]
     exchanges = [asked(number, each) for number, each in enumerate(body)]
     told = await explained(database, [*exchanges, asked(50, changed(seed=99))])
     assert told["compared"] == 25
     assert told["nearest"]["request_id"] == "req-39"
-    monkeypatch.setattr(nearest, "MOST_BYTES", 1)
+    monkeypatch.setattr(module, "MOST_BYTES", 1)
     told = await explained(database, [asked(51, body[39])])
     assert told["compared"] == 20
 

@@ -5,9 +5,9 @@ import pytest
 
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
-from llmproxy.history import reader
+from llmproxy.history import history as module
 from llmproxy.history.history import History, NoHistory, history_for
-from llmproxy.history.query import HistoryQuery
+from llmproxy.history.search import HistoryQuery
 from llmproxy.wire.errors import BadRequest, InternalError, NotFound
 from llmproxy.wire.exchange import RepeatHit
 from tests.history.exchanges import FETCHED, fetched
@@ -133,13 +133,13 @@ async def test_switched_off_it_keeps_nothing(database: Database) -> None:
 
 
 async def test_who_is_erased_has_no_rows_waiting(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "ERASE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "ERASE_SECONDS", 0.01)
     kept = history_for(settings(), database)
     kept.record([fetched(user="ann"), fetched(user="bob")])
     # nobody writes yet
     with pytest.raises(InternalError, match="None was erased"):
         await kept.reader.erase("ann", None)
-    monkeypatch.setattr(reader, "ERASE_SECONDS", 30.0)
+    monkeypatch.setattr(module, "ERASE_SECONDS", 30.0)
     kept.open()
     assert await kept.reader.erase("ann", None) == 1
     assert [row["user"] for row in (await kept.reader.page(HistoryQuery(10))).rows] == ["bob"]

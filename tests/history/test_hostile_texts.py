@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from llmproxy.history.detail import asked, asked_in
+from llmproxy.history.explain import leaves
 from llmproxy.history.json_diff import differences
-from llmproxy.history.nearest import leaves
-from llmproxy.history.preview import asked, asked_in
-from llmproxy.history.redact import Redactor
-from llmproxy.history.tokenize import _STACK, compatible, words_of
+from llmproxy.history.record import Redactor
+from llmproxy.history.text_index import _STACK, compatible, words_of
 
 #: of one kind each; what is quadratic takes minutes for so many
 MANY = 120_000

@@ -5,10 +5,9 @@ import json
 import pytest
 
 from llmproxy.database.engine import Database
-from llmproxy.history import previews
-from llmproxy.history.pages import page
-from llmproxy.history.query import HistoryQuery
+from llmproxy.history import detail
 from llmproxy.history.record import Recorder
+from llmproxy.history.search import HistoryQuery, page
 from tests.history.exchanges import fetched
 from tests.history.keeping import write
 
@@ -21,7 +20,7 @@ def body(text: str, *, before: int = 0, after: int = 0) -> bytes:
 async def lines(database: Database) -> list[str]:
     """Of all rows, the oldest first."""
     ids = [row["id"] for row in (await page(database, HistoryQuery(limit=1000))).rows]
-    found = await previews.previews(database, ids)
+    found = await detail.previews(database, ids)
     return [found.get(id, "") for id in sorted(ids)]
 
 
@@ -32,7 +31,7 @@ async def test_each_row_has_its_own(database: Database) -> None:
 
 
 async def test_of_a_long_body_its_beginning_and_its_end_are_read(database: Database) -> None:
-    far = 2 * (previews.HEAD + previews.TAIL)
+    far = 2 * (detail.HEAD + detail.TAIL)
     bodies = [
         body("at the end", before=far),
         body("at the beginning", after=far),
@@ -48,8 +47,8 @@ async def test_where_no_bodies_are_kept_there_is_nothing_to_read(database: Datab
 
 
 async def test_a_page_reads_only_so_much(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(previews, "BATCH", 2)
-    monkeypatch.setattr(previews, "MOST_BYTES", 3 * len(body("1")))
+    monkeypatch.setattr(detail, "BATCH", 2)
+    monkeypatch.setattr(detail, "MOST_BYTES", 3 * len(body("1")))
     await write(database, [fetched(request_body=body(str(number))) for number in range(9)])
-    found = await previews.previews(database, range(9, 0, -1))
+    found = await detail.previews(database, range(9, 0, -1))
     assert found == {9: "8", 8: "7", 7: "6", 6: "5"}

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.history.record import COLUMNS, LARGEST, LONGEST_TEXT, Recorder, Row
-from llmproxy.history.redact import Redactor
+from llmproxy.history.record import COLUMNS, LARGEST, LONGEST_TEXT, Recorder, Redactor, Row
 from llmproxy.wire.exchange import Caller, Exchange, RepeatHit, Usage
 from tests.history.exchanges import FETCHED, fetched
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.history.redact import REDACTED, Redactor
+from llmproxy.history.record import REDACTED, Redactor
 
 MAIL = Redactor([r"[\w.+-]+@[\w-]+(\.\w+)+"])
 JSON = st.recursive(

@@ -14,15 +14,12 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
-from llmproxy.history import deletion
 from llmproxy.history import retention as module
-from llmproxy.history.deletion import CHUNK
 from llmproxy.history.record import Recorder
-from llmproxy.history.retention import DAY, Retention
-from llmproxy.history.summaries import Summaries
+from llmproxy.history.retention import CHUNK, DAY, Retention
 from llmproxy.history.tables import history
-from llmproxy.history.texts import Texts
-from llmproxy.history.users import session_page, user_page
+from llmproxy.history.text_index import Texts
+from llmproxy.history.totals import Summaries, session_page, user_page
 from llmproxy.history.writer import HistoryWriter
 from tests.history.exchanges import fetched
 from tests.history.keeping import followed, found, write
@@ -46,7 +43,7 @@ class Watched(Database):
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deletion, "CHUNK_PAUSE", 0.0)
+    monkeypatch.setattr(module, "CHUNK_PAUSE", 0.0)
 
 
 def retention(database: Database, *, days: float = 30.0, max_bytes: int = 10**9) -> Retention:

@@ -7,10 +7,9 @@ import pytest
 from sqlalchemy import select
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.history import rollup_store as store
 from llmproxy.history import rollups as module
-from llmproxy.history.rollup_tables import rollups as table
-from llmproxy.history.rollups import HOURS_KEPT, MINUTES_KEPT, Rollups
+from llmproxy.history.rollups import HOURS_KEPT, MINUTES_KEPT, Rollups, condense, insert_minutes, read_cells
+from llmproxy.history.rollups import rollups as table
 from llmproxy.observe.performance import Cell, Cells, Performance, PerformanceSeries, report
 from llmproxy.observe.quantiles import EXACT, Distribution
 from tests.databases import ruin_sqlite, sqlite_url
@@ -107,8 +106,8 @@ async def test_closing_writes_the_minute_that_is_not_over(
 
 async def test_old_minutes_become_hours_and_say_the_same(database: Database, kept: Rollups, clock: Clock) -> None:
     many = [0.001 * number for number in range(1, EXACT + 50)]
-    await store.write(database, {NOON + 60 * minute: cells_of(*many, float(minute)) for minute in range(1, 60)})
-    await store.write(database, {NOON + HOUR: cells_of(1.0)})
+    await insert_minutes(database, {NOON + 60 * minute: cells_of(*many, float(minute)) for minute in range(1, 60)})
+    await insert_minutes(database, {NOON + HOUR: cells_of(1.0)})
     before, _ = await kept.since(NOON)
     clock.now = NOON + HOUR + MINUTES_KEPT
     await kept.upkeep()
@@ -119,29 +118,29 @@ async def test_old_minutes_become_hours_and_say_the_same(database: Database, kep
 
 
 async def test_two_processes_that_make_hours_at_once_make_each_once(database: Database) -> None:
-    await store.write(database, {NOON + 60 * minute: cells_of(1.0) for minute in range(60)})
-    await asyncio.gather(*(store.condense(database, NOON + HOUR) for _ in range(3)))
+    await insert_minutes(database, {NOON + 60 * minute: cells_of(1.0) for minute in range(60)})
+    await asyncio.gather(*(condense(database, NOON + HOUR) for _ in range(3)))
     assert sum(requests for _, _, requests in await spans(database)) == 60
 
 
 async def test_a_minute_that_comes_late_adds_to_its_hour(database: Database, kept: Rollups) -> None:
     for _ in range(2):
-        await store.write(database, {NOON: cells_of(1.0)})
-        await store.condense(database, NOON + HOUR)
+        await insert_minutes(database, {NOON: cells_of(1.0)})
+        await condense(database, NOON + HOUR)
     assert await spans(database) == [(NOON, HOUR, 1), (NOON, HOUR, 1)]
     assert (await kept.since(NOON))[0][MISSES].requests == 2
 
 
 async def test_series_are_kept_apart(database: Database) -> None:
     other = MISSES._replace(model="other")
-    await store.write(database, {NOON: {MISSES: Cell(requests=1), other: Cell(requests=2)}})
-    await store.condense(database, NOON + HOUR)
-    cells = await store.read(database, NOON)
+    await insert_minutes(database, {NOON: {MISSES: Cell(requests=1), other: Cell(requests=2)}})
+    await condense(database, NOON + HOUR)
+    cells = await read_cells(database, NOON)
     assert {series: cell.requests for series, cell in cells.items()} == {MISSES: 1, other: 2}
 
 
 async def test_old_hours_are_deleted(database: Database, kept: Rollups, clock: Clock) -> None:
-    await store.write(database, {NOON: cells_of(1.0), NOON + HOUR: cells_of(1.0)})
+    await insert_minutes(database, {NOON: cells_of(1.0), NOON + HOUR: cells_of(1.0)})
     clock.now = NOON + HOURS_KEPT + 1
     await kept.upkeep()
     assert await spans(database) == [(NOON + HOUR, HOUR, 1)]
@@ -184,7 +183,7 @@ async def test_a_row_that_cannot_be_read_is_a_fault_and_no_more(
 ) -> None:
     performance = Performance(clock=clock)
     monkeypatch.setattr(Distribution, "pack", lambda self: b"of another program")
-    await store.write(sqlite, {NOON: cells_of(1.0)})
+    await insert_minutes(sqlite, {NOON: cells_of(1.0)})
     cells, complete = await Rollups(sqlite, performance, clock=clock).since(NOON)
     assert (cells, complete) == ({}, False)
 

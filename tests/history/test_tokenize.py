@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.history.tokenize import LONGEST_WORD, phrases_of, words_of
+from llmproxy.history.text_index import LONGEST_WORD, phrases_of, words_of
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from llmproxy.database.process_id import is_dead, process_id
 from llmproxy.jobs import lifecycle, maintenance, queries
 from llmproxy.jobs.handler import CancelToken
 from llmproxy.jobs.model import Claimed, ItemResult, ItemStatus, JobKind, JobStatus, Lane, Reschedule, Step
 from llmproxy.jobs.worker import InteractiveFirst, Workers
+from llmproxy.runtime.process_id import is_dead, process_id
 from tests.jobs.opened import calls, opened, over, submit, until
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy.history.preview import LONGEST_LINE, asked, asked_in
+from llmproxy.history.detail import LONGEST_LINE, asked, asked_in
 
 SAID = [
     {"role": "system", "content": "You are kind."},

@@ -5,14 +5,66 @@ each. Only so many are looked at for one page; where they do not fill it, the ne
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, Subquery, literal, literal_column, select, tuple_
 
 from llmproxy.database.engine import Database
+from llmproxy.database.paging import cursor, values
 from llmproxy.database.sql_dialect import Phrase
-from llmproxy.history.query import HistoryCursor, HistoryQuery, Page
 from llmproxy.history.tables import HISTORY_TEXTS, history
+
+
+class HistoryCursor(NamedTuple):
+    """Where a page ended: the next one holds what is older. ``id`` tells apart what began at the same time."""
+
+    created_at: float
+    id: int
+
+    def text(self) -> str:
+        return cursor(self)
+
+    @classmethod
+    def read(cls, text: str) -> "HistoryCursor":
+        """Raises ``BadRequest``."""
+        found: Any = values(text, (float, int))
+        return cls(*found)
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """Filters, all of which must apply; None is no filter. Times are Unix seconds, of when the exchanges began.
+
+    ``text`` are phrases that must all be in the prompt or the answer; with them the newest to end is first, without
+    them the newest to begin.
+    """
+
+    limit: int
+    user: str | None = None
+    session: str | None = None
+    model: str | None = None
+    endpoint: str | None = None
+    cache: str | None = None
+    status: int | None = None
+    #: from this moment on
+    since: float | None = None
+    #: before this moment
+    until: float | None = None
+    text: tuple[tuple[str, ...], ...] = ()
+    after: HistoryCursor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Exchanges, newest first, JSON-ready; and where the next page begins, None after the last one.
+
+    A page may hold fewer than were asked for, or none, although there are more: so much had to be looked through.
+    """
+
+    rows: list[dict[str, Any]]
+    next: HistoryCursor | None
+
 
 #: rows looked at in one query, at first and at most: few where most rows are wanted, many where few are
 FIRST_STRIDE, LONGEST_STRIDE = 200, 5_000

@@ -1,6 +1,6 @@
 import json
 
-from llmproxy.history.text_extract import MOST_BYTES, MOST_WORDS, words_said
+from llmproxy.history.text_index import MOST_BYTES, MOST_WORDS, words_said
 
 
 def said(request: object, response: object = None) -> str:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.cache.codec import FORMAT, Broken, Packer, Unpacker, Unstorable, tag_text
-from llmproxy.cache.entry import Entry
+from llmproxy.cache.entry import FORMAT, Broken, Entry, Packer, Unpacker, Unstorable, tag_text
 from tests.cache.entries import entry, streamed
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=60)

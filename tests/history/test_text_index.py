@@ -10,13 +10,12 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
-from llmproxy.history import texts as module
-from llmproxy.history.deletion import delete_rows
+from llmproxy.history import text_index as module
 from llmproxy.history.record import Recorder
+from llmproxy.history.retention import delete_rows
 from llmproxy.history.tables import HISTORY_TEXTS, history
-from llmproxy.history.text_extract import words_said as words_of_both
-from llmproxy.history.texts import Texts
-from llmproxy.history.tokenize import phrases_of
+from llmproxy.history.text_index import Texts, phrases_of
+from llmproxy.history.text_index import words_said as words_of_both
 from llmproxy.wire.exchange import Exchange
 from tests.history.exchanges import fetched
 from tests.history.keeping import followed, found, write

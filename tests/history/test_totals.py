@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from llmproxy.database.engine import Database
-from llmproxy.history import summaries
-from llmproxy.history.summaries import Summaries
-from llmproxy.history.users import Document, one_session, one_user, session_page, user_page
+from llmproxy.history import totals
+from llmproxy.history.totals import Document, Summaries, one_session, one_user, session_page, user_page
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus
@@ -70,7 +69,7 @@ def expected(made: list[Exchange]) -> dict[tuple[str, ...], dict[str, Any]]:
 
 
 async def test_sums_are_what_the_rows_add_up_to(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summaries, "CHUNK", 30)
+    monkeypatch.setattr(totals, "CHUNK", 30)
     made = exchanges(100)
     step = Summaries(database)
     await write(database, made[:70])
@@ -96,7 +95,7 @@ async def test_who_is_erased_is_taken_off_the_sums(database: Database, user: str
     await write(database, made)
     await followed(Summaries(database))
     async with database.write() as connection:
-        await summaries.erase(connection, user, session)
+        await totals.erase_totals(connection, user, session)
     left = [each for each in made if user not in (None, each.user) or session not in (None, each.session)]
     found, wanted = await sums(database), expected(left)
     for row in (*found.values(), *wanted.values()):
@@ -109,7 +108,7 @@ async def test_a_user_with_no_requests_left_is_nobody(database: Database) -> Non
     await write(database, [fetched(user="ann", session="s1")] * 3)
     await followed(Summaries(database))
     async with database.write() as connection:
-        await summaries.erase(connection, None, "s1")
+        await totals.erase_totals(connection, None, "s1")
     assert await sums(database) == {}
 
 

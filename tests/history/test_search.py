@@ -8,11 +8,10 @@ import pytest
 from sqlalchemy import event, text
 
 from llmproxy.database.engine import Database
-from llmproxy.history import pages
-from llmproxy.history.cursor import cursor
-from llmproxy.history.pages import page
-from llmproxy.history.query import HistoryCursor, HistoryQuery
-from llmproxy.history.texts import Texts
+from llmproxy.database.paging import cursor
+from llmproxy.history import search
+from llmproxy.history.search import HistoryCursor, HistoryQuery, page
+from llmproxy.history.text_index import Texts
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus
@@ -75,11 +74,11 @@ async def test_any_filters_give_what_a_search_through_all_rows_gives(
     filled: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # so that a page ends for having looked at enough, too
-    monkeypatch.setattr(pages, "FIRST_STRIDE", 10)
-    monkeypatch.setattr(pages, "LONGEST_STRIDE", 50)
-    monkeypatch.setattr(pages, "MOST_LOOKED_AT", 120)
-    monkeypatch.setattr(pages, "LONGEST_TEXTS", 40)
-    monkeypatch.setattr(pages, "MOST_TEXTS", 100)
+    monkeypatch.setattr(search, "FIRST_STRIDE", 10)
+    monkeypatch.setattr(search, "LONGEST_STRIDE", 50)
+    monkeypatch.setattr(search, "MOST_LOOKED_AT", 120)
+    monkeypatch.setattr(search, "LONGEST_TEXTS", 40)
+    monkeypatch.setattr(search, "MOST_TEXTS", 100)
     made, chance = exchanges(), random.Random(1)
     choices: dict[str, list[Any]] = {
         "user": ["ann", "rare", "nobody"],
@@ -104,11 +103,11 @@ async def test_any_filters_give_what_a_search_through_all_rows_gives(
 
 
 async def test_a_page_ends_where_enough_was_looked_at(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "FIRST_STRIDE", 100)
-    monkeypatch.setattr(pages, "MOST_LOOKED_AT", 100)
+    monkeypatch.setattr(search, "FIRST_STRIDE", 100)
+    monkeypatch.setattr(search, "MOST_LOOKED_AT", 100)
     first = await page(filled, HistoryQuery(10, endpoint="rerank"))
     assert (first.rows, first.next is None) == ([], False)
-    monkeypatch.setattr(pages, "MOST_TEXTS", 100)
+    monkeypatch.setattr(search, "MOST_TEXTS", 100)
     first = await page(filled, HistoryQuery(10, endpoint="rerank", text=(("apple",),)))
     assert (first.rows, first.next is None) == ([], False)
 

@@ -30,11 +30,13 @@ from llmproxy.cache.entry import FORMAT, Broken, Entry, Packed, Packer, Unpacker
 from llmproxy.cache.flush_log import TURN, flushed_since
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Flushed, OnFault, Selector, TierStats, breaker, is_empty, key_range, matches
+from llmproxy.database.breaker import BACKOFF
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault
 from llmproxy.database.footprint import index_bytes, row_bytes
 from llmproxy.database.reads import PointQuery, Rows
 from llmproxy.database.sql_dialect import DatabaseDialect
+from llmproxy.runtime.background import Backoff
 
 #: keys in one query for several; fewer are filled up, so that the query is compiled only once
 MANY = 64
@@ -235,9 +237,10 @@ class CacheWriter:
         clock: Callable[[], float],
         on_fault: OnFault,
         written: Callable[[int], None],
+        backoff: Backoff = BACKOFF,
     ):
         self.pending = Pending(limits.waiting_entries, limits.waiting_bytes)
-        self.breaker = breaker("sql", "writing", on_fault)
+        self.breaker = breaker("sql", "writing", on_fault, backoff)
         self._database = database
         self._packer = Packer(compress_from)
         self._upsert, self._columns = _upsert_statement(database)
@@ -430,11 +433,14 @@ class SqlTier:
         on_fault: OnFault,
         limits: WriteLimits | None = None,
         census_seconds: float = 5.0,
+        backoff: Backoff = BACKOFF,
     ):
         self._database = database
         self._clock = clock
-        self._writer = CacheWriter(database, compress_from, limits or WriteLimits(), clock, on_fault, self._wrote)
-        self._breaker = breaker(self.name, "reading", on_fault)
+        self._writer = CacheWriter(
+            database, compress_from, limits or WriteLimits(), clock, on_fault, self._wrote, backoff
+        )
+        self._breaker = breaker(self.name, "reading", on_fault, backoff)
         self._unpacker = Unpacker()
         self._one = database.point_query(FIND, KEY)
         self._many = database.point_query(FIND_MANY, KEYS)

@@ -8,7 +8,8 @@ from typing import Protocol
 import orjson
 
 from llmproxy.cache.entry import Entry
-from llmproxy.database.breaker import CircuitBreaker
+from llmproxy.database.breaker import BACKOFF, CircuitBreaker
+from llmproxy.runtime.background import Backoff
 
 #: takes a tier's name and the kind of a fault: ``database.faults.DatabaseFault``, or a word for an entry that is lost
 OnFault = Callable[[str, str], object]
@@ -85,10 +86,10 @@ class Tier(Protocol):
         ...
 
 
-def breaker(tier: str, work: str, on_fault: OnFault) -> CircuitBreaker:
+def breaker(tier: str, work: str, on_fault: OnFault, backoff: Backoff = BACKOFF) -> CircuitBreaker:
     """The circuit breaker of one kind of a tier's work."""
     fails = f"{tier} tier: {work} fails (%(fault)s): %(error)s"
-    return CircuitBreaker(tier, on_fault, fails=fails, works=f"{tier} tier: {work} works again")
+    return CircuitBreaker(tier, on_fault, fails=fails, works=f"{tier} tier: {work} works again", backoff=backoff)
 
 
 _DIGITS = 64

@@ -15,17 +15,13 @@ from llmproxy.cache.sql import SqlTier, WriteLimits
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Selector
 from llmproxy.database.engine import Database, open_database
+from llmproxy.runtime.background import Backoff
 from tests.cache.entries import Clock, Faults, entry, key, streamed
 from tests.databases import PostgresServer, remove_sqlite, ruin_sqlite, sqlite_url
 
 QUICK = WriteLimits(linger=0.001)
-
-
-@pytest.fixture(autouse=True)
-def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a fault a tier tries again at once: that it rests at all is tested with a clock in ``test_health``."""
-    monkeypatch.setattr("llmproxy.database.breaker._FIRST_REST", 1e-9)
-    monkeypatch.setattr("llmproxy.database.breaker._LONGEST_REST", 1e-9)
+#: after a fault a tier tries again at once: that it rests at all is tested with a clock in ``test_breaker``
+AT_ONCE = Backoff(1e-9, 1e-9)
 
 
 @asynccontextmanager
@@ -33,7 +29,15 @@ async def sql_tier(
     database: Database, faults: Faults, limits: WriteLimits = QUICK, clock: Clock | None = None
 ) -> AsyncIterator[SqlTier]:
     clock = clock or Clock()
-    tier = SqlTier(database, compress_from=10**9, clock=clock, on_fault=faults, limits=limits, census_seconds=0)
+    tier = SqlTier(
+        database,
+        compress_from=10**9,
+        clock=clock,
+        on_fault=faults,
+        limits=limits,
+        census_seconds=0,
+        backoff=AT_ONCE,
+    )
     async with tier:
         yield tier
 
@@ -243,7 +247,7 @@ async def test_full_disk(sqlite: Database, caplog: pytest.LogCaptureFixture) -> 
     assert set(faults.kinds) == {"full"}
     assert [record.levelname for record in caplog.records if "writing" in record.message] == [
         "WARNING",
-        "INFO",
+        "WARNING",
     ]
 
 

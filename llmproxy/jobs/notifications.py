@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 
+from llmproxy.jobs.model import Lane
+
 #: seconds for each who waits: one looks at once, each of a hundred once a second, however much happens
 _TURN_SECONDS = 0.01
 
@@ -13,10 +15,8 @@ class JobNotifications:
     """Wakes waiters. They look at the database afterwards: a wake-up may be missed, or mean nothing."""
 
     def __init__(self) -> None:
-        #: the next word of work, and how often there was one
-        self._word = asyncio.Event()
-        self._words = 0
         self._jobs: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
+        self._workers: list[Callable[[Lane], None]] = []
         self._cutters: list[Callable[[str], None]] = []
         #: how many wait for jobs
         self._waiting = 0
@@ -33,19 +33,14 @@ class JobNotifications:
         for job_id in list(self._jobs):
             self.moved(job_id)
 
-    def work(self) -> None:
-        """There may be something to claim."""
-        self._words += 1
-        word, self._word = self._word, asyncio.Event()
-        word.set()
+    def on_work(self, client: Callable[[Lane], None]) -> None:
+        """``client`` is called with the lane in which there may be something to claim."""
+        self._workers.append(client)
 
-    async def for_work(self, known: int, seconds: float) -> int:
-        """Until there was word of work more than ``known`` times, or for so long. Returns how often there was."""
-        if self._words == known:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._word.wait()
-        return self._words
+    def work(self, lane: Lane = Lane.ALL) -> None:
+        """There may be something to claim in ``lane``."""
+        for client in self._workers:
+            client(lane)
 
     def moved(self, job_id: str) -> None:
         """The job's state has changed."""

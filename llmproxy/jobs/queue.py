@@ -12,8 +12,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import leases, transitions
-from llmproxy.jobs import leases as claims
-from llmproxy.jobs import transitions as finishing
 from llmproxy.jobs.model import TRAITS, Claimed, ItemResult, Job, JobStatus, Lane, NewCall, NewJob, Reschedule
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.store import LONGEST_SECONDS, SharedClock, Store
@@ -69,13 +67,13 @@ class Queue:
             return job
 
         job = await self.store.write(work)
-        self.changes.work()
+        self.changes.work(Lane.WORK)
         return job
 
     async def waiting(self, lane: Lane = Lane.ALL) -> bool:
         """Whether anything could be claimed now. Cheap: it takes no lock."""
         now = await self.shared()
-        return await self.store.read(lambda connection: claims.waits(connection, now, lane))
+        return await self.store.read(lambda connection: leases.waits(connection, now, lane))
 
     async def claim(self, worker: str, limit: int, seconds: float, lane: Lane = Lane.ALL) -> list[Claimed]:
         """Up to ``limit`` items of a lane that wait, for ``seconds`` from now.
@@ -84,7 +82,7 @@ class Queue:
         """
         now, started = await self.shared(), self.clock()
         claimed, begun = await self.store.write(
-            lambda connection: claims.claim(connection, worker, limit, now, now + seconds, started, lane),
+            lambda connection: leases.claim(connection, worker, limit, now, now + seconds, started, lane),
             durable=False,
         )
         for job_id in begun:
@@ -99,11 +97,10 @@ class Queue:
     async def finish(self, worker: str, done: Sequence[tuple[Claimed, ItemResult]]) -> set[int]:
         """Makes results count. Returns the items whose results do: the leases of the others were lost."""
         now = self.clock()
-        kept = await self.store.write(lambda connection: finishing.finish(connection, worker, done, now))
+        kept, added = await self.store.write(lambda connection: transitions.finish(connection, worker, done, now))
         for job_id in kept:
             self.changes.moved(job_id)
-        # the last step of a job may have been added
-        if kept:
+        if added:
             self.changes.work()
         return {id for ids in kept.values() for id in ids}
 
@@ -159,7 +156,7 @@ class Queue:
             return True
 
         added = await self.store.write(work)
-        self.changes.work()
+        self.changes.work(Lane.WORK)
         return added
 
 

@@ -19,7 +19,7 @@ _GROUP = 256
 _MOST = 512
 _MOST_BYTES = 64 * 1024 * 1024
 #: how long results are gathered for one transaction where there are many of them
-_GATHER_SECONDS = 0.03
+_GATHER_SECONDS = 0.1
 #: how long the last results may take at the end
 _CLOSE_SECONDS = 3.0
 
@@ -34,13 +34,15 @@ Tried = Callable[[str, str, str], None]
 class ResultWriter:
     """While the database is away results wait, and nothing new is begun once there are many of them.
 
-    A result that can never be written ends its item as failed: it must not keep the others from counting.
+    A result that can never be written ends its item as failed: it must not keep the others from counting. ``freed`` is
+    called when there is room again after ``full``.
     """
 
-    def __init__(self, queue: Queue, worker: str, tried: Tried) -> None:
+    def __init__(self, queue: Queue, worker: str, tried: Tried, freed: Callable[[], None]) -> None:
         self._queue = queue
         self._worker = worker
         self._tried = tried
+        self._freed = freed
         self._waiting: list[tuple[Claimed, ItemResult]] = []
         self._writing: list[tuple[Claimed, ItemResult]] = []
         self._bytes = 0
@@ -86,6 +88,7 @@ class ResultWriter:
                 if many and not self._closing:
                     # they come faster than transactions end: a transaction costs more than its results
                     await asyncio.sleep(_GATHER_SECONDS)
+                was_full = self.full
                 self._writing, self._waiting = self._waiting[: self._group], self._waiting[self._group :]
                 many = len(self._writing) > 1
                 if await self._write():
@@ -94,7 +97,8 @@ class ResultWriter:
                 else:
                     self._refused()
                 self._writing = []
-                self._queue.changes.work()
+                if was_full:
+                    self._freed()
             if self._closing:
                 return
 

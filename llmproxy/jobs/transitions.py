@@ -220,8 +220,9 @@ _ENDED = (
 )
 
 
-async def finish(connection: AsyncConnection, worker: str, done: Done, now: float) -> dict[str, set[int]]:
-    """Makes the results of leases that are still held count. Returns their items, by job."""
+async def finish(connection: AsyncConnection, worker: str, done: Done, now: float) -> tuple[dict[str, set[int]], bool]:
+    """Makes the results of leases that are still held count. Returns their items, by job, and whether there may be
+    something new to claim."""
     locked = await lock_all(connection, {claimed.job.id for claimed, _ in done})
     ids = rounded([claimed.id for claimed, _ in done])
     rows = await connection.execute(_HELD, {"ids": ids, "by": worker})
@@ -234,9 +235,8 @@ async def finish(connection: AsyncConnection, worker: str, done: Done, now: floa
             counted.setdefault(claimed.job.id, []).append((claimed, result))
     if counted:
         await _write(connection, [(locked[id], group) for id, group in counted.items()], now)
-    for job_id, group in counted.items():
-        await _move(connection, locked[job_id], group, now)
-    return {job_id: {claimed.id for claimed, _ in group} for job_id, group in counted.items()}
+    moved = [await _move(connection, locked[job_id], group, now) for job_id, group in counted.items()]
+    return {job_id: {claimed.id for claimed, _ in group} for job_id, group in counted.items()}, any(moved)
 
 
 async def _write(connection: AsyncConnection, counted: Sequence[tuple[Job, Done]], now: float) -> None:
@@ -264,19 +264,21 @@ def _row(claimed: Claimed, result: ItemResult) -> dict[str, Any]:
     }
 
 
-async def _move(connection: AsyncConnection, job: Job, group: Done, now: float) -> None:
-    """What follows for the job: further counts, its next step or its end."""
+async def _move(connection: AsyncConnection, job: Job, group: Done, now: float) -> bool:
+    """What follows for the job: further counts, its next step or its end. Whether a step may have been added."""
     for _, result in group:
         if result.also is not None:
             await result.also(connection)
     calls = [result for claimed, result in group if claimed.step is Step.CALL]
+    moved = job
     if calls:
         changed = _counts(job, calls, now)
-        await settle(connection, replace(job, **changed), now, changed)
+        moved = await settle(connection, replace(job, **changed), now, changed)
     for claimed, result in group:
         if claimed.step in _NEEDED and result.status is ItemStatus.FAILED:
             # unless its own transaction has said so already
             await fail(connection, job.id, result.error or _UNKNOWN, now)
+    return len(calls) < len(group) or moved.status.open != job.status.open
 
 
 def _counts(job: Job, calls: Sequence[ItemResult], now: float) -> dict[str, Any]:

@@ -88,7 +88,7 @@ _POLL_SECONDS = 0.5
 #: the same while calls are held back for interactive requests
 _HELD_SECONDS = 0.05
 #: items claimed ahead: so many as were done in this time
-_AHEAD_SECONDS = 0.25
+_AHEAD_SECONDS = 0.5
 _MOST_AHEAD = 256
 #: steps of batches in work beside the calls
 _STEPS_AT_ONCE = 2
@@ -126,14 +126,17 @@ class Workers:
         self._ready: deque[Claimed] = deque()
         self._runs: set[_Run] = set()
         self._tried = tried
-        self._committer = ResultWriter(queue, self.name, tried)
+        self._committer = ResultWriter(queue, self.name, tried, self._wake)
         self._pace = _Pace()
+        #: set when the feeder shall look again for something to claim
+        self._woken = asyncio.Event()
         self._feeder: asyncio.Task[None] | None = None
         #: the lane in which the last look found nothing more to claim
         self._dry: Lane | None = None
 
     def open(self) -> None:
         self._queue.changes.on_cut(self._cut)
+        self._queue.changes.on_work(self._there_is_work)
         self._committer.open()
         self._feeder = asyncio.create_task(self._feed(), name="job workers")
 
@@ -173,10 +176,20 @@ class Workers:
         self.lost({item.id for item in self._ready if item.job.id == job_id})
         self.lost({run.item.id for run in self._runs if run.item.job.id == job_id})
 
+    def _wake(self) -> None:
+        self._woken.set()
+
+    def _there_is_work(self, lane: Lane) -> None:
+        if lane in (Lane.ALL, self._lane) or self._lane is Lane.ALL:
+            # known, so that nobody needs to look before claiming
+            self._dry = None
+            self._wake()
+
     async def _feed(self) -> None:
-        failures = words = 0
+        failures = 0
         once = LogOnce(log)
         while True:
+            self._woken.clear()
             self._start()
             try:
                 claimed = await self._claim()
@@ -188,8 +201,9 @@ class Workers:
             once.worked("jobs go on")
             failures = 0
             if not claimed:
-                seconds = _HELD_SECONDS if self._ready else _POLL_SECONDS
-                words = await self._queue.changes.for_work(words, seconds)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_HELD_SECONDS if self._ready else _POLL_SECONDS):
+                        await self._woken.wait()
 
     async def _claim(self) -> bool:
         """Whether anything was claimed."""
@@ -198,8 +212,7 @@ class Workers:
         if lane is Lane.WORK and (self._capacity.paused or (wanted <= 0 and not self._ready)):
             # every call there may be is in work, or none may be: the steps of batches go on
             lane, wanted = Lane.STEPS, self._room_for_steps()
-        # half of what is claimed ahead is worked off before more is: a claim costs more than its items
-        if wanted <= 0 or len(self._ready) > ahead // 2 or self._committer.full:
+        if wanted <= 0 or not self._is_low(ahead) or self._committer.full:
             return False
         if self._dry is lane and not await self._queue.waiting(lane):
             return False
@@ -207,6 +220,11 @@ class Workers:
         self._dry = lane if len(claimed) < wanted else None
         self._ready.extend(claimed)
         return bool(claimed)
+
+    def _is_low(self, ahead: int) -> bool:
+        """Whether half of what was claimed ahead is worked off. Before that nothing more is claimed: a claim costs more
+        than its items."""
+        return len(self._ready) <= ahead // 2
 
     def _room(self) -> int:
         running = sum(run.item.step not in BATCH_STEPS for run in self._runs)
@@ -241,7 +259,8 @@ class Workers:
             self._runs.discard(run)
             if self._feeder is not None:
                 self._start()
-            self._queue.changes.work()
+                if self._is_low(self._pace.ahead()):
+                    self._wake()
 
     async def _put_off(self, run: _Run, how: Reschedule) -> None:
         """For as long as it takes: else the item would wait for the end of its lease, and the try not be counted."""

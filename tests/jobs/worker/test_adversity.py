@@ -109,7 +109,7 @@ async def test_a_result_that_is_refused_fails_alone(
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs, asyncio.timeout(PATIENCE):
         job = await submit(jobs, [marker() for _ in range(5)])
         items = await jobs.queue.claim("w", 5, 1000)
-        committer = ResultWriter(jobs.queue, "w", ignore)
+        committer = ResultWriter(jobs.queue, "w", ignore, lambda: None)
         for place, item in enumerate(items):
             also = refuse if place == 2 else put_nothing
             committer.add(item, ItemResult(ItemStatus.COMPLETED, 200, b"{}", also=also))

@@ -8,11 +8,11 @@ from starlette.requests import Request
 
 from llmproxy.api import file_rows
 from llmproxy.api.file_model import BATCH_BYTES, HEAD, File, check_begins_as_jsonl, lifetime_of, new_id, purpose_of
-from llmproxy.api.multipart import MultipartForm
 from llmproxy.api.services import exchange_of, job_services
 from llmproxy.jobs.blobs import Sink
 from llmproxy.proxy.asgi import decoded, received
 from llmproxy.wire.errors import BadRequest, TooLarge
+from llmproxy.wire.multipart import MultipartForm
 from llmproxy.wire.validation import idempotency_key
 
 #: bytes of a form beside its file

@@ -32,12 +32,12 @@ class Position:
 class Entry:
     """A complete answer. Times are Unix seconds.
 
-    ``document`` is the JSON document: an object, or a list (rerank). ``frames`` is the stream's transcript (SSE or
-    NDJSON, terminal event included), empty where the answer came as plain JSON. ``ends`` are the end offsets of the
-    frames in ``frames`` and ``millis`` the milliseconds since the call began at which each arrived; ``hidden`` are
-    start and end of each frame that only a caller who asked for usage gets, or of them all, where the others' frames
-    are not among them. All three are native ``array('I')`` bytes, a tenth of tuples. ``both`` is whether it serves
-    callers of the other form than the one in which it came.
+    ``document`` is the plain answer: a JSON object or list (rerank), or a text (transcriptions). ``frames`` is the
+    stream's transcript (SSE or NDJSON, terminal event included), empty for an answer that came plain. ``ends`` are the
+    end offsets of the frames in ``frames`` and ``millis`` the milliseconds since the call began at which each arrived;
+    ``hidden`` are start and end of each frame that only a caller who asked for usage gets, or of them all if the
+    others' frames are not among them. All three are native ``array('I')`` bytes, a tenth of tuples. ``both`` is whether
+    it serves callers of the other form than the one in which it came.
     """
 
     key: bytes

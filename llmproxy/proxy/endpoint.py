@@ -20,6 +20,7 @@ from llmproxy.wire.cache_headers import Directives, parse_directives
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import OnlyIfCached, UnreadableBody
 from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.headers import content_type
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 #: a larger answer goes to its client piece by piece, which the quick way does not
@@ -65,11 +66,12 @@ async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> CacheableRe
 def unreadable_passes(scope: Scope, raw: bytes) -> Iterator[None]:
     """Raises ``PassThrough`` for a body that cannot be read: whether it is one is the upstream's to say, which may be
     more lenient. Raises ``OnlyIfCached``."""
-    exchange: Exchange = scope[EXCHANGE]
-    exchange.request_body = raw
     try:
         yield
     except UnreadableBody as error:
+        exchange: Exchange = scope[EXCHANGE]
+        # the bytes of a recording are nothing that history could show
+        exchange.request_body = b"" if content_type(scope["headers"]).startswith(b"multipart/") else raw
         if parse_directives(scope["headers"]).only_if_cached:
             raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.") from error
         raise PassThrough(raw, Reason.UNREADABLE) from error

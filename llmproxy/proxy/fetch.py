@@ -34,6 +34,7 @@ from llmproxy.wire.errors import (
 )
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.framing import is_stream
+from llmproxy.wire.headers import content_type
 from llmproxy.wire.vocabulary import Phase, Reason
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ async def _fetch(
             raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
         if reply.status == _ANSWERED:
             exchange.upstream_headers = tuple(live_headers(reply.headers))
-        kept, kind = [*kept_headers(reply.headers), *coding_of(reply.headers)], _content_type(reply)
+        kept, kind = [*kept_headers(reply.headers), *coding_of(reply.headers)], content_type(reply.headers)
         recorder = AnswerRecorder(request, buffer, adapted, plan.key, plan.scope, kept, settings, kind)
         fetched = await _tee(reply, recorder, adapted, exchange, plan)
         if plan.own and fetched.entries and not fetched.both and recorder.framed != request.parsed.stream:
@@ -155,6 +156,9 @@ async def _sent(plan: Plan, target: Target, headers: HeaderList, services: Proxy
     """The reply whose head has come. A server without the endpoint is asked for what stands for it, where there is
     something; that it has none is remembered for a while. Raises ``UpstreamStatus`` for one that can do neither."""
     request, name = plan.request, plan.request.endpoint.name
+    if not request.endpoint.dialect.json_requests:
+        adapted = Adapted(request.raw, request.parsed.stream, both=False)
+        return adapted, await services.upstreams.send(target, Call("POST", request.target, headers, adapted.body))
     size = len(request.raw)
     body = plan.body if plan.body is not None else await offload(size, request.body)
     instead = await offload(size, translated, name, body) if services.upstreams.lacks(target, name) else None
@@ -233,13 +237,15 @@ async def _tee(reply: Reply, recorder: AnswerRecorder, adapted: Adapted, exchang
         return await _as_it_comes(reply, recorder)
     framed, opening = await _form(reply, recorder, adapted)
     recorder.framed = framed
-    buffer.begin(Head(framed, recorder.headers, adapted.both, adapted.stream))
+    buffer.begin(Head(framed, recorder.answer_headers, adapted.both, adapted.stream))
     if framed:
         await _tee_frames(reply, recorder, opening)
         exchange.mark(Phase.TEE)
         return await offload(buffer.size, settle_frames, recorder)
     body = await _tee_pieces(reply, recorder, opening)
     exchange.mark(Phase.TEE)
+    # JSON that was cut off is none; a text that was cut off is a text
+    recorder.loose = not reply.delimited and not body.rstrip().endswith((b"}", b"]"))
     if plan.split is None or coding_of(reply.headers):
         return await offload(len(body), settle_document, recorder, body)
     return await plan.split.settle(recorder, body)
@@ -260,6 +266,9 @@ async def _form(reply: Reply, recorder: AnswerRecorder, adapted: Adapted) -> tup
         return False, b""
     endpoint = recorder.request.endpoint
     kind = recorder.content_type.partition(b";")[0].strip().lower()
+    if not endpoint.dialect.document_type and kind != endpoint.dialect.stream_type:
+        # a text may begin as an event does
+        return False, b""
     opening, whole = b"", False
     while True:
         found = is_stream(endpoint.dialect.stream_type, kind, opening, asked=adapted.stream, whole=whole)
@@ -312,10 +321,6 @@ async def _room(recorder: AnswerRecorder) -> None:
             await recorder.buffer.room()
     except TimeoutError:
         raise UpstreamBroke("The answer was given up: nobody read on.") from None
-
-
-def _content_type(reply: Reply) -> bytes:
-    return next((value for name, value in reply.headers if name == b"content-type"), b"")
 
 
 #: the words for a failed upstream call

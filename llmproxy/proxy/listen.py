@@ -182,7 +182,6 @@ def _whole(
         body = b"".join(buffer.frames)
         kind = dialect.document_type if fetched.type is None else fetched.type
         headers = type_headers(dialect.stream_type if framed else kind, stream=framed)
-        headers = [header for header in headers if header[1]]
     else:
         try:
             body, headers = _rendered(request, fetched)

@@ -27,6 +27,7 @@ from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import NO_USAGE, Exchange
+from llmproxy.wire.headers import content_type
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
 log = logging.getLogger(__name__)
@@ -243,7 +244,8 @@ async def parse_request(
     """
     exchange.endpoint = endpoint.name
     directives = parse_directives(headers)
-    parsed, any_case = await services.memo.parsed(endpoint, raw), False
+    form = b"" if endpoint.dialect.json_requests else content_type(headers)
+    parsed, any_case = await services.memo.parsed(endpoint, raw, form), False
     if (stream := parsed.any_case_stream) is not None:
         any_case = services.upstreams.any_case(parsed.model, exchange.path)
         parsed = replace(parsed, stream=stream) if any_case else parsed
@@ -251,7 +253,7 @@ async def parse_request(
     exchange.namespace, exchange.session = directives.namespace, directives.session or exchange.session
     exchange.user = directives.user or parsed.user or exchange.user
     exchange.query = target.partition(b"?")[2]
-    exchange.request_body = raw
+    exchange.request_body = parsed.described or raw
     exchange.recorded = True
     exchange.mark(Phase.READ)
     return CacheableRequest(endpoint, parsed, directives, raw, target, headers, peer, any_case)

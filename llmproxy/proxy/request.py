@@ -13,12 +13,13 @@ from llmproxy.cache.policy import RequestTraits
 from llmproxy.proxy.offload import offload
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.cache_headers import Directives
+from llmproxy.wire.documents import dump
 from llmproxy.wire.echo import echo_of
 from llmproxy.wire.endpoints import Endpoint, shaping
 from llmproxy.wire.errors import UnreadableBody
 from llmproxy.wire.formats.embeddings import INPUT_BY_INPUT, is_per_input, other_numbers
 from llmproxy.wire.formats.ollama import only_loads
-from llmproxy.wire.json_body import BOM, canonical, parse
+from llmproxy.wire.json_body import canonical, parse
 
 _MEMO_SIZE = 10_000
 #: a draft that holds on to more of its body than this is not remembered
@@ -57,6 +58,8 @@ class ParsedBody:
     store: bool = False
     #: how many choices it asks for
     choices: int = 1
+    #: what history shows in the place of a body that is not JSON: its members; b"" for the body itself
+    described: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,34 +109,36 @@ class BodyMemo:
     def __init__(self, size: int = _MEMO_SIZE) -> None:
         self._drafts: LRUCache[bytes, ParsedBody] = LRUCache(size)
 
-    async def parsed(self, endpoint: Endpoint, raw: bytes) -> ParsedBody:
-        """Raises ``UnreadableBody`` for what is no JSON object of the right shape; such a body leaves no trace."""
-        token = await offload(len(raw), _token, endpoint, raw)
+    async def parsed(self, endpoint: Endpoint, raw: bytes, content_type: bytes = b"") -> ParsedBody:
+        """``content_type`` is needed only for a body that is not JSON.
+
+        Raises ``UnreadableBody`` for what does not have the endpoint's form; such a body leaves no trace.
+        """
+        token = await offload(len(raw), _token, endpoint, raw, content_type)
         known = self._drafts.get(token)
         if known is not None:
             return known
-        parsed, held = await offload(len(raw), _read, endpoint, raw)
+        parsed, held = await offload(len(raw), _read, endpoint, raw, content_type)
         if held <= _MEMO_BYTES:
             self._drafts[token] = parsed
         return parsed
 
 
-def _token(endpoint: Endpoint, raw: bytes) -> bytes:
-    return blake2b(raw, digest_size=16, person=endpoint.name.encode()[:16]).digest()
+def _token(endpoint: Endpoint, raw: bytes, content_type: bytes) -> bytes:
+    digest = blake2b(raw, digest_size=16, person=endpoint.name.encode()[:16])
+    digest.update(content_type)
+    return digest.digest()
 
 
-def _read(endpoint: Endpoint, raw: bytes) -> tuple[ParsedBody, int]:
+def _read(endpoint: Endpoint, raw: bytes, content_type: bytes) -> tuple[ParsedBody, int]:
     """The draft, and how many bytes it holds on to."""
-    parsed = draft_of(endpoint, raw)
-    return parsed, len(parsed.model) + len(parsed.user) + len(orjson.dumps(parsed.echo))
+    parsed = draft_of(endpoint, raw, content_type)
+    return parsed, len(parsed.model) + len(parsed.user) + len(orjson.dumps(parsed.echo)) + len(parsed.described)
 
 
-def draft_of(endpoint: Endpoint, raw: bytes) -> ParsedBody:
-    """Raises ``UnreadableBody``."""
-    if raw.startswith(BOM):
-        # some servers take it and some do not
-        raise UnreadableBody("The request body begins with a byte-order mark.")
-    body = parse(raw)
+def draft_of(endpoint: Endpoint, raw: bytes, content_type: bytes = b"") -> ParsedBody:
+    """Raises ``UnreadableBody``, ``BadRequest`` for a form that nobody can read."""
+    body = endpoint.dialect.read_request(raw, content_type)
     others = {folded: value for name, value in body.items() if (folded := name.casefold()) != name and folded in _READ}
     model = body.get("model", others.get("model"))
     if model is not None and not isinstance(model, str):
@@ -175,6 +180,7 @@ def draft_of(endpoint: Endpoint, raw: bytes) -> ParsedBody:
         echo=echo_of(body) if endpoint.echoes else None,
         store=body.get("store") is True,
         choices=_choices(body),
+        described=b"" if endpoint.dialect.json_requests else dump(body),
         any_case_stream=others.get("stream", stream) is True and not load if others else None,
     )
 

@@ -107,7 +107,7 @@ def _echoed(frame: bytes, echo: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An upstream call that came to its proper end. ``document`` is the plain answer, JSON.
+    """An upstream call that came to its proper end. ``document`` is the plain answer.
 
     ``reason`` says whether it was kept: STORED, or why not. ``entries`` is what was kept of it. ``both``: whether it
     serves callers of the other form than the one in which it came. ``parts`` are the entries of an answer that is kept
@@ -195,9 +195,11 @@ JSON = b"application/json"
 
 
 def type_headers(content_type: bytes, *, stream: bool) -> HeaderList:
+    """``content_type`` is empty for an answer whose own headers have it, or that has none."""
+    named = [(b"content-type", content_type)] if content_type else []
     if stream:
-        return [(b"content-type", content_type), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-    return [(b"content-type", content_type), (b"cache-control", b"private")]
+        return [*named, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    return [*named, (b"cache-control", b"private")]
 
 
 def hit_headers(entry: Entry, status: CacheStatus, reason: Reason, now: float) -> HeaderList:

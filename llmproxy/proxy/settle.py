@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.broadcast import BroadcastBuffer
@@ -112,6 +110,13 @@ class AnswerRecorder:
         )
 
     @property
+    def answer_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers of an answer that its endpoint knows: with its content type if that is one of several."""
+        if self.framed or self._dialect.document_type or not self.content_type:
+            return self.headers
+        return ((b"content-type", self.content_type), *self.headers)
+
+    @property
     def seconds(self) -> float:
         """How long the upstream has worked."""
         buffer = self.buffer
@@ -141,14 +146,8 @@ def settle_document(recorder: AnswerRecorder, body: bytes) -> Fetched:
     """A plain answer, read to its end. What is none, a text or nothing at all, is given as it came."""
     if recorder.buffer.overflowed:
         return replace(_unkept(recorder, b""), reason=Reason.TOO_LARGE, type=recorder.content_type)
-    bare = recorder.request.endpoint.bare_list
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        document = None
-    if isinstance(document, list) and bare:
-        document = {bare: document}
-    if not isinstance(document, dict):
+    document = recorder.request.endpoint.dialect.read_answer(body, recorder.content_type)
+    if document is None:
         return replace(_unkept(recorder, body), type=recorder.content_type)
     both = recorder.both and recorder.request.endpoint.streams and _is_renderable(recorder.request, document)
     return _fetched_result(recorder, body, document, (), both)
@@ -190,7 +189,7 @@ def _fetched_result(
     if reason is None and len(body) + sum(map(len, frames)) > recorder.settings.cache_entry_bytes:
         reason = Reason.TOO_LARGE
     if reason is not None or recorder.key is None:
-        return Fetched(body, reason or Reason.NO_STORE, usage, seconds, headers=recorder.headers, both=both)
+        return Fetched(body, reason or Reason.NO_STORE, usage, seconds, headers=recorder.answer_headers, both=both)
     now = time.time()
     directives = request.directives
     ends, hidden = _offsets(request, frames)
@@ -208,13 +207,13 @@ def _fetched_result(
         ends=ends,
         millis=recorder.buffer.millis.tobytes() if frames else b"",
         hidden=hidden,
-        headers=recorder.headers,
+        headers=recorder.answer_headers,
         upstream_seconds=seconds,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         both=both,
     )
-    return Fetched(body, Reason.STORED, usage, seconds, (entry,), recorder.headers, both)
+    return Fetched(body, Reason.STORED, usage, seconds, (entry,), recorder.answer_headers, both)
 
 
 def _offsets(request: CacheableRequest, frames: tuple[bytes, ...]) -> tuple[bytes, bytes]:

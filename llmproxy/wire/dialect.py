@@ -1,13 +1,14 @@
-"""What the proxy must know of one endpoint's answers to keep them and give them in either form. Pure."""
+"""How one endpoint's requests are read, and its answers kept and given in either form. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from llmproxy.wire.documents import Document, Malformed, dump, error_message, read_leniently
-from llmproxy.wire.errors import ProxyError, envelope
+from llmproxy.wire.documents import Document, Malformed, dump, error_message, peek, read_leniently
+from llmproxy.wire.errors import ProxyError, UnreadableBody, envelope
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.framing import sse_data, sse_event, sse_frame
+from llmproxy.wire.framing import SSE, SseSplitter, sse_data, sse_event, sse_frame
+from llmproxy.wire.json_body import BOM, parse
 from llmproxy.wire.vocabulary import Reason
 
 
@@ -53,17 +54,31 @@ class Filter(Protocol):
 
 
 class Dialect(Protocol):
-    """An endpoint's answers. A frame is the strict bytes of one SSE event (ending in a blank line) or NDJSON line.
+    """An endpoint's requests and answers. A frame is the strict bytes of one event (SSE, with its blank line) or line
+    (NDJSON).
 
     ``both`` says whether a streamed answer and a plain one can be made from each other.
     """
 
     name: str
     both: bool
+    #: whether a request is JSON that can be written anew; otherwise the upstream gets it byte for byte
+    json_requests: bool
     #: content type of a streamed answer
     stream_type: bytes
-    #: content type of a plain answer
+    #: content type of a plain answer; empty if answers come in several, of which the upstream names one
     document_type: bytes
+
+    def read_request(self, body: bytes, content_type: bytes) -> Document:
+        """The members of a request, each of which the key holds unless the endpoint excuses it.
+
+        Raises ``UnreadableBody`` for what is the upstream's to judge, ``BadRequest`` for what nobody can read.
+        """
+        ...
+
+    def read_answer(self, body: bytes, content_type: bytes) -> Document | None:
+        """A plain answer as an object, None for what is none."""
+        ...
 
     def splitter(self) -> Splitter: ...
 
@@ -106,6 +121,37 @@ class Dialect(Protocol):
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
         """The frame that tells a client inside a stream that it failed, such that every SDK raises."""
         ...
+
+
+class JsonDialect:
+    """The half of a dialect whose requests and plain answers are JSON objects, and whose streams are events."""
+
+    __slots__ = ()
+
+    json_requests: bool = True
+    stream_type: bytes = SSE
+    document_type: bytes = b"application/json"
+
+    def read_request(self, body: bytes, content_type: bytes) -> Document:
+        if body.startswith(BOM):
+            # some servers take it and some do not
+            raise UnreadableBody("The request body begins with a byte-order mark.")
+        return parse(body)
+
+    def read_answer(self, body: bytes, content_type: bytes) -> Document | None:
+        return peek(body)
+
+    def splitter(self) -> Splitter:
+        return SseSplitter()
+
+    def finished(self, frames: Sequence[bytes]) -> bool:
+        return False
+
+    def usage_only(self, frame: bytes) -> bool:
+        return False
+
+    def usage_filter(self) -> Filter | None:
+        return None
 
 
 def says_done(word: object, words: frozenset[str]) -> bool:

@@ -14,6 +14,7 @@ from llmproxy.wire.formats.messages import MESSAGES
 from llmproxy.wire.formats.ollama import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_EMBEDDINGS, OLLAMA_GENERATE
 from llmproxy.wire.formats.plain import RERANK
 from llmproxy.wire.formats.responses import RESPONSES
+from llmproxy.wire.formats.transcriptions import FILE_NAME, FILE_TYPE, TRANSCRIPTIONS
 
 _RENDERING = {
     "stream": "chooses the rendering; one entry serves both",
@@ -56,8 +57,6 @@ class Endpoint:
     echoes: bool = False
     #: the member without which a request only loads or unloads its model (Ollama's own API), "" for none
     needs: str = ""
-    #: the member that an answer stands for which is a list and no object, "" where an answer is always an object
-    bare_list: str = ""
     #: fields whose presence with a true value means that the request must run every time
     side_effects: frozenset[str] = frozenset()
 
@@ -111,7 +110,15 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking"),
         RERANK,
         streams=False,
-        bare_list=RERANK.answers,
+    ),
+    Endpoint(
+        "transcriptions",
+        ("/v1/audio/transcriptions",),
+        TRANSCRIPTIONS,
+        excused={
+            FILE_NAME: "the recording is known by its digest",
+            FILE_TYPE: "the recording is known by its digest",
+        },
     ),
     Endpoint(
         "ollama-chat",

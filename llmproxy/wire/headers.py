@@ -21,6 +21,11 @@ def sendable(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]
     return [(name, value) for name, value in fields if _NAME.fullmatch(name) and not _CONTROL.search(value)]
 
 
+def content_type(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The value of ``content-type``, empty if there is none."""
+    return next((value for name, value in headers if name == b"content-type"), b"")
+
+
 #: OpenAI's SDKs and most others, Azure's, Google's, Anthropic's. Lower case.
 CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key"})
 

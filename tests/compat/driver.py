@@ -80,7 +80,7 @@ def passed_through(client: Any, prompt: str, headers: dict[str, str]) -> Any:
     listed = client.get("/uploads", cast_to=object, options={"params": {"include": ["a", "b"]}})
     cancelled = client.post("/uploads/upload_1/cancel", cast_to=object)
     deleted = client.delete("/uploads/upload_1", cast_to=object)
-    uploaded = client.audio.transcriptions.with_raw_response.create(file=("in.wav", b"{}\n"), model="scripted")
+    uploaded = client.audio.translations.with_raw_response.create(file=("in.wav", b"{}\n"), model="scripted")
     return {
         "targets": [listed["target"], cancelled["target"], deleted["target"]],
         "methods": [listed["method"], cancelled["method"], deleted["method"]],

@@ -91,7 +91,7 @@ def test_a_form_goes_to_the_server_of_the_model_it_names(
         file = word + b'\r\nContent-Disposition: form-data; name="model"\r\n\r\nother\r\n' + b"RIFF" * 500_000
         for fields in ([("file", file), ("model", model)], [("model", model), ("file", file)]):
             seen = len(server.visits(word.decode()))
-            answer = http.post("/v1/audio/transcriptions", content=form(*fields), headers=headers)
+            answer = http.post("/v1/audio/translations", content=form(*fields), headers=headers)
             assert answer.json()["size"] == len(form(*fields))
             assert len(server.visits(word.decode())) == seen + 1
 

@@ -19,12 +19,22 @@ VOCABULARY = ("zero", "one", "two", "three", "four", "naïve", "日本", "🙂",
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``finish`` is the index of the frame that carries the finish reason; the last frame is the terminal one."""
+    """``finish`` is the index of the frame that carries the finish reason; the last frame is the terminal one.
+
+    ``raw`` is the body of a plain answer that is no JSON.
+    """
 
     document: Json
     frames: tuple[bytes, ...] = ()
     stream_type: str = SSE
     finish: int = -1
+    raw: bytes | None = None
+    content_type: str = "application/json"
+
+    @property
+    def body(self) -> bytes:
+        """The plain answer."""
+        return json.dumps(self.document, ensure_ascii=False).encode() if self.raw is None else self.raw
 
 
 def words(number: int, script: Script) -> list[str]:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from tests.scripted_upstream import transcripts
 from tests.scripted_upstream.answers import ENDPOINTS, Answer
 from tests.scripted_upstream.bodies import BODIES, STREAMS
 from tests.scripted_upstream.codings import CODINGS
@@ -157,7 +158,7 @@ class ScriptedUpstream:
             return await stage.whole(401, "application/json", b'{"error": {"message": "Invalid API Key", "code": 401}}')
         if path in self.lacks:
             return await not_found(stage, visit)
-        if visit.method == "POST" and path in ENDPOINTS:
+        if visit.method == "POST" and (path in ENDPOINTS or path == transcripts.PATH):
             self._playing += 1
             self.most_at_once = max(self.most_at_once, self._playing)
             try:
@@ -179,15 +180,15 @@ class ScriptedUpstream:
 
     async def _play(self, stage: Stage, visit: Visit, path: str) -> None:
         """One completion as its script wants it. Bodies are read as leniently as a server may."""
-        if not _is_object(visit.body):
+        request = transcripts.fields_of(visit) if path == transcripts.PATH else _object(visit.body)
+        if request is None:
             content_type, body = SHAPES["llamacpp"](400)
             await stage.whole(400, content_type, body)
             return
         script = Script.of(visit.body)
         if script.times and self.journal.repeats(visit) > script.times:
             script = Script()
-        endpoint, streams = ENDPOINTS[path]
-        request = visit.json
+        endpoint, streams = ENDPOINTS.get(path, (transcripts.transcript, False))
         answer = endpoint(visit.number, request, script)
         streamed = request.get("stream", streams) and bool(answer.frames)
         instead = INSTEAD.get(script.fault) or BODIES.get(script.fault)
@@ -207,8 +208,7 @@ class ScriptedUpstream:
         elif streamed:
             await self._stream(stage, answer, script)
         else:
-            body = json.dumps(answer.document, ensure_ascii=False).encode()
-            await stage.whole(200, "application/json", body, [("x-request-id", f"up-{visit.number}")])
+            await stage.whole(200, answer.content_type, answer.body, [("x-request-id", f"up-{visit.number}")])
 
     async def _stream(self, stage: Stage, answer: Answer, script: Script) -> None:
         await stage.head(200, [("content-type", answer.stream_type), ("transfer-encoding", "chunked")])
@@ -227,7 +227,7 @@ class ScriptedUpstream:
 
 async def _coded(stage: Stage, answer: Answer, script: Script, *, stream: bool) -> None:
     name, encode = CODINGS[script.coding]
-    content_type, body = "application/json", json.dumps(answer.document).encode()
+    content_type, body = answer.content_type, answer.body
     if script.status != 200:
         content_type, body = SHAPES[script.shape](script.status)
     elif stream:
@@ -240,8 +240,9 @@ async def _coded(stage: Stage, answer: Answer, script: Script, *, stream: bool) 
     await stage.end()
 
 
-def _is_object(body: bytes) -> bool:
+def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        return isinstance(json.loads(body), dict)
+        document = json.loads(body)
     except (ValueError, RecursionError):
-        return False
+        return None
+    return document if isinstance(document, dict) else None

@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from llmproxy.wire.dialect import Lossy, StreamError, fault_of, says_done
+from llmproxy.wire.dialect import JsonDialect, Lossy, StreamError, fault_of, says_done
 from llmproxy.wire.documents import Document, Malformed, dump, parse, peek, read_leniently, tokens
 from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, told_in
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.formats.deltas import Deltas
-from llmproxy.wire.framing import SseSplitter, sse_data, sse_event, sse_frame
+from llmproxy.wire.framing import sse_data, sse_event, sse_frame
 from llmproxy.wire.vocabulary import Reason
 
 #: a member, not a word in a text: there its quotes would be escaped
@@ -119,19 +119,14 @@ GROWN = frozenset({"token_ids"})
 _LOGPROBS = frozenset({"content", "refusal", "tokens", "token_logprobs", "top_logprobs", "text_offset"})
 
 
-class ChunkDialect:
+class ChunkDialect(JsonDialect):
     """The half of a dialect that chat and legacy completions share. ``said`` is where a choice holds its answer."""
 
     __slots__ = ()
 
     both: bool = True
-    stream_type: bytes = b"text/event-stream"
-    document_type: bytes = b"application/json"
     said: str
     said_type: type
-
-    def splitter(self) -> SseSplitter:
-        return SseSplitter()
 
     def terminal(self, frame: bytes) -> bool:
         return frame == DONE or (b"[DONE]" in frame and sse_data(frame).strip() == b"[DONE]")

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmproxy.wire.dialect import StreamError, fault_of, says_done
+from llmproxy.wire.dialect import JsonDialect, StreamError, fault_of, says_done
 from llmproxy.wire.documents import Document, Malformed, dump, error_message, parse, peek, read_leniently, tokens
 from llmproxy.wire.errors import ANTHROPIC_ERRORS, ProxyError, told_in
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.formats.deltas import Deltas
-from llmproxy.wire.framing import SseSplitter, sse_data, sse_event, sse_frame
+from llmproxy.wire.framing import sse_data, sse_event, sse_frame
 from llmproxy.wire.vocabulary import Reason
 
 #: ``stop_reason`` of messages
@@ -29,16 +29,11 @@ _JOINED = frozenset({"text", "thinking", "signature", "partial_json"})
 _GROWN = frozenset({"citations"})
 
 
-class _Messages:
+class _Messages(JsonDialect):
     __slots__ = ()
 
     name: str = "messages"
     both: bool = False
-    stream_type: bytes = b"text/event-stream"
-    document_type: bytes = b"application/json"
-
-    def splitter(self) -> SseSplitter:
-        return SseSplitter()
 
     def terminal(self, frame: bytes) -> bool:
         if b'"message_stop"' not in frame:
@@ -64,12 +59,6 @@ class _Messages:
         error = {"type": "api_error", "message": error_message(found.error)} | found.error
         told = {"type": "error", "error": error} | ({"request_id": request_id} if request_id else {})
         return StreamError(found.error, sse_frame(dump(told), b"error"), request_id)
-
-    def usage_only(self, frame: bytes) -> bool:
-        return False
-
-    def usage_filter(self) -> None:
-        return None
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
         message: Document | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmproxy.wire.dialect import Lossy, StreamError, says_done
+from llmproxy.wire.dialect import JsonDialect, Lossy, StreamError, says_done
 from llmproxy.wire.documents import Document, Malformed, dump, parse, read_leniently, tokens
 from llmproxy.wire.errors import OLLAMA_ERRORS, ProxyError, told_in
 from llmproxy.wire.exchange import Usage
@@ -26,7 +26,7 @@ _PROGRESS = frozenset({"completed", "total"})
 _JSON = b"application/json; charset=utf-8"
 
 
-class _Lines:
+class _Lines(JsonDialect):
     """The half of a dialect that chat and generate share."""
 
     __slots__ = ()
@@ -55,12 +55,6 @@ class _Lines:
             return None
         line = read_leniently(frame)
         return StreamError(line["error"], frame) if line is not None and line.get("error") else None
-
-    def usage_only(self, frame: bytes) -> bool:
-        return False
-
-    def usage_filter(self) -> None:
-        return None
 
     def flaw(self, document: Document) -> Reason | None:
         if document.get("error") is not None:

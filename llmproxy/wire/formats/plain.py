@@ -2,40 +2,28 @@
 
 from collections.abc import Sequence
 
-from llmproxy.wire.dialect import StreamError
+import orjson
+
+from llmproxy.wire.dialect import JsonDialect, StreamError
 from llmproxy.wire.documents import Document, Malformed, dump, tokens
 from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, told_in
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.framing import SseSplitter, sse_frame
+from llmproxy.wire.framing import sse_frame
 from llmproxy.wire.vocabulary import Reason
 
 
-class PlainDialect:
+class PlainDialect(JsonDialect):
     """A dialect without streams. ``answers`` is the member that lists what was asked for."""
 
     __slots__ = ()
 
     both: bool = False
-    stream_type: bytes = b"text/event-stream"
-    document_type: bytes = b"application/json"
     answers: str
-
-    def splitter(self) -> SseSplitter:
-        return SseSplitter()
 
     def terminal(self, frame: bytes) -> bool:
         return False
 
-    def finished(self, frames: Sequence[bytes]) -> bool:
-        return False
-
     def fault(self, frame: bytes) -> StreamError | None:
-        return None
-
-    def usage_only(self, frame: bytes) -> bool:
-        return False
-
-    def usage_filter(self) -> None:
         return None
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
@@ -62,6 +50,15 @@ class _Rerank(PlainDialect):
 
     name: str = "rerank"
     answers: str = "results"
+
+    def read_answer(self, body: bytes, content_type: bytes) -> Document | None:
+        """TEI's list is read as the object that others send."""
+        if not body.lstrip().startswith(b"["):
+            return super().read_answer(body, content_type)
+        try:
+            return {self.answers: orjson.loads(body)}
+        except orjson.JSONDecodeError:
+            return None
 
     def flaw(self, document: Document) -> Reason | None:
         reason = super().flaw(document)

@@ -6,11 +6,11 @@ The terminal event of a stream carries the whole plain answer.
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from llmproxy.wire.dialect import StreamError, fault_of, says_done
+from llmproxy.wire.dialect import JsonDialect, StreamError, fault_of, says_done
 from llmproxy.wire.documents import Document, Malformed, dump, error_message, parse, read_leniently, tokens
 from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, told_in
 from llmproxy.wire.exchange import Usage
-from llmproxy.wire.framing import SseSplitter, sse_data, sse_frame
+from llmproxy.wire.framing import sse_data, sse_frame
 from llmproxy.wire.vocabulary import Reason
 
 _ITEM_PREFIX = {"message": "msg", "function_call": "fc", "reasoning": "rs"}
@@ -316,25 +316,17 @@ _INCOMPLETE_REASONS = frozenset({"content_filter", "max_output_tokens", "max_tok
 _TERMINAL = ("response.completed", "response.incomplete")
 
 
-class _Responses:
+class _Responses(JsonDialect):
     __slots__ = ()
 
     name: str = "responses"
     both: bool = True
-    stream_type: bytes = b"text/event-stream"
-    document_type: bytes = b"application/json"
-
-    def splitter(self) -> SseSplitter:
-        return SseSplitter()
 
     def terminal(self, frame: bytes) -> bool:
         if b'"response.completed"' not in frame and b'"response.incomplete"' not in frame:
             return False
         event = read_leniently(sse_data(frame))
         return event is not None and event.get("type") in _TERMINAL
-
-    def finished(self, frames: Sequence[bytes]) -> bool:
-        return False
 
     def fault(self, frame: bytes) -> StreamError | None:
         if b'"response.failed"' in frame:
@@ -347,12 +339,6 @@ class _Responses:
         if found is None or b'"type":"error"' in found.frame.replace(b" ", b""):
             return found
         return StreamError(found.error, _failure(error_message(found.error), found.error))
-
-    def usage_only(self, frame: bytes) -> bool:
-        return False
-
-    def usage_filter(self) -> None:
-        return None
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
         # every event is read: what is no JSON may be handed on once, and not kept

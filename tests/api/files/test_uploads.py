@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from tests.api.files.folder import kept, until_kept
-from tests.api.files.test_form import BAD, END, FILE, PURPOSE, TYPE, part
 from tests.conftest import MakeProxy, sound
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import PATIENCE, Heard, Line, Proxy
+from tests.wire.test_multipart import BAD, END, FILE, PURPOSE, TYPE, part
 
 MiB = 1024 * 1024
 FORM = ("content-type", TYPE)

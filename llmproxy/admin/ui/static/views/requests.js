@@ -11,8 +11,8 @@ import { Pages, Table } from "../parts/table.js";
 
 const ROWS = 50;
 const FILTERS = ["q", "cache", "endpoint", "status", "model", "user_id", "session_id", "since", "until"];
-export const ENDPOINTS = ["chat", "completions", "embeddings", "responses", "messages", "rerank", "ollama-chat",
-  "ollama-generate", "ollama-embed", "ollama-embeddings", "other"];
+export const ENDPOINTS = ["chat", "completions", "embeddings", "responses", "messages", "rerank", "transcriptions",
+  "ollama-chat", "ollama-generate", "ollama-embed", "ollama-embeddings", "other"];
 
 const COLUMNS = [
   { name: "Time", cell: (row) => html`<${Time} at=${row.created_at} />` },

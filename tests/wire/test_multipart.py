@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.api.multipart import MultipartForm
 from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.multipart import MultipartForm
 
 TYPE = "multipart/form-data; boundary=bound"
 

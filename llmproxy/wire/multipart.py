@@ -17,14 +17,15 @@ _MOST_HEADER_BYTES = 16 * 1024
 
 
 class MultipartForm:
-    """``fields`` are the text fields so far; ``filename`` is None until the part ``file`` has begun.
-
-    Raises ``BadRequest`` for a content type that is not multipart.
-    """
+    """One form. Raises ``BadRequest`` for a content type that is not multipart."""
 
     def __init__(self, content_type: str) -> None:
-        self.fields: dict[str, str] = {}
+        #: names and values of the text fields so far, in the order received
+        self.values: list[tuple[str, str]] = []
+        #: None until the part ``file`` has begun
         self.filename: str | None = None
+        #: the content type of the part ``file``, "" if it has none
+        self.file_type = ""
         self._parser = _parser(content_type, self)
         self._parts = 0
         self._pieces: list[bytes] = []
@@ -36,6 +37,11 @@ class MultipartForm:
         self._name = ""
         self._in_file = False
         self._value = b""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The text fields so far; the last value of each."""
+        return dict(self.values)
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Takes the next bytes of the body. Returns the file's among them. Raises ``BadRequest``."""
@@ -78,7 +84,8 @@ class MultipartForm:
         if self._in_file:
             if self.filename is not None:
                 raise BadRequest("The form has more than one 'file'.", param="file")
-            self.filename = _shown(_text(options.get(b"filename", b""), "name of the file")) or "file"
+            self.filename = _printable(_text(options.get(b"filename", b""), "name of the file")) or "file"
+            self.file_type = _printable(self._headers[b"content-type"].decode("latin-1").strip())
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._in_file:
@@ -90,7 +97,7 @@ class MultipartForm:
 
     def on_part_end(self) -> None:
         if not self._in_file:
-            self.fields[self._name] = _text(self._value, "value of a field")
+            self.values.append((self._name, _text(self._value, "value of a field")))
 
     def on_end(self) -> None:
         self._whole = True
@@ -131,6 +138,6 @@ def _text(data: bytes, what: str) -> str:
         raise BadRequest(f"The {what} in the form is not UTF-8.") from error
 
 
-def _shown(filename: str) -> str:
-    """The name as it may be repeated anywhere: no path is ever made of it, but others may print it."""
-    return "".join(each if each.isprintable() else "_" for each in filename)
+def _printable(text: str) -> str:
+    """A text as it may be repeated anywhere: no path is ever made of it, but others may print it."""
+    return "".join(each if each.isprintable() else "_" for each in text)

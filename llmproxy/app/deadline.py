@@ -13,11 +13,7 @@ _SHORTEST = 1.0
 
 
 class Deadline:
-    """From ``begin`` on, the program ends within ``seconds`` and one more, even where a database or a thread hangs.
-
-    What is closed in order asks how much time is left; what hangs is ended with the process. Nothing is lost by that
-    which could still have been kept: rows are committed or not, jobs are claimed again.
-    """
+    """From ``begin`` on, the program stops within ``seconds``: what is closed in order asks how much time is left."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = max(seconds, _SHORTEST)
@@ -30,13 +26,8 @@ class Deadline:
 
     def begin(self) -> None:
         """The program was told to stop. Only the first call counts."""
-        if self._began is not None:
-            return
-        self._began = monotonic()
-        # a thread of its own: the loop may wait for one that hangs. A daemon, for it must not itself hold up the end
-        timer = threading.Timer(self._seconds + _END_SECONDS, _end)
-        timer.daemon = True
-        timer.start()
+        if self._began is None:
+            self._began = monotonic()
 
     def requests_left(self) -> float:
         """Seconds that the upstream calls under way still have."""
@@ -48,6 +39,17 @@ class Deadline:
 
     def _left(self, seconds: float) -> float:
         return seconds if self._began is None else max(0.0, self._began + seconds - monotonic())
+
+
+def end_process_after(deadline: Deadline) -> None:
+    """Ends the process a second after ``deadline``, which has begun, even where a database or a thread hangs.
+
+    Nothing is lost by that which could still have been kept: rows are committed or not, jobs are claimed again.
+    """
+    # a thread of its own: the loop may wait for one that hangs. A daemon, for it must not itself hold up the end
+    timer = threading.Timer(deadline.left() - _WRITING_SECONDS + _END_SECONDS, _end)
+    timer.daemon = True
+    timer.start()
 
 
 def _end() -> None:

@@ -26,7 +26,7 @@ from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, fault_of
 from llmproxy.history.history import history_for
 from llmproxy.jobs import queries
 from llmproxy.jobs.blob_stores import BlobsUnusable
-from llmproxy.middleware.in_flight import InFlight
+from llmproxy.middleware.limits import InFlight
 from llmproxy.observe.access_log import AccessLog
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.rates import Rates
@@ -45,13 +45,24 @@ from llmproxy.wire.exchange import RequestIds
 log = logging.getLogger(__name__)
 
 
+_NOTHING_FOUND = """no model server was found on this machine. Start one, for example
+
+    llama-server -m model.gguf          (llama.cpp, port 8080)
+    ollama serve                        (Ollama, port 11434)
+
+or say where it is: --upstream http://host:port, or LLMPROXY_UPSTREAM in the environment"""
+
+
 class CannotStart(Exception):
     """The program cannot start; the message says what to do."""
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, access: AccessLog, deadline: Deadline) -> AsyncIterator[AppState]:
-    """Database, cache, history, upstreams, flights, jobs; at the end whatever waits is written."""
+    """Database, cache, history, upstreams, flights, jobs; at the end whatever waits is written.
+
+    Raises ``CannotStart``.
+    """
     metrics, rates = Metrics(__version__), Rates()
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(await _usable(settings.database))
@@ -68,6 +79,8 @@ async def open_services(settings: Settings, access: AccessLog, deadline: Deadlin
         upstreams = Upstreams(settings, IdentityStore(database))
         stack.push_async_callback(upstreams.close)
         await upstreams.open()
+        if not upstreams.targets:
+            raise CannotStart(_NOTHING_FOUND)
         metrics.name_kinds(upstreams.kind)
         telemetry.name_kinds(upstreams.kind)
         confirmations = Confirmations(settings.identity_wait)

@@ -17,8 +17,8 @@ import uvloop
 
 from llmproxy import __version__
 from llmproxy.app.app import create_app
-from llmproxy.app.deadline import Deadline
-from llmproxy.app.lifespan import CannotStart, open_services
+from llmproxy.app.deadline import Deadline, end_process_after
+from llmproxy.app.lifespan import CannotStart
 from llmproxy.config.settings import LogLevel, Settings
 from llmproxy.middleware.fast_path import Hot, protocol_class
 from llmproxy.middleware.protocol import ConnectionLimits, bound, raise_descriptor_limit, sweep
@@ -45,13 +45,12 @@ async def _serve(settings: Settings) -> None:
         # what it says of its coming and going is said here in fewer words
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     deadline = Deadline(settings.shutdown_seconds)
-    async with open_services(settings, log, deadline) as state:
-        if not state.services.upstreams.targets:
-            raise CannotStart(NOTHING_FOUND.format(verb="serve"))
+    app = create_app(settings)
+    async with app.open(settings, log, deadline) as state:
         hot = Hot(state.services.hot, state.ids, state.accounts.ledger.add, cors=bool(settings.cors_origins))
         _settle_memory()
         tell = partial(say, form=form_for(settings.log_format, sys.stderr))
-        server = _Server(_config(settings, create_app(state), hot, deadline), tell, state.stop, deadline)
+        server = _Server(_config(settings, app, hot, deadline), tell, state.stop, deadline)
         tell(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
         await server.serve([listener])
 
@@ -122,6 +121,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._deadline.begin()
+        end_process_after(self._deadline)
         self._on_stop()
         await super().shutdown(sockets)
 
@@ -136,14 +136,6 @@ class _Server(uvicorn.Server):
         finally:
             for stop in stops:
                 loop.remove_signal_handler(stop)
-
-
-NOTHING_FOUND = """no model server was found on this machine. Start one, for example
-
-    llama-server -m model.gguf          (llama.cpp, port 8080)
-    ollama serve                        (Ollama, port 11434)
-
-or say where it is: llmproxy {verb} --upstream http://host:port"""
 
 
 def say(line: str, form: LineFormatter) -> None:

@@ -1,10 +1,9 @@
 """The opened rooms, as requests find them in their scope."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.admin.state import AdminState
 from llmproxy.api.services import JobServices
@@ -12,7 +11,7 @@ from llmproxy.app.monitoring import Monitoring
 from llmproxy.app.sinks import RequestSinks
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database
-from llmproxy.middleware.in_flight import InFlight
+from llmproxy.middleware.limits import InFlight
 from llmproxy.observe.metrics import Metrics
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.wire.exchange import RequestIds
@@ -37,19 +36,9 @@ class AppState:
         if self.jobs is not None:
             self.jobs.changes.close()
 
-
-class WithState:
-    """Pure ASGI, outermost: puts the rooms into every request's scope."""
-
-    def __init__(self, app: ASGIApp, state: AppState) -> None:
-        self._app = app
-        self._entries = {"services": state.services, "jobs": state.jobs, "admin": state.admin, "app": state}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = self._entries
-        # Starlette raises its 404 and 405 where there is an application to render them, else it sends plain text
-        scope["app"] = self
-        await self._app(scope, receive, send)
+    def scope_entries(self) -> dict[str, Any]:
+        """What every request finds under ``state`` in its ASGI scope."""
+        return {"services": self.services, "jobs": self.jobs, "admin": self.admin, "app": self}
 
 
 def state_of(connection: HTTPConnection) -> AppState:

@@ -11,13 +11,14 @@ import uvicorn
 import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from llmproxy import __version__
 from llmproxy.app import health
-from llmproxy.app.deadline import Deadline
+from llmproxy.app.deadline import Deadline, end_process_after
 from llmproxy.app.lifespan import CannotStart, open_services
-from llmproxy.app.server import NOTHING_FOUND, bind, say
-from llmproxy.app.state import AppState, WithState
+from llmproxy.app.server import bind, say
+from llmproxy.app.state import AppState
 from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import Settings
 from llmproxy.observe.logs import configure, form_for
@@ -38,14 +39,13 @@ async def _work(settings: Settings) -> None:
     deadline = Deadline(settings.shutdown_seconds)
     with _stopped() as stopped:
         async with open_services(settings, log, deadline) as state:
-            if not state.services.upstreams.targets:
-                raise CannotStart(NOTHING_FOUND.format(verb="worker"))
             tell(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
             place = settings.sqlite_file or without_credentials(settings.database)
             tell(f"working on the jobs of {place}, {settings.task_queue_workers} calls at once")
             async with _metrics(state, tell):
                 await stopped.wait()
                 deadline.begin()
+                end_process_after(deadline)
 
 
 class _MetricsServer(uvicorn.Server):
@@ -64,9 +64,14 @@ async def _metrics(state: AppState, tell: Callable[[str], None]) -> AsyncIterato
         return
     routes = [Route(f"/{each.__name__}", each, methods=["GET"]) for each in (health.metrics, health.health)]
     listener = bind(settings.host, settings.worker_metrics_port)
-    app = WithState(Starlette(routes=routes), state)
+    app, entries = Starlette(routes=routes), state.scope_entries()
+
+    async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = entries
+        await app(scope, receive, send)
+
     server = _MetricsServer(
-        uvicorn.Config(app, ws="none", lifespan="off", access_log=False, log_config=None, log_level="warning")
+        uvicorn.Config(with_state, ws="none", lifespan="off", access_log=False, log_config=None, log_level="warning")
     )
     serving = asyncio.create_task(server.serve([listener]), name="metrics of the worker")
     tell(f"metrics on http://{settings.host}:{listener.getsockname()[1]}/metrics")

@@ -1,4 +1,4 @@
-"""Part of phase ``guard``: a web page must not reach a local proxy by DNS rebinding or a form.
+"""A web page must not reach a local proxy by DNS rebinding or a form.
 
 A request is refused when it is addressed to a host that is neither a loopback name, nor the address at which it
 arrived, nor an allowed name, or when a browser says that it comes from another site. Programs send neither ``Origin``
@@ -6,50 +6,52 @@ nor ``Sec-Fetch-Site``.
 """
 
 import ipaddress
+from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope, Send
 
 from llmproxy.config.settings import Settings
 from llmproxy.wire.errors import BadRequest, Forbidden
-from llmproxy.wire.exchange import EXCHANGE, Exchange
-from llmproxy.wire.vocabulary import Phase
 
 #: values of ``Sec-Fetch-Site``
 _FOREIGN = frozenset({b"cross-site", b"same-site"})
 
 
-class Origin:
-    """Pure ASGI. Raises ``Forbidden``, ``BadRequest``."""
+class OriginCheck:
+    """Refuses requests that a web page of another site may have made."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
+    def __init__(self, settings: Settings) -> None:
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
         self._origins = frozenset(settings.cors_origins)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            found: dict[bytes, list[bytes]] = {b"host": [], b"origin": [], b"sec-fetch-site": []}
-            for name, value in scope["headers"]:
-                if name in found:
-                    found[name].append(value)
-            if len(found[b"host"]) > 1:
-                # RFC 9112 section 3.2: which of them counts is anybody's guess
-                raise BadRequest("More than one Host header was sent.")
-            host = b"".join(found[b"host"]).decode("latin-1")
-            self._check_host(host, (scope.get("server") or ("",))[0])
+    def check(self, scope: Scope) -> None:
+        """Raises ``Forbidden``, ``BadRequest``."""
+        hosts: list[bytes] = []
+        origins: list[bytes] = []
+        sites: list[bytes] = []
+        for name, value in scope["headers"]:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"origin":
+                origins.append(value)
+            elif name == b"sec-fetch-site":
+                sites.append(value)
+        if len(hosts) > 1:
+            # RFC 9112 section 3.2: which of them counts is anybody's guess
+            raise BadRequest("More than one Host header was sent.")
+        host = b"".join(hosts).decode("latin-1")
+        self._check_host(host, (scope.get("server") or ("",))[0])
+        if origins or sites:
             # said twice, each counts
-            for origin in found[b"origin"] or [b""]:
-                self._check_origin(host, origin.decode("latin-1"), found[b"sec-fetch-site"])
-            exchange: Exchange = scope[EXCHANGE]
-            exchange.mark(Phase.GUARD)
-        await self._app(scope, receive, send)
+            for origin in origins or [b""]:
+                self._check_origin(host, origin.decode("latin-1"), sites)
 
     def _check_host(self, host: str, address: str) -> None:
         name = _hostname(host)
-        if "*" not in self._hosts and name not in self._hosts and name != address and not _loopback(name):
+        if "*" not in self._hosts and name not in self._hosts and name != address and not is_loopback(name):
             raise Forbidden(
                 f"Requests to the host name {name[:100]!r} are refused: a web page could have made it point here. "
                 f"Allow it with LLMPROXY_ALLOWED_HOSTS={name[:100]}."
@@ -74,7 +76,8 @@ def _hostname(host: str) -> str:
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()
 
 
-def _loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Whether a host name or address is this machine's own, for whatever network."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -88,12 +91,13 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _EXPOSED = ("x-request-id", "x-cache", "cache-status", "age", "server-timing", "retry-after", "retry-after-ms")
 
 
-class Cors(CORSMiddleware):
-    """Starlette's, with our error for a preflight that is refused; a preflight never reaches the upstream."""
+class Cors:
+    """Starlette's rules for pages of allowed origins, with our error for a preflight that is refused."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        super().__init__(
-            app,
+    def __init__(self, settings: Settings) -> None:
+        # asked by its parts: the application in it is never reached
+        self._rules = CORSMiddleware(
+            Response(),
             allow_origins=settings.cors_origins,
             allow_methods=_METHODS,
             allow_headers=["*"],
@@ -101,8 +105,18 @@ class Cors(CORSMiddleware):
             max_age=600,
         )
 
-    def preflight_response(self, request_headers: Headers) -> Response:
-        response = super().preflight_response(request_headers)
+    def preflight(self, scope: Scope) -> Response | None:
+        """The answer to a preflight, which never reaches the upstream; None for another request. Raises
+        ``Forbidden``."""
+        headers = Headers(scope=scope)
+        asks = "origin" in headers and "access-control-request-method" in headers
+        if scope["method"] != "OPTIONS" or not asks:
+            return None
+        response = self._rules.preflight_response(request_headers=headers)
         if response.status_code >= 400:
             raise Forbidden("This origin may not call the proxy. Allow it with LLMPROXY_CORS_ORIGINS.")
         return response
+
+    def around(self, send: Send, scope: Scope) -> Send:
+        """``send``, with what lets a page of an allowed origin read the response."""
+        return partial(self._rules.send, send=send, request_headers=Headers(scope=scope))

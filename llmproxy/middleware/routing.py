@@ -4,14 +4,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-#: where the resolution travels in an ASGI scope
-RESOLVED = "llmproxy.resolved"
 
 
 class AccessLevel(StrEnum):
@@ -82,10 +79,6 @@ class RouteTable:
             if group.tree and scope["path"].startswith(group.tree):
                 return Resolution(group.access, _raising(HTTPException(404)))
         return self._fallback
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The innermost application: runs what the request was resolved to."""
-        await cast(Resolution, scope[RESOLVED]).app(scope, receive, send)
 
 
 def _exact(route: Route) -> Route:

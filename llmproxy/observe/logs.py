@@ -64,6 +64,8 @@ class AsyncLogWriter:
             self._lost += 1
 
 
+#: the logger above all of this program
+PACKAGE = "llmproxy"
 #: the server's loggers: its messages are ours, its access log is replaced
 SERVER = ("uvicorn", "uvicorn.error", "uvicorn.asgi")
 SERVER_ACCESS = "uvicorn.access"
@@ -95,21 +97,42 @@ def configure(level: LogLevel, format: LogFormat, stream: TextIO) -> AccessLog:
 
     Returns the log of requests. Those that did not fail are logged at ``info``.
     """
-    form = form_for(format, stream)
-    outlet = AsyncLogWriter(stream, lost=form.lost)
-    threshold = logging.getLevelNamesMapping()[level.upper()]
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        root.removeHandler(handler)
-        handler.close()
-    root.addHandler(OutletHandler(form, outlet))
+    root, threshold = logging.getLogger(), _threshold(level)
+    access = _take_over(root, threshold, format, stream)
     root.setLevel(max(threshold, logging.WARNING))
-    for name in ("llmproxy", *SERVER):
+    for name in (PACKAGE, *SERVER):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(threshold)
     logging.getLogger(SERVER_ACCESS).disabled = True
+    return access
+
+
+def configure_package(level: LogLevel, format: LogFormat, stream: TextIO) -> AccessLog:
+    """Has what this package logs go to ``stream`` from ``level`` on, and leaves every other logger alone.
+
+    Returns the log of requests, as ``configure`` does.
+    """
+    package, threshold = logging.getLogger(PACKAGE), _threshold(level)
+    access = _take_over(package, threshold, format, stream)
+    package.setLevel(threshold)
+    package.propagate = False
+    return access
+
+
+def _threshold(level: LogLevel) -> int:
+    return logging.getLevelNamesMapping()[level.upper()]
+
+
+def _take_over(logger: logging.Logger, threshold: int, format: LogFormat, stream: TextIO) -> AccessLog:
+    """Gives ``logger`` a handler of ours for ``stream`` in the place of all it had. Returns the log of requests."""
+    form = form_for(format, stream)
+    outlet = AsyncLogWriter(stream, lost=form.lost)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.addHandler(OutletHandler(form, outlet))
     return AccessLog(form, outlet.write, failures_only=threshold > logging.INFO)
 
 

@@ -19,10 +19,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmproxy.cli import main
+from llmproxy.cli import VERBS, main
+from llmproxy.database.engine import DIALECTS
 
-#: what `serve` and `worker` import, also by name and later
-PRELOADED = ("llmproxy.cli.serve", "llmproxy.database.sqlite", "aiosqlite", "uvloop")
+#: what a server imports by name and not at its start
+PRELOADED = ("aiosqlite", "uvloop")
 _MESSAGE = 1 << 20
 
 
@@ -70,13 +71,13 @@ class ForkedProcess:
         """``descriptors``: how many the system grants to it at most."""
         self._server = server
         reading, writing = os.pipe()
-        #: what it prints, to either stream
-        self.stdout = os.fdopen(reading)
         order = {"arguments": [*arguments], "folder": str(cwd), "environment": dict(env), "descriptors": descriptors}
         try:
             self.pid: int = server.order("start", order, writing)
         finally:
             os.close(writing)
+        #: what it prints, to either stream
+        self.stdout = os.fdopen(reading)
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -145,7 +146,8 @@ def _become(
 if __name__ == "__main__":
     # Ctrl-C goes to every process of a terminal; this one ends with the tests
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for module in PRELOADED:
+    verbs = {verb.module for verb in VERBS if verb.name in ("serve", "worker")}
+    for module in (*verbs, *(path.partition(":")[0] for path in DIALECTS.values()), *PRELOADED):
         importlib.import_module(module)
     assert threading.active_count() == 1
     gc.collect()

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from llmproxy.jobs.blobs import Blobs
+from llmproxy.jobs.model import NewCall
 from llmproxy.wire import validation
 from llmproxy.wire.errors import BadRequest, ClientError
 from llmproxy.wire.formats.embeddings import inputs_of
@@ -26,7 +27,7 @@ _LONGEST_ID = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BatchRequest:
     """``body`` is JSON; ``inputs`` is how many texts it wants embedded."""
 
     custom_id: str
@@ -34,8 +35,12 @@ class Request:
     body: bytes
     inputs: int = 0
 
+    def call(self, line: int) -> NewCall:
+        """The call that it becomes. Its position is the number of its line."""
+        return NewCall(line, self.body, self.custom_id)
 
-def read_line(line: bytes, endpoint: str, most_bytes: int) -> Request:
+
+def read_line(line: bytes, endpoint: str, most_bytes: int) -> BatchRequest:
     """The request of a batch for ``endpoint``, a line of at most ``most_bytes``.
 
     Raises ``BadRequest`` with the code, message and parameter that OpenAI's validation gives.
@@ -55,7 +60,7 @@ def read_line(line: bytes, endpoint: str, most_bytes: int) -> Request:
         written = orjson.dumps(body)
     except orjson.JSONEncodeError as error:
         raise _unparseable() from error
-    return Request(custom_id, model, written, len(inputs_of(body)) if endpoint == "/v1/embeddings" else 0)
+    return BatchRequest(custom_id, model, written, len(inputs_of(body)) if endpoint == "/v1/embeddings" else 0)
 
 
 def _members(line: bytes) -> dict[str, Any]:
@@ -137,7 +142,7 @@ MOST_ERRORS = 1_000
 Entry = dict[str, Any]
 
 
-class Checking:
+class InputCheck:
     """One file. ``over`` once nothing that may follow can make it a good one: too much was read already."""
 
     def __init__(self, endpoint: str, most_line_bytes: int) -> None:
@@ -154,15 +159,24 @@ class Checking:
         self._entries: list[Entry] = []
         self._unlisted = 0
 
-    def take(self, number: int, lines: list[bytes]) -> None:
-        """The next lines, of which the first is the file's ``number``'th."""
+    @property
+    def refused(self) -> bool:
+        """Whether an error was noted."""
+        return bool(self._entries)
+
+    def take(self, number: int, lines: list[bytes]) -> list[NewCall]:
+        """The next lines, of which the first is the file's ``number``'th. Returns the calls that good ones become."""
+        calls = []
         for at, line in enumerate(lines, number):
             self._bytes += len(line) + 1
             if line.strip():
                 self.requests += 1
-                self._line(at, line)
+                call = self._line(at, line)
+                if call is not None:
+                    calls.append(call)
             if self._exceeds(at):
-                return
+                break
+        return calls
 
     def refuse(self, error: ClientError, line: int | None = None) -> None:
         """Notes an error. ``line`` counts from 1."""
@@ -182,14 +196,16 @@ class Checking:
         message = f"{self._unlisted} more lines have errors; they are not listed."
         return [*self._entries, {"code": "too_many_errors", "line": None, "message": message, "param": None}]
 
-    def _line(self, at: int, line: bytes) -> None:
+    def _line(self, at: int, line: bytes) -> NewCall | None:
         try:
             request = read_line(line, self._endpoint, self._most_line_bytes)
             self._among_others(at, request)
         except BadRequest as error:
             self.refuse(error, at)
+            return None
+        return request.call(at)
 
-    def _among_others(self, at: int, request: Request) -> None:
+    def _among_others(self, at: int, request: BatchRequest) -> None:
         digest = blake2b(request.custom_id.encode(), digest_size=16).digest()
         if digest in self._ids:
             message = (

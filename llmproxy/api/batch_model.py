@@ -1,8 +1,7 @@
 """What the body of ``POST /v1/batches`` asks for, what only a batch knows of its job, and the batch object. Pure."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from llmproxy.api.batch_input import ENDPOINTS, Entry
@@ -100,10 +99,6 @@ class Detail:
     def members(self) -> dict[str, Any]:
         """For ``NewJob.detail``."""
         return asdict(self)
-
-    def changed(self, **members: Any) -> str:
-        """The JSON with other ``members``, for the job's row."""
-        return json.dumps(asdict(replace(self, **members)))
 
 
 STATUS = {

@@ -6,7 +6,7 @@ from hashlib import sha256
 import orjson
 
 from llmproxy.jobs.blobs import Blobs, Sink
-from llmproxy.jobs.model import Failure, Item, ItemStatus
+from llmproxy.jobs.model import Failure, File, Item, ItemStatus
 
 _UNDONE = {
     ItemStatus.CANCELLED: Failure("batch_cancelled", "This request was not executed because the batch was cancelled."),
@@ -57,7 +57,7 @@ def _one_line(body: bytes) -> bytes:
     return body
 
 
-class Writing:
+class OutputFile:
     """One file of a job, there once ``stack`` was left without error. Written anew, it takes the old one's place.
 
     ``what`` tells it from the job's other files. Its id is the same each time, and as hard to guess as the job's.
@@ -81,6 +81,10 @@ class Writing:
     def sha256(self) -> str:
         """Hex, of what was written so far."""
         return self._hash.hexdigest()
+
+    def row(self, scope: str, now: float, expires_at: float) -> File:
+        """Its row, once it is written."""
+        return File(self.id, scope, "batch_output", self.filename, self.bytes, self.sha256, now, expires_at)
 
     async def write(self, data: bytes) -> None:
         if not data:

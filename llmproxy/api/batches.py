@@ -8,12 +8,11 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.api import file_rows
 from llmproxy.api.batch_model import STATUS, WINDOW_SECONDS, AskedBatch, Detail, asked_batch, document
-from llmproxy.api.file_model import File
 from llmproxy.api.http import page, rendered
 from llmproxy.api.services import JobServices, exchange_of, job_services
 from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.blobs import NAME
-from llmproxy.jobs.model import Headers, Job, JobKind, JobStatus, NewJob, forwarded_headers
+from llmproxy.jobs.model import File, Headers, Job, JobKind, JobStatus, NewJob, forwarded_headers
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.proxy.asgi import read
 from llmproxy.proxy.endpoint import listening

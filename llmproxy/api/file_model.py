@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmproxy.jobs.model import File
 from llmproxy.wire import validation
 from llmproxy.wire.documents import peek
 from llmproxy.wire.errors import BadRequest
@@ -14,21 +15,6 @@ from llmproxy.wire.validation import query_limit, query_newest_first
 #: what files are uploaded for, and what only this program makes
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 OUTPUTS = ("assistants_output", "batch_output", "fine-tune-results")
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """One row of ``tables.files``. Its bytes are the blob named ``id``. Times are Unix seconds, ``sha256`` is hex."""
-
-    id: str
-    scope: str
-    purpose: str
-    filename: str
-    bytes: int
-    sha256: str
-    created_at: float
-    expires_at: float | None = None
-    idempotency_key: str | None = None
 
 
 def new_id() -> str:

@@ -11,9 +11,8 @@ from sqlalchemy import ColumnElement, and_, delete, insert, literal_column, or_,
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.api.file_model import File
 from llmproxy.jobs.blobs import Blobs
-from llmproxy.jobs.model import STEP_PRIORITIES, ItemStatus, Step
+from llmproxy.jobs.model import STEP_PRIORITIES, File, ItemStatus, Step
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import files, items, jobs
 
@@ -55,12 +54,6 @@ async def put(store: Store, file: File) -> File:
         return file
 
     return await store.write(work)
-
-
-async def put_row(connection: AsyncConnection, file: File) -> None:
-    """Adds a file, or puts it in the place of the one with its id, in a transaction of the caller's."""
-    await connection.execute(delete(files).where(files.c.id == file.id))
-    await connection.execute(insert(files).values(**asdict(file)))
 
 
 async def get(store: Store, id: str, scope: str, now: float) -> File | None:

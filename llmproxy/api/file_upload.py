@@ -7,9 +7,10 @@ from hashlib import sha256
 from starlette.requests import Request
 
 from llmproxy.api import file_rows
-from llmproxy.api.file_model import BATCH_BYTES, HEAD, File, check_begins_as_jsonl, lifetime_of, new_id, purpose_of
+from llmproxy.api.file_model import BATCH_BYTES, HEAD, check_begins_as_jsonl, lifetime_of, new_id, purpose_of
 from llmproxy.api.services import exchange_of, job_services
 from llmproxy.jobs.blobs import Sink
+from llmproxy.jobs.model import File
 from llmproxy.proxy.asgi import decoded, received
 from llmproxy.wire.errors import BadRequest, TooLarge
 from llmproxy.wire.multipart import MultipartForm

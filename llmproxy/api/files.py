@@ -9,12 +9,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.api import file_rows
-from llmproxy.api.file_model import File, asked_list, document
+from llmproxy.api.file_model import asked_list, document
 from llmproxy.api.file_rows import FileQuery
 from llmproxy.api.file_upload import upload
 from llmproxy.api.http import page, rendered
 from llmproxy.api.services import exchange_of, job_services
 from llmproxy.jobs.blobs import NAME, Blobs
+from llmproxy.jobs.model import File
 from llmproxy.proxy.endpoint import listening
 from llmproxy.proxy.listen import Client, ClientDisconnected, StreamAborted
 from llmproxy.wire.errors import NotFound, Unavailable

@@ -37,9 +37,11 @@ def handlers(services: JobServices, call: CallHandler) -> Handlers:
     deliver = Deliver(services.proxy.settings)
     return {
         (JobKind.TASK, Step.CALL): call,
-        (JobKind.BATCH, Step.VALIDATE): Validate(services),
+        (JobKind.BATCH, Step.VALIDATE): Validate(
+            services.queue, services.blobs, services.proxy.upstreams, services.proxy.settings.max_body_bytes
+        ),
         (JobKind.BATCH, Step.CALL): call,
-        (JobKind.BATCH, Step.FINALIZE): Finalize(services),
+        (JobKind.BATCH, Step.FINALIZE): Finalize(services.queue, services.blobs),
         (JobKind.RESPONSE, Step.CALL): BackgroundCall(services, call),
         **{(kind, Step.DELIVER): deliver for kind in JobKind},
     }

@@ -5,15 +5,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import orjson
-from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
-from llmproxy.api.responses_events import Event, Following, put_events
+from llmproxy.api.responses_events import Following
 from llmproxy.api.responses_model import before, document_of
 from llmproxy.api.services import JobServices, exchange_of, job_services
-from llmproxy.jobs.model import Headers, Job, JobKind, NewCall, NewJob, forwarded_headers, new_id
-from llmproxy.jobs.stored import put_answer
+from llmproxy.jobs.model import Event, Headers, JobKind, JobStatus, NewCall, NewJob, forwarded_headers, new_id
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
 from llmproxy.proxy.asgi import SocketClient, peer_of, raw_target, read
 from llmproxy.proxy.deliver import deliver
@@ -174,18 +172,12 @@ async def accept(
     # of its own: it takes as long as somebody follows
     exchange.endpoint = "responses-background"
     exchange.model, exchange.stream = parsed.model, request.stream
-    new = _job(services, exchange, request, parsed, headers)
-    accepted = _answer(new, request)
-
-    async def also(connection: AsyncConnection, job: Job) -> None:
-        answer = replace(accepted, created_at=job.created_at, job=job.status)
-        await put_answer(connection, answer)
-        if answer.stream:
-            await put_events(connection, answer.id, _opening(answer))
-
-    job = await services.queue.submit(new, [NewCall(0, body)], also)
+    now = services.queue.clock()
+    new = _job(services, exchange, request, parsed, headers, now)
+    answer = _answer(new, request, now)
+    job = await services.queue.submit(new, [NewCall(0, body)], answer, _opening(answer) if answer.stream else ())
     if job.id == new.id:
-        return replace(accepted, created_at=job.created_at, job=job.status)
+        return answer
     known = await services.answers.find(job.id, AnswerKind.RESPONSE, new.scope)
     if known is None:
         raise NotFound(f"The response of this Idempotency-Key, '{job.id}', is not kept any more.")
@@ -193,7 +185,12 @@ async def accept(
 
 
 def _job(
-    services: JobServices, exchange: Exchange, request: ResponsesRequest, parsed: ParsedBody, headers: Headers
+    services: JobServices,
+    exchange: Exchange,
+    request: ResponsesRequest,
+    parsed: ParsedBody,
+    headers: Headers,
+    now: float,
 ) -> NewJob:
     directives = parse_directives(headers)
     return NewJob(
@@ -213,22 +210,23 @@ def _job(
         webhook_url=services.proxy.settings.webhook_url,
         idempotency_key=idempotency_key(headers),
         id=new_id(JobKind.RESPONSE),
+        created_at=now,
     )
 
 
-def _answer(new: NewJob, request: ResponsesRequest) -> StoredAnswer:
-    """Not accepted yet: the queue says when it was, and as what."""
+def _answer(new: NewJob, request: ResponsesRequest, now: float) -> StoredAnswer:
     return StoredAnswer(
         id=new.id,
         kind=AnswerKind.RESPONSE,
         scope=new.scope,
         model=new.model,
-        created_at=0.0,
+        created_at=now,
         request=request.beside_input(),
         input=request.input_json(),
         background=True,
         stream=request.stream,
         previous_id=request.previous_id or "",
+        job=JobStatus.PENDING,
     )
 
 

@@ -9,15 +9,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import orjson
-from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.types import Message
 
-from llmproxy.api.responses_events import OPENING, Event, add_events, put_events, restart_events
 from llmproxy.api.services import JobServices
 from llmproxy.jobs.call import LOCAL, CallHandler, answered, tokens_of
 from llmproxy.jobs.handler import CancelToken
-from llmproxy.jobs.model import Claimed, Failure, ItemResult, ItemStatus, Reschedule
-from llmproxy.jobs.stored import complete_answer
+from llmproxy.jobs.model import Claimed, Completion, Event, Failure, ItemResult, ItemStatus, Reschedule
+from llmproxy.jobs.response_events import OPENING, add_events, restart_events
 from llmproxy.jobs.stored_model import AnswerKind
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.listen import ClientDisconnected
@@ -254,8 +252,4 @@ class BackgroundCall:
             group = [*await event_log.rest(), event_log.closing(document)]
         expires_at = None if job.detail["store"] else time.time() + UNSTORED_SECONDS
 
-        async def also(connection: AsyncConnection) -> None:
-            await put_events(connection, job.id, group)
-            await complete_answer(connection, job.id, dump(document), expires_at)
-
-        return replace(result, also=also)
+        return replace(result, move=Completion(dump(document), expires_at, group))

@@ -3,7 +3,7 @@
 import sqlite3
 from enum import StrEnum
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 
@@ -80,7 +80,7 @@ def fault_of(error: BaseException) -> DatabaseFault:
         return DatabaseFault.TIMEOUT
     if isinstance(error, DatabaseUnusable):
         return DatabaseFault.SCHEMA
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    cause = error.orig if isinstance(error, StatementError) and error.orig is not None else error
     if isinstance(cause, sqlite3.Error):
         # the low byte is the primary code; errors of the module itself have none
         return _SQLITE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF, _without_code(cause))

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import transitions
 from llmproxy.jobs.leases import AT_ONCE
-from llmproxy.jobs.model import TRAITS, Failure, ItemStatus, Job, JobStatus, Step
+from llmproxy.jobs.model import TRAITS, ItemStatus, Job, JobStatus, Step
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.tables import items, jobs, requests, results
 from llmproxy.wire.errors import Conflict
@@ -59,11 +59,6 @@ async def _cut(queue: Queue, job_id: str, item_status: ItemStatus, status: JobSt
         queue.changes.moved(job_id)
         queue.changes.work()
     return job, done
-
-
-async def fail(queue: Queue, connection: AsyncConnection, job_id: str, error: Failure, **detail: Any) -> None:
-    """Ends a job that cannot be worked on, for the transaction of its step's result; ``detail`` is added to its own."""
-    await transitions.fail(connection, job_id, error, queue.clock(), detail)
 
 
 async def retry(queue: Queue, job_id: str) -> Job | None:

@@ -2,13 +2,12 @@
 
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any
 
 from sqlalchemy import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 
 class JobKind(StrEnum):
@@ -169,8 +168,9 @@ class NewJob:
     expires_at: float | None = None
     webhook_url: str = ""
     idempotency_key: str | None = None
-    #: given where it must be known before the job is
+    #: given if they must be known before the job is
     id: str = ""
+    created_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,10 +252,56 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """One row of ``tables.files``. Its bytes are the blob named ``id``. Times are Unix seconds, ``sha256`` is hex."""
+
+    id: str
+    scope: str
+    purpose: str
+    filename: str
+    bytes: int
+    sha256: str
+    created_at: float
+    expires_at: float | None = None
+    idempotency_key: str | None = None
+
+
+#: one event of a Response: number and frame
+Event = tuple[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The first step found that its job cannot be worked on: it fails. ``detail`` is added to the job's own."""
+
+    error: Failure
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finalization:
+    """The last step is done: ``files`` take the place of those with their ids, the files ``removed`` go, and the job
+    ends as it was to. ``detail`` is added to the job's own."""
+
+    files: Sequence[File]
+    removed: Sequence[str]
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The stored answer of the job has its ``document``, JSON, and its last ``events``. Unix seconds."""
+
+    document: bytes
+    expires_at: float | None
+    events: Sequence[Event] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ItemResult:
     """How an item ended. ``body`` is the answer's, or the error's document.
 
-    ``also`` is done in the transaction that makes the result count, and is undone with it.
+    ``move`` is what its job does with it: in the transaction that makes the result count, and undone with it.
     """
 
     status: ItemStatus
@@ -266,7 +312,7 @@ class ItemResult:
     cache: str = ""
     seconds: float = 0.0
     tokens: TokenUsage = TokenUsage()
-    also: Callable[[AsyncConnection], Awaitable[None]] | None = None
+    move: Refusal | Finalization | Completion | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs import leases, transitions
-from llmproxy.jobs.model import TRAITS, Claimed, ItemResult, Job, JobStatus, Lane, NewCall, NewJob, Reschedule
+from llmproxy.jobs.model import TRAITS, Claimed, Event, ItemResult, Job, JobStatus, Lane, NewCall, NewJob, Reschedule
 from llmproxy.jobs.notifications import JobNotifications
+from llmproxy.jobs.response_events import put_events
 from llmproxy.jobs.store import LONGEST_SECONDS, SharedClock, Store
+from llmproxy.jobs.stored import put_answer
+from llmproxy.jobs.stored_model import StoredAnswer
 from llmproxy.jobs.tables import jobs
-
-Also = Callable[[AsyncConnection, Job], Awaitable[None]]
 
 
 class Queue:
@@ -40,10 +41,13 @@ class Queue:
         self.changes = changes
         self.clock = clock
 
-    async def submit(self, new: NewJob, calls: Sequence[NewCall], also: Also | None = None) -> Job:
+    async def submit(
+        self, new: NewJob, calls: Sequence[NewCall], answer: StoredAnswer | None = None, events: Sequence[Event] = ()
+    ) -> Job:
         """Accepts a job: it is on the disk when this returns. The same idempotency key gives the first one's job.
 
-        ``also`` is done in the transaction that accepts it, and not for a job that was there already.
+        ``answer``, which will be the job's, and its first ``events`` are stored with it, and not for a job that was
+        there already.
         Raises ``ValueError`` for a job that would never end: without calls, and without a step that finds them.
         """
         first = TRAITS[new.kind].first
@@ -62,8 +66,9 @@ class Queue:
             await transitions.put_calls(connection, job, calls, now)
             if first is not None:
                 await transitions.put_step(connection, job.id, first, b"", now)
-            if also is not None:
-                await also(connection, job)
+            if answer is not None:
+                await put_answer(connection, answer)
+                await put_events(connection, answer.id, events)
             return job
 
         job = await self.store.write(work)

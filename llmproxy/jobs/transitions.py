@@ -7,11 +7,11 @@ still held; locked, it stays held until the result is there.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.jobs.leases import AT_ONCE, RUNNING, in_turn
@@ -19,19 +19,24 @@ from llmproxy.jobs.model import (
     STEP_PRIORITIES,
     TRAITS,
     Claimed,
+    Completion,
     Failure,
+    Finalization,
     ItemResult,
     ItemStatus,
     Job,
     JobStatus,
     NewCall,
     NewJob,
+    Refusal,
     Step,
     new_id,
     outcome,
     write_headers,
 )
-from llmproxy.jobs.tables import items, jobs, requests, results
+from llmproxy.jobs.response_events import put_events
+from llmproxy.jobs.stored import complete_answer
+from llmproxy.jobs.tables import files, items, jobs, requests, results
 from llmproxy.wire.vocabulary import HITS
 
 T = TypeVar("T")
@@ -78,7 +83,7 @@ async def put_job(connection: AsyncConnection, new: NewJob, total: int, now: flo
         "session": new.session,
         "path": new.path,
         "model": new.model,
-        "created_at": now,
+        "created_at": new.created_at if new.created_at is not None else now,
         "expires_at": new.expires_at,
         "total": total,
         "headers": write_headers(new.headers),
@@ -267,8 +272,8 @@ def _row(claimed: Claimed, result: ItemResult) -> dict[str, Any]:
 async def _move(connection: AsyncConnection, job: Job, group: Done, now: float) -> bool:
     """What follows for the job: further counts, its next step or its end. Whether a step may have been added."""
     for _, result in group:
-        if result.also is not None:
-            await result.also(connection)
+        if result.move is not None:
+            await _follow(connection, job, result.move, now)
     calls = [result for claimed, result in group if claimed.step is Step.CALL]
     moved = job
     if calls:
@@ -276,9 +281,33 @@ async def _move(connection: AsyncConnection, job: Job, group: Done, now: float) 
         moved = await settle(connection, replace(job, **changed), now, changed)
     for claimed, result in group:
         if claimed.step in _NEEDED and result.status is ItemStatus.FAILED:
-            # unless its own transaction has said so already
+            # unless the result itself has said so already
             await fail(connection, job.id, result.error or _UNKNOWN, now)
     return len(calls) < len(group) or moved.status.open != job.status.open
+
+
+async def _follow(connection: AsyncConnection, job: Job, move: Refusal | Finalization | Completion, now: float) -> None:
+    """Makes the move of a locked job that belongs to a result."""
+    match move:
+        case Refusal():
+            await fail(connection, job.id, move.error, now, move.detail)
+        case Finalization():
+            await finalize(connection, job, move, now)
+        case Completion():
+            await put_events(connection, job.id, move.events)
+            await complete_answer(connection, job.id, move.document, move.expires_at)
+
+
+async def finalize(connection: AsyncConnection, job: Job, move: Finalization, now: float) -> None:
+    """Ends a locked job whose last step is done, unless it has ended meanwhile."""
+    if job.status not in (JobStatus.FINALIZING, JobStatus.CANCELLING):
+        return
+    ids = [*move.removed, *(file.id for file in move.files)]
+    await connection.execute(delete(files).where(files.c.id.in_(ids)))
+    if move.files:
+        await connection.execute(insert(files), [asdict(file) for file in move.files])
+    detail = json.dumps({**job.detail, **move.detail})
+    await close(connection, job, JobStatus(job.ending), now, changed={"detail": detail})
 
 
 def _counts(job: Job, calls: Sequence[ItemResult], now: float) -> dict[str, Any]:

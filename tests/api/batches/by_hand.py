@@ -29,7 +29,10 @@ class ByHand:
 
     def __init__(self, jobs: JobServices) -> None:
         self.jobs = jobs
-        self._handlers: dict[Step, Handler] = {Step.VALIDATE: Validate(jobs), Step.FINALIZE: Finalize(jobs)}
+        settings = jobs.proxy.settings
+        self.validate = Validate(jobs.queue, jobs.blobs, jobs.proxy.upstreams, settings.max_body_bytes)
+        self.finalize = Finalize(jobs.queue, jobs.blobs)
+        self._handlers: dict[Step, Handler] = {Step.VALIDATE: self.validate, Step.FINALIZE: self.finalize}
 
     async def batch(self, *lines: Json | str, **more: Any) -> Job:
         """A batch that has just been accepted. ``more`` goes into its detail."""

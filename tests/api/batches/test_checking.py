@@ -5,12 +5,12 @@ import json
 import pytest
 
 from llmproxy.api import batch_input as module
-from llmproxy.api.batch_input import Checking
+from llmproxy.api.batch_input import InputCheck
 from tests.api.batches.made import CHAT, Json, request
 
 
-def checked(*lines: Json | str, endpoint: str = CHAT) -> Checking:
-    checking = Checking(endpoint, 10_000)
+def checked(*lines: Json | str, endpoint: str = CHAT) -> InputCheck:
+    checking = InputCheck(endpoint, 10_000)
     checking.take(1, [line.encode() if isinstance(line, str) else json.dumps(line).encode() for line in lines])
     return checking
 
@@ -22,7 +22,7 @@ def test_a_good_file() -> None:
 
 
 def test_one_error_for_each_bad_line_with_its_number() -> None:
-    checking = Checking(CHAT, 10_000)
+    checking = InputCheck(CHAT, 10_000)
     checking.take(1, [b"{", json.dumps(request("a")).encode(), b""])
     checking.take(4, [b"{}", json.dumps(request("b") | {"url": "/v1/x"}).encode()])
     found = [(entry["line"], entry["code"], entry["param"]) for entry in checking.errors()]
@@ -34,7 +34,7 @@ def test_one_error_for_each_bad_line_with_its_number() -> None:
 
 
 def test_a_custom_id_twice_even_far_apart() -> None:
-    checking = Checking(CHAT, 10_000)
+    checking = InputCheck(CHAT, 10_000)
     checking.take(1, [json.dumps(request("a")).encode()])
     checking.take(2, [json.dumps(request("A")).encode(), json.dumps(request("a")).encode()])
     (error,) = checking.errors()

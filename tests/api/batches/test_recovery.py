@@ -8,7 +8,6 @@ import pytest
 
 from llmproxy.api import file_rows as files
 from llmproxy.api.batch_model import WINDOW_SECONDS, Detail, document
-from llmproxy.api.batch_steps import Finalize, Validate
 from llmproxy.api.file_rows import sweep
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.handler import CancelToken
@@ -56,7 +55,7 @@ async def test_one_who_lost_the_lease_adds_nothing(hand: ByHand) -> None:
     job = await hand.batch(*LINES)
     slow = await hand.claim("slow", Step.VALIDATE)
     await hand.jobs.queue.release("slow")
-    assert isinstance(await Validate(hand.jobs)(slow, CancelToken()), Reschedule)
+    assert isinstance(await hand.validate(slow, CancelToken()), Reschedule)
     assert (await hand.now(job)).status is JobStatus.PENDING
     assert await hand.labels(job) == []
 
@@ -86,7 +85,7 @@ async def test_one_who_is_told_to_leave_writes_no_file(hand: ByHand) -> None:
     gone = CancelToken()
     gone.leave()
     claimed = await hand.claim("worker", Step.FINALIZE)
-    assert isinstance(await Finalize(hand.jobs)(claimed, gone), Reschedule)
+    assert isinstance(await hand.finalize(claimed, gone), Reschedule)
     assert await hand.jobs.blobs.names() == before
 
 
@@ -165,7 +164,7 @@ async def test_an_input_that_is_lost_all_the_same_ends_the_batch_in_time(hand: B
     await hand.jobs.blobs.delete(str(Detail.of(job).blob))
     begun = replace(claimed, job=await hand.now(job))
     with pytest.raises(Unavailable):
-        await Validate(hand.jobs)(begun, CancelToken())
+        await hand.validate(begun, CancelToken())
     await lifecycle.cancel(hand.jobs.queue, job.id)
     await hand.do(Step.FINALIZE)
     over = document(await hand.now(job))

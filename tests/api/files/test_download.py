@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
-from llmproxy.api.file_model import File, new_id
+from llmproxy.api.file_model import new_id
 from llmproxy.api.files import Download
 from llmproxy.jobs.blob_stores import Folder
+from llmproxy.jobs.model import File
 from llmproxy.wire.errors import NotFound, Unavailable
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 

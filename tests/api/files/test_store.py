@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from llmproxy.api import file_rows as rows
-from llmproxy.api.file_model import File, document, new_id
+from llmproxy.api.file_model import document, new_id
 from llmproxy.api.file_rows import FileQuery
 from llmproxy.database.engine import Database
+from llmproxy.jobs.model import File
 from llmproxy.jobs.store import Store
 
 NOW = 1_800_000_000.5
@@ -103,18 +104,6 @@ async def test_the_key_of_an_expired_file_is_free(store: Store) -> None:
     await rows.put(store, file(idempotency_key="k", expires_at=NOW + 10))
     later = file(idempotency_key="k", created_at=NOW + 10)
     assert await rows.put(store, later) == later
-
-
-async def test_a_row_in_a_transaction_takes_the_place_of_the_one_before(store: Store) -> None:
-    first = file(purpose="batch_output")
-    second = replace(first, bytes=9, created_at=NOW + 1)
-    for each in (first, second):
-
-        async def put(connection: Any, each: File = each) -> None:
-            await rows.put_row(connection, each)
-
-        await store.write(put)
-    assert await rows.page(store, FileQuery(""), NOW) == ([second], False)
 
 
 async def test_remove_takes_no_more_than_it_may(store: Store) -> None:

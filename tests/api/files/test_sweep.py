@@ -8,12 +8,12 @@ from typing import Any, NoReturn
 import pytest
 
 from llmproxy.api import file_rows as rows
-from llmproxy.api.file_model import File, new_id
+from llmproxy.api.file_model import new_id
 from llmproxy.api.file_rows import FileQuery, sweep
 from llmproxy.database.engine import Database
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.blob_stores import Folder
-from llmproxy.jobs.model import ItemResult, ItemStatus, JobKind, NewCall, NewJob
+from llmproxy.jobs.model import File, ItemResult, ItemStatus, JobKind, NewCall, NewJob
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store

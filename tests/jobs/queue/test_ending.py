@@ -69,7 +69,7 @@ async def test_a_batch_cancelled_on_its_way_writes_what_it_has(queue: Queue) -> 
     assert (await lifecycle.cancel(queue, lines.id))[1] is False
     [last] = await claim(queue)
     assert last.step is Step.FINALIZE
-    await finish(queue, [last], closing(queue, last, good()))
+    await finish(queue, [last], closing(good()))
     assert (await job_of(queue, lines.id)).status is JobStatus.CANCELLED
 
 
@@ -139,7 +139,7 @@ async def test_a_batch_that_is_tried_again_writes_its_files_again(queue: Queue) 
     lines = await batch(queue, 2)
     await lifecycle.cancel(queue, lines.id)
     [last] = await claim(queue)
-    await finish(queue, [last], closing(queue, last, good()))
+    await finish(queue, [last], closing(good()))
     assert (await lifecycle.retry(queue, lines.id)) is not None
     await finish(queue, await claim(queue))
     assert (await job_of(queue, lines.id)).status is JobStatus.FINALIZING

@@ -1,17 +1,33 @@
 """Results: they count once, all or none of what belongs together, and move their job on."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
-from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import insert, select
 
 from llmproxy.jobs import queries, transitions
-from llmproxy.jobs.model import ItemResult, ItemStatus, JobKind, JobStatus, Lane, NewJob, Step, TokenUsage
+from llmproxy.jobs.model import (
+    Claimed,
+    Completion,
+    Event,
+    File,
+    Finalization,
+    ItemResult,
+    ItemStatus,
+    JobKind,
+    JobStatus,
+    Lane,
+    NewJob,
+    Refusal,
+    Step,
+    TokenUsage,
+)
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.tables import jobs, results
-from llmproxy.wire.errors import Conflict
+from llmproxy.jobs.response_events import read_events
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
+from llmproxy.jobs.tables import files, jobs, results, stored
+from llmproxy.wire.errors import Unavailable
 from tests.jobs.queue.working import (
     BROKEN,
     PATH,
@@ -82,43 +98,72 @@ async def test_many_who_finish_at_once_are_counted_one_by_one(queue: Queue) -> N
         assert sorted(item.ended or 0 for item in await calls_of(queue, job)) == list(range(1, 21))
 
 
-async def test_what_belongs_to_a_result_is_done_with_it(queue: Queue) -> None:
-    job = await submit(queue, 1)
+async def response(queue: Queue) -> Claimed:
+    """The call of a Response of the background, whose answer waits for it."""
+    answer = StoredAnswer("resp_1", AnswerKind.RESPONSE, "", "m", 0.0, b"{}", b"[]", background=True)
+    await queue.submit(NewJob(JobKind.RESPONSE, PATH, id="resp_1"), some_calls(1), answer, [(0, b"begun")])
     [item] = await claim(queue)
-
-    async def note(connection: AsyncConnection) -> None:
-        await connection.execute(update(jobs).where(jobs.c.id == job.id).values(detail='{"noted": true}'))
-
-    await finish(queue, [item], replace(good(), also=note))
-    found = await job_of(queue, job.id)
-    assert (found.status, found.detail) == (JobStatus.COMPLETED, {"noted": True})
+    return item
 
 
-async def test_what_belongs_to_a_result_that_is_lost_is_not_done(queue: Queue) -> None:
-    await submit(queue, 1)
-    [item] = await claim(queue)
+async def kept(queue: Queue) -> tuple[bytes | None, float | None, list[Event]]:
+    """The answer's document, when it expires, and its events."""
+    query = select(stored.c.document, stored.c.expires_at)
+    row = (await queue.store.read(lambda connection: connection.execute(query))).one()
+    return row.document, row.expires_at, await read_events(queue.store, "resp_1", -1, 10)
+
+
+async def test_an_answer_is_complete_once_its_result_counts(queue: Queue) -> None:
+    item = await response(queue)
+    assert await kept(queue) == (None, None, [(0, b"begun")])
+    await finish(queue, [item], replace(good(), move=Completion(b"{}", 7.0, [(1, b"ended")])))
+    assert await kept(queue) == (b"{}", 7.0, [(0, b"begun"), (1, b"ended")])
+    assert (await job_of(queue, item.job.id)).status is JobStatus.COMPLETED
+
+
+async def test_the_move_of_a_result_that_is_lost_is_not_made(queue: Queue) -> None:
+    item = await response(queue)
     await queue.release("w")
-
-    async def never(connection: AsyncConnection) -> None:
-        pytest.fail("it was done")
-
-    assert await finish(queue, [item], replace(good(), also=never)) == set()
+    assert await finish(queue, [item], replace(good(), move=Completion(b"{}", None, [(1, b"ended")]))) == set()
+    assert await kept(queue) == (None, None, [(0, b"begun")])
 
 
-async def test_a_result_whose_company_fails_is_undone_with_it(queue: Queue) -> None:
-    job = await submit(queue, 1)
-    [item] = await claim(queue)
-
-    async def fails(connection: AsyncConnection) -> None:
-        await connection.execute(update(jobs).values(detail='{"noted": true}'))
-        raise Conflict("not now")
-
-    with pytest.raises(Conflict):
-        await finish(queue, [item], replace(good(), also=fails))
-    found = await job_of(queue, job.id)
-    assert (found.status, found.completed, found.detail) == (JobStatus.RUNNING, 0, {})
+async def test_a_result_whose_move_fails_is_undone_with_it(queue: Queue) -> None:
+    item = await response(queue)
+    with pytest.raises(Unavailable):
+        # an event with this number is there
+        await finish(queue, [item], replace(good(), move=Completion(b"{}", None, [(1, b"ended"), (0, b"again")])))
+    found = await job_of(queue, item.job.id)
+    assert (found.status, found.completed) == (JobStatus.RUNNING, 0)
     assert await count(queue.store, results) == 0
-    assert await finish(queue, [item]) == {item.id}
+    assert await kept(queue) == (None, None, [(0, b"begun")])
+
+
+async def test_a_last_step_puts_its_files_in_the_place_of_those_before(queue: Queue, clock: Clock) -> None:
+    made = await batch(queue, 1)
+    await finish(queue, await claim(queue))
+    [last] = await claim(queue)
+    old = File("file-1", "", "batch_output", "x", 1, "ab", 0.0)
+    gone = File("file-2", "", "batch_output", "y", 1, "ab", 0.0)
+    await queue.store.write(lambda connection: connection.execute(insert(files), [asdict(old), asdict(gone)]))
+    new = replace(old, bytes=9, expires_at=5.0)
+    await finish(queue, [last], replace(good(), move=Finalization([new], ["file-2", "file-3"], {"output": "file-1"})))
+    rows = await queue.store.read(lambda connection: connection.execute(select(files)))
+    assert [File(**row) for row in rows.mappings()] == [new]
+    found = await job_of(queue, made.id)
+    assert (found.status, found.detail, found.finished_at) == (JobStatus.COMPLETED, {"output": "file-1"}, clock())
+
+
+async def test_a_last_step_of_a_batch_that_has_ended_changes_nothing(queue: Queue) -> None:
+    made = await batch(queue, 1)
+    await finish(queue, await claim(queue))
+    [last] = await claim(queue)
+    await queue.store.write(lambda connection: transitions.fail(connection, made.id, BROKEN, queue.clock()))
+    file = File("file-1", "", "batch_output", "x", 1, "ab", 0.0)
+    await finish(queue, [last], replace(good(), move=Finalization([file], [], {"output": "file-1"})))
+    assert await count(queue.store, files) == 0
+    found = await job_of(queue, made.id)
+    assert (found.status, found.error, found.detail) == (JobStatus.FAILED, BROKEN, {})
 
 
 async def test_no_number_of_tokens_keeps_a_result_out(queue: Queue) -> None:
@@ -141,7 +186,7 @@ async def test_a_batch_ends_with_its_last_step(queue: Queue, clock: Clock) -> No
     }
     clock.passes(1)
     [last] = await claim(queue, lane=Lane.STEPS)
-    await finish(queue, [last], closing(queue, last, good()))
+    await finish(queue, [last], closing(good()))
     lines = await job_of(queue, lines.id)
     assert (lines.status, lines.ending, lines.finished_at) == (JobStatus.COMPLETED, "", clock.now)
 
@@ -202,11 +247,7 @@ async def test_a_last_step_that_fails_for_good_fails_its_job(queue: Queue) -> No
 async def test_what_a_step_says_of_its_failure_stands(queue: Queue) -> None:
     made = await queue.submit(NewJob(JobKind.BATCH, PATH, detail={"file": "f"}), [])
     [first] = await claim(queue)
-
-    async def say(connection: AsyncConnection) -> None:
-        await transitions.fail(connection, made.id, BROKEN, queue.clock(), {"lines": [3]})
-
-    await finish(queue, [first], ItemResult(ItemStatus.FAILED, 400, also=say))
+    await finish(queue, [first], replace(good(), move=Refusal(BROKEN, {"lines": [3]})))
     found = await job_of(queue, made.id)
     assert (found.status, found.error, found.detail) == (JobStatus.FAILED, BROKEN, {"file": "f", "lines": [3]})
 

@@ -268,7 +268,7 @@ class QueueMachine(RuleBasedStateMachine):
             fails = fails or len(mine) < max(total, 1)
         result = bad() if fails else good()
         if item.step is Step.FINALIZE and not fails:
-            result = closing(self.queue, item, result)
+            result = closing(result)
         assert self.do(self.queue.finish(worker, [(item, result)])) == {item.id}
         self.lose(item.id)
         self.counted[item.id] = item.claims

@@ -8,16 +8,16 @@ from typing import Any
 from sqlalchemy import Table, func, select
 
 from llmproxy.database.engine import Database, open_database
-from llmproxy.jobs import queries, transitions
+from llmproxy.jobs import queries
 from llmproxy.jobs.model import (
     Claimed,
     Failure,
+    Finalization,
     Item,
     ItemResult,
     ItemStatus,
     Job,
     JobKind,
-    JobStatus,
     Lane,
     NewCall,
     NewJob,
@@ -93,15 +93,9 @@ async def finish(
     return await queue.finish(worker, done)
 
 
-def closing(queue: Queue, item: Claimed, result: ItemResult) -> ItemResult:
+def closing(result: ItemResult) -> ItemResult:
     """The result of a last step, with the move that it makes for its job."""
-
-    async def also(connection: Any) -> None:
-        job = await transitions.lock(connection, item.job.id)
-        assert job is not None
-        await transitions.close(connection, job, JobStatus(job.ending), queue.clock())
-
-    return replace(result, also=also)
+    return replace(result, move=Finalization((), (), {}))
 
 
 async def batch(queue: Queue, number: int = 3, worker: str = "w", **more: Any) -> Job:

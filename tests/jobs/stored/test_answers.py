@@ -194,7 +194,7 @@ async def test_an_answer_of_the_background_says_how_its_job_stands(database: Dat
     await queue.submit(
         NewJob(JobKind.RESPONSE, "/v1/responses", id="resp_1"),
         [NewCall(0, b"{}")],
-        lambda connection, _: module.put_answer(connection, waiting),
+        waiting,
     )
     async with opened(database) as answers:
         assert await find(answers) == replace(waiting, job=JobStatus.PENDING)

@@ -2,13 +2,14 @@
 
 import pytest
 
-from llmproxy.api import responses_events as events
 from llmproxy.database.engine import Database
 from llmproxy.jobs import lifecycle
+from llmproxy.jobs import response_events as events
 from llmproxy.jobs.model import Claimed, JobKind, NewCall, NewJob
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
 
 ID = "resp_1"
 OPENING = [(0, b"event: response.created\n\n"), (1, b"event: response.queued\n\n")]
@@ -18,8 +19,9 @@ OPENING = [(0, b"event: response.created\n\n"), (1, b"event: response.queued\n\n
 async def queue(database: Database) -> Queue:
     """A queue with one Response of the background in it."""
     queue = Queue(Store(database), JobNotifications(), lambda: 1_000.0)
+    answer = StoredAnswer(ID, AnswerKind.RESPONSE, "", "m", 1_000.0, b"{}", b"[]", background=True, stream=True)
     new = NewJob(JobKind.RESPONSE, "/v1/responses", id=ID)
-    await queue.submit(new, [NewCall(0, b"{}")], lambda connection, _: events.put_events(connection, ID, OPENING))
+    await queue.submit(new, [NewCall(0, b"{}")], answer, OPENING)
     return queue
 
 

@@ -86,6 +86,8 @@ class Protocol(HttpToolsProtocol):
         self.since = self.loop.time()
         #: bytes since a head began, or since the last piece of a body
         self._received = 0
+        #: bytes of the newest piece, of whatever
+        self._piece = 0
         #: what this client was refused for; nothing that it sends is read any more
         self._refusal: ProxyError | None = None
         #: while a head is read a second time, without its offer of an upgrade
@@ -117,7 +119,8 @@ class Protocol(HttpToolsProtocol):
             self.since = self.loop.time()
             if self.stage is ConnectionStage.NOTHING:
                 self.stage = ConnectionStage.HEAD
-        self._received += len(data)
+        self._piece = len(data)
+        self._received += self._piece
         try:
             self._feed(data)
         except httptools.HttpParserError as error:
@@ -129,12 +132,12 @@ class Protocol(HttpToolsProtocol):
             self._refuse(self._header_too_large())
 
     def _feed(self, data: bytes) -> None:
-        rest = memoryview(data)
+        rest: bytes | memoryview = data
         while True:
             try:
                 self.parser.feed_data(rest)
             except httptools.HttpParserUpgrade as stopped:
-                rest = rest[stopped.args[0] :]
+                rest = memoryview(rest)[stopped.args[0] :]
                 if self.parser.get_method() == b"CONNECT":
                     # what follows is no HTTP
                     self._refusal = BadRequest("There are no tunnels here.")
@@ -178,8 +181,9 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._rereading:
             return
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self.limits.header_bytes:
+        most = self.limits.header_bytes
+        # a head that ends in this piece is no larger than the piece and what came before it
+        if self._received + self._piece > most and _head_size(self.url, self.headers) > most:
             raise self._header_too_large()
         super().on_headers_complete()
         self.stage, self._received = ConnectionStage.BODY, 0
@@ -331,6 +335,10 @@ def sweep(connections: Iterable[Protocol], now: float) -> None:
 def bound(limits: ConnectionLimits) -> type[Protocol]:
     """The protocol with these limits."""
     return type("BoundProtocol", (Protocol,), {"limits": limits})
+
+
+def _head_size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    return len(url) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
 def _unacknowledged(transport: asyncio.Transport) -> int:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import orjson
+
 from llmproxy.wire.exchange import Exchange
 
 ACCESS = "llmproxy.access"
@@ -207,7 +209,14 @@ def _status_colour(status: int) -> str:
 
 
 def _json(**members: Any) -> str:
-    # The standard library's, because it escapes lone surrogates where orjson refuses them.
+    try:
+        line = orjson.dumps(members)
+    except TypeError:
+        # lone surrogates, and what is no JSON
+        line = b""
+    # other characters than ASCII are escaped, and orjson cannot do that
+    if line and line.isascii():
+        return line.decode("ascii") + "\n"
     return json.dumps(members, separators=(",", ":"), default=str) + "\n"
 
 

@@ -42,6 +42,13 @@ class Series(Collector):
     def _family(self) -> Metric: ...
 
 
+@dataclass(slots=True)
+class CounterChild:
+    """One series of a counter, to be held by those who often add to it."""
+
+    value: float = 0.0
+
+
 class Counter(Series):
     """A number that only grows. Its name ends in ``_total``."""
 
@@ -49,20 +56,24 @@ class Counter(Series):
 
     def __init__(self, name: str, help: str, labels: Labels = ()) -> None:
         super().__init__(name, help, labels)
-        self._values: dict[Labels, float] = {} if labels else {(): 0.0}
+        self._children: dict[Labels, CounterChild] = {} if labels else {(): CounterChild()}
+
+    def child(self, labels: Labels) -> CounterChild:
+        """The series with these values of the labels, shown from now on."""
+        return self._children.get(labels) or self._children.setdefault(labels, CounterChild())
 
     def add(self, labels: Labels = (), amount: float = 1.0) -> None:
         """Adds ``amount``, which must not be negative."""
-        self._values[labels] = self._values.get(labels, 0.0) + amount
+        self.child(labels).value += amount
 
     def follow(self, labels: Labels, total: float) -> None:
         """Takes over the state of a count that is kept elsewhere."""
-        self._values[labels] = total
+        self.child(labels).value = total
 
     def collect(self) -> Iterable[Metric]:
         family = self._family()
-        for labels, value in self._values.items():
-            family.add_metric(labels, value)
+        for labels, child in self._children.items():
+            family.add_metric(labels, child.value)
         return [family]
 
     def _family(self) -> CounterMetricFamily:
@@ -120,6 +131,28 @@ def tally(values: Sequence[float], bounds: Sequence[float]) -> Tally:
     return Tally(tuple(high - low for low, high in pairwise(reached)), sum(ordered))
 
 
+class HistogramChild:
+    """One series of a histogram, to be held by those who often observe a value of it."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        #: by bucket, the last one for what is above all bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
+
+    def observe_all(self, tally: Tally) -> None:
+        """Adds values that were counted with these bounds."""
+        for index, count in enumerate(tally.counts):
+            self.counts[index] += count
+        self.total += tally.total
+
+
 class Histogram(Series):
     """How often values fell into each bucket. ``bounds`` are ascending upper bounds, infinity left out."""
 
@@ -128,35 +161,29 @@ class Histogram(Series):
     def __init__(self, name: str, help: str, labels: Labels, bounds: Sequence[float]) -> None:
         super().__init__(name, help, labels)
         self.bounds = tuple(bounds)
-        self._words = (*(str(bound) for bound in self.bounds), "+Inf")
-        self._counts: dict[Labels, list[int]] = {}
-        self._totals: dict[Labels, float] = {}
+        self._upper = (*(str(bound) for bound in self.bounds), "+Inf")
+        self._children: dict[Labels, HistogramChild] = {}
+
+    def child(self, labels: Labels) -> HistogramChild:
+        """The series with these values of the labels, shown from now on."""
+        return self._children.get(labels) or self._children.setdefault(labels, HistogramChild(self.bounds))
 
     def observe(self, labels: Labels, value: float) -> None:
-        counts = self._counts.get(labels) or self._start(labels)
-        counts[bisect_left(self.bounds, value)] += 1
-        self._totals[labels] += value
+        self.child(labels).observe(value)
 
     def observe_all(self, labels: Labels, tally: Tally) -> None:
         """Adds values that were counted with this histogram's bounds."""
-        counts = self._counts.get(labels) or self._start(labels)
-        for index, count in enumerate(tally.counts):
-            counts[index] += count
-        self._totals[labels] += tally.total
+        self.child(labels).observe_all(tally)
 
     def collect(self) -> Iterable[Metric]:
         family = self._family()
-        for labels, counts in self._counts.items():
+        for labels, child in self._children.items():
             buckets, reached = [], 0
-            for word, count in zip(self._words, counts, strict=True):
+            for upper, count in zip(self._upper, child.counts, strict=True):
                 reached += count
-                buckets.append((word, float(reached)))
-            family.add_metric(labels, buckets, self._totals[labels])
+                buckets.append((upper, float(reached)))
+            family.add_metric(labels, buckets, child.total)
         return [family]
-
-    def _start(self, labels: Labels) -> list[int]:
-        self._totals[labels] = 0.0
-        return self._counts.setdefault(labels, [0] * (len(self.bounds) + 1))
 
     def _family(self) -> HistogramMetricFamily:
         return HistogramMetricFamily(self.name, self.help, labels=self.labels)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import product
 
@@ -10,11 +11,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from llmproxy.observe.catalogue import DURATIONS, Catalogue
-from llmproxy.observe.collectors import NONE, Counter, Names, tally
+from llmproxy.observe.collectors import NONE, Counter, Histogram, HistogramChild, Names, tally
 from llmproxy.observe.process_stats import Sample
 from llmproxy.runtime.background import LogOnce
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.vocabulary import FETCHED, SAVED
+from llmproxy.wire.vocabulary import FETCHED, SAVED, CacheStatus, Phase, Reason
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ class Metrics:
         self._generations = Generations(self.catalogue)
         self._registry = CollectorRegistry()
         self._models = Names(models)
+        #: endpoint, model, cache, reason, status -> what such requests count in
+        self._series: dict[tuple[str, str, CacheStatus | None, Reason | None, int], _RequestSeries] = {}
+        self._phases = _PhaseSeries(self.catalogue.phases)
         self._refreshes: dict[str, Refresh] = {}
         self._logs: dict[str, LogOnce] = {}
         #: an upstream's name -> its kind
@@ -45,41 +49,39 @@ class Metrics:
         self.catalogue.build.set((version, "{}.{}.{}".format(*sys.version_info)), 1.0)
 
     def count(self, batch: Sequence[Exchange]) -> None:
-        """Counts finished requests: a sink of the ledger."""
-        shown = self.catalogue
-        for observed in batch:
-            by_cache = (observed.endpoint, observed.cache or NONE)
-            seconds = observed.seconds
-            shown.durations.observe(by_cache, seconds)
-            first_byte = observed.first_byte_seconds
+        """Counts finished requests: a sink of the batcher."""
+        phases = self._phases
+        for exchange in batch:
+            series, seconds = self._series_of(exchange), exchange.seconds
+            series.durations.observe(seconds)
+            first_byte = exchange.first_byte_seconds
             if first_byte is not None:
-                shown.first_bytes.observe(by_cache, first_byte)
-            overhead = _overhead(observed, seconds)
+                series.first_bytes().observe(first_byte)
+            overhead = _overhead(exchange, seconds)
             if overhead is not None:
-                shown.overheads.observe((observed.endpoint,), overhead)
-            for phase, spent in observed.phases.items():
-                shown.phases.observe((phase,), spent)
-            # with a success, too: a rate needs the 0 before the first failure
-            shown.failed.add((observed.endpoint,), float(observed.failed))
-            if observed.cache in FETCHED:
-                self._generations.count(observed, self._kinds(observed.upstream))
-            self._count_answers(observed, 1)
+                series.overheads().observe(overhead)
+            for phase, spent in exchange.phases.items():
+                # written out: a request has some fifteen
+                child = phases[phase]
+                child.counts[bisect_left(DURATIONS, spent)] += 1
+                child.total += spent
+            if exchange.failed:
+                series.failed.value += 1.0
+            if exchange.cache in FETCHED:
+                self._generations.count(exchange, self._kinds(exchange.upstream))
+            self._count_answers(exchange, series, 1)
 
     def count_many(self, answered: Exchange, durations: Sequence[float]) -> None:
         """Counts hits of one answer that were each sent in one piece, after these seconds."""
-        shown = self.catalogue
-        by_cache = (answered.endpoint, answered.cache or NONE)
-        tallied = tally(durations, DURATIONS)
-        shown.durations.observe_all(by_cache, tallied)
-        shown.first_bytes.observe_all(by_cache, tallied)
-        shown.overheads.observe_all((answered.endpoint,), tallied)
-        shown.failed.add((answered.endpoint,), 0.0)
-        self._count_answers(answered, len(durations))
+        series, tallied = self._series_of(answered), tally(durations, DURATIONS)
+        series.durations.observe_all(tallied)
+        series.first_bytes().observe_all(tallied)
+        series.overheads().observe_all(tallied)
+        self._count_answers(answered, series, len(durations))
 
-    def phase_shared(self, phase: str, seconds: float, requests: int) -> None:
+    def phase_shared(self, phase: Phase, seconds: float, requests: int) -> None:
         """Counts a phase that took ``seconds`` for so many requests together."""
-        tallied = tally([seconds / requests] * requests, DURATIONS)
-        self.catalogue.phases.observe_all((phase,), tallied)
+        self._phases[phase].observe(seconds / requests, requests)
 
     def name_kinds(self, kinds: Callable[[str], str]) -> None:
         """``kinds`` gives the kind of the upstream with this name, a word of a closed list."""
@@ -197,18 +199,63 @@ class Metrics:
         else:
             self._logs[part].worked()
 
-    def _count_answers(self, answered: Exchange, count: int) -> None:
-        shown = self.catalogue
-        cache = answered.cache or NONE
+    def _series_of(self, answered: Exchange) -> "_RequestSeries":
         model = self._models.label(answered.model, proven=answered.status < 400)
-        shown.requests.add((answered.endpoint, model, cache, answered.reason or NONE, str(answered.status)), count)
-        if cache == "joined":
-            shown.coalesced.add((), count)
+        kind = (answered.endpoint, model, answered.cache, answered.reason, answered.status)
+        return self._series.get(kind) or self._series.setdefault(kind, _RequestSeries(self.catalogue, *kind))
+
+    def _count_answers(self, answered: Exchange, series: "_RequestSeries", count: int) -> None:
+        catalogue, cache = self.catalogue, answered.cache
+        series.requests.value += count
+        if cache is CacheStatus.JOINED:
+            catalogue.coalesced.add((), count)
         if cache in SAVED:
-            shown.saved_seconds.add((), count * (answered.upstream_seconds or 0.0))
-            _count_tokens(shown.saved_tokens, answered, count)
+            catalogue.saved_seconds.add((), count * (answered.upstream_seconds or 0.0))
+            _count_tokens(catalogue.saved_tokens, answered, count)
         elif cache in FETCHED:
-            _count_tokens(shown.upstream_tokens, answered, count)
+            _count_tokens(catalogue.upstream_tokens, answered, count)
+
+
+class _RequestSeries:
+    """Holds the series that requests of one kind count in. Those that not every request has are shown once they have a
+    value."""
+
+    __slots__ = ("_by_cache", "_catalogue", "_endpoint", "durations", "failed", "requests")
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        endpoint: str,
+        model: str,
+        cache: CacheStatus | None,
+        reason: Reason | None,
+        status: int,
+    ) -> None:
+        self._catalogue = catalogue
+        self._endpoint = endpoint
+        self._by_cache = (endpoint, cache or NONE)
+        self.requests = catalogue.requests.child((endpoint, model, cache or NONE, reason or NONE, str(status)))
+        self.durations = catalogue.durations.child(self._by_cache)
+        # with a success, too: a rate needs the 0 before the first failure
+        self.failed = catalogue.failed.child((endpoint,))
+
+    def first_bytes(self) -> HistogramChild:
+        return self._catalogue.first_bytes.child(self._by_cache)
+
+    def overheads(self) -> HistogramChild:
+        return self._catalogue.overheads.child((self._endpoint,))
+
+
+class _PhaseSeries(dict[Phase, HistogramChild]):
+    """By phase, each shown once it was marked."""
+
+    def __init__(self, phases: Histogram) -> None:
+        super().__init__()
+        self._histogram = phases
+
+    def __missing__(self, phase: Phase) -> HistogramChild:
+        child = self[phase] = self._histogram.child((phase,))
+        return child
 
 
 def _count_tokens(counter: Counter, answered: Exchange, count: int) -> None:

@@ -80,20 +80,21 @@ class Performance:
         self.lost = 0
 
     def add(self, batch: Sequence[Exchange]) -> None:
-        """Counts finished requests: a sink of the ledger."""
-        for observed in batch:
-            if observed.cache is None:
+        """Counts finished requests: a sink of the batcher."""
+        cells = self._cells()
+        for exchange in batch:
+            if exchange.cache is None:
                 continue
-            cell = self._cell(observed)
+            cell = self._cell(cells, exchange)
             cell.requests += 1
-            if observed.failed:
+            if exchange.failed:
                 cell.errors += 1
-            elif observed.status < 400:
-                _add_answer(cell, observed)
+            elif exchange.status < 400:
+                _add_answer(cell, exchange)
 
     def add_many(self, answered: Exchange, durations: Sequence[float], *, stream: bool) -> None:
         """Counts hits of one answer that were each sent in one piece, after these seconds."""
-        cell = self._cell(answered)
+        cell = self._cell(self._cells(), answered)
         cell.requests += len(durations)
         cell.durations.add_all(durations)
         if stream:
@@ -131,14 +132,17 @@ class Performance:
                 merge(found, cells)
         return found
 
-    def _cell(self, answered: Exchange) -> Cell:
-        model = self._names.label(answered.model, proven=answered.status < 400)
-        cells = self._minutes.setdefault(self._minute(), {})
-        series = PerformanceSeries(answered.endpoint, model, answered.cache or NONE)
+    def _cells(self) -> Cells:
+        """Those of this minute."""
+        return self._minutes.setdefault(self._minute(), {})
+
+    def _cell(self, cells: Cells, answered: Exchange) -> Cell:
+        model, cache = self._names.label(answered.model, proven=answered.status < 400), answered.cache or NONE
+        series = PerformanceSeries(answered.endpoint, model, cache)
         cell = cells.get(series)
         if cell is None:
             # the plain word, because an enumeration's member would travel on as one
-            cell = cells[series._replace(cache=str(series.cache))] = Cell()
+            cell = cells[series._replace(cache=str(cache))] = Cell()
         return cell
 
     def _minute(self) -> int:

@@ -47,7 +47,13 @@ class Distribution:
         self._bins: DenseStore | None = None
 
     def add(self, value: float) -> None:
-        self.add_all((value,))
+        self.count += 1
+        self.total += value
+        if value > self.highest:
+            self.highest = value
+        self._values.append(value)
+        if len(self._values) >= _UNBINNED:
+            self._settled()
 
     def add_all(self, values: Sequence[float]) -> None:
         if values:

@@ -284,6 +284,7 @@ OPERATIONS = {
     "ollama-embed": "embeddings",
     "ollama-embeddings": "embeddings",
     "rerank": "rerank",
+    "transcriptions": "transcription",
 }
 
 #: the conventions' word for an error without a code

@@ -20,7 +20,7 @@ from llmproxy.database.faults import fault_of
 from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest, NotFound, ProxyError, TooLarge, Unavailable
 from llmproxy.wire.json_body import parse
-from llmproxy.wire.validation import query_limit, query_word
+from llmproxy.wire.validation import query_choice, query_limit
 
 _MOST = 500
 _ORDERS = ("newest", "largest")
@@ -35,7 +35,7 @@ async def entries(request: Request) -> Response:
     wanted = EntryQuery(
         _selector(found),
         limit=query_limit(found, 50, _MOST),
-        order=cast(Order, query_word(found, "order", _ORDERS) or "newest"),
+        order=cast(Order, query_choice(found, "order", _ORDERS) or "newest"),
         after=_place(found["cursor"]) if "cursor" in found else None,
     )
     listing = _listing(request)
@@ -66,7 +66,7 @@ def _selector(found: dict[str, str]) -> Selector:
         model=found.get("model"),
         namespace=found.get("namespace"),
         tags=(found["tag"],) if "tag" in found else (),
-        endpoint=query_word(found, "endpoint", [row.name for row in ENDPOINTS]),
+        endpoint=query_choice(found, "endpoint", [row.name for row in ENDPOINTS]),
     )
 
 

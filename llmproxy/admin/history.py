@@ -21,7 +21,7 @@ from llmproxy.history.search import BODIES, COLUMNS, HistoryCursor, HistoryQuery
 from llmproxy.history.text_index import phrases_of
 from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest
-from llmproxy.wire.validation import query_limit, query_number, query_time, query_word
+from llmproxy.wire.validation import query_choice, query_limit, query_number, query_time
 from llmproxy.wire.vocabulary import CacheStatus
 
 Row = Mapping[str, Any]
@@ -122,8 +122,8 @@ async def history(request: Request) -> Response:
     found = given(request, _PARAMETERS)
     reader = _reader(request)
     wanted = _wanted(found)
-    format = query_word(found, "format", ("json", *FORMATS)) or "json"
-    bodies, preview = (query_word(found, name, ("true", "false")) == "true" for name in ("bodies", "preview"))
+    format = query_choice(found, "format", ("json", *FORMATS)) or "json"
+    bodies, preview = (query_choice(found, name, ("true", "false")) == "true" for name in ("bodies", "preview"))
     if format != "json":
         return await _export(reader, wanted, format, bodies, int(found["limit"]) if "limit" in found else None)
     if bodies:
@@ -204,8 +204,8 @@ def _wanted(found: dict[str, str]) -> HistoryQuery:
         user=found.get("user_id"),
         session=found.get("session_id"),
         model=found.get("model"),
-        endpoint=query_word(found, "endpoint", _ENDPOINTS),
-        cache=query_word(found, "cache", tuple(CacheStatus)),
+        endpoint=query_choice(found, "endpoint", _ENDPOINTS),
+        cache=query_choice(found, "cache", tuple(CacheStatus)),
         status=query_number(found, "status", 0, 0, 599) if "status" in found else None,
         since=query_time(found, "since"),
         until=query_time(found, "until"),

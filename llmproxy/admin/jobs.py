@@ -12,7 +12,7 @@ from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.model import Item, Job, JobKind, JobStatus
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.wire.errors import Conflict, NotFound
-from llmproxy.wire.validation import query_limit, query_number, query_word
+from llmproxy.wire.validation import query_choice, query_limit, query_number
 
 _MOST_ERRORS = 1000
 #: of an id: longer ones are nobody's, and are not said back whole
@@ -40,7 +40,7 @@ def routes_switched_off() -> list[Route]:
 async def jobs(request: Request) -> Response:
     """``GET /admin/jobs?kind=&status=&limit=&cursor=``, newest first; ``next`` is the next page's cursor."""
     query = request.query_params
-    kind, status = query_word(query, "kind", tuple(JobKind)), query_word(query, "status", tuple(JobStatus))
+    kind, status = query_choice(query, "kind", tuple(JobKind)), query_choice(query, "status", tuple(JobStatus))
     wanted = JobQuery(
         kind=JobKind(kind) if kind is not None else None,
         scope=None,

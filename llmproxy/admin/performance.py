@@ -13,7 +13,7 @@ from llmproxy.admin.state import AdminState, state_of
 from llmproxy.api.services import JobServices
 from llmproxy.jobs import queries
 from llmproxy.observe.performance import report
-from llmproxy.wire.validation import query_word
+from llmproxy.wire.validation import query_choice
 
 #: window -> its seconds, and the seconds of the spans it is made of
 WINDOWS = {"5m": (300, 60), "1h": (3600, 60), "24h": (86_400, 3600), "7d": (7 * 86_400, 3600)}
@@ -29,7 +29,7 @@ async def performance(request: Request) -> Response:
     ``complete`` is false where the database did not answer and only this process's last minutes are known.
     """
     state = state_of(request)
-    window = query_word(given(request, ("window",)), "window", WINDOWS) or "1h"
+    window = query_choice(given(request, ("window",)), "window", WINDOWS) or "1h"
     state.settle()
     until = time.time()
     start = _start(until, *WINDOWS[window])

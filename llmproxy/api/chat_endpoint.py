@@ -16,7 +16,7 @@ from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Whole
 from llmproxy.wire.documents import dump, peek
-from llmproxy.wire.echo import echo_of, echoing
+from llmproxy.wire.echo import echo_of, with_echo
 from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.json_body import canonical
@@ -89,7 +89,7 @@ class Keeping:
                 created_at=self._id.time,
                 request=canonical(self._body, {"messages"}),
                 input=dump(messages if isinstance(messages, list) else []),
-                document=dump(echoing(document, self._echo) | own),
+                document=dump(with_echo(document, self._echo) | own),
                 stream=parsed.stream,
                 metadata=written(self._labels),
             )

@@ -13,7 +13,7 @@ from llmproxy.jobs import lifecycle
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.errors import BadRequest, NotFound
-from llmproxy.wire.formats.responses_request import shown
+from llmproxy.wire.formats.responses_request import listed_items
 from llmproxy.wire.validation import query_flag, query_limit, query_newest_first, query_number
 
 
@@ -67,7 +67,7 @@ async def input_items(request: Request) -> Response:
     """``GET /v1/responses/{id}/input_items``: the request's own items, newest first unless told otherwise."""
     answer = await _found(request)
     limit, newest_first = query_limit(request.query_params), query_newest_first(request.query_params, "desc")
-    items = shown(orjson.loads(answer.input), answer.id)
+    items = listed_items(orjson.loads(answer.input), answer.id)
     if newest_first:
         items.reverse()
     after = request.query_params.get("after")

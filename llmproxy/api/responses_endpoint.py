@@ -22,7 +22,7 @@ from llmproxy.proxy.request import CacheableRequest, ParsedBody
 from llmproxy.proxy.response import JSON, Whole, type_headers
 from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.documents import dump
-from llmproxy.wire.echo import echoing
+from llmproxy.wire.echo import with_echo
 from llmproxy.wire.endpoints import BY_PATH, Endpoint
 from llmproxy.wire.errors import NotFound, TooLarge
 from llmproxy.wire.exchange import Exchange
@@ -140,7 +140,7 @@ def _keep(request: ResponsesRequest, cacheable: CacheableRequest, exchange: Exch
         services.answers.lose()
         return
     echo = cacheable.parsed.echo or {}
-    document = echoing(orjson.loads(exchange.response_body), echo)
+    document = with_echo(orjson.loads(exchange.response_body), echo)
     if not isinstance(document.get("output"), list):
         # an error in the place of a Response
         return
@@ -151,7 +151,7 @@ def _keep(request: ResponsesRequest, cacheable: CacheableRequest, exchange: Exch
             scope=exchange.caller.owner,
             model=cacheable.parsed.model,
             created_at=time.time(),
-            request=request.beside_input(),
+            request=request.without_input(),
             input=request.input_json(),
             document=dump(document),
             stream=request.stream,
@@ -221,7 +221,7 @@ def _answer(new: NewJob, request: ResponsesRequest, now: float) -> StoredAnswer:
         scope=new.scope,
         model=new.model,
         created_at=now,
-        request=request.beside_input(),
+        request=request.without_input(),
         input=request.input_json(),
         background=True,
         stream=request.stream,

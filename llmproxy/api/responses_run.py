@@ -23,7 +23,7 @@ from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Failed, Live
 from llmproxy.wire.documents import Document, dump, read_leniently
-from llmproxy.wire.echo import echoing
+from llmproxy.wire.echo import with_echo
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import ProxyError, UpstreamBroke
 from llmproxy.wire.exchange import Exchange
@@ -172,7 +172,7 @@ class BackgroundCall:
                 whole = await answered(exchange, cacheable, self._services.proxy, cancel_token)
                 if exchange.stored in (Reason.MALFORMED, Reason.STATUS):
                     raise UpstreamBroke("The model server gave something else in the place of a Response.")
-                document = echoing(orjson.loads(whole.body), cacheable.parsed.echo or {})
+                document = with_echo(orjson.loads(whole.body), cacheable.parsed.echo or {})
         except ProxyError as error:
             exchange.status, exchange.error = error.http_status, error.message
             return await self._after(item, error, exchange, event_log)

@@ -27,7 +27,7 @@ from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound, UpstreamBroke
 from llmproxy.wire.exchange import Exchange
-from llmproxy.wire.validation import idempotency_key, query_limit, query_number, query_word
+from llmproxy.wire.validation import idempotency_key, query_choice, query_limit, query_number
 
 #: those that a task can have
 STATUSES = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
@@ -39,7 +39,7 @@ _ID = re.compile("task_[0-9a-f]{32}")
 async def tasks(request: Request) -> Response:
     """``GET /api/tasks?status=&user_id=&limit=&cursor=``, newest first; ``next`` is the next page's cursor."""
     query = request.query_params
-    status = query_word(query, "status", STATUSES)
+    status = query_choice(query, "status", STATUSES)
     user, cursor = query.get("user_id"), query.get("cursor")
     if user is not None and (len(user) > LONGEST_NAME or not user.isprintable()):
         raise BadRequest(f"'user_id' has up to {LONGEST_NAME} printable characters.", param="user_id")

@@ -271,7 +271,7 @@ async def _form(reply: Reply, recorder: AnswerRecorder, adapted: Adapted) -> tup
         return False, b""
     opening, whole = b"", False
     while True:
-        found = is_stream(endpoint.dialect.stream_type, kind, opening, asked=adapted.stream, whole=whole)
+        found = is_stream(endpoint.dialect.stream_type, kind, opening, requested=adapted.stream, complete=whole)
         if not endpoint.streams or found is not None:
             return endpoint.streams and bool(found), opening
         chunk = await anext(reply.chunks(), b"")

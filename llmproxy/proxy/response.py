@@ -15,7 +15,7 @@ from llmproxy.proxy.broadcast import BroadcastBuffer, BroadcastReader
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.wire.dialect import Dialect, Filter
 from llmproxy.wire.documents import dump, dump_leniently, peek, read_leniently
-from llmproxy.wire.echo import echoing, echoing_event
+from llmproxy.wire.echo import event_with_echo, with_echo
 from llmproxy.wire.errors import ProxyError, UpstreamStatus
 from llmproxy.wire.exchange import NO_USAGE, Exchange, Usage
 from llmproxy.wire.framing import sse_data, sse_event, sse_frame
@@ -46,7 +46,7 @@ class View:
         if self.echo is None:
             return body
         document = orjson.loads(body)
-        echoed = echoing(document, self.echo)
+        echoed = with_echo(document, self.echo)
         return body if echoed is document else dump(echoed)
 
     def frames(self, frames: list[bytes]) -> list[bytes]:
@@ -101,7 +101,7 @@ def _echoed(frame: bytes, echo: Mapping[str, Any]) -> bytes:
         event, write = read_leniently(data), dump_leniently
     if event is None:
         return frame
-    echoed = echoing_event(event, echo)
+    echoed = event_with_echo(event, echo)
     return frame if echoed is event else sse_frame(write(echoed), sse_event(frame))
 
 

@@ -51,7 +51,7 @@ def normalise(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) 
         status,
         {"error": error} | (beside if _json(beside) else {}),
         tuple(_passed(status, error["message"], headers)),
-        told=found,
+        decoded=found,
         original=body,
         content_type=_json_type(headers),
     )

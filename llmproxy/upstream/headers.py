@@ -120,7 +120,7 @@ def forwarded(
         sent.append((b"authorization", b"Bearer " + key.get_secret_value().encode()))
     if peer is not None:
         sent += _origin(headers, peer)
-    return sent if trace is None else trace.passed_on(sent)
+    return sent if trace is None else trace.propagate(sent)
 
 
 def credentials(headers: Iterable[tuple[bytes, bytes]], settings: Settings) -> HeaderList:

@@ -371,22 +371,26 @@ class ChatTranslation:
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         id, index, name = call.get("id"), call.get("index"), function.get("name")
-        told = id if isinstance(id, str) and id else None
-        known = self._calls.get(index) if index is not None else self._call_id
+        given_id = id if isinstance(id, str) and id else None
+        call_id = self._calls.get(index) if index is not None else self._call_id
         # without an index and an id only the name tells where a call begins
-        begins = told != known if told is not None else index is None and bool(name)
-        arguments = arguments_text(given) if (given := function.get("arguments")) not in (None, "") else ""
-        again = bool(name and arguments and known) and peek(self._arguments.get(known or "", "").encode()) is not None
-        if not known or begins or again:
-            known = told if told and told not in self._calls.values() else f"call_{self._stem}_{self._items}"
+        begins = given_id != call_id if given_id is not None else index is None and bool(name)
+        arguments = arguments_text(value) if (value := function.get("arguments")) not in (None, "") else ""
+        repeats = (
+            bool(name and arguments and call_id) and peek(self._arguments.get(call_id or "", "").encode()) is not None
+        )
+        if not call_id or begins or repeats:
+            call_id = (
+                given_id if given_id and given_id not in self._calls.values() else f"call_{self._stem}_{self._items}"
+            )
             self._next_id("fc")
             self._open = None
-            item = {"type": "function_call", "call_id": known, "name": name or "", "arguments": ""}
+            item = {"type": "function_call", "call_id": call_id, "name": name or "", "arguments": ""}
             yield {"type": "response.output_item.added", "item": item}
-        self._calls[index] = self._call_id = known
+        self._calls[index] = self._call_id = call_id
         if arguments:
-            self._arguments[known] = self._arguments.get(known, "") + arguments
-            yield {"type": "response.function_call_arguments.delta", "item_id": known, "delta": arguments}
+            self._arguments[call_id] = self._arguments.get(call_id, "") + arguments
+            yield {"type": "response.function_call_arguments.delta", "item_id": call_id, "delta": arguments}
 
     def _next_id(self, prefix: str) -> str:
         self._items += 1
@@ -410,8 +414,8 @@ def _flat(delta: Document) -> Document:
     if not isinstance(content, list):
         return delta
     thought = "".join(_part_text(part) for part in content if _is_thought(part))
-    said = "".join(_part_text(part) for part in content if not _is_thought(part))
-    return delta | {"content": said} | ({"reasoning_content": thought} if thought else {})
+    text = "".join(_part_text(part) for part in content if not _is_thought(part))
+    return delta | {"content": text} | ({"reasoning_content": thought} if thought else {})
 
 
 def _is_thought(part: Any) -> bool:
@@ -431,16 +435,16 @@ def _usage(usage: Document | None) -> Document | None:
     """Chat's usage in the names of Responses."""
     if usage is None:
         return None
-    taken, given = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
     return {
-        "input_tokens": taken,
+        "input_tokens": prompt,
         "input_tokens_details": {"cached_tokens": 0, **_detail(usage, "prompt_tokens_details", "cached_tokens")},
-        "output_tokens": given,
+        "output_tokens": completion,
         "output_tokens_details": {
             "reasoning_tokens": 0,
             **_detail(usage, "completion_tokens_details", "reasoning_tokens"),
         },
-        "total_tokens": usage.get("total_tokens") or taken + given,
+        "total_tokens": usage.get("total_tokens") or prompt + completion,
     }
 
 

@@ -49,14 +49,14 @@ class _Item:
     done: bool = False
 
     @property
-    def where(self) -> Document:
+    def location(self) -> Document:
         return {"item_id": self.item["id"], "output_index": self.index}
 
     @property
     def streamed(self) -> str | None:
         return "".join(self.pieces) if self.part or self.pieces else None
 
-    def is_named(self, name: object) -> bool:
+    def has_id(self, name: object) -> bool:
         return name is not None and name in (self.item["id"], self.item.get("call_id"))
 
     def finished(self) -> Document:
@@ -135,10 +135,10 @@ class Repair:
 
     def _progress(self, event: Document) -> list[bytes]:
         """How far the prompt is. The event that only opens the stream says nothing beside its Response."""
-        beside = _beside(event)
-        if not beside:
+        extra = _extra(event)
+        if not extra:
             return []
-        return [self._writer.event("response.in_progress", response=complete(self._response, self._request), **beside)]
+        return [self._writer.event("response.in_progress", response=complete(self._response, self._request), **extra)]
 
     def _under_way(self, id: object) -> Document:
         now = self._clock()
@@ -151,7 +151,9 @@ class Repair:
 
     def _add(self, item: Document) -> list[bytes]:
         """Opens an item, which closes the one before: readers show an item as under way until it is done."""
-        frames = [frame for known in self._items if not known.done for frame in self._close(known, known.finished())]
+        frames = [
+            frame for current in self._items if not current.done for frame in self._close(current, current.finished())
+        ]
         added = _Item(len(self._items), self._complete_item(item, len(self._items)))
         self._items.append(added)
         return [*frames, self._writer.item_added(added.index, added.item)]
@@ -170,35 +172,35 @@ class Repair:
         item.done = False
         item.pieces.append(delta)
         if kind is None:
-            return [*frames, self._writer.arguments_delta(item.where, delta, **_beside(event))]
-        where = item.where | {"content_index": 0}
+            return [*frames, self._writer.arguments_delta(item.location, delta, **_extra(event))]
+        location = item.location | {"content_index": 0}
         if item.part is None:
             item.part = kind
             part = {"type": kind, TEXT_PARTS[kind].member: ""}
-            frames.append(self._writer.part_added(where, complete_part(part)))
+            frames.append(self._writer.part_added(location, complete_part(part)))
         logprobs = event.get("logprobs")
         item.logprobs += logprobs if isinstance(logprobs, list) else []
-        return [*frames, self._writer.text_delta(where, kind, delta, logprobs, **_beside(event))]
+        return [*frames, self._writer.text_delta(location, kind, delta, logprobs, **_extra(event))]
 
     def _finish(self, item: Document) -> list[bytes]:
-        known = self._find(item.get("id") or item.get("call_id"))
+        current = self._find(item.get("id") or item.get("call_id"))
         frames: list[bytes] = []
-        if known is None:
+        if current is None:
             frames = self._add(item)
-            known = self._items[-1]
-        told = {name: value for name, value in item.items() if value not in (None, "", [])}
-        if known.done:
-            known.item = known.item | told | {"id": known.item["id"]}
+            current = self._items[-1]
+        members = {name: value for name, value in item.items() if value not in (None, "", [])}
+        if current.done:
+            current.item = current.item | members | {"id": current.item["id"]}
             return frames
-        return frames + self._close(known, known.finished() | told)
+        return frames + self._close(current, current.finished() | members)
 
-    def _close(self, known: _Item, final: Document) -> list[bytes]:
-        streamed = known.streamed
-        final = self._complete_item(final | {"id": known.item["id"]}, known.index)
-        known.item = final
-        known.done = True
-        frames = list(self._writer.contents(known.index, final, streamed))
-        return [*frames, self._writer.item_done(known.index, final)]
+    def _close(self, current: _Item, final: Document) -> list[bytes]:
+        streamed = current.streamed
+        final = self._complete_item(final | {"id": current.item["id"]}, current.index)
+        current.item = final
+        current.done = True
+        frames = list(self._writer.contents(current.index, final, streamed))
+        return [*frames, self._writer.item_done(current.index, final)]
 
     def _end(self, event: Document) -> list[bytes]:
         response = _member(event, "response")
@@ -206,13 +208,13 @@ class Repair:
         output = response.get("output")
         for item in output if isinstance(output, list) else []:
             frames += self._finish(item) if isinstance(item, dict) else []
-        for known in self._items:
-            if not known.done:
-                frames += self._close(known, known.finished())
+        for current in self._items:
+            if not current.done:
+                frames += self._close(current, current.finished())
         status = str(event["type"]).removeprefix("response.")
         ended = {"status": status, "completed_at": response.get("created_at")} | response | self._identity()
         self._ended = True
-        return [*frames, self._writer.ending(complete(ended, self._request), **_beside(event))]
+        return [*frames, self._writer.ending(complete(ended, self._request), **_extra(event))]
 
     def _fail(self, message: str) -> list[bytes]:
         self._ended = True
@@ -223,7 +225,7 @@ class Repair:
 
     def _identity(self) -> Document:
         """What must be the same in every event, and the items in the order they were streamed."""
-        output = [known.item for known in self._items if known.done]
+        output = [current.item for current in self._items if current.done]
         return {"id": self._response["id"], "created_at": self._response["created_at"], "output": output}
 
     def _complete_item(self, item: Document, index: int) -> Document:
@@ -231,7 +233,7 @@ class Repair:
         return completed
 
     def _find(self, name: object) -> _Item | None:
-        return next((known for known in reversed(self._items) if known.is_named(name)), None)
+        return next((current for current in reversed(self._items) if current.has_id(name)), None)
 
 
 def _is_standard(event: Document) -> bool:
@@ -239,7 +241,7 @@ def _is_standard(event: Document) -> bool:
     return "sequence_number" in event and (not isinstance(response, dict) or "output" in response)
 
 
-def _beside(event: Document) -> Document:
+def _extra(event: Document) -> Document:
     return {name: value for name, value in event.items() if name not in _WRITTEN}
 
 

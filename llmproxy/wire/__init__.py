@@ -1,1 +1,1 @@
-"""OpenAI's dialect and our vocabulary: frozen data and pure functions."""
+"""The wire formats of the APIs, and the vocabulary of the program: frozen data and pure functions."""

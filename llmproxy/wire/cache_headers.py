@@ -15,7 +15,7 @@ _SECONDS = frozenset({"max_age", "min_fresh", "max_stale", "stale_if_error"})
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """What one request asks of the cache. Seconds throughout; None where the request said nothing."""
+    """What one request asks of the cache. Seconds throughout; None if the request does not say."""
 
     no_cache: bool = False
     no_store: bool = False
@@ -47,29 +47,29 @@ PLAIN = Directives()
 
 
 def parse_directives(headers: Iterable[tuple[bytes, bytes]]) -> Directives:
-    """Reads lower-case header names. Raises ``BadRequest`` for a malformed header of the proxy's own."""
-    said: dict[str, object] = {}
+    """Reads headers with lower-case names. Raises ``BadRequest`` for a malformed header of the proxy's own."""
+    fields: dict[str, object] = {}
     for name, value in headers:
         if name == b"cache-control":
-            _cache_control(value.decode("latin-1"), said)
+            _cache_control(value.decode("latin-1"), fields)
         elif name.startswith(b"x-llmproxy-"):
-            _own(name[11:].decode("latin-1"), _text(value), said)
-    return Directives(**said) if said else PLAIN  # type: ignore[arg-type]  # the names and types are set just below
+            _own(name[11:].decode("latin-1"), _text(value), fields)
+    return Directives(**fields) if fields else PLAIN  # type: ignore[arg-type]  # the names and types are set just below
 
 
-def _cache_control(value: str, said: dict[str, object]) -> None:
+def _cache_control(value: str, fields: dict[str, object]) -> None:
     for part in value.split(","):
         name, _, argument = part.strip().lower().partition("=")
         field = name.replace("-", "_")
         if field in ("no_cache", "no_store", "only_if_cached"):
-            said[field] = True
+            fields[field] = True
         elif field == "max_stale" and not argument:
-            said[field] = math.inf
+            fields[field] = math.inf
         elif field in _SECONDS and (number := argument.strip('"')).isascii() and number.isdigit():
-            said[field] = float(number)
+            fields[field] = float(number)
 
 
-def _own(name: str, value: str, said: dict[str, object]) -> None:
+def _own(name: str, value: str, fields: dict[str, object]) -> None:
     header = f"X-LLMProxy-{'TTL' if name == 'ttl' else name.title()}"
     if name == "ttl":
         try:
@@ -78,29 +78,29 @@ def _own(name: str, value: str, said: dict[str, object]) -> None:
             seconds = math.nan
         if not (0 < seconds < 10**10):
             raise BadRequest(f"{header} must be a positive number of seconds, not {value[:40]!r}.", param=header)
-        said["ttl"] = seconds
+        fields["ttl"] = seconds
     elif name in ("namespace", "session", "user"):
-        said[name] = _label(header, value)
+        fields[name] = _label(header, value)
     elif name == "tags":
         # a list in several lines is one list (RFC 9110 section 5.3)
-        earlier = said.get("tags")
-        words = (_label(header, tag.strip()) for tag in value.split(",") if tag.strip())
-        tags = tuple(dict.fromkeys((*(earlier if isinstance(earlier, tuple) else ()), *words)))
+        earlier = fields.get("tags")
+        names = (_label(header, tag.strip()) for tag in value.split(",") if tag.strip())
+        tags = tuple(dict.fromkeys((*(earlier if isinstance(earlier, tuple) else ()), *names)))
         if len(tags) > _MOST_TAGS:
             raise BadRequest(f"{header} takes at most {_MOST_TAGS} tags.", param=header)
-        said["tags"] = tags
+        fields["tags"] = tags
     elif name == "replay":
         if value not in ("paced", "fast"):
             raise BadRequest(f"{header} must be 'paced' or 'fast', not {value[:40]!r}.", param=header)
-        said["paced"] = value == "paced"
+        fields["paced"] = value == "paced"
     elif name == "single-flight":
         if value not in ("on", "off"):
             raise BadRequest(f"{header} must be 'on' or 'off', not {value[:40]!r}.", param=header)
-        said["single_flight"] = value == "on"
+        fields["single_flight"] = value == "on"
 
 
 def _text(value: bytes) -> str:
-    """UTF-8, or else Latin-1, as browsers and Node send it: two different names are never one."""
+    """Decodes UTF-8, or else Latin-1, as browsers and Node send it: two different names are never one."""
     try:
         return value.decode().strip()
     except UnicodeDecodeError:
@@ -113,7 +113,7 @@ def _label(header: str, value: str) -> str:
     return value
 
 
-#: what RFC 9211 section 2.2 calls our reasons for going forward
+#: RFC 9211 section 2.2's words for our reasons to ask the upstream
 _FORWARD = {
     Reason.ABSENT: b"uri-miss",
     Reason.EXPIRED: b"stale",
@@ -123,7 +123,8 @@ _FORWARD = {
 
 
 def forward_headers(exchange: Exchange, stored: Reason | None) -> list[tuple[bytes, bytes]]:
-    """For an answer that was fetched. ``stored`` is None where the head leaves before that is known."""
+    """``X-Cache`` and ``Cache-Status`` of a fetched answer. ``stored`` is None if the head is sent before that is
+    known."""
     cache, reason = exchange.cache or CacheStatus.BYPASS, exchange.reason or Reason.PASS_THROUGH
     if cache is CacheStatus.BYPASS:
         status = b"llmproxy; fwd=bypass; detail=%s" % reason.encode()

@@ -1,4 +1,4 @@
-"""Content codings undone, a bounded piece at a time (RFC 9110 section 8.4). Pure."""
+"""Content codings decoded, a bounded piece at a time (RFC 9110 section 8.4). Pure."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -13,17 +13,17 @@ _MOST_WINDOW = 2**27
 
 
 class UnknownCoding(ValueError):
-    """A coding, or a list of them, that is not undone here."""
+    """A coding, or a list of codings, that the proxy does not decode."""
 
 
 class NotCoded(ValueError):
-    """A body that is not what its coding says."""
+    """The body does not have the coding that its header names."""
 
 
 class Decoder:
-    """Undoes one content coding. ``start`` makes the library's decoder for what begins with the given bytes.
+    """Decodes one content coding. ``start`` makes the library's decoder from the first bytes.
 
-    ``many``: whether what is coded may follow upon another (RFC 1952, RFC 8878).
+    ``many`` says whether several coded members may follow each other (RFC 1952, RFC 8878).
     """
 
     def __init__(self, start: Callable[[memoryview], Any], *, many: bool) -> None:
@@ -52,16 +52,13 @@ class Decoder:
                     yield piece
 
     def finish(self) -> None:
-        """Raises ``NotCoded`` for a body that was cut off."""
+        """Raises ``NotCoded`` if the body was cut off."""
         if self._stream is not None and not self._stream.eof:
             raise NotCoded("its end is missing")
 
 
 def decoder(headers: Iterable[tuple[bytes, bytes]]) -> Decoder | None:
-    """What undoes the coding that headers with lower-case names tell, None where there is none.
-
-    Raises ``UnknownCoding``.
-    """
+    """The decoder of the coding in ``headers`` (lower-case names), None if there is none. Raises ``UnknownCoding``."""
     coding = b", ".join(value for name, value in headers if name == b"content-encoding").strip().lower()
     if coding in (b"", b"identity"):
         return None
@@ -75,5 +72,5 @@ def decoder(headers: Iterable[tuple[bytes, bytes]]) -> Decoder | None:
 
 
 def _deflate(first: memoryview) -> Any:
-    """With the zlib wrapper that belongs to it, or without, as some servers send it (RFC 9110 section 8.4.1.2)."""
+    """Reads the zlib wrapper of the standard, or raw deflate, as some servers send it (RFC 9110 section 8.4.1.2)."""
     return zlib.decompressobj() if first[0] & 0x8F == 0x08 else zlib.decompressobj(wbits=-zlib.MAX_WBITS)

@@ -13,11 +13,11 @@ from llmproxy.wire.vocabulary import Reason
 
 
 class Splitter(Protocol):
-    """Cuts a byte stream into frames, however the bytes were cut on their way."""
+    """Cuts a byte stream into frames, however the network cut the bytes."""
 
     @property
     def waiting(self) -> int:
-        """Bytes of the frame that is not whole yet."""
+        """Bytes of the unfinished frame."""
         ...
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -25,18 +25,21 @@ class Splitter(Protocol):
         ...
 
     def finish(self) -> list[bytes]:
-        """The body is over: its last frame, where nothing but the end of a line was missing."""
+        """Ends the body: returns the last frame if only its line end was missing."""
         ...
 
     def rest(self) -> bytes:
-        """What is left of an unfinished frame."""
+        """The bytes of an unfinished frame."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StreamError:
-    """An error inside a stream. ``error`` is what the upstream said: an object, or a text. ``frame`` tells a client.
-    ``request_id`` is the upstream's name of the request where the error tells it (Anthropic)."""
+    """An error inside a stream.
+
+    ``error`` is what the upstream sent: an object, or a text. ``frame`` is the event for the client. ``request_id`` is
+    the upstream's id of the request, if the error has one (Anthropic).
+    """
 
     error: Any
     frame: bytes
@@ -44,18 +47,17 @@ class StreamError:
 
 
 class Filter(Protocol):
-    """Takes the frames of one stream as they come, gives those that a caller is shown."""
+    """Takes the frames of one stream as they come, and returns those that a caller gets."""
 
     def feed(self, frames: Iterable[bytes]) -> list[bytes]: ...
 
     def close(self) -> list[bytes]:
-        """What was held back, once there is no more."""
+        """Ends the stream: returns the frames that were held back."""
         ...
 
 
 class Dialect(Protocol):
-    """An endpoint's requests and answers. A frame is the strict bytes of one event (SSE, with its blank line) or line
-    (NDJSON).
+    """One endpoint's requests and answers. A frame is the strict bytes of one event (SSE) or line (NDJSON).
 
     ``both`` says whether a streamed answer and a plain one can be made from each other.
     """
@@ -70,14 +72,14 @@ class Dialect(Protocol):
     document_type: bytes
 
     def read_request(self, body: bytes, content_type: bytes) -> Document:
-        """The members of a request, each of which the key holds unless the endpoint excuses it.
+        """The members of a request; each is part of the key unless the endpoint excuses it.
 
-        Raises ``UnreadableBody`` for what is the upstream's to judge, ``BadRequest`` for what nobody can read.
+        Raises ``UnreadableBody`` for a body that the upstream shall judge, ``BadRequest`` for a broken one.
         """
         ...
 
     def read_answer(self, body: bytes, content_type: bytes) -> Document | None:
-        """A plain answer as an object, None for what is none."""
+        """A plain answer as an object, None for a body that does not have the endpoint's form."""
         ...
 
     def splitter(self) -> Splitter: ...
@@ -87,12 +89,12 @@ class Dialect(Protocol):
         ...
 
     def finished(self, frames: Sequence[bytes]) -> bool:
-        """Whether a stream that ended with these frames, cleanly and without its terminal event, has come to its end:
-        every choice says that it is finished, or the server has ends that it does not tell."""
+        """Whether a stream is complete that ended cleanly with these frames and without its terminal event: every
+        choice has a finish reason, or the server does not always mark its end."""
         ...
 
     def fault(self, frame: bytes) -> StreamError | None:
-        """The error that this frame tells, None for an ordinary frame."""
+        """The error in this frame, None for an ordinary frame."""
         ...
 
     def usage_only(self, frame: bytes) -> bool:
@@ -100,12 +102,14 @@ class Dialect(Protocol):
         ...
 
     def usage_filter(self) -> Filter | None:
-        """What makes the frames of callers who did not ask for usage; None where they are the same."""
+        """Makes the frames of callers who did not ask for usage; None if they get the same frames."""
         ...
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        """The plain answer that these frames of a complete stream amount to. Raises ``Malformed``; ``Lossy`` where the
-        server's plain answer may be another one."""
+        """The plain answer that the frames of a complete stream amount to.
+
+        Raises ``Malformed``; ``Lossy`` if the server's own plain answer may be a different one.
+        """
         ...
 
     def render(self, document: Document) -> list[bytes]:
@@ -119,7 +123,7 @@ class Dialect(Protocol):
     def usage(self, document: Document) -> Usage: ...
 
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        """The frame that tells a client inside a stream that it failed, such that every SDK raises."""
+        """The frame that reports an error inside a stream, such that every SDK raises."""
         ...
 
 
@@ -154,39 +158,43 @@ class JsonDialect:
         return None
 
 
-def says_done(word: object, words: frozenset[str]) -> bool:
-    """Some servers write their words in capitals."""
-    return isinstance(word, str) and word.lower() in words
+def is_final_reason(reason: object, reasons: frozenset[str]) -> bool:
+    """Whether a finish reason is one of ``reasons``; some servers write theirs in capitals."""
+    return isinstance(reason, str) and reason.lower() in reasons
 
 
 class Lossy(Malformed):
-    """Frames that only their sender could put together. ``document`` is what they may amount to: not to be served."""
+    """Only the sender could put these frames together. ``document`` is an approximation that must not be served."""
 
     def __init__(self, message: str, document: Document):
         super().__init__(message)
         self.document = document
 
 
-#: what says that an event is an error, and nothing about it
+#: members that mark an event as an error and do not describe it
 _MARKS = (("type", "error"), ("object", "error"))
 
 
 def fault_of(frame: bytes) -> StreamError | None:
-    """The error that a frame tells, None for an ordinary one. An error object of OpenAI's is told as it came."""
+    """The error in a frame, None for an ordinary one. An error object of OpenAI's form keeps its frame."""
     if b"error" not in frame:
         return None
-    event, named = read_leniently(sse_data(frame)), sse_event(frame) == b"error"
+    event, is_error_event = read_leniently(sse_data(frame)), sse_event(frame) == b"error"
     if event is None:
-        return _told({}, {"message": sse_data(frame).decode("utf-8", "replace")}) if named else None
+        return _error_event({}, {"message": sse_data(frame).decode("utf-8", "replace")}) if is_error_event else None
     if error := event.get("error"):
-        return StreamError(error, frame) if isinstance(error, dict) else _told(event, {"message": error_message(error)})
-    if not named and all(event.get(name) != mark for name, mark in _MARKS):
+        return (
+            StreamError(error, frame)
+            if isinstance(error, dict)
+            else _error_event(event, {"message": error_message(error)})
+        )
+    if not is_error_event and all(event.get(name) != mark for name, mark in _MARKS):
         return None
     error = {name: value for name, value in event.items() if (name, value) not in _MARKS and name != "error"}
     error.pop("sequence_number", None)
-    return _told(event, error)
+    return _error_event(event, error)
 
 
-def _told(event: Document, error: Document) -> StreamError:
+def _error_event(event: Document, error: Document) -> StreamError:
     whole = envelope(error_message(error), "server_error", "upstream_error")["error"] | error
     return StreamError(error, sse_frame(dump({**event, "error": whole}), b"error"))

@@ -1,4 +1,4 @@
-"""Reading the JSON objects of answers and stream events: the object, the error inside it, the tokens it counts."""
+"""JSON objects of answers and stream events: read, written, and searched for errors and token counts."""
 
 import json
 from typing import Any
@@ -14,9 +14,9 @@ class Malformed(ValueError):
     """Frames or a document that do not have the shape of their endpoint."""
 
 
-#: no answer has more; what says so does not know
+#: no answer has more tokens; a larger count is a mistake
 _MOST_TOKENS = 2**31 - 1
-#: bytes of which it is found out whether they are JSON that is not strict
+#: larger data are not checked for JSON that is not strict
 _LONGEST_LENIENT = 1024 * 1024
 
 
@@ -32,7 +32,7 @@ def parse(data: bytes) -> Document:
 
 
 def peek(data: bytes) -> Document | None:
-    """The JSON object in ``data``, None where there is none (``[DONE]``, a broken event)."""
+    """The JSON object in ``data``, None for anything else (``[DONE]``, a broken event)."""
     try:
         return parse(data)
     except Malformed:
@@ -40,8 +40,11 @@ def peek(data: bytes) -> Document | None:
 
 
 def read_leniently(data: bytes) -> Document | None:
-    """The object in ``data`` as many clients read it, also where it is no strict JSON: NaN and infinities, half
-    surrogates, raw control characters, bytes that are no UTF-8. None where there is none."""
+    """The object in ``data`` as many clients read it, None for anything else.
+
+    Beyond strict JSON it accepts NaN and infinities, half surrogates, raw control characters, and bytes that are not
+    UTF-8.
+    """
     if (document := peek(data)) is not None:
         return document
     if len(data) > _LONGEST_LENIENT or not data.lstrip().startswith(b"{"):
@@ -54,7 +57,7 @@ def read_leniently(data: bytes) -> Document | None:
 
 
 def is_json(data: bytes) -> bool:
-    """Whether many clients find any JSON in it, strict or not. What is too large to look at is taken for it."""
+    """Whether many clients find JSON in ``data``, strict or not. Data that is too large to check counts as JSON."""
     if len(data) > _LONGEST_LENIENT:
         return True
     try:
@@ -71,7 +74,7 @@ def _loaded(data: bytes) -> Any:
 
 
 def dump(document: Any) -> bytes:
-    """JSON of whatever ``read_leniently`` gave."""
+    """The JSON of a document from ``read_leniently``."""
     try:
         return orjson.dumps(document)
     except orjson.JSONEncodeError:
@@ -79,7 +82,7 @@ def dump(document: Any) -> bytes:
 
 
 def dump_leniently(document: Any) -> bytes:
-    """JSON that is no stricter than what it was read from: with NaN and infinities."""
+    """The JSON of a document, with NaN and infinities as they were read."""
     return json.dumps(document).encode()
 
 
@@ -95,7 +98,7 @@ def error_message(error: object) -> str:
 
 
 def tokens(usage: object, prompt: str, completion: str) -> Usage:
-    """The tokens counted under the names ``prompt`` and ``completion``; None for what is no such number."""
+    """The token counts under the names ``prompt`` and ``completion``; None for a missing or impossible count."""
     if not isinstance(usage, dict):
         return Usage()
     counts = (usage.get(name) for name in (prompt, completion))

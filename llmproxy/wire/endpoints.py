@@ -1,4 +1,4 @@
-"""The table of cached endpoints. A row is an endpoint: its paths, its answers' dialect, its excused fields.
+"""The table of cached endpoints. A row has an endpoint's paths, its dialect and its excused fields.
 
 Every field of a request body is part of the key unless its row excuses it by name, with the reason.
 """
@@ -41,7 +41,7 @@ _LLAMACPP = {
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One row. ``name`` is the operation: in the key, the metric label and the history."""
+    """One row. ``name`` is the operation in the key, the metric label and the history."""
 
     name: str
     paths: tuple[str, ...]
@@ -53,7 +53,7 @@ class Endpoint:
     streams_by_default: bool = False
     #: whether entries are kept per input instead of per request
     per_input: bool = False
-    #: whether answers repeat members of the request that are no part of the key (``wire.echo``)
+    #: whether answers repeat members of the request that are not part of the key (``wire.echo``)
     echoes: bool = False
     #: the member without which a request only loads or unloads its model (Ollama's own API), "" for none
     needs: str = ""
@@ -156,7 +156,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 
 
 def shaping(options: object) -> dict[str, Any]:
-    """What ``stream_options`` say of a stream beside its usage: all of it may change the frames, and is keyed."""
+    """The members of ``stream_options`` beside the usage: they may change the frames, so they are keyed."""
     return (
         {name: value for name, value in options.items() if name != "include_usage"} if isinstance(options, dict) else {}
     )

@@ -23,6 +23,7 @@ ProxyError
 │   └── UpstreamStatus   --  it answered with an error of its own: status and message are kept
 ├── OnlyIfCached        504  the request forbade going upstream
 ├── NotImplementedHere  501  a WebSocket upgrade
+├── Unavailable         503  a database or a store of files that cannot be used now
 └── InternalError       500
 """
 
@@ -81,7 +82,7 @@ class BadRequest(ClientError):
 
 
 class UnreadableBody(BadRequest):
-    """No body that a key can be made of. A model server may be able to read it all the same."""
+    """The proxy can make no key of the body. A model server may be able to read it all the same."""
 
 
 class Unauthorized(ClientError):
@@ -105,7 +106,7 @@ class MethodNotAllowed(ClientError):
 
 
 class TooSlow(ClientError):
-    """The rest of such a request may still come, and must not be taken for another one."""
+    """The connection is closed: the rest of such a request may still come, and must not be taken for another one."""
 
     status = 408
     code = "request_timeout"
@@ -115,7 +116,7 @@ class TooSlow(ClientError):
 
 
 class Conflict(ClientError):
-    """Of a state that waiting does not change: SDKs, which try a 409 again, are told not to."""
+    """Waiting does not change the state. SDKs would repeat a 409, so ``x-should-retry`` says no."""
 
     status = 409
     code = "conflict"
@@ -159,10 +160,10 @@ class UpstreamBroke(UpstreamError):
 
 
 class UpstreamFault(UpstreamBroke):
-    """An error that the upstream told where an answer should be. ``error`` is what it told: an object, or a text.
+    """An error that the upstream sent in place of an answer. ``error`` is an object or a text.
 
-    ``frame`` is the event that tells it inside a stream, empty where there was none. ``request_id`` is the upstream's
-    name of the request, empty where it told none.
+    ``frame`` is the event that reports it inside a stream, empty if there was none. ``request_id`` is the upstream's id
+    of the request, empty if the upstream gave none.
     """
 
     def __init__(self, error: Any, frame: bytes = b"", request_id: str = ""):
@@ -172,12 +173,12 @@ class UpstreamFault(UpstreamBroke):
         self._members = error if isinstance(error, dict) else {}
 
     def document(self) -> Mapping[str, Any]:
-        """With every member that the upstream gave: type and code, a number too, and whatever is beside them."""
+        """The error with every member that the upstream sent: type, code (a number too), and all others."""
         # a code of ours beside a type of theirs would be taken for theirs
         code = None if "type" in self._members else self.error_code
         error: dict[str, Any] = envelope(self.message, self.type, code)["error"]
-        given = {name: value for name, value in self._members.items() if value is not None and name != "message"}
-        return {"error": error | given}
+        members = {name: value for name, value in self._members.items() if value is not None and name != "message"}
+        return {"error": error | members}
 
     def body(self) -> bytes:
         return dump(self.document())
@@ -195,9 +196,9 @@ class UpstreamLoading(UpstreamError):
 
 
 class UpstreamStatus(UpstreamError):
-    """The upstream's own error: its status, its words in OpenAI's envelope, and its body as it came.
+    """The upstream's own error: its status, its message in OpenAI's envelope, and its body unchanged.
 
-    ``told`` is the JSON value of ``original``, or the text of what is no JSON.
+    ``decoded`` is the JSON value of ``original``, or its text if it is not JSON.
     """
 
     def __init__(
@@ -206,14 +207,14 @@ class UpstreamStatus(UpstreamError):
         document: Mapping[str, Any],
         headers: Headers = (),
         *,
-        told: Any = None,
+        decoded: Any = None,
         original: bytes = b"",
         content_type: bytes = b"application/json",
     ):
         error = document["error"]
         super().__init__(error["message"], headers=headers)
         self.upstream_status = upstream_status
-        self.told = told
+        self.decoded = decoded
         self.original = original
         self.content_type = content_type
         self._document = document
@@ -266,8 +267,8 @@ _ANTHROPIC_TYPES: Mapping[int, str] = {
     529: "overloaded_error",
 }
 #: those that say more than the status does
-_ANTHROPIC_WORDS = frozenset({*_ANTHROPIC_TYPES.values(), "api_error"})
-#: members of OpenAI's error object that Anthropic's has no place for where they say nothing
+_ANTHROPIC_NAMES = frozenset({*_ANTHROPIC_TYPES.values(), "api_error"})
+#: members of OpenAI's error object that Anthropic's does not have: left out if they are null
 _OPENAI_ONLY = ("param", "code")
 
 
@@ -279,12 +280,12 @@ class ErrorDialect(Protocol):
         ...
 
     def document(self, error: ProxyError, request_id: str) -> dict[str, Any]:
-        """The JSON object that tells of ``error``."""
+        """The JSON object that reports ``error``."""
         ...
 
 
 class _OpenAI:
-    """``{"error": {"message", "type", "param", "code"}}``. Of an upstream's own the message is enough to read it."""
+    """``{"error": {"message", "type", "param", "code"}}``. The message alone makes an upstream's error readable."""
 
     def speaks(self, document: Any) -> bool:
         error = document.get("error") if isinstance(document, dict) else None
@@ -314,11 +315,11 @@ class _Anthropic:
         return isinstance(error, dict) and all(isinstance(error.get(name), str) for name in ("type", "message"))
 
     def document(self, error: ProxyError, request_id: str) -> dict[str, Any]:
-        told = error.document()["error"]
-        kind = told["type"] if told["type"] in _ANTHROPIC_WORDS else _anthropic_type(error.http_status)
-        further = {name: value for name, value in told.items() if name not in _OPENAI_ONLY or value is not None}
+        details = error.document()["error"]
+        kind = details["type"] if details["type"] in _ANTHROPIC_NAMES else _anthropic_type(error.http_status)
+        members = {name: value for name, value in details.items() if name not in _OPENAI_ONLY or value is not None}
         theirs = error.request_id if isinstance(error, UpstreamFault) else ""
-        return {"type": "error", "error": {**further, "type": kind}, "request_id": theirs or request_id or None}
+        return {"type": "error", "error": {**members, "type": kind}, "request_id": theirs or request_id or None}
 
 
 class _Problem:
@@ -345,7 +346,7 @@ PROBLEMS: ErrorDialect = _Problem()
 
 
 def error_dialect(path: str) -> ErrorDialect:
-    """The dialect of a path's errors; OpenAI's where the path belongs to no API in particular."""
+    """The dialect of a path's errors; OpenAI's for a path that belongs to no particular API."""
     first, _, rest = path.lstrip("/").partition("/")
     if first == "admin":
         return PROBLEMS
@@ -357,18 +358,18 @@ def error_dialect(path: str) -> ErrorDialect:
 
 
 def error_response(error: ProxyError, path: str, request_id: str) -> tuple[bytes, bytes]:
-    """Content type and body of the error response. An upstream's own body is kept where it has the path's form."""
+    """Content type and body of the error response. An upstream's own body is kept if it has the path's form."""
     dialect = error_dialect(path)
-    if isinstance(error, UpstreamStatus) and dialect.speaks(error.told):
+    if isinstance(error, UpstreamStatus) and dialect.speaks(error.decoded):
         return error.content_type, error.original
     return JSON, dump(dialect.document(error, request_id))
 
 
-def told_in(dialect: ErrorDialect, error: ProxyError, request_id: str) -> Mapping[str, Any]:
-    """The JSON object that tells of ``error`` inside a stream, every member that the upstream gave in it."""
-    if isinstance(error, UpstreamStatus) and dialect.speaks(error.told):
-        told: Mapping[str, Any] = error.told
-        return told
+def error_document(dialect: ErrorDialect, error: ProxyError, request_id: str) -> Mapping[str, Any]:
+    """The JSON object that reports ``error`` inside a stream, with every member that the upstream sent."""
+    if isinstance(error, UpstreamStatus) and dialect.speaks(error.decoded):
+        decoded: Mapping[str, Any] = error.decoded
+        return decoded
     return dialect.document(error, request_id)
 
 

@@ -13,15 +13,15 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Trace(Protocol):
-    """The part of one request in a trace."""
+    """One request's part in a trace, as W3C Trace Context describes it."""
 
-    def passed_on(self, headers: Headers) -> Headers:
-        """A client's headers as the upstream gets them: what they say of the trace is replaced by our part in it."""
+    def propagate(self, headers: Headers) -> Headers:
+        """A client's headers as the upstream gets them, with our part of the trace in place of the client's."""
         ...
 
 
 class Tracer(Protocol):
-    """Begins the part of a request in its trace."""
+    """Begins a request's part in its trace."""
 
     def begin(self, headers: Iterable[tuple[bytes, bytes]], started_at: float) -> Trace:
         """``headers`` are the client's, names in lower case; ``started_at`` is in Unix seconds. Raises nothing."""
@@ -41,21 +41,21 @@ class RequestIds:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. The secret itself is never kept."""
+    """Who sends a request. The secret itself is never kept."""
 
     #: of the API key
     name: str = ""
     #: separates cached answers; "" is the shared scope
     scope: str = ""
-    #: whose files, jobs and stored answers theirs are, whatever the cache shares; "" where callers are not told apart
+    #: owns files, jobs and stored answers, whatever the cache shares; "" if callers are not distinguished
     owner: str = ""
-    #: fingerprint of the credentials that are forwarded to the upstream; "" where none ever is
+    #: fingerprint of the credentials that are forwarded to the upstream; "" if none is
     credential: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer; None where the upstream did not say."""
+    """Tokens of one answer; None if the upstream did not count them."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -85,7 +85,7 @@ class Exchange:
     session: str = ""
     user: str = ""
     namespace: str = ""
-    #: what stands behind the model's name, "" while it is not known
+    #: of the model, "" until it is known
     identity: str = ""
     #: of the URL, as the client sent it
     query: bytes = b""
@@ -100,7 +100,7 @@ class Exchange:
     usage: Usage = NO_USAGE
     first_byte: float | None = None
     finished: float | None = None
-    #: seconds the upstream worked for this answer; on a hit: what it had taken then
+    #: seconds the upstream worked for this answer; on a hit: for the stored one
     upstream_seconds: float | None = None
     #: seconds per phase
     phases: dict[Phase, float] = field(default_factory=dict)
@@ -123,23 +123,23 @@ class Exchange:
 
     @property
     def first_byte_seconds(self) -> float | None:
-        """How long the first byte of the answer took, None where there was none."""
+        """Seconds until the first byte of the answer, None if there was none."""
         return None if self.first_byte is None else self.first_byte - self.started
 
     @property
     def failed(self) -> bool:
-        """Whether the proxy or the upstream failed the request, be it in the middle of a stream that began with 200."""
+        """Whether the proxy or the upstream failed the request, also in the middle of a stream that began with 200."""
         return self.status >= 500 or (self.status < 400 and self.error != "")
 
     def mark(self, phase: Phase) -> None:
-        """The phase ended now; it began when the one before ended."""
+        """Ends the phase now; it began when the previous one ended."""
         now = perf_counter()
         self.phases[phase] = self.phases.get(phase, 0.0) + now - (self.marked or self.started)
         self.marked = now
 
 
 class RepeatHit(NamedTuple):
-    """One of many requests that got the same answer in one piece. ``template`` is the exchange of the first of them."""
+    """One of many requests that got the same answer in one piece. ``template`` is the exchange of the first."""
 
     template: Exchange
     request_id: str
@@ -148,7 +148,7 @@ class RepeatHit(NamedTuple):
     seconds: float
 
     def exchange(self) -> Exchange:
-        """The hit as the ordinary path would have noted it."""
+        """The hit as the ordinary path would have recorded it."""
         return replace(
             self.template,
             request_id=self.request_id,

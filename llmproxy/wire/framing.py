@@ -1,8 +1,8 @@
-"""Streams cut into frames, however they were cut on their way: server-sent events and newline-delimited JSON.
+"""Byte streams cut into frames, however the network cut them: server-sent events and newline-delimited JSON.
 
-A strict event is an optional ``event: name`` line, one or more ``data: text`` lines, and a blank line. SDKs fail on
-what else the format allows: an event without data, ``id:``, ``retry:``, a byte-order mark. A line of NDJSON is one
-object and its newline.
+A strict event is an optional ``event: name`` line, one or more ``data: text`` lines, and a blank line. SDKs fail on the
+rest of the format: an event without data, ``id:``, ``retry:``, a byte-order mark. A line of NDJSON is one object and
+its newline.
 """
 
 import re
@@ -12,7 +12,7 @@ from llmproxy.wire.documents import Malformed, read_leniently
 
 _BOM = b"\xef\xbb\xbf"
 _BLANK_LINES = re.compile(rb"\n{3,}")
-_KNOWN_AND_DROPPED = frozenset({b"id", b"retry"})
+_IGNORED_FIELDS = frozenset({b"id", b"retry"})
 #: enough of a foreign text to recognise it; the rest is not kept
 _FOREIGN_LIMIT = 1024
 
@@ -20,9 +20,9 @@ DEFAULT_LIMIT = 32 * 1024 * 1024
 
 
 class SseSplitter:
-    """Cuts server-sent events however they were cut on their way. One instance reads one stream.
+    """Cuts server-sent events. One instance reads one stream.
 
-    ``limit`` is the most bytes one frame may have; ``feed`` raises ``Malformed`` above it.
+    ``limit`` is the most bytes of one frame; ``feed`` raises ``Malformed`` above it.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT):
@@ -36,7 +36,7 @@ class SseSplitter:
 
     @property
     def waiting(self) -> int:
-        """Bytes of the frame that is not whole yet."""
+        """Bytes of the unfinished frame."""
         return len(self._partial)
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -69,7 +69,7 @@ class SseSplitter:
         return frames
 
     def finish(self) -> list[bytes]:
-        """The last frame, where its blank line is all that is missing. One that was cut in two stays the rest."""
+        """Ends the body: returns the last frame if only its blank line is missing. A cut frame stays in ``rest``."""
         foreign = self._foreign
         frame = self._strict(bytes(self._partial)) if self._partial else b""
         text = sse_data(frame)
@@ -80,7 +80,7 @@ class SseSplitter:
         return []
 
     def rest(self) -> bytes:
-        """What is no event: an unfinished frame, or text that is not in the format. Empty after a clean end."""
+        """An unfinished frame, or text of another format. Empty after a clean end."""
         partial = bytes(self._partial)
         if self._first:
             partial = partial.removeprefix(_BOM)
@@ -94,7 +94,7 @@ class SseSplitter:
             raise Malformed(f"an event is larger than {self._limit} bytes")
 
     def _with_newlines(self, data: bytes) -> bytes:
-        """``data`` with CRLF and CR as LF, also where a CRLF is cut in two."""
+        """``data`` with LF for CRLF and CR, also if a CRLF is cut in two."""
         if not data:
             return data
         if self._after_cr and data.startswith(b"\n"):
@@ -106,7 +106,7 @@ class SseSplitter:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _strict(self, frame: bytes) -> bytes:
-        """The strict form of a frame, empty where it carries no data."""
+        """The strict form of a frame, empty if it has no data."""
         if self._first:
             frame = frame.removeprefix(_BOM)
         name = b""
@@ -122,7 +122,7 @@ class SseSplitter:
                 payload.append(value)
             elif field == b"event":
                 name = value
-            elif field not in _KNOWN_AND_DROPPED:
+            elif field not in _IGNORED_FIELDS:
                 self._foreign = (self._foreign + line + b"\n")[:_FOREIGN_LIMIT]
         if not any(payload):
             return b""
@@ -131,7 +131,7 @@ class SseSplitter:
 
 
 def _is_strict(frame: bytes) -> bool:
-    """Whether a frame has the usual form already: one data line with something in it, perhaps an event line first."""
+    """Whether a frame has the usual form already: one filled data line, perhaps an event line before it."""
     start = 0
     if frame.startswith(b"event: "):
         start = frame.find(b"\n") + 1
@@ -146,7 +146,7 @@ def sse_data(frame: bytes) -> bytes:
 
 
 def sse_event(frame: bytes) -> bytes:
-    """The event name of a strict frame, empty where it has none."""
+    """The event name of a strict frame, empty if it has none."""
     return frame[7 : frame.find(b"\n")] if frame.startswith(b"event: ") else b""
 
 
@@ -157,9 +157,9 @@ def sse_frame(data: bytes, event: bytes = b"") -> bytes:
 
 
 class NdjsonSplitter:
-    """Cuts NDJSON however it was cut on its way. A frame is one line with its newline; blank lines are dropped.
+    """Cuts NDJSON. A frame is one line with its newline; blank lines are dropped.
 
-    ``limit`` is the most bytes one line may have; ``feed`` raises ``Malformed`` above it.
+    ``limit`` is the most bytes of one line; ``feed`` raises ``Malformed`` above it.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT):
@@ -169,7 +169,7 @@ class NdjsonSplitter:
 
     @property
     def waiting(self) -> int:
-        """Bytes of the line that is not whole yet."""
+        """Bytes of the unfinished line."""
         return len(self._partial)
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -197,7 +197,7 @@ class NdjsonSplitter:
         return frames
 
     def finish(self) -> list[bytes]:
-        """The last line, where its newline is all that is missing. One that was cut in the middle stays the rest."""
+        """Ends the body: returns the last line if only its newline is missing. A cut line stays in ``rest``."""
         line = bytes(self._partial).strip()
         if read_leniently(line) is None:
             return []
@@ -205,7 +205,7 @@ class NdjsonSplitter:
         return [line + b"\n"]
 
     def rest(self) -> bytes:
-        """What is no line: an unfinished one, or text that is not in the format. Empty after a clean end."""
+        """An unfinished line, or text of another format. Empty after a clean end."""
         return self._foreign + bytes(self._partial).strip()
 
     def _add(self, line: bytes, frames: list[bytes]) -> None:
@@ -227,30 +227,31 @@ _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _MOST_BLANKS = 64 * 1024
 
 
-def is_stream(stream_type: bytes, content_type: bytes, start: bytes, *, asked: bool, whole: bool) -> bool | None:
-    """Whether an answer that begins with ``start`` comes as a stream; None where more of it must be seen.
+def is_stream(stream_type: bytes, content_type: bytes, start: bytes, *, requested: bool, complete: bool) -> bool | None:
+    """Whether an answer that begins with ``start`` comes as a stream; None if more of it must be seen.
 
-    ``stream_type`` is that of the endpoint's streams, ``content_type`` the answer's, in lower case and without
-    parameters. ``asked``: whether a stream was asked for. ``whole``: whether ``start`` is all there is.
+    Servers send streams as JSON, and JSON as streams, so that the first bytes decide. ``stream_type`` is the content
+    type of the endpoint's streams, ``content_type`` the answer's, in lower case and without parameters. ``requested``:
+    whether a stream was asked for. ``complete``: whether ``start`` is the whole answer.
     """
-    said = content_type == stream_type
+    declared = content_type == stream_type
     text = start.removeprefix(_BOM).lstrip()
     if not text:
-        return said or (asked and not content_type) if whole or len(start) > _MOST_BLANKS else None
+        return declared or (requested and not content_type) if complete or len(start) > _MOST_BLANKS else None
     if stream_type == NDJSON:
-        return said or _is_lines(text, content_type, asked=asked, whole=whole)
+        return declared or _is_lines(text, content_type, requested=requested, complete=complete)
     if text.startswith(_FIELDS):
         return True
-    if not whole and any(field.startswith(text) for field in _FIELDS):
+    if not complete and any(field.startswith(text) for field in _FIELDS):
         return None
-    return said and not text.startswith((b"{", b"["))
+    return declared and not text.startswith((b"{", b"["))
 
 
-def _is_lines(text: bytes, content_type: bytes, *, asked: bool, whole: bool) -> bool | None:
-    """Whether the first line is an object of its own. A caller who asked for no stream waits for the whole anyway."""
+def _is_lines(text: bytes, content_type: bytes, *, requested: bool, complete: bool) -> bool | None:
+    """Whether the first line is an object of its own. A caller without a stream waits for the whole answer anyway."""
     if content_type == SSE:
         return True
-    if not asked or not text.startswith(b"{"):
+    if not requested or not text.startswith(b"{"):
         return False
     line, newline, _ = text.partition(b"\n")
-    return read_leniently(line) is not None if newline or whole else None
+    return read_leniently(line) is not None if newline or complete else None

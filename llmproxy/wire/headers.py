@@ -1,4 +1,4 @@
-"""Header fields: which can be sent, which hold the secrets that a request presents, and ``Retry-After``. Pure.
+"""Header fields: which can be sent, which hold a caller's secrets, and ``Retry-After``. Pure.
 
 All names are in lower case.
 """
@@ -34,7 +34,7 @@ _BLANKS = b" \t"
 
 
 def credentials(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    """The different secrets in ``headers`` (lower-case names), in their order; empty ones are none."""
+    """The different secrets in ``headers``, in their order, without empty ones."""
     found = (_token(value) if name == _AUTHORIZATION else value for name, value in headers if name in CREDENTIALS)
     return [*dict.fromkeys(secret for each in found if (secret := each.strip(_BLANKS)))]
 
@@ -45,18 +45,18 @@ def bearer_tokens(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
 
 
 def fingerprint(secrets: Iterable[bytes]) -> str:
-    """Hex sha256 of what a caller presents. Several secrets together are another caller than each of them."""
+    """Hex sha256 of a caller's secrets. Several secrets together are a different caller from each of them."""
     return sha256(b"\n".join(sorted(secrets))).hexdigest()
 
 
 def _token(value: bytes) -> bytes:
-    """A Bearer token without its scheme; what has another scheme, or none, as it is."""
+    """A Bearer token without its scheme; any other value unchanged."""
     token = _bearer(value)
     return value if token is None else token
 
 
 def _bearer(value: bytes) -> bytes | None:
-    """None for another scheme, whose name has no case (RFC 9110 section 11.1)."""
+    """The token of the scheme Bearer, in any case (RFC 9110 section 11.1); None for another scheme."""
     scheme, _, token = value.strip(_BLANKS).partition(b" ")
     return token.strip(_BLANKS) if scheme.lower() == b"bearer" else None
 
@@ -74,9 +74,9 @@ def retry_after(seconds: int) -> tuple[bytes, bytes]:
 def retry_after_seconds(headers: Iterable[tuple[bytes, bytes]], now: float) -> float:
     """Seconds that ``retry-after-ms`` or ``retry-after`` asks for, a number or a date (RFC 9110 section 10.2.3), 0 if
     neither can be read. ``now`` is in Unix seconds."""
-    given = dict(headers)
+    values = dict(headers)
     for name, unit in _RETRY_AFTER:
-        value = given.get(name, b"").strip(_BLANKS)
+        value = values.get(name, b"").strip(_BLANKS)
         seconds = float(value) * unit if _SECONDS.fullmatch(value) else _seconds_until(value, now)
         if seconds > 0:
             return seconds
@@ -84,7 +84,7 @@ def retry_after_seconds(headers: Iterable[tuple[bytes, bytes]], now: float) -> f
 
 
 def _seconds_until(date: bytes, now: float) -> float:
-    """Seconds until ``date``, negative for one that is over, 0 for what is none."""
+    """Seconds until ``date``, negative for a past one, 0 for a value that is not a date."""
     try:
         when = parsedate_to_datetime(date.decode("latin-1"))
         # a date in "-0000" names no zone

@@ -11,7 +11,7 @@ from llmproxy.wire.errors import UnreadableBody
 
 BOM = b"\xef\xbb\xbf"
 
-#: Numbers that a float or a 64-bit integer cannot tell apart are kept in their lexical form where one may be present:
+#: Numbers that a float or a 64-bit integer cannot tell apart keep their lexical form if one may be present:
 #: those with an exponent, and those with many digits. In the text that ``_CLASSES`` makes of a body, a digit or a point
 #: is 0, a sign is +.
 _CLASSES = bytes.maketrans(
@@ -25,7 +25,7 @@ _EXPONENTS = (b"0e0", b"0e+0")
 _MANY_DIGITS = b"0" * 16
 #: from here on an integer may not fit into 64 bits
 _LARGE_DIGITS = b"0" * 19
-#: a body is looked through in pieces, so that other threads get their turn; they overlap by what is looked for
+#: a body is searched in pieces, so that other threads get their turn; pieces overlap by the longest pattern
 _PIECE = 1024 * 1024
 _OVERLAP = len(_LARGE_DIGITS)
 
@@ -37,11 +37,11 @@ _INSIDE = re.compile(rb'(?:[^"\\]++|\\.){0,50000}+', re.DOTALL)
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object in ``body`` (RFC 8259; a byte-order mark is forgiven, of duplicate names the last one counts).
+    """The JSON object in ``body`` (RFC 8259; a byte-order mark is ignored, of duplicate names the last one counts).
 
-    Nested numbers that would lose their lexical form are ``orjson.Fragment``. Raises ``UnreadableBody`` for what is not
-    UTF-8, not JSON (NaN and lone surrogates included), nested too deeply, not an object, or
-    more than ten million values.
+    Nested numbers that would lose their lexical form are ``orjson.Fragment``. Raises ``UnreadableBody`` for a body that
+    is not UTF-8, not JSON (NaN and lone surrogates included), nested too deeply, not an object, or of more than ten
+    million values.
     """
     body = body.removeprefix(BOM)
     if not body.strip():
@@ -64,18 +64,18 @@ def parse(body: bytes) -> dict[str, Any]:
 def canonical(body: dict[str, Any], excused: Container[str]) -> bytes:
     """The body's keyed fields, top-level names sorted, everything nested in the order received.
 
-    Raises ``UnreadableBody`` for what is nested deeper than can be written again (some 250 levels).
+    Raises ``UnreadableBody`` for a body that is nested too deeply to be written again (some 250 levels).
     """
-    kept = {name: body[name] for name in sorted(body) if name not in excused}
+    keyed = {name: body[name] for name in sorted(body) if name not in excused}
     try:
         # two levels are left free: an event repeats a member one level deeper, a batch's output two
-        return orjson.dumps([[kept]])[2:-2]
+        return orjson.dumps([[keyed]])[2:-2]
     except orjson.JSONEncodeError as error:
         raise UnreadableBody("The request body is nested too deeply.") from error
 
 
 def _numbers(body: bytes) -> tuple[bool, bool]:
-    """Whether there may be a number whose lexical form must be kept, and whether it may be an integer."""
+    """Whether the lexical form of a number may have to be kept, and whether that number may be an integer."""
     delicate = False
     for at in range(0, len(body), _PIECE):
         classes = body[at : at + _PIECE + _OVERLAP].translate(_CLASSES)
@@ -86,7 +86,7 @@ def _numbers(body: bytes) -> tuple[bool, bool]:
 
 
 def _work(body: bytes) -> int:
-    """What the body costs, counted until it is too much. Any JSON, and what is none."""
+    """The cost of the body, counted up to the limit; for JSON and for anything else."""
     work = at = 0
     while work <= _MOST_WORK:
         quote = body.find(b'"', at)
@@ -110,7 +110,7 @@ def _lexical(body: bytes, *, large: bool) -> dict[str, Any]:
     def keep_large(text: str) -> Any:
         return int(text) if len(text) < 19 else orjson.Fragment(text)
 
-    # orjson has accepted these bytes already: what is left to go wrong here is only depth
+    # orjson has accepted these bytes already: only their depth can fail here
     try:
         value: dict[str, Any] = json.loads(body, parse_float=keep, parse_int=keep_large if large else None)
     except RecursionError as error:

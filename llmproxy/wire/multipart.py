@@ -1,4 +1,4 @@
-"""A multipart/form-data body (RFC 7578) as it arrives: short fields are kept, the file's bytes are handed on.
+"""A multipart/form-data body (RFC 7578), parsed as it arrives: short fields are kept, the file's bytes are handed on.
 
 Starlette's own form parser would write the whole file to a temporary place first.
 """
@@ -29,7 +29,7 @@ class MultipartForm:
         self._parser = _parser(content_type, self)
         self._parts = 0
         self._pieces: list[bytes] = []
-        self._whole = False
+        self._complete = False
         # of the part that is being read
         self._headers: defaultdict[bytes, bytes] = defaultdict(bytes)
         self._header_bytes = 0
@@ -44,7 +44,7 @@ class MultipartForm:
         return dict(self.values)
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """Takes the next bytes of the body. Returns the file's among them. Raises ``BadRequest``."""
+        """Takes the next bytes of the body, and returns the file's among them. Raises ``BadRequest``."""
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -53,8 +53,8 @@ class MultipartForm:
         return pieces
 
     def end(self) -> None:
-        """The body has ended. Raises ``BadRequest`` if its last boundary did not come."""
-        if not self._whole:
+        """Ends the body. Raises ``BadRequest`` if its last boundary is missing."""
+        if not self._complete:
             raise BadRequest("The multipart body ends before its last boundary.")
 
     def on_part_begin(self) -> None:
@@ -100,7 +100,7 @@ class MultipartForm:
             self.values.append((self._name, _text(self._value, "value of a field")))
 
     def on_end(self) -> None:
-        self._whole = True
+        self._complete = True
 
     def _count_header(self, size: int) -> None:
         self._header_bytes += size
@@ -139,5 +139,5 @@ def _text(data: bytes, what: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """A text as it may be repeated anywhere: no path is ever made of it, but others may print it."""
+    """A text that is safe to print: no path is ever made from it."""
     return "".join(each if each.isprintable() else "_" for each in text)

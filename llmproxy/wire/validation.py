@@ -1,6 +1,6 @@
-"""Values that a caller gives, read strictly, and what is wrong with one, in OpenAI's words. Pure.
+"""Values from callers, read strictly; errors in OpenAI's words. Pure.
 
-Readers of a query take the name of a parameter and what it means if it is absent. All raise ``BadRequest``.
+Readers of a query take the name of a parameter and its default. All raise ``BadRequest``.
 """
 
 import re
@@ -19,9 +19,9 @@ _UNIX_SECONDS = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?")
 _ZONE_BEHIND_A_SPACE = re.compile(r" (\d\d:?\d\d)$")
 _IDEMPOTENCY_KEY = re.compile(rb"[!-~]{1,255}")
 
-_LONGEST_SHOWN = 200
+_LONGEST_QUOTED = 200
 
-#: by type; None and what JSON does not know are left to ``_kind``
+#: by type; ``_kind`` knows the rest
 _KINDS = {
     str: "a string",
     bool: "a boolean",
@@ -36,22 +36,22 @@ def missing(name: str) -> BadRequest:
     return BadRequest(f"Missing required parameter: '{name}'.", code="missing_required_parameter", param=name)
 
 
-def wrong_type(name: str, wanted: str, value: Any) -> BadRequest:
-    """``wanted`` is a kind with its article, like "a string"."""
-    message = f"Invalid type for '{name}': expected {wanted}, but got {_kind(value)} instead."
+def wrong_type(name: str, expected: str, value: Any) -> BadRequest:
+    """``expected`` is a kind with its article, like "a string"."""
+    message = f"Invalid type for '{name}': expected {expected}, but got {_kind(value)} instead."
     return BadRequest(message, code="invalid_type", param=name)
 
 
 def not_allowed(name: str, value: str, allowed: Sequence[str]) -> BadRequest:
-    """A value that is none of those ``allowed``."""
+    """A value outside of ``allowed``."""
     *others, last = (f"'{each}'" for each in allowed)
-    listed = f"{', '.join(others)}{',' if len(others) > 1 else ''} and {last}" if others else last
-    message = f"Invalid value: '{value[:_LONGEST_SHOWN]}'. Supported values are: {listed}."
+    choices_text = f"{', '.join(others)}{',' if len(others) > 1 else ''} and {last}" if others else last
+    message = f"Invalid value: '{value[:_LONGEST_QUOTED]}'. Supported values are: {choices_text}."
     return BadRequest(message, code="invalid_value", param=name)
 
 
 def too_long(name: str, most: int, length: int) -> BadRequest:
-    """A text of so many characters."""
+    """A text of ``length`` characters."""
     message = (
         f"Invalid '{name}': string too long. Expected a string with maximum length {most}, "
         f"but got a string with length {length} instead."
@@ -89,14 +89,14 @@ def query_limit(query: Query, default: int = 20, most: int = 100) -> int:
 
 def query_newest_first(query: Query, default: str) -> bool:
     """Whether ``order`` is "desc"; ``default`` is "asc" or "desc"."""
-    return (query_word(query, "order", ("asc", "desc")) or default) == "desc"
+    return (query_choice(query, "order", ("asc", "desc")) or default) == "desc"
 
 
-def query_word(query: Query, name: str, words: Collection[str]) -> str | None:
-    """One of ``words``, None if there is none."""
+def query_choice(query: Query, name: str, choices: Collection[str]) -> str | None:
+    """One of ``choices``, None if the parameter is absent."""
     text = query.get(name)
-    if text is not None and text not in words:
-        raise BadRequest(f"'{name}' must be one of {', '.join(words)}.", code="invalid_value", param=name)
+    if text is not None and text not in choices:
+        raise BadRequest(f"'{name}' must be one of {', '.join(choices)}.", code="invalid_value", param=name)
     return text
 
 

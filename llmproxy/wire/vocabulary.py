@@ -1,4 +1,4 @@
-"""The words shared by header, history row, metric label and log line. One closed list of each."""
+"""The vocabulary of headers, history rows, metric labels and log lines: one closed list of each."""
 
 from enum import StrEnum
 
@@ -22,7 +22,7 @@ class CacheStatus(StrEnum):
 HITS = frozenset({CacheStatus.HIT, CacheStatus.STALE})
 #: answers that cost no generation of their own
 SAVED = HITS | {CacheStatus.JOINED}
-#: what the hit rate is a share of
+#: the hit rate is a share of these
 LOOKED_UP = SAVED | {CacheStatus.MISS}
 #: answers that an upstream worked on for this request alone
 FETCHED = frozenset({CacheStatus.MISS, CacheStatus.BYPASS})
@@ -47,7 +47,7 @@ class Reason(StrEnum):
     NO_STORE = "no-store"
     #: the request said ``only-if-cached`` and nothing was
     ONLY_IF_CACHED = "only-if-cached"
-    #: the upstream has refused what the caller presents, or has not accepted it yet
+    #: the upstream has refused the caller's credentials, or has not accepted them yet
     CREDENTIAL = "credential"
     #: caching is switched off by policy
     POLICY_OFF = "policy-off"
@@ -55,13 +55,13 @@ class Reason(StrEnum):
     NOT_DETERMINISTIC = "not-deterministic"
     #: the policy ``opt-in`` and the request did not ask
     NOT_OPTED_IN = "not-opted-in"
-    #: the body asks for what must happen every time (a wall-clock limit, a background job)
+    #: the request must run every time (a wall-clock limit, a background job)
     SIDE_EFFECT = "side-effect"
     #: the request only loads or unloads a model
     LOAD = "load"
     #: vectors in another form than lists of floats or base64 of float32s
     NOT_FLOAT32 = "not-float32"
-    #: what stands behind the model's name cannot be told
+    #: the identity of the model is not known
     IDENTITY_UNKNOWN = "identity-unknown"
     #: a member of the body is spelt in another case than the proxy reads, and the server takes it all the same
     FIELD_CASE = "field-case"
@@ -94,7 +94,7 @@ class Reason(StrEnum):
 
 
 class Phase(StrEnum):
-    """The life of a request, in order. The function's name, the log's word, the histogram's label."""
+    """The phases of a request's life, in order: names of functions, log fields and histogram labels."""
 
     NAME = "name"
     WATCH = "watch"

@@ -14,8 +14,8 @@ from llmproxy.wire.formats.responses_request import (
     ResponsesRequest,
     history,
     items_of,
+    listed_items,
     response_error,
-    shown,
     unfinished,
 )
 
@@ -86,7 +86,7 @@ def test_the_model_server_gets_all_but_what_is_ours(body: dict[str, Any], before
 
 def test_an_unfinished_response_repeats_its_request() -> None:
     request = read(background=True, instructions="be brief", metadata={"a": "b"}, previous_response_id="resp_0")
-    document = unfinished("resp_1", 5.9, "queued", orjson.loads(request.beside_input()))
+    document = unfinished("resp_1", 5.9, "queued", orjson.loads(request.without_input()))
     assert {**document} == document | {
         "id": "resp_1",
         "object": "response",
@@ -196,7 +196,7 @@ def test_the_same_conversation_under_other_ids_is_the_same_history(conversation:
 
 @given(st.lists(user | message | call | other))
 def test_shown_items_have_an_id_and_a_type_and_keep_what_they_said(items: Any) -> None:
-    listed = shown(items, "resp_abc")
+    listed = listed_items(items, "resp_abc")
     for item, plain in zip(listed, items, strict=True):
         assert item["type"] == plain.get("type", "message")
         assert item["id"] == plain.get("id", item["id"])
@@ -208,5 +208,5 @@ def test_shown_items_have_an_id_and_a_type_and_keep_what_they_said(items: Any) -
 
 
 def test_what_an_assistant_said_is_shown_as_output() -> None:
-    (item,) = shown([{"role": "assistant", "content": "well"}], "resp_abc")
+    (item,) = listed_items([{"role": "assistant", "content": "well"}], "resp_abc")
     assert item["content"] == [{"type": "output_text", "text": "well", "annotations": []}]

@@ -8,12 +8,12 @@ import pytest
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.validation import (
     idempotency_key,
+    query_choice,
     query_flag,
     query_limit,
     query_newest_first,
     query_number,
     query_time,
-    query_word,
 )
 
 
@@ -63,10 +63,10 @@ def test_no_order(text: str) -> None:
 
 
 def test_a_word() -> None:
-    assert query_word({}, "kind", ("a", "b")) is None
-    assert query_word({"kind": "b"}, "kind", ("a", "b")) == "b"
+    assert query_choice({}, "kind", ("a", "b")) is None
+    assert query_choice({"kind": "b"}, "kind", ("a", "b")) == "b"
     with pytest.raises(BadRequest, match="'kind' must be one of a, b"):
-        query_word({"kind": "c"}, "kind", ("a", "b"))
+        query_choice({"kind": "c"}, "kind", ("a", "b"))
 
 
 @pytest.mark.parametrize(

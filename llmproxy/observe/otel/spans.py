@@ -29,7 +29,7 @@ class RequestTrace:
         self.parent = parent
         self._fields = fields
 
-    def passed_on(self, headers: Headers) -> Headers:
+    def propagate(self, headers: Headers) -> Headers:
         if self.span is None:
             return headers
         carrier: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""The dialects of the cached endpoints, one file for each shape of answers."""
+"""The dialects of the cached endpoints: one file for each form of answers."""

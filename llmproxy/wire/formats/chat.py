@@ -15,10 +15,10 @@ _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "refusal", "audio")
 
 
 class _ChatChoice:
-    """One choice under way. ``doubts`` takes note of what another server may put together in another way."""
+    """One unfinished choice. ``ambiguities`` collects what another server may put together in another way."""
 
     __slots__ = (
-        "_doubts",
+        "_ambiguities",
         "_index",
         "_logprobs",
         "_members",
@@ -29,26 +29,30 @@ class _ChatChoice:
         "pieces",
     )
 
-    def __init__(self, index: int, doubts: list[str]):
-        #: deltas that said something
+    def __init__(self, index: int, ambiguities: list[str]):
+        #: deltas with some text
         self.pieces = 0
         self.finish_reason: object = None
         self._index = index
-        self._doubts = doubts
-        self._members = Deltas(doubts, grown=chunks.GROWN)
-        self._logprobs = chunks.Logprobs(doubts)
+        self._ambiguities = ambiguities
+        self._members = Deltas(ambiguities, grown=chunks.GROWN)
+        self._logprobs = chunks.Logprobs(ambiguities)
         self._message = Deltas(
-            doubts,
+            ambiguities,
             joined=frozenset(_TEXTS),
             grown=frozenset({"annotations"}),
             settled=frozenset({"role"}),
             pieces=True,
         )
         self._parts = {
-            "function_call": Deltas(doubts, joined=frozenset({"arguments"}), settled=frozenset({"name"}), pieces=True),
-            "audio": Deltas(doubts, joined=frozenset({"data", "transcript"}), settled=frozenset({"id"}), pieces=True),
+            "function_call": Deltas(
+                ambiguities, joined=frozenset({"arguments"}), settled=frozenset({"name"}), pieces=True
+            ),
+            "audio": Deltas(
+                ambiguities, joined=frozenset({"data", "transcript"}), settled=frozenset({"id"}), pieces=True
+            ),
         }
-        self._tool_calls = ToolCalls(doubts)
+        self._tool_calls = ToolCalls(ambiguities)
 
     def add(self, choice: Mapping[str, Any]) -> None:
         """Takes the choice's part of one chunk. Raises ``Malformed``."""
@@ -56,7 +60,7 @@ class _ChatChoice:
         if isinstance(members.get("logprobs"), dict):
             self._logprobs.add(members.pop("logprobs"))
         if members.get("message") is not None:
-            self._doubts.append("a message came beside the deltas")
+            self._ambiguities.append("a message came beside the deltas")
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         self._members.add(chunks.finished(members))
         delta = choice.get("delta") or {}
@@ -74,15 +78,17 @@ class _ChatChoice:
                 # the name alone, so that an empty list stays one
                 plain = plain | {name: []}
             elif name == "tool_calls" and value is not None:
-                self._doubts.append("tool calls are no list")
+                self._ambiguities.append("tool calls are no list")
             elif name in self._parts and isinstance(value, dict):
                 self._parts[name].add(value)
-                plain = {key: known for key, known in plain.items() if key != name}
+                plain = {key: value for key, value in plain.items() if key != name}
         self._message.add(plain)
 
     def result(self, *, numbered: bool = False) -> dict[str, Any]:
-        """The choice as the plain answer has it; ``finish_reason`` is null while it is unknown. ``numbered``: with the
-        indexes of its tool calls."""
+        """The choice in the form of a plain answer; ``finish_reason`` is null until it is known.
+
+        ``numbered`` keeps the indexes of its tool calls.
+        """
         choice: dict[str, Any] = {"index": self._index, "finish_reason": None, **self._members.result()}
         if self._logprobs:
             choice["logprobs"] = self._logprobs.result()
@@ -159,19 +165,19 @@ class _Chat(chunks.ChunkDialect):
     __slots__ = ()
 
     name: str = "chat"
-    said: str = "message"
-    said_type: type = dict
+    answer_member: str = "message"
+    answer_type: type = dict
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        doubts: list[str] = []
-        shell = chunks.Shell(doubts)
+        ambiguities: list[str] = []
+        shell = chunks.Shell(ambiguities)
         choices: dict[int, _ChatChoice] = {}
         for chunk in chunks.read(frames):
             shell.add(chunk)
             for index, choice in chunks.entries(chunk):
-                choices.setdefault(index, _ChatChoice(index, doubts)).add(choice)
-        for whole in choices.values():
-            shell.ended(whole.finish_reason, whole.pieces)
+                choices.setdefault(index, _ChatChoice(index, ambiguities)).add(choice)
+        for choice_builder in choices.values():
+            shell.ended(choice_builder.finish_reason, choice_builder.pieces)
         numbered = shell.fingerprint == _OLLAMA
         results = [choices[index].result(numbered=numbered) for index in sorted(choices)]
         return shell.document("chat.completion", results)
@@ -188,19 +194,19 @@ class _Completions(chunks.ChunkDialect):
     __slots__ = ()
 
     name: str = "completions"
-    said: str = "text"
-    said_type: type = str
+    answer_member: str = "text"
+    answer_type: type = str
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        doubts: list[str] = []
-        shell = chunks.Shell(doubts)
+        ambiguities: list[str] = []
+        shell = chunks.Shell(ambiguities)
         choices: dict[int, _TextChoice] = {}
         for chunk in chunks.read(frames):
             shell.add(chunk)
             for index, choice in chunks.entries(chunk):
-                choices.setdefault(index, _TextChoice(index, doubts)).add(choice)
-        for whole in choices.values():
-            shell.ended(whole.finish_reason, whole.pieces)
+                choices.setdefault(index, _TextChoice(index, ambiguities)).add(choice)
+        for choice_builder in choices.values():
+            shell.ended(choice_builder.finish_reason, choice_builder.pieces)
         return shell.document("text_completion", [choices[index].result() for index in sorted(choices)])
 
     def render(self, document: Document) -> list[bytes]:
@@ -209,17 +215,17 @@ class _Completions(chunks.ChunkDialect):
 
 
 class _TextChoice:
-    """One choice under way."""
+    """One unfinished choice."""
 
     __slots__ = ("_index", "_logprobs", "_members", "finish_reason", "pieces")
 
-    def __init__(self, index: int, doubts: list[str]):
+    def __init__(self, index: int, ambiguities: list[str]):
         #: chunks with some text
         self.pieces = 0
         self.finish_reason: object = None
         self._index = index
-        self._members = Deltas(doubts, joined=frozenset({"text"}), grown=chunks.GROWN)
-        self._logprobs = chunks.Logprobs(doubts)
+        self._members = Deltas(ambiguities, joined=frozenset({"text"}), grown=chunks.GROWN)
+        self._logprobs = chunks.Logprobs(ambiguities)
 
     def add(self, choice: dict[str, Any]) -> None:
         logprobs = choice.get("logprobs")

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from llmproxy.wire.dialect import JsonDialect, Lossy, StreamError, fault_of, says_done
+from llmproxy.wire.dialect import JsonDialect, Lossy, StreamError, fault_of, is_final_reason
 from llmproxy.wire.documents import Document, Malformed, dump, parse, peek, read_leniently, tokens
-from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, told_in
+from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, error_document
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.formats.deltas import Deltas
 from llmproxy.wire.framing import sse_data, sse_event, sse_frame
@@ -22,58 +22,63 @@ _EVERY_CHUNK = frozenset({"id", "object", "created", "model", "system_fingerprin
 
 
 class UsageFilter:
-    """Takes frames, gives frames. A chunk that finishes a choice is held back until the next one is there."""
+    """Turns a stream that was requested with usage into the one that a caller without usage would have got.
 
-    __slots__ = ("_held",)
+    The proxy always asks for usage, to know what an answer cost. That leaves traces: OpenAI puts a null usage on every
+    chunk, Ollama one of zeros, all send a chunk of its own at the end, and llama.cpp puts its timings on that chunk
+    instead of the one before it. A chunk that finishes a choice is held back until the next one has come.
+    """
+
+    __slots__ = ("_pending",)
 
     def __init__(self) -> None:
-        self._held: bytes | None = None
+        self._pending: bytes | None = None
 
     def feed(self, frames: Iterable[bytes]) -> list[bytes]:
-        shown: list[bytes] = []
+        output: list[bytes] = []
         for frame in frames:
             if b'"usage"' not in frame:
-                self._show(frame, shown)
+                self._emit(frame, output)
             elif frame.endswith(_NULL_AT_THE_END) and frame.count(b"\n") == 2:
-                self._show(frame[: -len(_NULL_AT_THE_END)] + b"}\n\n", shown)
+                self._emit(frame[: -len(_NULL_AT_THE_END)] + b"}\n\n", output)
             elif (chunk := peek(sse_data(frame))) is None:
-                self._show(frame, shown)
+                self._emit(frame, output)
             elif is_usage_only(chunk):
-                self._move(chunk)
+                self._attach(chunk)
             elif _is_trace(chunk):
-                kept = {name: value for name, value in chunk.items() if name != "usage"}
-                self._show(sse_frame(dump(kept), sse_event(frame)), shown)
+                remaining = {name: value for name, value in chunk.items() if name != "usage"}
+                self._emit(sse_frame(dump(remaining), sse_event(frame)), output)
             else:
-                self._show(frame, shown)
-        return shown
+                self._emit(frame, output)
+        return output
 
     def close(self) -> list[bytes]:
-        """What was held back."""
-        held, self._held = self._held, None
-        return [] if held is None else [held]
+        """Ends the stream: returns the chunk that was held back."""
+        pending, self._pending = self._pending, None
+        return [] if pending is None else [pending]
 
-    def _show(self, frame: bytes, shown: list[bytes]) -> None:
-        shown += self.close()
+    def _emit(self, frame: bytes, output: list[bytes]) -> None:
+        output += self.close()
         if _FINISH.search(frame):
-            self._held = frame
+            self._pending = frame
         else:
-            shown.append(frame)
+            output.append(frame)
 
-    def _move(self, chunk: Document) -> None:
-        """Has the chunk before say what else the one with the usage says."""
-        beside = {name: value for name, value in chunk.items() if name not in _EVERY_CHUNK}
-        held = None if self._held is None else peek(sse_data(self._held))
-        if beside and held is not None and self._held is not None:
-            self._held = sse_frame(dump(beside | held), sse_event(self._held))
+    def _attach(self, chunk: Document) -> None:
+        """Moves the other members of a usage chunk to the chunk before it."""
+        extra = {name: value for name, value in chunk.items() if name not in _EVERY_CHUNK}
+        pending = None if self._pending is None else peek(sse_data(self._pending))
+        if extra and pending is not None and self._pending is not None:
+            self._pending = sse_frame(dump(extra | pending), sse_event(self._pending))
 
 
 def is_usage_only(chunk: Document) -> bool:
-    """Whether only those who asked for usage get this chunk."""
+    """Whether only callers who asked for usage get this chunk."""
     return chunk.get("choices") == [] and chunk.get("usage") is not None
 
 
 def _is_trace(chunk: Document) -> bool:
-    """Whether the chunk has its usage because that was asked for. Real counts at a choice's end come unasked."""
+    """Whether the chunk has a usage only because the proxy asked for it. Real counts at a choice's end come unasked."""
     if "usage" not in chunk:
         return False
     usage, choices = chunk["usage"], chunk.get("choices")
@@ -111,7 +116,7 @@ _HEADER = ("id", "created", "model", "system_fingerprint", "service_tier")
 _SETTLED = ("id", "created", "model")
 #: members whose last value counts
 _LAST = ("object", "service_tier", "system_fingerprint", "timings")
-#: members of one chunk only: padding, progress of the prompt, and what is put together apart from the others
+#: members of one chunk only: padding, progress of the prompt, and members that are put together separately
 _TRANSIENT = ("obfuscation", "prompt_progress", "usage", "choices")
 #: lists beside a choice's text that grow with it (vLLM)
 GROWN = frozenset({"token_ids"})
@@ -120,19 +125,20 @@ _LOGPROBS = frozenset({"content", "refusal", "tokens", "token_logprobs", "top_lo
 
 
 class ChunkDialect(JsonDialect):
-    """The half of a dialect that chat and legacy completions share. ``said`` is where a choice holds its answer."""
+    """The half of a dialect that chat and legacy completions share. ``answer_member`` is where a choice has its
+    answer."""
 
     __slots__ = ()
 
     both: bool = True
-    said: str
-    said_type: type
+    answer_member: str
+    answer_type: type
 
     def terminal(self, frame: bytes) -> bool:
         return frame == DONE or (b"[DONE]" in frame and sse_data(frame).strip() == b"[DONE]")
 
     def finished(self, frames: Sequence[bytes]) -> bool:
-        """Servers without ``[DONE]`` (ik_llama.cpp, older TGI) tell the end by the finish reason of every choice."""
+        """Servers without ``[DONE]`` (ik_llama.cpp, older TGI) mark the end by the finish reason of every choice."""
         reasons: dict[object, object] = {}
         for frame in frames:
             choices = (read_leniently(sse_data(frame)) or {}).get("choices")
@@ -165,12 +171,12 @@ class ChunkDialect(JsonDialect):
                 return Reason.MALFORMED
             if choice.get("error") is not None:
                 return Reason.ERROR
-            said = choice.get(self.said)
-            if not isinstance(said, self.said_type):
+            answer = choice.get(self.answer_member)
+            if not isinstance(answer, self.answer_type):
                 return Reason.MALFORMED
-            if isinstance(said, dict) and said.get("error") is not None:
+            if isinstance(answer, dict) and answer.get("error") is not None:
                 return Reason.ERROR
-        if not all(says_done(choice.get("finish_reason"), _FINISH_REASONS) for choice in choices):
+        if not all(is_final_reason(choice.get("finish_reason"), _FINISH_REASONS) for choice in choices):
             return Reason.INCOMPLETE
         return None
 
@@ -178,12 +184,15 @@ class ChunkDialect(JsonDialect):
         return tokens(document.get("usage"), "prompt_tokens", "completion_tokens")
 
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        return sse_frame(dump(told_in(OPENAI_ERRORS, error, request_id)))
+        return sse_frame(dump(error_document(OPENAI_ERRORS, error, request_id)))
 
 
 def read(frames: Sequence[bytes]) -> Iterator[Document]:
-    """The chunks in ``frames`` up to ``[DONE]``. A null is no chunk: llama.cpp sends one for each further prompt of a
-    list. Raises ``Malformed``."""
+    """The chunks in ``frames`` up to ``[DONE]``. A null is skipped: llama.cpp sends one for each further prompt of a
+    list.
+
+    Raises ``Malformed``.
+    """
     for frame in frames:
         data = sse_data(frame).strip()
         if data == b"[DONE]":
@@ -193,7 +202,7 @@ def read(frames: Sequence[bytes]) -> Iterator[Document]:
 
 
 def entries(chunk: Document) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The choices of a chunk with their indexes; without one, the place in the list counts. Raises ``Malformed``."""
+    """The choices of a chunk with their indexes; a missing index is the place in the list. Raises ``Malformed``."""
     choices = chunk.get("choices")
     if choices is None:
         return
@@ -209,28 +218,29 @@ def entries(chunk: Document) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def finished(choice: dict[str, Any]) -> dict[str, Any]:
-    """The choice's part of a chunk; an empty finish reason, as some servers send in the middle, is none yet."""
+    """The choice's part of a chunk, with null for an empty finish reason, which some servers send before the end."""
     return choice | {"finish_reason": None} if choice.get("finish_reason") == "" else choice
 
 
 class Logprobs(Deltas):
-    """The log probabilities of one choice: lists that grow."""
+    """The log probabilities of one choice: lists to extend."""
 
     __slots__ = ()
 
-    def __init__(self, doubts: list[str]) -> None:
-        super().__init__(doubts, grown=_LOGPROBS, pieces=True)
+    def __init__(self, ambiguities: list[str]) -> None:
+        super().__init__(ambiguities, grown=_LOGPROBS, pieces=True)
 
 
 class Shell:
-    """The answer around its choices: the first id, model and creation time, what else its chunks say, the usage."""
+    """The answer around its choices: the first id, model and creation time, further members of the chunks, the
+    usage."""
 
-    __slots__ = ("_doubts", "_members", "_rest", "_usage")
+    __slots__ = ("_ambiguities", "_members", "_rest", "_usage")
 
-    def __init__(self, doubts: list[str]) -> None:
-        self._doubts = doubts
+    def __init__(self, ambiguities: list[str]) -> None:
+        self._ambiguities = ambiguities
         self._members: Document = {}
-        self._rest = Deltas(doubts)
+        self._rest = Deltas(ambiguities)
         self._usage = _UsageTally()
 
     def add(self, chunk: Document) -> None:
@@ -249,28 +259,32 @@ class Shell:
 
     @property
     def fingerprint(self) -> object:
-        """What the server calls itself."""
+        """The server's name for itself."""
         return self._members.get("system_fingerprint")
 
     def ended(self, finish_reason: object, pieces: int) -> None:
-        """A choice has ended after so many pieces of text. llama.cpp holds back what may begin a stop word, and tokens
-        that are no whole character yet; cut off there, only its plain answer has the rest. It tells how many tokens
-        there were, and sends each in a piece of its own."""
+        """Notes that a choice has ended after so many pieces of text.
+
+        llama.cpp holds back the possible beginning of a stop word, and tokens that are not yet a whole character. If
+        the answer is cut off there, only its plain form has the rest. The server sends each token in a piece of its own
+        and reports how many there were.
+        """
         timings = self._members.get("timings")
         tokens = timings.get("predicted_n") if isinstance(timings, dict) else None
         if finish_reason == "length" and isinstance(tokens, int) and pieces < tokens:
-            self._doubts.append("the end of a text was held back")
+            self._ambiguities.append("the end of a text was held back")
 
     def document(self, object: str, choices: list[dict[str, Any]]) -> Document:
-        """The whole answer. Raises ``Malformed`` when there was no chunk at all, ``Lossy`` where it may be another."""
+        """The whole answer. Raises ``Malformed`` without any chunk, ``Lossy`` if the sender's may be a different
+        one."""
         if not self._rest:
             raise Malformed("the stream holds no chunk")
-        usage, certain = self._usage.total()
+        usage, exact = self._usage.total()
         document = self._members | self._rest.result() | {"object": object, "choices": choices}
         if usage is not None:
             document["usage"] = usage
-        if self._doubts or not certain:
-            raise Lossy(self._doubts[0] if self._doubts else "there are several usages", document)
+        if self._ambiguities or not exact:
+            raise Lossy(self._ambiguities[0] if self._ambiguities else "there are several usages", document)
         return document
 
 
@@ -301,7 +315,7 @@ class _UsageTally:
             self._running = [usage]
 
     def total(self) -> tuple[dict[str, Any] | None, bool]:
-        """The usage, and whether the sum is the sender's own: what of several it would have said is not known."""
+        """The usage, and whether it is the sender's own: its sum of several usages is not known."""
         counted = self._alone or self._finishing or self._running
         if len(counted) < 2:
             return (counted[0] if counted else None), True
@@ -323,12 +337,12 @@ def _sum(counts: Iterable[object]) -> int:
 def write(document: Document, object: str, choices: Sequence[dict[str, Any]]) -> list[bytes]:
     """The frames of a stream whose chunks carry ``choices``, one each: usage on a chunk of its own, then ``[DONE]``.
 
-    Members this module does not know ride on the last chunk before the usage; llama.cpp's timings on the very last.
+    Unknown members go on the last chunk before the usage; llama.cpp's timings on the very last.
     """
     header = {name: document[name] for name in _HEADER if name in document}
     header["object"] = object
-    known = {*header, "choices", "usage", "timings"}
-    rest = {name: value for name, value in document.items() if name not in known}
+    written = {*header, "choices", "usage", "timings"}
+    rest = {name: value for name, value in document.items() if name not in written}
     chunks = [header | {"choices": [choice]} for choice in choices]
     if chunks:
         chunks[-1] |= rest
@@ -341,7 +355,7 @@ def write(document: Document, object: str, choices: Sequence[dict[str, Any]]) ->
 
 def in_order(document: Document) -> list[tuple[int, dict[str, Any]]]:
     """The choices of a plain answer by index: helpers of SDKs need index 0 first. Raises ``Malformed``."""
-    found = sorted(entries(document), key=lambda entry: entry[0])
-    if not found:
+    ordered = sorted(entries(document), key=lambda entry: entry[0])
+    if not ordered:
         raise Malformed("the answer has no choices")
-    return found
+    return ordered

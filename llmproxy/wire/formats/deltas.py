@@ -1,8 +1,8 @@
-"""Objects and tool calls, put together from the deltas that a stream sends of them.
+"""Objects and tool calls, put together from the deltas of a stream.
 
 Servers differ in tool calls: OpenAI numbers them and sends each in pieces, Ollama and others send whole calls, some of
-them all with the same number, with none, or with null. A new id begins a new call. ``doubts`` takes note of what cannot
-be told apart.
+them all with the same number, without one, or with null. A new id begins a new call. ``ambiguities`` collects what
+cannot be decided.
 """
 
 from collections import Counter
@@ -14,27 +14,27 @@ _NONE: frozenset[str] = frozenset()
 
 
 class Deltas:
-    """One object in pieces. Names in ``joined`` are texts that are concatenated, names in ``grown`` lists that grow,
-    names in ``settled`` keep their first value.
+    """One object in pieces. Names in ``joined`` are texts to concatenate, names in ``grown`` lists to extend, names in
+    ``settled`` keep their first value.
 
-    Of every other name one value is expected: of several the last counts, and ``doubts`` notes that the sender may have
-    meant something else. A value that is repeated is no other one, unless it may be a piece (a text or a list, where
-    ``pieces`` says that this object comes in pieces). Null, "" and empty lists and objects say nothing, but keep their
-    name in the result.
+    Every other name has one value: of several the last counts, and ``ambiguities`` notes that the sender may have meant
+    something else. A repeated value is the same value, unless it may be a piece (a text or a list, if ``pieces`` says
+    that this object comes in pieces). Null, "" and empty lists and objects add nothing, but their name stays in the
+    result.
     """
 
-    __slots__ = ("_added", "_doubts", "_grown", "_in_pieces", "_joined", "_pieces", "_settled", "_values")
+    __slots__ = ("_added", "_ambiguities", "_grown", "_in_pieces", "_joined", "_pieces", "_settled", "_values")
 
     def __init__(
         self,
-        doubts: list[str],
+        ambiguities: list[str],
         *,
         joined: frozenset[str] = _NONE,
         grown: frozenset[str] = _NONE,
         settled: frozenset[str] = _NONE,
         pieces: bool = False,
     ):
-        self._doubts = doubts
+        self._ambiguities = ambiguities
         self._joined = joined
         self._grown = grown
         self._settled = settled
@@ -52,9 +52,9 @@ class Deltas:
                 self._values.setdefault(name, None)
                 self._pieces.setdefault(name, []).append(value)
             elif name in self._grown and isinstance(value, list):
-                known = self._values.get(name)
-                if isinstance(known, list):
-                    known.extend(value)
+                current = self._values.get(name)
+                if isinstance(current, list):
+                    current.extend(value)
                 else:
                     # a copy: it grows, and the delta is the caller's
                     self._values[name] = list(value)
@@ -62,17 +62,17 @@ class Deltas:
                 self._set(name, value)
 
     def _set(self, name: str, value: Any) -> None:
-        known = self._values.get(name)
+        current = self._values.get(name)
         if name in self._joined:
-            self._doubts.append(f"{name} is no text")
-        if known in (None, "", [], {}):
+            self._ambiguities.append(f"{name} is no text")
+        if current in (None, "", [], {}):
             self._values[name] = value
         elif value in ("", [], {}):
             pass
-        elif known == value and not (self._in_pieces and name not in self._settled and isinstance(value, str | list)):
+        elif current == value and not (self._in_pieces and name not in self._settled and isinstance(value, str | list)):
             pass
         else:
-            self._doubts.append(f"{name} has several values")
+            self._ambiguities.append(f"{name} has several values")
             if name not in self._settled:
                 self._values[name] = value
 
@@ -93,12 +93,12 @@ _ANY = "any"
 
 
 class ToolCalls:
-    """The calls under way, in the order in which they began."""
+    """The unfinished calls of one message, in the order in which they began."""
 
-    __slots__ = ("_calls", "_doubts", "_places")
+    __slots__ = ("_ambiguities", "_calls", "_places")
 
-    def __init__(self, doubts: list[str]) -> None:
-        self._doubts = doubts
+    def __init__(self, ambiguities: list[str]) -> None:
+        self._ambiguities = ambiguities
         self._calls: list[_ToolCall] = []
         #: index, or index and id -> the youngest call with them: looked up, so that many calls cost no more each
         self._places: dict[Hashable, int] = {}
@@ -111,28 +111,28 @@ class ToolCalls:
             if isinstance(piece, dict):
                 self._of(piece).add(piece)
             else:
-                self._doubts.append("a tool call is no object")
+                self._ambiguities.append("a tool call is no object")
 
     def result(self, *, numbered: bool = False) -> list[dict[str, Any]]:
-        """``numbered``: each with its index, as Ollama's plain answers have them."""
+        """``numbered`` keeps each call's index, as Ollama's plain answers do."""
         calls = self._calls
         numbers = Counter(call.index for call in calls)
         for call in calls:
             alone = call.index is not None and numbers[call.index] == 1
             if not alone and not call.is_whole and call is not calls[-1]:
-                self._doubts.append("it is not clear which tool call an argument belongs to")
+                self._ambiguities.append("it is not clear which tool call an argument belongs to")
             if call.is_several and (call.beginnings > 1 or not alone):
-                self._doubts.append("several tool calls came as one")
+                self._ambiguities.append("several tool calls came as one")
         if all(isinstance(call.index, int) for call in calls):
             # the numbers are the order; calls that share one keep theirs
             calls = sorted(calls, key=lambda call: call.index or 0)
         return [call.result(numbered=numbered) for call in calls]
 
     def _of(self, piece: dict[str, Any]) -> "_ToolCall":
-        """The call that a piece belongs to."""
+        """The call to which a piece belongs."""
         index, id = piece.get("index"), piece.get("id") or None
         if index is not None and (isinstance(index, bool) or not isinstance(index, int)):
-            self._doubts.append("the index of a tool call is no number")
+            self._ambiguities.append("the index of a tool call is no number")
             index = None
         call = self._last(index)
         if id is not None:
@@ -140,14 +140,14 @@ class ToolCalls:
             nameless = call if call is not None and call.id is None and index is not None else None
             call = self._last(index, _hashable(id)) or nameless
         elif call is not None and index is None and _is_named(piece):
-            self._doubts.append("a tool call has neither id nor index")
+            self._ambiguities.append("a tool call has neither id nor index")
             call = None
         if call is None:
-            call = _ToolCall(index, len(self._calls), self._doubts)
+            call = _ToolCall(index, len(self._calls), self._ambiguities)
             self._calls.append(call)
             self._note(call)
         elif _is_named(piece) and call.beginnings and (id is None or call.id != id):
-            self._doubts.append("a tool call begins again")
+            self._ambiguities.append("a tool call begins again")
         if id is not None:
             self._note(call, _hashable(id))
         return call
@@ -164,20 +164,20 @@ class ToolCalls:
 
 
 class _ToolCall:
-    """One call under way. Some servers repeat its id and name in every delta: the first ones count."""
+    """One unfinished call. Some servers repeat its id and name in every delta: the first ones count."""
 
     __slots__ = ("_kinds", "_members", "beginnings", "id", "index", "place")
 
-    def __init__(self, index: int | None, place: int, doubts: list[str]) -> None:
+    def __init__(self, index: int | None, place: int, ambiguities: list[str]) -> None:
         self.index = index
         #: how many calls began before it
         self.place = place
         self.id: Any = None
-        #: pieces that hold a name: more than one where every piece repeats it, or where several calls look like one
+        #: pieces with a name: more than one if every piece repeats it, or if several calls look like one
         self.beginnings = 0
-        self._members = Deltas(doubts, settled=frozenset({"id", "type"}), pieces=True)
+        self._members = Deltas(ambiguities, settled=frozenset({"id", "type"}), pieces=True)
         self._kinds = {
-            kind: Deltas(doubts, joined=frozenset({long}), settled=frozenset({"name"}), pieces=True)
+            kind: Deltas(ambiguities, joined=frozenset({long}), settled=frozenset({"name"}), pieces=True)
             for kind, long in LONG.items()
         }
 
@@ -194,13 +194,13 @@ class _ToolCall:
 
     @property
     def is_whole(self) -> bool:
-        """Whether its arguments are one JSON value, or none."""
+        """Whether the arguments are one JSON value, or empty."""
         arguments = self._arguments
         return not arguments.strip() or _end(arguments) == len(arguments.rstrip())
 
     @property
     def is_several(self) -> bool:
-        """Whether more follows a whole JSON value in its arguments. Cut off, it is only unfinished."""
+        """Whether a whole JSON value in the arguments is followed by more. A cut one is only unfinished."""
         end = _end(self._arguments)
         return end is not None and end < len(self._arguments.rstrip())
 
@@ -215,7 +215,7 @@ class _ToolCall:
 
 
 def _hashable(id: Any) -> Hashable:
-    """Ids are texts; whatever else a server sends is told apart by how it is written."""
+    """Ids are texts; any other value of a server is compared by its representation."""
     return id if isinstance(id, str) else repr(id)
 
 
@@ -224,7 +224,7 @@ def _is_named(piece: dict[str, Any]) -> bool:
 
 
 def _end(text: str) -> int | None:
-    """Where the JSON value at the beginning of ``text`` ends, None where there is none."""
+    """Where the JSON value at the beginning of ``text`` ends, None if there is none."""
     try:
         return _DECODER.raw_decode(text, len(text) - len(text.lstrip()))[1]
     except (JSONDecodeError, RecursionError):

@@ -1,7 +1,7 @@
-"""The answers of ``/v1/embeddings``: as a whole, cut into one part for each input, and put together of such parts.
+"""The answers of ``/v1/embeddings``: whole, cut into one part for each input, and put together from such parts.
 
-A vector's text is never written anew: numbers stay as the upstream printed them. Only where the other encoding is asked
-for is a vector rendered: base64 stands for little-endian float32s, as OpenAI sends them.
+Numbers stay as the upstream printed them. A vector is rendered only for a caller who asks for the other encoding:
+base64 of little-endian float32s, as OpenAI sends them.
 """
 
 import binascii
@@ -26,7 +26,7 @@ FLOAT, BASE64 = "float", "base64"
 
 #: the fields of a request whose vectors depend on nothing but their own input
 _PER_INPUT = frozenset({"model", "input", "encoding_format", "dimensions", "user", "input_type", "truncate", "task"})
-#: what is keyed in each input's entry, instead of in the request's
+#: fields that are part of each input's key instead of the request's
 INPUT_BY_INPUT = frozenset({"input", "encoding_format"})
 #: the fields that choose the type of the numbers: of vLLM, Mistral, Voyage, Jina, Cohere, sentence-transformers
 _NUMBER_TYPES = ("dtype", "embed_dtype", "output_dtype", "embedding_type", "embedding_types", "precision", "endianness")
@@ -37,7 +37,7 @@ _VECTOR = re.compile(rb'"embedding"\s*:\s*(\[[-+0-9.eE,\s]*\]|"[^"\\]*")')
 
 
 _BLANKS = re.compile(rb'"data": \[')
-#: stands for what is written into a document as it is
+#: stands for a text that is written into a document unchanged
 _PLACE = "\0place"
 
 
@@ -59,14 +59,14 @@ EMBEDDINGS = _Embeddings()
 
 
 def is_vector(value: object) -> bool:
-    """Whether it is a flat, full list of numbers, or base64 of float32s."""
+    """Whether the value is a flat, filled list of numbers, or base64 of float32s."""
     if isinstance(value, str):
         return floats_of(value) is not None
     return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
 
 
 def floats_of(text: str | bytes) -> "array[float] | None":
-    """The finite float32s in base64; None where there are none, or it is something else."""
+    """The finite float32s in base64, None for anything else."""
     try:
         raw = b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -80,7 +80,7 @@ def floats_of(text: str | bytes) -> "array[float] | None":
 
 
 def other_numbers(body: Document) -> bool:
-    """Whether a request asks for vectors in another form than lists of floats or base64 of float32s."""
+    """Whether a request asks for other vectors than lists of floats or base64 of float32s."""
     if body.get("encoding_format") not in (None, FLOAT, BASE64):
         return True
     return any(body[name] not in _FLOAT32 for name in _NUMBER_TYPES if name in body)
@@ -100,23 +100,26 @@ def inputs_of(body: Document) -> list[Any]:
     return value if all(isinstance(item, str | list | dict) for item in value) else [value]
 
 
-#: twice of what OpenAI allows in one request
+#: twice the number that OpenAI allows in one request
 _MOST_INPUTS = 4096
 
 
 def is_per_input(body: Document) -> bool:
-    """Whether each input's vector is the same whatever else is asked for with it. A field that is not known may mean
-    otherwise (``late_chunking``). Of very many inputs the answer is taken as a whole: each costs a look-up."""
+    """Whether each input's vector is independent of the rest of the request.
+
+    An unknown field may couple them (``late_chunking``). An answer to very many inputs is kept as a whole, because each
+    input costs a look-up.
+    """
     return body.keys() <= _PER_INPUT and 0 < len(inputs_of(body)) <= _MOST_INPUTS
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The part of an answer that belongs to one input: JSON, with the vector last.
+    """One input's part of an answer: JSON, with the vector last.
 
-    ``document`` has the members ``answer`` (all of the answer but its data, this input's share of the usage in it),
-    ``item`` (all of the item but its vector) and ``embedding`` (the text of the vector). ``blanks`` says whether the
-    answer was written with blanks behind its separators, as Python's ``json`` does and hardly anybody else.
+    ``document`` has the members ``answer`` (the whole answer but its data, with this input's share of the usage),
+    ``item`` (the whole item but its vector) and ``embedding`` (the text of the vector). ``blanks`` says whether the
+    answer has blanks behind its separators, as Python's ``json`` writes them.
     """
 
     document: bytes
@@ -128,11 +131,11 @@ class Part:
 
     @property
     def encoding(self) -> str:
-        """The encoding in which the vector is here."""
+        """The encoding of the stored vector."""
         return BASE64 if is_text(self.vector) else FLOAT
 
     def has(self, encoding: str) -> bool:
-        """Whether the vector is there in this encoding, or can be made of the same float32s."""
+        """Whether the vector is stored in this encoding, or can be rendered in it from the same float32s."""
         vector = self.vector
         try:
             return is_text(vector) or bool(rendered(vector, encoding))
@@ -155,9 +158,9 @@ _LAST = b',"embedding":'
 def cut(body: bytes, inputs: Sequence[Any]) -> list[Part]:
     """The parts of an answer to these inputs, in their order.
 
-    Raises ``Malformed`` for an answer that is none, ``OtherNumbers`` for vectors that are no float32s.
+    Raises ``Malformed`` for a body that is not an answer, ``OtherNumbers`` for vectors of other numbers than float32s.
     """
-    skeleton, vectors = _taken_out(body)
+    skeleton, vectors = _extract_vectors(body)
     blanks = _BLANKS.search(body) is not None
     data = skeleton.get("data")
     if skeleton.get("error") is not None or not isinstance(data, list) or not data:
@@ -185,7 +188,7 @@ def cut(body: bytes, inputs: Sequence[Any]) -> list[Part]:
 
 
 class OtherNumbers(Malformed):
-    """Vectors that are no float32s: not to be kept, and not to be given in another form. ``text``: they are strings."""
+    """The vectors are not float32s: they are not stored, nor given in another form. ``text``: they are strings."""
 
     def __init__(self, message: str, *, text: bool = False) -> None:
         super().__init__(message)
@@ -196,8 +199,8 @@ def is_text(vector: bytes) -> bool:
     return vector.startswith(b'"')
 
 
-def _taken_out(body: bytes) -> tuple[Document, list[bytes]]:
-    """The document with the number of each vector in its place, and the vectors' texts."""
+def _extract_vectors(body: bytes) -> tuple[Document, list[bytes]]:
+    """The document with a number in place of each vector, and the vectors' texts."""
     pieces: list[bytes] = []
     vectors: list[bytes] = []
     at = 0
@@ -216,7 +219,7 @@ def _taken_out(body: bytes) -> tuple[Document, list[bytes]]:
 
 
 def _length(vector: bytes) -> int:
-    """How many bytes or numbers a vector has, 0 for what is no vector. Raises ``Malformed``."""
+    """How many bytes or numbers a vector has, 0 for anything else. Raises ``Malformed``."""
     try:
         value = orjson.loads(vector)
     except orjson.JSONDecodeError as error:
@@ -225,7 +228,7 @@ def _length(vector: bytes) -> int:
 
 
 def _places(data: Sequence[Document]) -> list[int]:
-    """Where each input's item is. Servers that number all items 0, or none, rely on their order.
+    """The index of each input's item. Servers that number all items 0, or none, rely on their order.
 
     Raises ``Malformed``.
     """
@@ -239,7 +242,7 @@ def _places(data: Sequence[Document]) -> list[int]:
 
 
 def _shares(usage: Any, inputs: Sequence[Any]) -> list[Document | None]:
-    """Each input's usage. Upstreams tell only the sum: each whole number in it is shared out, so that the sum stays."""
+    """Each input's usage. Upstreams give only the sum: each whole number in it is shared out, so that the sum stays."""
     if not isinstance(usage, dict):
         return [None] * len(inputs)
     counts = {name: shares(count, inputs) for name, count in usage.items() if _is_count(count)}
@@ -251,19 +254,20 @@ def _is_count(value: object) -> bool:
 
 
 def shares(total: int, inputs: Sequence[Any]) -> list[int]:
-    """``total`` shared out by the inputs' lengths, such that the sum stays. A list of token numbers counts itself."""
+    """Shares ``total`` out by the inputs' lengths, such that the sum stays. The length of a list of tokens is their
+    number."""
     weights = [max(1, len(value if isinstance(value, list) else str(value))) for value in inputs]
-    whole, given, reach, result = sum(weights), 0, 0, []
+    total_weight, shared, reach, result = sum(weights), 0, 0, []
     for weight in weights:
         reach += weight
-        share = total * reach // whole - given
-        given += share
+        share = total * reach // total_weight - shared
+        shared += share
         result.append(share)
     return result
 
 
 def assembled(parts: Sequence[Part], encoding: str, *, shortest: bool = False) -> tuple[bytes, Usage]:
-    """One answer of parts, in the order of the inputs, and what it says it took. Raises ``OtherNumbers``.
+    """One answer from parts, in the order of the inputs, and its usage. Raises ``OtherNumbers``.
 
     ``shortest``: the server prints a float32 in its shortest form, not widened to a double.
     """
@@ -280,7 +284,7 @@ def assembled(parts: Sequence[Part], encoding: str, *, shortest: bool = False) -
         if "index" in item or len(parts) > 1:
             item["index"] = index
         if encoding and part.encoding != encoding:
-            # llama.cpp names the encoding of what is not a list of floats
+            # llama.cpp names the encoding of a vector that is not a list of floats
             item.pop("encoding_format", None)
         items.append(_written(item, "embedding", rendered(part.vector, encoding, shortest=shortest), blanks))
     body = _written(answer, "data", b"[%b]" % (b", " if blanks else b",").join(items), blanks)
@@ -296,7 +300,7 @@ def _written(document: Document, name: str, text: bytes, blanks: bool) -> bytes:
 
 
 def _summed(usages: Sequence[Any]) -> Document | None:
-    """None where one of them is not known."""
+    """The sum of the usages, None if one of them is unknown."""
     if not all(isinstance(usage, dict) for usage in usages):
         return None
     first: Document = usages[0]
@@ -309,16 +313,16 @@ def _summed(usages: Sequence[Any]) -> Document | None:
 
 
 def rendered(vector: bytes, encoding: str, *, shortest: bool = False) -> bytes:
-    """A vector's text in an encoding: as it is, else made of the other one; "" leaves it as it is.
+    """A vector's text in an encoding: unchanged, or made from the other one; "" leaves it unchanged.
 
-    Raises ``OtherNumbers`` where that would not be the same float32s.
+    Raises ``OtherNumbers`` if the result would not be the same float32s.
     """
     if is_text(vector):
-        return _listed(vector, shortest=shortest) if encoding == FLOAT else vector
-    return _packed(vector) if encoding == BASE64 else vector
+        return _as_list(vector, shortest=shortest) if encoding == FLOAT else vector
+    return _as_base64(vector) if encoding == BASE64 else vector
 
 
-def _listed(vector: bytes, *, shortest: bool) -> bytes:
+def _as_list(vector: bytes, *, shortest: bool) -> bytes:
     floats = floats_of(vector[1:-1])
     if floats is None:
         raise OtherNumbers("an embedding is a text that is no base64 of float32s")
@@ -334,7 +338,7 @@ def _shortest(number: float) -> str:
     return next((text for text, other in zip(texts, near, strict=True) if other == number), f"{number:.9g}")
 
 
-def _packed(vector: bytes) -> bytes:
+def _as_base64(vector: bytes) -> bytes:
     if b"." not in vector and b"e" not in vector and b"E" not in vector:
         # whole numbers: more likely int8 than float32
         raise OtherNumbers("an embedding is a list of whole numbers")
@@ -351,7 +355,7 @@ def _packed(vector: bytes) -> bytes:
 
 
 def _is_float32(number: float, packed: float) -> bool:
-    """Whether ``packed``, the float32 next to it, is meant: its exact value, or its shortest form (Go, Rust)."""
+    """Whether the sender meant ``packed``, the nearest float32: its exact value, or its shortest form (Go, Rust)."""
     if number == packed:
         return isfinite(packed)
     return any(float(f"{packed:.{digits}g}") == number for digits in (8, 9, 7, 6, 5, 4, 3, 2, 1))

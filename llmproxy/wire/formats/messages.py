@@ -1,12 +1,13 @@
-"""The answers of ``/v1/messages`` (Anthropic's shape). Its two forms are kept apart: neither is made from the other."""
+"""The answers of ``/v1/messages`` (Anthropic's form). Neither the plain answer nor the stream is made from the
+other."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmproxy.wire.dialect import JsonDialect, StreamError, fault_of, says_done
+from llmproxy.wire.dialect import JsonDialect, StreamError, fault_of, is_final_reason
 from llmproxy.wire.documents import Document, Malformed, dump, error_message, parse, peek, read_leniently, tokens
-from llmproxy.wire.errors import ANTHROPIC_ERRORS, ProxyError, told_in
+from llmproxy.wire.errors import ANTHROPIC_ERRORS, ProxyError, error_document
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.formats.deltas import Deltas
 from llmproxy.wire.framing import sse_data, sse_event, sse_frame
@@ -49,16 +50,16 @@ class _Messages(JsonDialect):
         return False
 
     def fault(self, frame: bytes) -> StreamError | None:
-        found = fault_of(frame)
-        if found is None:
+        fault = fault_of(frame)
+        if fault is None:
             return None
         request_id = request_id_of(read_leniently(sse_data(frame)) or {})
-        if sse_event(frame) == b"error" and found.frame == frame:
-            return replace(found, request_id=request_id)
+        if sse_event(frame) == b"error" and fault.frame == frame:
+            return replace(fault, request_id=request_id)
         # clients look at the event's name alone
-        error = {"type": "api_error", "message": error_message(found.error)} | found.error
-        told = {"type": "error", "error": error} | ({"request_id": request_id} if request_id else {})
-        return StreamError(found.error, sse_frame(dump(told), b"error"), request_id)
+        error = {"type": "api_error", "message": error_message(fault.error)} | fault.error
+        event = {"type": "error", "error": error} | ({"request_id": request_id} if request_id else {})
+        return StreamError(fault.error, sse_frame(dump(event), b"error"), request_id)
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
         message: Document | None = None
@@ -87,17 +88,17 @@ class _Messages(JsonDialect):
             return Reason.ERROR
         if not isinstance(document.get("content"), list):
             return Reason.MALFORMED
-        return None if says_done(document.get("stop_reason"), _STOP_REASONS) else Reason.INCOMPLETE
+        return None if is_final_reason(document.get("stop_reason"), _STOP_REASONS) else Reason.INCOMPLETE
 
     def usage(self, document: Document) -> Usage:
         return tokens(document.get("usage"), "input_tokens", "output_tokens")
 
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        return sse_frame(dump(told_in(ANTHROPIC_ERRORS, error, request_id)), b"error")
+        return sse_frame(dump(error_document(ANTHROPIC_ERRORS, error, request_id)), b"error")
 
 
 def request_id_of(error: Document) -> str:
-    """The server's name of the request, in the document or the event of an error; "" where it has none."""
+    """The server's id of the request, in the document or the event of an error; "" if it has none."""
     request_id = error.get("request_id")
     return request_id if isinstance(request_id, str) else ""
 
@@ -117,7 +118,7 @@ def _block(event: Document, blocks: dict[int, Deltas]) -> Deltas:
 
 
 def _block_delta(delta: Document) -> Document:
-    """A delta in the names of the block it belongs to: its type is not the block's, a citation is one of a list."""
+    """A delta in the names of its block: without its own type, and with a citation as a list of one."""
     members = {name: value for name, value in delta.items() if name not in ("type", "citation")}
     return members | ({"citations": [delta["citation"]]} if "citation" in delta else {})
 

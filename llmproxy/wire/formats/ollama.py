@@ -1,11 +1,11 @@
-"""The answers of Ollama's own API: NDJSON lines, the last of which says ``done`` and carries the counts."""
+"""The answers of Ollama's own API: NDJSON lines, the last of which has ``done`` and the counts."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmproxy.wire.dialect import JsonDialect, Lossy, StreamError, says_done
+from llmproxy.wire.dialect import JsonDialect, Lossy, StreamError, is_final_reason
 from llmproxy.wire.documents import Document, Malformed, dump, parse, read_leniently, tokens
-from llmproxy.wire.errors import OLLAMA_ERRORS, ProxyError, told_in
+from llmproxy.wire.errors import OLLAMA_ERRORS, ProxyError, error_document
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.formats.deltas import Deltas
 from llmproxy.wire.formats.embeddings import is_vector
@@ -34,8 +34,8 @@ class _Lines(JsonDialect):
     both: bool = True
     stream_type: bytes = b"application/x-ndjson"
     document_type: bytes = _JSON
-    said: str
-    said_type: type
+    answer_member: str
+    answer_type: type
 
     def splitter(self) -> NdjsonSplitter:
         return NdjsonSplitter()
@@ -47,7 +47,7 @@ class _Lines(JsonDialect):
         return line is not None and line.get("done") is True
 
     def finished(self, frames: Sequence[bytes]) -> bool:
-        """Ollama ends a generation that repeats itself without a word: what came is all there is."""
+        """Ollama silently ends a generation that repeats itself: the lines so far are all there is."""
         return bool(frames)
 
     def fault(self, frame: bytes) -> StreamError | None:
@@ -61,34 +61,34 @@ class _Lines(JsonDialect):
             return Reason.ERROR
         if document.get("done_reason") in _HOUSEKEEPING:
             return Reason.SIDE_EFFECT
-        if not isinstance(document.get(self.said), self.said_type):
+        if not isinstance(document.get(self.answer_member), self.answer_type):
             return Reason.MALFORMED
         # servers older than the member do not have it
-        told = document.get("done_reason") in (None, "") or says_done(document["done_reason"], _DONE_REASONS)
-        return None if document.get("done") is True and told else Reason.INCOMPLETE
+        is_final = document.get("done_reason") in (None, "") or is_final_reason(document["done_reason"], _DONE_REASONS)
+        return None if document.get("done") is True and is_final else Reason.INCOMPLETE
 
     def usage(self, document: Document) -> Usage:
         return tokens(document, "prompt_eval_count", "eval_count")
 
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        return dump(told_in(OLLAMA_ERRORS, error, request_id)) + b"\n"
+        return dump(error_document(OLLAMA_ERRORS, error, request_id)) + b"\n"
 
 
 class _OllamaChat(_Lines):
     __slots__ = ()
 
     name: str = "ollama-chat"
-    said: str = "message"
-    said_type: type = dict
+    answer_member: str = "message"
+    answer_type: type = dict
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        doubts: list[str] = []
+        ambiguities: list[str] = []
         lines = [parse(frame) for frame in frames]
         messages = [line["message"] for line in lines if isinstance(line.get("message"), dict)]
-        document = _together(lines, frozenset(), frozenset({"logprobs"}), doubts)
+        document = _merge(lines, frozenset(), frozenset({"logprobs"}), ambiguities)
         if messages:
-            document["message"] = _together(messages, _TEXTS, frozenset({"tool_calls"}), doubts)
-        return _certain(document, doubts)
+            document["message"] = _merge(messages, _TEXTS, frozenset({"tool_calls"}), ambiguities)
+        return _unambiguous(document, ambiguities)
 
     def render(self, document: Document) -> list[bytes]:
         message = document.get("message")
@@ -101,8 +101,8 @@ class _OllamaChat(_Lines):
             *({"content": "", **calls} for _ in calls),
         ]
         role = {name: message[name] for name in ("role",) if name in message}
-        left = {name: value for name, value in message.items() if name not in (*_TEXTS, *calls)}
-        closing = role | {name: "" for name in _TEXTS if name in message} | left
+        rest = {name: value for name, value in message.items() if name not in (*_TEXTS, *calls)}
+        closing = role | {name: "" for name in _TEXTS if name in message} | rest
         return _lines(document, [{"message": role | piece} for piece in pieces], {"message": closing})
 
 
@@ -110,13 +110,13 @@ class _OllamaGenerate(_Lines):
     __slots__ = ()
 
     name: str = "ollama-generate"
-    said: str = "response"
-    said_type: type = str
+    answer_member: str = "response"
+    answer_type: type = str
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        doubts: list[str] = []
+        ambiguities: list[str] = []
         lines = [parse(frame) for frame in frames]
-        return _certain(_together(lines, _TEXTS, frozenset({"logprobs"}), doubts), doubts)
+        return _unambiguous(_merge(lines, _TEXTS, frozenset({"logprobs"}), ambiguities), ambiguities)
 
     def render(self, document: Document) -> list[bytes]:
         pieces = [
@@ -148,7 +148,7 @@ class _Vectors(PlainDialect):
         return tokens(document, "prompt_eval_count", "eval_count")
 
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        return dump(told_in(OLLAMA_ERRORS, error, request_id)) + b"\n"
+        return dump(error_document(OLLAMA_ERRORS, error, request_id)) + b"\n"
 
 
 class _OllamaEmbed(_Vectors):
@@ -171,39 +171,41 @@ class _OllamaEmbeddings(_Vectors):
 
 
 def only_loads(body: Document, needed: str) -> bool:
-    """Whether a request loads or unloads its model, or shows its prompt, and asks for no answer: nothing is in the
-    member ``needed``. Ollama answers it with one document, whatever ``stream`` says.
+    """Whether a request only loads or unloads its model, or shows its prompt: the member ``needed`` is empty.
 
-    Go takes names of members in any case. Of several the last one counts, and null leaves it as it is.
+    Ollama answers it with one document, whatever ``stream`` says. Go reads member names in any case; of several the
+    last one counts, and null changes nothing.
     """
     value: object = None
-    for name, given in body.items():
+    for name, member in body.items():
         match name.lower():
-            case "_debug_render_only" if given is True:
+            case "_debug_render_only" if member is True:
                 return True
-            case lower if lower == needed and given is not None:
-                value = given
+            case lower if lower == needed and member is not None:
+                value = member
     return value in (None, "", [])
 
 
-def _together(pieces: list[Document], joined: frozenset[str], grown: frozenset[str], doubts: list[str]) -> Document:
-    """The plain answer as Ollama makes it: the last piece, with the texts of all and the lists of all. Raises
-    ``Malformed`` where there is no piece."""
+def _merge(pieces: list[Document], joined: frozenset[str], grown: frozenset[str], ambiguities: list[str]) -> Document:
+    """The plain answer as Ollama makes it: the last piece, with the texts and the lists of all pieces.
+
+    Raises ``Malformed`` without any piece.
+    """
     if not pieces:
         raise Malformed("the stream holds no line")
-    gathered = Deltas(doubts, joined=joined, grown=grown)
+    gathered = Deltas(ambiguities, joined=joined, grown=grown)
     for piece in pieces:
         gathered.add({name: value for name, value in piece.items() if name in joined or name in grown})
     last = {name: value for name, value in pieces[-1].items() if name not in joined and name not in grown}
-    gone = {name for piece in pieces for name, value in piece.items() if value} - last.keys() - joined - grown
-    if unknown := gone - _PROGRESS:
-        doubts.append(f"{min(unknown)} is not in the last line")
+    lost = {name for piece in pieces for name, value in piece.items() if value} - last.keys() - joined - grown
+    if unknown := lost - _PROGRESS:
+        ambiguities.append(f"{min(unknown)} is not in the last line")
     return last | gathered.result()
 
 
-def _certain(document: Document, doubts: list[str]) -> Document:
-    if doubts:
-        raise Lossy(doubts[0], document)
+def _unambiguous(document: Document, ambiguities: list[str]) -> Document:
+    if ambiguities:
+        raise Lossy(ambiguities[0], document)
     return document
 
 
@@ -214,7 +216,7 @@ def _text(holder: Document, name: str) -> Iterator[str]:
 
 
 def _lines(document: Document, pieces: list[Document], closing: Document) -> list[bytes]:
-    """A line for each piece, and the last one with everything else. Log probabilities go with the first."""
+    """A line for each piece, and a last one with everything else. Log probabilities go with the first."""
     header = {name: document[name] for name in ("model", "created_at") if name in document}
     lines = [header | piece | {"done": False} for piece in pieces] + [{**document, **closing}]
     if lines[0] is not lines[-1] and "logprobs" in lines[-1]:

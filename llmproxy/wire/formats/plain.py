@@ -1,4 +1,4 @@
-"""What the endpoints have in common that never stream: their answers are one JSON document each."""
+"""The dialect of endpoints that never stream, and rerank's: each answer is one JSON document."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ import orjson
 
 from llmproxy.wire.dialect import JsonDialect, StreamError
 from llmproxy.wire.documents import Document, Malformed, dump, tokens
-from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, told_in
+from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, error_document
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.framing import sse_frame
 from llmproxy.wire.vocabulary import Reason
 
 
 class PlainDialect(JsonDialect):
-    """A dialect without streams. ``answers`` is the member that lists what was asked for."""
+    """A dialect without streams. ``answers`` is the member with the list of results."""
 
     __slots__ = ()
 
@@ -42,7 +42,7 @@ class PlainDialect(JsonDialect):
         return tokens(document.get("usage"), "prompt_tokens", "completion_tokens")
 
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        return sse_frame(dump(told_in(OPENAI_ERRORS, error, request_id)))
+        return sse_frame(dump(error_document(OPENAI_ERRORS, error, request_id)))
 
 
 class _Rerank(PlainDialect):

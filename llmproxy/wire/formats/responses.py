@@ -6,9 +6,9 @@ The terminal event of a stream carries the whole plain answer.
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from llmproxy.wire.dialect import JsonDialect, StreamError, fault_of, says_done
+from llmproxy.wire.dialect import JsonDialect, StreamError, fault_of, is_final_reason
 from llmproxy.wire.documents import Document, Malformed, dump, error_message, parse, read_leniently, tokens
-from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, told_in
+from llmproxy.wire.errors import OPENAI_ERRORS, ProxyError, error_document
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.framing import sse_data, sse_frame
 from llmproxy.wire.vocabulary import Reason
@@ -19,8 +19,8 @@ _ITEM_PREFIX = {"message": "msg", "function_call": "fc", "reasoning": "rs"}
 def complete(document: Document, request: Document) -> Document:
     """``document`` with every member that the Open Responses specification requires. Neither argument is changed.
 
-    What the document lacks is taken from the request where it says so, else the published default. A Response that
-    used up the request's ``max_output_tokens`` is ``incomplete``: llama.cpp calls it completed.
+    A missing member has the request's value, else the published default. A Response that used up the request's
+    ``max_output_tokens`` is ``incomplete``: llama.cpp calls it completed.
     """
     response = _echo(request)
     response |= {name: value for name, value in document.items() if value is not None or name not in response}
@@ -38,9 +38,9 @@ def complete(document: Document, request: Document) -> Document:
 
 
 def complete_item(item: Any, response_id: str, index: int) -> Any:
-    """An output item with the members its kind requires; a missing id is made from the response's id and the index.
+    """An output item with the members of its kind; a missing id is made from the response's id and the index.
 
-    What is no object is left alone.
+    Any value but an object stays as it is.
     """
     if not isinstance(item, dict):
         return item
@@ -58,7 +58,7 @@ def complete_item(item: Any, response_id: str, index: int) -> Any:
 
 
 def complete_part(part: Any) -> Any:
-    """A content part with the members its kind requires. What is no object is left alone."""
+    """A content part with the members of its kind. Any value but an object stays as it is."""
     if isinstance(part, dict) and part.get("type") == "output_text":
         return {"annotations": [], "logprobs": [], **part}
     return part
@@ -111,7 +111,7 @@ def _echo(request: Document) -> Document:
     return response
 
 
-#: what only the answer knows
+#: members that no request has
 _NEVER_ECHOED = frozenset({"object", "created_at", "completed_at", "error", "incomplete_details"})
 
 
@@ -129,13 +129,13 @@ def _usage(usage: Any) -> Document | None:
     if not isinstance(usage, dict):
         return None
     counted = tokens(usage, "input_tokens", "output_tokens")
-    taken, given = counted.prompt_tokens or 0, counted.completion_tokens or 0
+    input_tokens, output_tokens = counted.prompt_tokens or 0, counted.completion_tokens or 0
     return {
-        "input_tokens": taken,
+        "input_tokens": input_tokens,
         "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": given,
+        "output_tokens": output_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": taken + given,
+        "total_tokens": input_tokens + output_tokens,
     } | {name: value for name, value in usage.items() if value is not None}
 
 
@@ -162,9 +162,9 @@ _ENDINGS = {"completed": "response.completed", "incomplete": "response.incomplet
 
 
 class EventWriter:
-    """Writes the frames of one stream: it counts the events. Items and parts are complete JSON objects.
+    """Writes and numbers the frames of one stream. Items and parts are complete JSON objects.
 
-    ``streamed`` is what of a text was sent before; None means that not even its opening was. ``first`` is the number
+    ``streamed`` is the part of a text that was sent before; None if not even its opening was. ``first`` is the number
     of the first event.
     """
 
@@ -181,10 +181,10 @@ class EventWriter:
         """``response.created`` and ``response.in_progress`` of a Response under way."""
         return [self.event(type, response=response) for type in ("response.created", "response.in_progress")]
 
-    def ending(self, response: Document, /, **beside: Any) -> bytes:
-        """The terminal event of a Response; ``beside`` are members next to it."""
+    def ending(self, response: Document, /, **extra: Any) -> bytes:
+        """The terminal event of a Response; ``extra`` are further members of the event."""
         type = _ENDINGS.get(str(response.get("status")), "response.failed")
-        return self.event(type, response=response, **beside)
+        return self.event(type, response=response, **extra)
 
     def item_added(self, index: int, item: Document) -> bytes:
         return self.event("response.output_item.added", output_index=index, item=_blank_item(item))
@@ -192,71 +192,72 @@ class EventWriter:
     def item_done(self, index: int, item: Document) -> bytes:
         return self.event("response.output_item.done", output_index=index, item=item)
 
-    def part_added(self, where: Document, part: Document) -> bytes:
-        return self.event("response.content_part.added", **where, part=_blank_part(part))
+    def part_added(self, location: Document, part: Document) -> bytes:
+        return self.event("response.content_part.added", **location, part=_blank_part(part))
 
-    def text_delta(self, where: Document, kind: str, delta: str, logprobs: Any = None, /, **beside: Any) -> bytes:
-        """One piece of a text part of ``kind``, a name in ``TEXT_PARTS``; ``beside`` are members next to it."""
-        members: Document = {"delta": delta, **beside}
+    def text_delta(self, location: Document, kind: str, delta: str, logprobs: Any = None, /, **extra: Any) -> bytes:
+        """One piece of a text part of ``kind``, a name in ``TEXT_PARTS``; ``extra`` are further members of the
+        event."""
+        members: Document = {"delta": delta, **extra}
         if kind == "output_text":
             members["logprobs"] = logprobs or []
-        return self.event(f"{TEXT_PARTS[kind].events}.delta", **where, **members)
+        return self.event(f"{TEXT_PARTS[kind].events}.delta", **location, **members)
 
-    def arguments_delta(self, where: Document, delta: str, /, **beside: Any) -> bytes:
-        return self.event("response.function_call_arguments.delta", **where, delta=delta, **beside)
+    def arguments_delta(self, location: Document, delta: str, /, **extra: Any) -> bytes:
+        return self.event("response.function_call_arguments.delta", **location, delta=delta, **extra)
 
     def contents(self, index: int, item: Document, streamed: str | None = None) -> Iterator[bytes]:
-        """What comes between an item's added and done. ``streamed`` is about its arguments or its first part."""
-        where = {"item_id": item.get("id"), "output_index": index}
+        """The events between an item's added and done. ``streamed`` belongs to its arguments or its first part."""
+        location = {"item_id": item.get("id"), "output_index": index}
         if item.get("type") == "function_call":
-            yield from self._arguments(where, item, streamed or "")
+            yield from self._arguments(location, item, streamed or "")
             return
         if item.get("type") not in ("message", "reasoning"):
             return
         for place, part in _parts(item, "summary"):
-            yield from self._summary(where | {"summary_index": place}, part)
+            yield from self._summary(location | {"summary_index": place}, part)
         for place, part in _parts(item, "content"):
-            yield from self._part(where | {"content_index": place}, part, streamed if place == 0 else None)
+            yield from self._part(location | {"content_index": place}, part, streamed if place == 0 else None)
 
     def whole_item(self, index: int, item: Document) -> Iterator[bytes]:
         yield self.item_added(index, item)
         yield from self.contents(index, item)
         yield self.item_done(index, item)
 
-    def _arguments(self, where: Document, item: Document, streamed: str) -> Iterator[bytes]:
+    def _arguments(self, location: Document, item: Document, streamed: str) -> Iterator[bytes]:
         arguments = _text(item, "arguments")
         if remainder := _remainder(arguments, streamed):
-            yield self.arguments_delta(where, remainder)
+            yield self.arguments_delta(location, remainder)
         name = item.get("name")
-        yield self.event("response.function_call_arguments.done", **where, name=name, arguments=arguments)
+        yield self.event("response.function_call_arguments.done", **location, name=name, arguments=arguments)
 
-    def _part(self, where: Document, part: Document, streamed: str | None) -> Iterator[bytes]:
+    def _part(self, location: Document, part: Document, streamed: str | None) -> Iterator[bytes]:
         if streamed is None:
-            yield self.part_added(where, part)
+            yield self.part_added(location, part)
         kind = str(part.get("type"))
         if kind in TEXT_PARTS:
             events, member = TEXT_PARTS[kind]
             text = _text(part, member)
             if remainder := _remainder(text, streamed or ""):
-                yield self.text_delta(where, kind, remainder, part.get("logprobs") if not streamed else None)
+                yield self.text_delta(location, kind, remainder, part.get("logprobs") if not streamed else None)
             for place, annotation in enumerate(_list(part, "annotations")):
                 yield self.event(
                     "response.output_text.annotation.added",
-                    **where,
+                    **location,
                     annotation_index=place,
                     annotation=annotation,
                 )
             logprobs = {"logprobs": part.get("logprobs") or []} if kind == "output_text" else {}
-            yield self.event(f"{events}.done", **where, **{member: text}, **logprobs)
-        yield self.event("response.content_part.done", **where, part=part)
+            yield self.event(f"{events}.done", **location, **{member: text}, **logprobs)
+        yield self.event("response.content_part.done", **location, part=part)
 
-    def _summary(self, where: Document, part: Document) -> Iterator[bytes]:
+    def _summary(self, location: Document, part: Document) -> Iterator[bytes]:
         text = _text(part, "text")
-        yield self.event("response.reasoning_summary_part.added", **where, part=part | {"text": ""})
+        yield self.event("response.reasoning_summary_part.added", **location, part=part | {"text": ""})
         if text:
-            yield self.event("response.reasoning_summary_text.delta", **where, delta=text)
-        yield self.event("response.reasoning_summary_text.done", **where, text=text)
-        yield self.event("response.reasoning_summary_part.done", **where, part=part)
+            yield self.event("response.reasoning_summary_text.delta", **location, delta=text)
+        yield self.event("response.reasoning_summary_text.done", **location, text=text)
+        yield self.event("response.reasoning_summary_part.done", **location, part=part)
 
 
 def render(response: Document) -> list[bytes]:
@@ -287,12 +288,12 @@ def _text(holder: Document, name: str) -> str:
 
 
 def _remainder(text: str, streamed: str) -> str:
-    """What of ``text`` is still to be sent; nothing where the pieces sent before were other ones."""
+    """The unsent rest of ``text``; empty if the pieces sent before were different."""
     return text[len(streamed) :] if text.startswith(streamed) else ""
 
 
 def _blank_item(item: Document) -> Document:
-    """The item as it looks before anything of it was said. Kinds without pieces are there at once."""
+    """The item before its first piece. Kinds without pieces are complete at once."""
     blank = dict(item)
     if "status" in item:
         blank["status"] = "in_progress"
@@ -335,13 +336,13 @@ class _Responses(JsonDialect):
                 response = event.get("response")
                 error = response.get("error") if isinstance(response, dict) else None
                 return StreamError(error or "The response failed.", frame)
-        found = fault_of(frame)
-        if found is None or b'"type":"error"' in found.frame.replace(b" ", b""):
-            return found
-        return StreamError(found.error, _failure(error_message(found.error), found.error))
+        fault = fault_of(frame)
+        if fault is None or b'"type":"error"' in fault.frame.replace(b" ", b""):
+            return fault
+        return StreamError(fault.error, _failure(error_message(fault.error), fault.error))
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        # every event is read: what is no JSON may be handed on once, and not kept
+        # every event is parsed: a stream with one that is not JSON is handed on once, and not kept
         for event in reversed([parse(sse_data(frame)) for frame in frames]):
             if event.get("type") in _TERMINAL and isinstance(response := event.get("response"), dict):
                 return response
@@ -361,21 +362,23 @@ class _Responses(JsonDialect):
         if document.get("status") == "incomplete":
             details = document.get("incomplete_details")
             reason = details.get("reason") if isinstance(details, dict) else None
-            return None if reason is None or says_done(reason, _INCOMPLETE_REASONS) else Reason.INCOMPLETE
+            return None if reason is None or is_final_reason(reason, _INCOMPLETE_REASONS) else Reason.INCOMPLETE
         return None if document.get("status") == "completed" else Reason.INCOMPLETE
 
     def usage(self, document: Document) -> Usage:
         return tokens(document.get("usage"), "input_tokens", "output_tokens")
 
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        return _failure(error.message, told_in(OPENAI_ERRORS, error, request_id)["error"])
+        return _failure(error.message, error_document(OPENAI_ERRORS, error, request_id)["error"])
 
 
 def _failure(message: str, error: Document) -> bytes:
-    """The event of an error. The nested members make every SDK raise, the flat ones are the published shape. The number
-    of the event is not known here, and parsers that require one take any."""
-    told = {"code": error.get("code"), "message": message, "param": error.get("param")}
-    return sse_frame(dump({"type": "error", "sequence_number": 0, **told, "error": error}), b"error")
+    """The event of an error. The nested members make every SDK raise, the flat ones are the published form.
+
+    The number of the event is not known here; parsers that require one accept any.
+    """
+    members = {"code": error.get("code"), "message": message, "param": error.get("param")}
+    return sse_frame(dump({"type": "error", "sequence_number": 0, **members, "error": error}), b"error")
 
 
 RESPONSES = _Responses()

@@ -15,64 +15,66 @@ from llmproxy.wire.json_body import canonical
 #: how ids of items begin, by type
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
 
-#: members of a reasoning item that carry what was thought
+#: members of a reasoning item that hold its text
 _THOUGHTS = ("content", "summary", "encrypted_content")
 
 
-def items_of(given: Any) -> list[Document] | None:
-    """A request's ``input`` as items, a string as the message that it stands for. None for what is neither."""
-    if given is None:
+def items_of(value: Any) -> list[Document] | None:
+    """A request's ``input`` as items, with a string as the message that it stands for; None for anything else."""
+    if value is None:
         return []
-    if isinstance(given, str):
-        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": given}]}]
-    if isinstance(given, list) and all(isinstance(item, dict) for item in given):
-        return given
+    if isinstance(value, str):
+        return [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": value}]}]
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return value
     return None
 
 
 def history(turns: Iterable[tuple[list[Document], list[Document]]]) -> list[Document]:
-    """The items of a conversation's turns, each its input and its output, oldest first.
+    """The items of a conversation's turns (input, output), oldest first.
 
     Ids of output items are made from their places: the same conversation, held again, is the same request.
     """
     items: list[Document] = []
-    for given, output in turns:
-        items += given
+    for turn_input, output in turns:
+        items += turn_input
         for item in output:
             if not _is_empty(item):
-                items.append(_said(item, len(items)))
+                items.append(_as_input(item, len(items)))
     return items
 
 
 def _is_empty(item: Document) -> bool:
-    """Reasoning of which nothing is left to read; llama.cpp refuses it."""
+    """Whether nothing of a reasoning item is left to read; llama.cpp refuses such an item."""
     return item.get("type") == "reasoning" and not any(item.get(name) for name in _THOUGHTS)
 
 
-def _said(item: Document, place: int) -> Document:
-    """An output item as input: its id and ``annotations`` are required there, ``logprobs`` are of no use."""
-    said = dict(item)
+def _as_input(item: Document, place: int) -> Document:
+    """An output item as input: with an id and ``annotations``, which are required there, and without ``logprobs``."""
+    converted = dict(item)
     prefix = _PREFIXES.get(str(item.get("type")))
     if prefix is not None:
-        said["id"] = f"{prefix}_{place}"
+        converted["id"] = f"{prefix}_{place}"
     content = item.get("content")
     if isinstance(content, list):
-        said["content"] = [_without_logprobs(part) for part in content]
-    return said
+        converted["content"] = [_without_logprobs(part) for part in content]
+    return converted
 
 
 def _without_logprobs(part: Any) -> Any:
     return {name: value for name, value in part.items() if name != "logprobs"} if isinstance(part, dict) else part
 
 
-def shown(items: Iterable[Document], response_id: str) -> list[Document]:
-    """A request's items with the members that a list of them must have; an id is made from the Response's and the
-    place where the caller gave none."""
+def listed_items(items: Iterable[Document], response_id: str) -> list[Document]:
+    """A request's items with the members that a list of them must have.
+
+    A missing id is made from the Response's id and the place.
+    """
     stem = response_id.removeprefix("resp_")
-    return [_shown(item, f"{stem}_{place}") for place, item in enumerate(items)]
+    return [_listed_item(item, f"{stem}_{place}") for place, item in enumerate(items)]
 
 
-def _shown(item: Document, name: str) -> Document:
+def _listed_item(item: Document, name: str) -> Document:
     kind = item.get("type") or "message"
     whole: Document = {"id": f"{_PREFIXES.get(str(kind), 'item')}_in_{name}", "type": kind}
     if kind == "message":
@@ -98,7 +100,7 @@ OURS = frozenset({"store", "background", "background_options", "previous_respons
 
 @dataclass(frozen=True, slots=True)
 class ResponsesRequest:
-    """``body`` is the whole request. ``items`` is its input, None where that has no form we know."""
+    """``body`` is the whole request. ``items`` is its input, None for an unknown form."""
 
     body: Document
     items: list[Document] | None
@@ -109,7 +111,7 @@ class ResponsesRequest:
 
     @classmethod
     def read(cls, body: Document, *, store: bool) -> "ResponsesRequest":
-        """``store`` is what a request without it means. Raises ``BadRequest``."""
+        """``store`` is the value for a request that does not say it. Raises ``BadRequest``."""
         previous = body.get("previous_response_id")
         if previous is not None and not isinstance(previous, str):
             raise BadRequest("'previous_response_id' must be a string.", param="previous_response_id")
@@ -122,7 +124,7 @@ class ResponsesRequest:
             items_of(body.get("input")),
             store=_flag(body, "store", store),
             background=_flag(body, "background", False),
-            # what only the proxy can do is the proxy's to refuse
+            # background is the proxy's own feature, so the proxy refuses what is wrong with it
             stream=_flag(body, "stream", False, BadRequest if body.get("background") else UnreadableBody),
             previous_id=previous,
         )
@@ -133,35 +135,38 @@ class ResponsesRequest:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing of it concerns us: it is answered as by a proxy that keeps no Responses.
+        """Whether the proxy has nothing to keep for it: it is answered as by a proxy without stored Responses.
 
-        A conversation lives upstream, where there are such; input of another form is the upstream's to refuse.
+        A conversation lives upstream, if anywhere; input of an unknown form is the upstream's to refuse.
         """
         if self.body.get("conversation") is not None or self.items is None:
             return True
         return not (self.store or self.background or self.previous_id is not None)
 
     def effective(self, raw: bytes, before: list[Document]) -> bytes:
-        """The body for the model server; ``before`` is the conversation so far. ``raw`` is the request's own body.
+        """The body for the model server; ``before`` is the conversation so far, ``raw`` the request's own body.
 
-        Raises ``BadRequest`` for what is nested too deeply to be written again.
+        Raises ``BadRequest`` for a body that is nested too deeply to be written again.
         """
         if not before and not OURS & self.body.keys():
             return raw
         body = self.body | {"input": [*before, *(self.items or ())]} if before else self.body
         return canonical(body, OURS)
 
-    def beside_input(self) -> bytes:
-        """The request without its input, JSON: what its answers repeat of it."""
+    def without_input(self) -> bytes:
+        """The request without its input, as JSON: the members that its answers repeat."""
         return canonical(self.body | {"store": self.store}, {"input"})
 
     def input_json(self) -> bytes:
-        """The request's own input items, JSON."""
+        """The request's own input items, as JSON."""
         return dump(self.items)
 
 
 def _check_window(request: ResponsesRequest) -> None:
-    """A Response of the background is begun as soon as there is a worker for it, which is within every window."""
+    """Raises ``BadRequest`` for a completion window that does not fit the request.
+
+    A worker begins a background Response as soon as it is free, which is within every window.
+    """
     options = request.body.get("background_options")
     if options is None:
         return
@@ -185,7 +190,7 @@ def _flag(body: Document, name: str, default: bool, refusal: type[BadRequest] = 
 
 
 def unfinished(id: str, created_at: float, status: str, request: Document, error: Document | None = None) -> Document:
-    """A Response of the background that is not made yet, or never will be. ``request`` may lack its input."""
+    """A background Response that is not finished, or never will be. ``request`` may lack its input."""
     document = {"id": id, "created_at": int(created_at), "status": status, "output": [], "error": error}
     return complete(document, request)
 

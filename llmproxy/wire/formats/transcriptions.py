@@ -12,7 +12,7 @@ from typing import Any
 
 from llmproxy.wire.dialect import JsonDialect, StreamError, fault_of
 from llmproxy.wire.documents import Document, Malformed, dump, parse, peek, read_leniently, tokens
-from llmproxy.wire.errors import OPENAI_ERRORS, BadRequest, ProxyError, UnreadableBody, told_in
+from llmproxy.wire.errors import OPENAI_ERRORS, BadRequest, ProxyError, UnreadableBody, error_document
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.framing import sse_data, sse_frame
 from llmproxy.wire.multipart import MultipartForm
@@ -100,11 +100,11 @@ class _Transcriptions(JsonDialect):
         return tokens(document.get("usage"), "input_tokens", "output_tokens")
 
     def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        return sse_frame(dump(told_in(OPENAI_ERRORS, error, request_id)))
+        return sse_frame(dump(error_document(OPENAI_ERRORS, error, request_id)))
 
 
 def _fields(values: list[tuple[str, str]]) -> Document:
-    """The text fields of a form: a list for a name that comes several times, numbers and flags as such."""
+    """The text fields of a form: a list for a repeated name, numbers and flags as such."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in values:
         found[name].append(value)

@@ -27,7 +27,6 @@ SHARED = {
     "state": "what is kept while something runs",
     "tables": "the room's tables",
     "worker": "working on jobs: the program, the verb and the work",
-    "writer": "writing behind, in groups",
 }
 
 

@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Self
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import (
     ColumnElement,
@@ -36,6 +35,7 @@ from llmproxy.database.faults import DatabaseFault
 from llmproxy.database.footprint import index_bytes, row_bytes
 from llmproxy.database.reads import PointQuery, Rows
 from llmproxy.database.sql_dialect import DatabaseDialect
+from llmproxy.database.write_behind import Loss, WriteBehind, WriteLimits
 from llmproxy.runtime.background import Backoff
 
 #: keys in one query for several; fewer are filled up, so that the query is compiled only once
@@ -141,92 +141,39 @@ def delete_some(
     return delete(entries).where(entries.c.id.in_(some)).returning(entries.c.size)
 
 
-class Pending:
-    """First in, first out; a newer entry replaces one with the same key."""
-
-    def __init__(self, max_entries: int, max_bytes: int):
-        self._entries: dict[bytes, Entry] = {}
-        self._max_entries = max_entries
-        self._max_bytes = max_bytes
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def offer(self, entry: Entry) -> bool:
-        """Whether there was room for it. What it would have replaced is gone either way."""
-        self._remove(entry.key)
-        if len(self._entries) >= self._max_entries or self._bytes + entry.size > self._max_bytes:
-            return False
-        self._entries[entry.key] = entry
-        self._bytes += entry.size
-        return True
-
-    def find(self, key: bytes) -> Entry | None:
-        return self._entries.get(key)
-
-    def matching(self, selector: Selector) -> list[Entry]:
-        return [entry for entry in self._entries.values() if matches(selector, entry)]
-
-    def forget(self, selector: Selector) -> list[Entry]:
-        """Removes what ``selector`` means and returns it."""
-        gone = self.matching(selector)
-        for entry in gone:
-            self._remove(entry.key)
-        return gone
-
-    def batch(self, max_entries: int, max_bytes: int) -> list[Entry]:
-        """The next entries to write, at least one if any waits. They stay visible until they are ``done``."""
-        batch: list[Entry] = []
-        size = 0
-        for entry in islice(self._entries.values(), max_entries):
-            size += entry.size
-            if batch and size > max_bytes:
-                break
-            batch.append(entry)
-        return batch
-
-    def done(self, batch: Sequence[Entry]) -> None:
-        """Removes what was written, but not what has replaced it since."""
-        for entry in batch:
-            if self._entries.get(entry.key) is entry:
-                self._remove(entry.key)
-
-    def _remove(self, key: bytes) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._bytes -= entry.size
-
-
-@dataclass(frozen=True, slots=True)
-class WriteLimits:
-    """Bounds of what waits and of one transaction."""
-
-    waiting_entries: int = 10_000
-    waiting_bytes: int = 64 * 1024 * 1024
-    batch_entries: int = 500
-    batch_bytes: int = 8 * 1024 * 1024
-    #: rows whose use, or whose damage, waits to be noted
-    notes: int = 10_000
-    #: seconds that the first of a group waits for others
-    linger: float = 0.25
-
-
+#: what waits to be written, and one transaction
+LIMITS = WriteLimits(linger=0.25)
+#: rows whose use, or whose damage, waits to be noted; more need not be
+_NOTES = WriteLimits(linger=0.25)
 #: seconds that the last writing may take where nobody says how many are left
 DRAIN_SECONDS = 5.0
-#: seconds for a transaction to end that was cancelled
-_CANCEL_SECONDS = 1.0
 
 #: an entry, and the values of its row
 _Row = tuple[Entry, tuple[Any, ...]]
+#: how an entry that is not kept is counted
+_LOST = {Loss.FULL: "queue-full", Loss.REFUSED: DatabaseFault.REFUSED, Loss.UNWRITTEN: "lost"}
 
 
-class CacheWriter:
-    """Owns the task. Entries wait in ``pending`` until they are committed; a fault keeps them waiting.
+class _Used(NamedTuple):
+    """A row that was used."""
+
+    key: bytes
+    at: float
+
+
+class _Damaged(NamedTuple):
+    """A row that is to be deleted, unless it was replaced."""
+
+    key: bytes
+    digest: bytes
+
+
+class EntryWriter:
+    """Entries on their way into the database, and what is noted about rows.
 
     ``clock`` gives Unix seconds. Beside a database's faults, ``on_fault`` is told of every entry that is not kept:
     "queue-full" for want of room to wait, "refused" if no row can hold it, "lost" if it still waited at the end.
-    ``written`` is told of the bytes of each group.
+    ``on_written`` is told of the bytes of each group.
     """
 
     def __init__(
@@ -236,157 +183,102 @@ class CacheWriter:
         limits: WriteLimits,
         clock: Callable[[], float],
         on_fault: OnFault,
-        written: Callable[[int], None],
-        backoff: Backoff = BACKOFF,
+        on_written: Callable[[int], None],
+        backoff: Backoff,
     ):
-        self.pending = Pending(limits.waiting_entries, limits.waiting_bytes)
-        self.breaker = breaker("sql", "writing", on_fault, backoff)
         self._database = database
         self._packer = Packer(compress_from)
         self._upsert, self._columns = _upsert_statement(database)
         self._size = self._columns.index("size")
-        self._limits = limits
         self._clock = clock
         self._on_fault = on_fault
-        self._written = written
-        self._batch_entries = limits.batch_entries
-        self._touched: dict[bytes, float] = {}
-        self._broken: dict[bytes, bytes] = {}
-        self._wake = asyncio.Event()
-        self._closing = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._writing = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._on_written = on_written
+        self.breaker = breaker("sql", "writing", on_fault, backoff)
+        self.waiting: WriteBehind[Entry] = WriteBehind(
+            "cache writer",
+            self._write,
+            self.breaker,
+            limits,
+            key=attrgetter("key"),
+            size=attrgetter("size"),
+            lost=self._lose,
+        )
+        self._notes: WriteBehind[_Used | _Damaged] = WriteBehind(
+            "cache notes",
+            self._write_notes,
+            self.breaker,
+            replace(_NOTES, linger=limits.linger),
+            key=lambda note: (type(note), note.key),
+        )
 
-    def start(self) -> None:
-        """Starts the task on the running loop."""
-        self._task = asyncio.create_task(self._run(), name="cache writer")
+    def open(self) -> None:
+        """Begins to write."""
+        self.waiting.open()
+        self._notes.open()
 
-    def put(self, entry: Entry) -> None:
-        """Lets ``entry`` wait to be written; if there is no room it is counted and not kept."""
-        if self.pending.offer(entry):
-            self._work_waits()
-        else:
-            self._on_fault("sql", "queue-full")
-
-    def touch(self, key: bytes) -> None:
-        """Notes that a row was used now."""
-        if len(self._touched) < self._limits.notes:
-            self._touched[key] = self._clock()
-            self._work_waits()
+    def note_use(self, key: bytes) -> None:
+        """Has it noted that a row was used now."""
+        self._notes.put(_Used(key, self._clock()))
 
     def discard(self, key: bytes, digest: bytes) -> None:
         """Has a broken row deleted, unless it was replaced."""
-        if len(self._broken) < self._limits.notes:
-            self._broken[key] = digest
-            self._work_waits()
+        self._notes.put(_Damaged(key, digest))
 
-    @asynccontextmanager
-    async def resting(self) -> AsyncIterator[None]:
-        """Waits for the batch on its way, if there is one, and keeps the next one back."""
-        async with self._writing:
-            yield
+    def matching(self, selector: Selector) -> list[Entry]:
+        """What ``selector`` means of what waits."""
+        return [entry for entry in self.waiting if matches(selector, entry)]
+
+    def forget(self, selector: Selector) -> list[Entry]:
+        """Removes what ``selector`` means of what waits, and returns it."""
+        gone = self.matching(selector)
+        for entry in gone:
+            self.waiting.discard(entry.key)
+        return gone
 
     async def drained(self) -> None:
         """Waits until nothing waits. While the database fails, that is as long as it fails."""
-        await self._idle.wait()
+        await self.waiting.settle()
+        await self._notes.settle()
 
     async def close(self, limit: float) -> None:
-        """Writes what waits, at most ``limit`` seconds long, and ends the task."""
-        self._closing.set()
-        self._wake.set()
-        if self._task is None:
-            return
-        _, late = await asyncio.wait({self._task}, timeout=limit)
-        if late:
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=_CANCEL_SECONDS)
-        for _ in range(len(self.pending)):
-            self._on_fault("sql", "lost")
+        """Writes what waits, at most ``limit`` seconds long."""
+        await asyncio.gather(self.waiting.close(limit), self._notes.close(limit))
 
-    def _work_waits(self) -> None:
-        self._idle.clear()
-        self._wake.set()
+    def _lose(self, count: int, why: Loss) -> None:
+        for _ in range(count):
+            self._on_fault("sql", _LOST[why])
 
-    async def _run(self) -> None:
-        closing = False
-        while not closing:
-            await self._wake.wait()
-            await self._pause(self._limits.linger)
-            self._wake.clear()
-            closing = self._closing.is_set()
-            await self._work_off()
-
-    async def _work_off(self) -> None:
-        while self.pending or self._touched or self._broken:
-            if await self._write_some():
-                continue
-            if self._closing.is_set():
-                return
-            await self._pause(self.breaker.remaining)
-        self._idle.set()
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleeps, but not into the closing."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._closing.wait()
-
-    async def _write_some(self) -> bool:
-        """Whether a group was written or given up; if not, it waits on."""
-        async with self._writing:
-            batch = self.pending.batch(self._batch_entries, self._limits.batch_bytes)
-            touched, broken = dict(self._touched), dict(self._broken)
-            try:
-                rows = await asyncio.to_thread(self._pack, batch)
-                await self._write(rows, touched, broken)
-            except Exception as error:  # noqa: BLE001 - a tier's failure contract: no fault reaches the tier's users
-                return self._write_failed(error, batch)
-            self.pending.done(batch)
-            self._written(sum(row[self._size] for _, row in rows))
-            _remove(self._touched, touched)
-            _remove(self._broken, broken)
-            for _ in range(len(batch) - len(rows)):
-                self._on_fault("sql", DatabaseFault.REFUSED)
-            self._batch_entries = self._limits.batch_entries
-            self.breaker.succeeded()
-            return True
-
-    def _write_failed(self, error: Exception, batch: Sequence[Entry]) -> bool:
-        fault = self.breaker.failed(error)
-        if fault.passes:
-            return False
-        # one of them is refused whenever it is tried: smaller groups leave it alone in the end
-        if len(batch) > 1:
-            self._batch_entries = len(batch) // 2
-        else:
-            self.pending.done(batch)
-            self._touched.clear()
-            self._broken.clear()
-        return True
-
-    def _pack(self, batch: Sequence[Entry]) -> list[_Row]:
-        """Rows, in the order of their keys, so that processes which write the same ones never lock each other out."""
-        now = self._clock()
-        rows = []
-        for entry in sorted(batch, key=lambda entry: entry.key):
-            with contextlib.suppress(Unstorable):
-                row = values(entry, self._packer.pack(entry), now)
-                rows.append((entry, tuple(row[column] for column in self._columns)))
-        return rows
-
-    async def _write(self, rows: Sequence[_Row], touched: dict[bytes, float], broken: dict[bytes, bytes]) -> None:
+    async def _write(self, group: Sequence[Entry]) -> None:
+        rows = await asyncio.to_thread(self._pack, group)
         async with self._database.write() as connection:
             await self._database.dialect.take_turn(connection, TURN, shared=True)
             flushed = await flushed_since(connection, (entry for entry, _ in rows), self._database.generation)
             kept = [row for entry, row in rows if entry.key not in flushed]
             if kept:
                 await connection.exec_driver_sql(self._upsert, kept)
-            if touched:
-                await connection.execute(TOUCH, [{"at": key, "now": touched[key]} for key in sorted(touched)])
-            if broken:
-                await connection.execute(DISCARD, [{"at": key, "was": broken[key]} for key in sorted(broken)])
+        self._on_written(sum(row[self._size] for _, row in rows))
+        self._lose(len(group) - len(rows), Loss.REFUSED)
+
+    def _pack(self, group: Sequence[Entry]) -> list[_Row]:
+        """Rows, in the order of their keys, so that processes which write the same ones never lock each other out."""
+        now = self._clock()
+        rows = []
+        for entry in sorted(group, key=attrgetter("key")):
+            with contextlib.suppress(Unstorable):
+                row = values(entry, self._packer.pack(entry), now)
+                rows.append((entry, tuple(row[column] for column in self._columns)))
+        return rows
+
+    async def _write_notes(self, notes: Sequence[_Used | _Damaged]) -> None:
+        # in the order of their keys, as above
+        used = sorted((note.key, note.at) for note in notes if isinstance(note, _Used))
+        damaged = sorted((note.key, note.digest) for note in notes if isinstance(note, _Damaged))
+        async with self._database.write() as connection:
+            await self._database.dialect.take_turn(connection, TURN, shared=True)
+            if used:
+                await connection.execute(TOUCH, [{"at": key, "now": at} for key, at in used])
+            if damaged:
+                await connection.execute(DISCARD, [{"at": key, "was": digest} for key, digest in damaged])
 
 
 def _upsert_statement(database: Database) -> tuple[str, Sequence[str]]:
@@ -394,12 +286,6 @@ def _upsert_statement(database: Database) -> tuple[str, Sequence[str]]:
     columns = [column.name for column in entries.columns if not column.primary_key]
     compiled = database.dialect.upsert(entries, "key").compile(dialect=database.engine.dialect, column_keys=columns)
     return str(compiled), compiled.positiontup or columns
-
-
-def _remove(notes: dict[bytes, Any], written: dict[bytes, Any]) -> None:
-    for key, value in written.items():
-        if notes.get(key) == value:
-            del notes[key]
 
 
 #: seconds after which a look-up is a miss
@@ -418,7 +304,7 @@ Seal = Callable[[AsyncConnection], Awaitable[None]]
 class SqlTier:
     """The ``Tier`` in a database. ``clock`` gives Unix seconds.
 
-    ``on_fault(tier, kind)`` is told of every fault (kinds: ``database.faults.Fault`` and those of ``CacheWriter``).
+    ``on_fault(tier, kind)`` is told of every fault (kinds: ``database.faults.Fault`` and those of ``EntryWriter``).
     ``census_seconds`` is how old the figures of ``stats`` may be.
     """
 
@@ -431,15 +317,13 @@ class SqlTier:
         compress_from: int,
         clock: Callable[[], float],
         on_fault: OnFault,
-        limits: WriteLimits | None = None,
+        limits: WriteLimits = LIMITS,
         census_seconds: float = 5.0,
         backoff: Backoff = BACKOFF,
     ):
         self._database = database
         self._clock = clock
-        self._writer = CacheWriter(
-            database, compress_from, limits or WriteLimits(), clock, on_fault, self._wrote, backoff
-        )
+        self._writer = EntryWriter(database, compress_from, limits, clock, on_fault, self._wrote, backoff)
         self._breaker = breaker(self.name, "reading", on_fault, backoff)
         self._unpacker = Unpacker()
         self._one = database.point_query(FIND, KEY)
@@ -461,15 +345,15 @@ class SqlTier:
 
     def open(self) -> None:
         """Begins to write."""
-        self._writer.start()
+        self._writer.open()
 
     def peek(self, key: bytes) -> Entry | None:
         """The entry if it still waits to be written."""
-        return self._writer.pending.find(key)
+        return self._writer.waiting.find(key)
 
     def keep(self, entry: Entry) -> None:
         """``put``, for callers that must not wait: the entry is visible at once and written soon."""
-        self._writer.put(entry)
+        self._writer.waiting.put(entry)
 
     async def put(self, entry: Entry) -> None:
         self.keep(entry)
@@ -501,7 +385,7 @@ class SqlTier:
 
     def forget(self, selector: Selector) -> list[Entry]:
         """Removes what ``selector`` means of what waits to be written, and returns it."""
-        return self._writer.pending.forget(selector)
+        return self._writer.forget(selector)
 
     async def flush(self, selector: Selector, *, dry_run: bool = False, seal: Seal | None = None) -> Flushed:
         """What waits is forgotten at once, whatever becomes of the rest; ``failed`` says that rows may be left.
@@ -510,11 +394,10 @@ class SqlTier:
         is none.
         """
         where = chosen(selector, self._database.dialect)
-        pending = self._writer.pending
-        waiting = pending.matching(selector) if dry_run else pending.forget(selector)
+        waiting = self._writer.matching(selector) if dry_run else self._writer.forget(selector)
         # a batch on its way may hold what was just forgotten: it must have become rows before rows are deleted, and
         # nothing may become a row between the two counts
-        async with self._writer.resting():
+        async with self._writer.waiting.paused():
             return await self._flush_rows(where, waiting, seal, dry_run=dry_run)
 
     async def _flush_rows(
@@ -620,5 +503,5 @@ class SqlTier:
             self._writer.discard(key, digest)
             return None
         if self._clock() - used_at > _TOUCH_SECONDS:
-            self._writer.touch(key)
+            self._writer.note_use(key)
         return entry

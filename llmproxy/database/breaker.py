@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from llmproxy.database.faults import DatabaseFault, fault_of
 from llmproxy.runtime.background import Backoff, LogOnce
+from llmproxy.wire.errors import ProxyError
 
 logger = logging.getLogger(__name__)
 
@@ -83,5 +84,7 @@ class CircuitBreaker:
 
 def _line(error: BaseException) -> str:
     """An error in one line, without the statement and the values that SQLAlchemy adds to it."""
+    if isinstance(error, ProxyError):
+        return error.message
     cause = getattr(error, "orig", None) or error
     return f"{type(cause).__name__}: {cause}".replace("\n", " ")[:200]

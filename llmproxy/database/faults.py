@@ -6,6 +6,8 @@ from enum import StrEnum
 from sqlalchemy.exc import StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from llmproxy.wire.errors import ProxyError
+
 
 class DatabaseUnusable(Exception):
     """The database can not be used by this program as it is: an unknown schema, a missing driver, a bad URL."""
@@ -75,7 +77,9 @@ _SQLSTATE = {
 
 
 def fault_of(error: BaseException) -> DatabaseFault:
-    """The kind of ``error``, whether it comes from the driver itself or wrapped by SQLAlchemy."""
+    """The kind of ``error``: from the driver itself, wrapped by SQLAlchemy, or translated for callers."""
+    if isinstance(error, ProxyError) and error.__cause__ is not None:
+        error = error.__cause__
     if isinstance(error, TimeoutError | PoolTimeout):
         return DatabaseFault.TIMEOUT
     if isinstance(error, DatabaseUnusable):

@@ -1,14 +1,16 @@
 """Results on their way into the database: those that come while a transaction is under way share the next one."""
 
-import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from llmproxy.database.breaker import CircuitBreaker, ignore
 from llmproxy.database.faults import fault_of
+from llmproxy.database.write_behind import UNBOUNDED, WriteBehind
 from llmproxy.jobs.model import Claimed, Failure, ItemResult, ItemStatus
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import DEFECTS
-from llmproxy.runtime.background import Backoff, LogOnce
+from llmproxy.runtime.background import Backoff
 from llmproxy.wire.errors import InternalError, ProxyError
 
 log = logging.getLogger(__name__)
@@ -43,94 +45,52 @@ class ResultWriter:
         self._worker = worker
         self._tried = tried
         self._freed = freed
-        self._waiting: list[tuple[Claimed, ItemResult]] = []
-        self._writing: list[tuple[Claimed, ItemResult]] = []
-        self._bytes = 0
-        self._group = _GROUP
-        self._wanted = asyncio.Event()
-        self._closing = False
-        self._log = LogOnce(log)
-        self._task: asyncio.Task[None] | None = None
+        self._was_full = False
+        self._waiting: WriteBehind[tuple[Claimed, ItemResult]] = WriteBehind(
+            "job results",
+            self._write,
+            CircuitBreaker("jobs", ignore, fails="results wait: %(error)s", backoff=_BACKOFF),
+            replace(UNBOUNDED, group_items=_GROUP),
+            size=lambda waiting: len(waiting[1].body),
+            written=self._free,
+            refused=lambda error: isinstance(error, ProxyError) and not passes(error),
+            substitute=self._substitute,
+            # they come faster than transactions end: a transaction costs more than its results
+            pace=lambda count, _: _GATHER_SECONDS if count > 1 else 0.0,
+            insist=True,
+        )
+        self.open = self._waiting.open
 
     @property
     def full(self) -> bool:
-        return len(self._waiting) >= _MOST or self._bytes >= _MOST_BYTES
+        return len(self._waiting) >= _MOST or self._waiting.bytes >= _MOST_BYTES
 
     def held(self) -> dict[int, int]:
         """The items whose results do not count yet: item -> number of the claim."""
-        return {item.id: item.claims for item, _ in (*self._writing, *self._waiting)}
-
-    def open(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="job results")
+        return {item.id: item.claims for item, _ in self._waiting}
 
     def add(self, item: Claimed, result: ItemResult) -> None:
-        self._waiting.append((item, result))
-        self._bytes += len(result.body)
-        self._wanted.set()
+        self._waiting.put((item, result))
 
     async def close(self) -> None:
         """Writes what waits, for a few seconds at most. What is left is done again by whoever claims it next."""
-        self._closing = True
-        self._wanted.set()
-        if self._task is not None:
-            _, late = await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
-            for task in late:
-                task.cancel()
-                await asyncio.wait({task})
-            self._task = None
+        await self._waiting.close(_CLOSE_SECONDS)
 
-    async def _run(self) -> None:
-        many = False
-        while not self._closing or self._waiting:
-            await self._wanted.wait()
-            self._wanted.clear()
-            while self._waiting:
-                if many and not self._closing:
-                    # they come faster than transactions end: a transaction costs more than its results
-                    await asyncio.sleep(_GATHER_SECONDS)
-                was_full = self.full
-                self._writing, self._waiting = self._waiting[: self._group], self._waiting[self._group :]
-                many = len(self._writing) > 1
-                if await self._write():
-                    self._bytes -= sum(len(result.body) for _, result in self._writing)
-                    self._group = min(2 * self._group, _GROUP)
-                else:
-                    self._refused()
-                self._writing = []
-                if was_full:
-                    self._freed()
-            if self._closing:
-                return
+    async def _write(self, group: Sequence[tuple[Claimed, ItemResult]]) -> None:
+        kept = await self._queue.finish(self._worker, group)
+        self._was_full = self.full
+        for item, result in group:
+            self._tried(item.job.kind, item.step, result.status if item.id in kept else "lost")
 
-    async def _write(self) -> bool:
-        """One group, for as long as it takes. False if it would be refused however often it was tried."""
-        failures = 0
-        while True:
-            try:
-                kept = await self._queue.finish(self._worker, self._writing)
-            except ProxyError as error:
-                if not passes(error):
-                    return False
-                failures += 1
-                self._log.failed("results wait: %s", error.message)
-                await asyncio.sleep(_BACKOFF.seconds(failures))
-                continue
-            self._log.worked()
-            for item, result in self._writing:
-                self._tried(item.job.kind, item.step, result.status if item.id in kept else "lost")
-            return True
+    def _free(self, group: Sequence[tuple[Claimed, ItemResult]]) -> None:
+        if self._was_full:
+            self._freed()
 
-    def _refused(self) -> None:
-        """Smaller and smaller groups find the result that is refused, which is replaced by the word of that."""
-        self._group = max(1, len(self._writing) // 2)
-        if len(self._writing) > 1:
-            self._waiting = self._writing + self._waiting
-            return
-        ((item, result),) = self._writing
-        self._bytes -= len(result.body)
+    def _substitute(self, refused: tuple[Claimed, ItemResult]) -> tuple[Claimed, ItemResult] | None:
+        item, result = refused
         log.error("a result of job %s cannot be kept", item.job.id)
-        if result.error is None or result.error.message != _UNKEPT:
-            self.add(item, crashed(_UNKEPT))
+        known = result.error is not None and result.error.message == _UNKEPT
+        return None if known else (item, crashed(_UNKEPT))
 
 
 def crashed(message: str) -> ItemResult:

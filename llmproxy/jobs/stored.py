@@ -1,19 +1,25 @@
 """Answers that can be asked for again by their ids: in memory while they wait to be written, in the database from then
 on."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from llmproxy.database.breaker import CircuitBreaker, ignore
+from llmproxy.database.write_behind import Loss, WriteBehind, WriteLimits
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, line
-from llmproxy.jobs.stored_writer import StoredAnswerWriter
 from llmproxy.jobs.tables import events, jobs, stored
+from llmproxy.runtime.background import Backoff
 from llmproxy.wire.errors import BadRequest
+
+log = logging.getLogger(__name__)
 
 #: a page with more than this has one answer, or ends before: they are in memory all at once
 _MOST_BYTES = 16 * 1024 * 1024
@@ -86,36 +92,55 @@ LONGEST_CHAIN = 1000
 _CHUNK = 500
 
 
+#: what may wait, and what one transaction takes. It lingers for a short time: other processes see answers only then
+WRITES = WriteLimits(group_items=256, linger=0.05)
+_BACKOFF = Backoff(first=0.5, longest=30.0)
+
+
 class StoredAnswers:
-    """``lost`` is told of each answer that could not be kept; ``clock`` gives Unix seconds.
+    """``lost`` is told of each answer that could not be kept: for want of room to wait, because no row can hold it, or
+    because it still waited at the end. ``clock`` gives Unix seconds.
 
     Methods that read, change or delete raise ``Unavailable`` where the database cannot be used.
     """
 
-    def __init__(self, store: Store, lost: Callable[[], None], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lost: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+        limits: WriteLimits = WRITES,
+    ) -> None:
         self._store = store
-        self._writer = StoredAnswerWriter(store, lost)
+        fails, works = "answers wait to be stored: %(error)s", "answers are stored again"
+        self._waiting: WriteBehind[StoredAnswer] = WriteBehind(
+            "stored answers",
+            self._write,
+            CircuitBreaker("answers", ignore, fails=fails, works=works, backoff=_BACKOFF),
+            limits,
+            key=attrgetter("id"),
+            size=attrgetter("size"),
+            lost=self._count_lost,
+        )
+        #: an answer that was to be kept is not there as a whole
+        self.lose = lost
         self._clock = clock
 
     def open(self) -> None:
         """Starts to write. Answers may be kept before."""
-        self._writer.open()
+        self._waiting.open()
 
     async def close(self, seconds: float) -> None:
         """Writes what waits, for so long at most."""
-        await self._writer.close(seconds)
+        await self._waiting.close(seconds)
 
     def keep(self, answer: StoredAnswer) -> None:
         """From now on it is found; it is written behind."""
-        self._writer.add(answer)
-
-    def lose(self) -> None:
-        """An answer that was to be kept is not there as a whole."""
-        self._writer.lose()
+        self._waiting.put(answer)
 
     async def find(self, id: str, kind: AnswerKind, scope: str) -> StoredAnswer | None:
         """The answer, None where there is none of this kind in this scope."""
-        waiting = self._writer.find(id)
+        waiting = self._waiting.find(id)
         if waiting is not None:
             return waiting if (waiting.kind, waiting.scope) == (kind, scope) else None
         query = self._visible(kind, scope).where(stored.c.id == id)
@@ -140,7 +165,7 @@ class StoredAnswers:
                     f"This conversation has more than {LONGEST_CHAIN} responses.", param="previous_response_id"
                 )
             # a newer one may be in the database already while an older one still waits
-            waiting = self._writer.find(id)
+            waiting = self._waiting.find(id)
             if waiting is not None and (waiting.kind, waiting.scope) == (kind, scope):
                 found = [waiting]
             else:
@@ -170,7 +195,7 @@ class StoredAnswers:
     async def page(self, wanted: StoredQuery) -> tuple[list[StoredAnswer], bool]:
         """The answers, in order, and whether there are more."""
         # before the database is asked: what is written meanwhile is found twice, and not missed
-        waiting = {answer.id: answer for answer in self._writer.waiting() if wanted.has(answer)}
+        waiting = {answer.id: answer for answer in self._waiting if wanted.has(answer)}
         query = wanted.query(self._current())
 
         async def work(connection: AsyncConnection) -> tuple[list[StoredAnswer], bool]:
@@ -185,6 +210,20 @@ class StoredAnswers:
 
         return await self._store.read(work)
 
+    def _count_lost(self, count: int, why: Loss) -> None:
+        if why is Loss.UNWRITTEN:
+            log.warning("%d answers could not be stored before the end", count)
+        for _ in range(count):
+            self.lose()
+
+    async def _write(self, group: Sequence[StoredAnswer]) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            # a commit may have counted although its word did not come through: written again, it is the same
+            await connection.execute(delete(stored).where(stored.c.id.in_([answer.id for answer in group])))
+            await connection.execute(insert(stored), [answer.row() for answer in group])
+
+        await self._store.write(work, durable=False)
+
     def _visible(self, kind: AnswerKind, scope: str) -> Select[Any]:
         return (
             select(stored, jobs.c.status.label("job"))
@@ -198,8 +237,10 @@ class StoredAnswers:
 
     async def relabel(self, id: str, metadata: str) -> None:
         """Gives an answer other labels, in the form of ``labels.written``."""
-        if await self._writer.relabel(id, metadata):
-            return
+        async with self._waiting.paused():
+            waiting = self._waiting.find(id)
+            if waiting is not None and self._waiting.replace(replace(waiting, metadata=metadata)):
+                return
         change = update(stored).where(stored.c.id == id).values(metadata=metadata)
 
         async def work(connection: AsyncConnection) -> None:
@@ -209,7 +250,8 @@ class StoredAnswers:
 
     async def delete(self, id: str) -> None:
         """Deletes an answer and its events."""
-        await self._writer.drop(id)
+        async with self._waiting.paused():
+            self._waiting.discard(id)
 
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(delete(events).where(events.c.response_id == id))

@@ -15,14 +15,14 @@ from tests.databases import sqlite_url
 WRITE = """
 import asyncio, sys
 from llmproxy.cache.sql import SqlTier
-from llmproxy.cache.sql import WriteLimits
+from llmproxy.database.write_behind import WriteLimits
 from llmproxy.database.engine import open_database
 from tests.cache.entries import Clock, Faults, streamed
 
 async def main():
     async with open_database(sys.argv[1]) as database:
         await database.verify()
-        limits = WriteLimits(linger=0.001, batch_entries=20)
+        limits = WriteLimits(linger=0.001, group_items=20)
         async with SqlTier(database, compress_from=1024, clock=Clock(), on_fault=Faults(), limits=limits) as tier:
             for number in range(100_000):
                 tier.keep(streamed(number % 2000, size=20_000))

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, text, update
 
-from llmproxy.cache.sql import SqlTier, WriteLimits
+from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Selector
 from llmproxy.database.engine import Database, open_database
+from llmproxy.database.write_behind import WriteLimits
 from llmproxy.runtime.background import Backoff
 from tests.cache.entries import Clock, Faults, entry, key, streamed
 from tests.databases import PostgresServer, remove_sqlite, ruin_sqlite, sqlite_url
@@ -71,7 +72,7 @@ async def test_one_transaction_for_many_entries(database: Database) -> None:
 
 async def test_a_batch_is_bounded_in_entries_and_bytes(sqlite: Database) -> None:
     seen = commits(sqlite)
-    async with sql_tier(sqlite, Faults(), WriteLimits(linger=0.001, batch_entries=10, batch_bytes=1000)) as tier:
+    async with sql_tier(sqlite, Faults(), WriteLimits(linger=0.001, group_items=10, group_bytes=1000)) as tier:
         for number in range(30):
             tier.keep(entry(number))
         await written(tier)
@@ -84,7 +85,7 @@ async def test_a_batch_is_bounded_in_entries_and_bytes(sqlite: Database) -> None
 
 async def test_over_its_bound_the_queue_keeps_nothing_and_counts(sqlite: Database) -> None:
     faults = Faults()
-    limits = WriteLimits(waiting_entries=2, waiting_bytes=10_000, linger=0.001)
+    limits = WriteLimits(items=2, bytes=10_000, linger=0.001)
     async with sql_tier(sqlite, faults, limits) as tier:
         for number in range(4):
             tier.keep(entry(number))
@@ -232,7 +233,7 @@ async def test_full_disk(sqlite: Database, caplog: pytest.LogCaptureFixture) -> 
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
     faults = Faults()
-    async with sql_tier(sqlite, faults, WriteLimits(linger=0.001, batch_entries=1)) as tier:
+    async with sql_tier(sqlite, faults, WriteLimits(linger=0.001, group_items=1)) as tier:
         tier.keep(entry(0))
         await written(tier)
         for number in range(1, 6):

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from llmproxy.cache.sql import SqlTier, WriteLimits
+from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.sweep import Sweep, Swept
 from llmproxy.cache.tables import entries
 from llmproxy.database.engine import Database
+from llmproxy.database.write_behind import WriteLimits
 from tests.cache.entries import Clock, Faults, entry, key
 
 

@@ -16,12 +16,13 @@ from sqlalchemy import event, insert, select, text
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.flush_log import LEASE_SECONDS, FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.sql import SqlTier, WriteLimits
+from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tables import processes as cache_processes
 from llmproxy.cache.tier import Selector
 from llmproxy.cache.tiers import Cache, open_cache
 from llmproxy.config.settings import Settings
 from llmproxy.database.engine import Database, open_database
+from llmproxy.database.write_behind import WriteLimits
 from llmproxy.runtime.background import Periodic
 from llmproxy.runtime.process_id import process_id
 from tests.cache.entries import Clock, Faults, entry, key

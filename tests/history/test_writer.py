@@ -12,6 +12,8 @@ from llmproxy.database.engine import Database
 from llmproxy.history.record import COLUMNS, Recorder, Row
 from llmproxy.history.tables import history
 from llmproxy.history.writer import GROUP, HistoryWriter
+from llmproxy.runtime.background import Backoff
+from tests.database.faulty import FaultyDatabase, StuckDatabase, locked
 from tests.history.exchanges import fetched
 
 RECORDER = Recorder(1000)
@@ -34,42 +36,6 @@ async def written(database: Database) -> list[str]:
         return list((await connection.execute(select(history.c.request_id).order_by(history.c.id))).scalars())
 
 
-class Faulty(Database):
-    """A database whose writes fail a number of times, each in the same way, before or after the work was done."""
-
-    def __init__(self, real: Database, failures: int, error: Exception) -> None:
-        super().__init__(real.dialect, real.engine)
-        self._left = failures
-        self._error = error
-        self.attempts = 0
-        self.failed = asyncio.Event()
-
-    @asynccontextmanager
-    async def write(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
-        self.attempts += 1
-        if self._left > 0:
-            self._left -= 1
-            self.failed.set()
-            raise self._error
-        async with super().write(durable=durable) as connection:
-            yield connection
-
-
-class Stuck(Database):
-    """A database whose writes never end."""
-
-    def __init__(self, real: Database) -> None:
-        super().__init__(real.dialect, real.engine)
-        self.reached = asyncio.Event()
-
-    @asynccontextmanager
-    async def write(self, *, durable: bool = False) -> AsyncIterator[AsyncConnection]:
-        self.reached.set()
-        await asyncio.Event().wait()
-        async with super().write(durable=durable) as connection:
-            yield connection
-
-
 class Watched(Database):
     """Tells when a write has failed."""
 
@@ -85,12 +51,6 @@ class Watched(Database):
         except Exception:
             self.failed.set()
             raise
-
-
-def locked() -> Exception:
-    error = sqlite3.OperationalError("database is locked")
-    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
-    return error
 
 
 async def test_rows_are_written_in_order(database: Database) -> None:
@@ -162,7 +122,7 @@ async def test_what_finds_no_room_is_lost_and_not_even_made(database: Database) 
 
 
 async def test_waiting_rows_are_bounded_in_bytes_too(database: Database) -> None:
-    writer = HistoryWriter(database, queue_rows=100, queue_bytes=20)
+    writer = HistoryWriter(database, queue_rows=100, queue_bytes=30)
     # 15 bytes each
     writer.add(4, iter(rows("a", "b", "c", "d")))
     assert writer.lost == 2
@@ -174,10 +134,10 @@ async def test_waiting_rows_are_bounded_in_bytes_too(database: Database) -> None
 
 
 async def test_rows_wait_out_a_fault_which_is_logged_once(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    faulty = Faulty(database, 3, locked())
+    faulty = FaultyDatabase(database, 3, locked())
     told: list[tuple[str, str]] = []
     writer = HistoryWriter(
-        faulty, queue_rows=100, first_pause=0.001, on_fault=lambda part, fault: told.append((part, fault))
+        faulty, queue_rows=100, backoff=Backoff(0.001, 0.001), on_fault=lambda part, fault: told.append((part, fault))
     )
     writer.open()
     add(writer, *rows("a", "b"))
@@ -188,7 +148,7 @@ async def test_rows_wait_out_a_fault_which_is_logged_once(database: Database, ca
     assert told == [("history", "locked")] * 3
     assert [record.getMessage() for record in caplog.records] == [
         "history cannot be written (locked); rows wait, silent until it can",
-        "history is written again; 0 rows were lost since start",
+        "history is written again",
     ]
     await writer.close(10)
 
@@ -208,8 +168,8 @@ async def test_a_refused_row_is_lost_alone(database: Database, caplog: pytest.Lo
 
 
 async def test_close_tries_once_more_and_gives_up_at_a_fault(database: Database) -> None:
-    faulty = Faulty(database, 1_000, locked())
-    writer = HistoryWriter(faulty, queue_rows=100, first_pause=3600.0)
+    faulty = FaultyDatabase(database, 1_000, locked())
+    writer = HistoryWriter(faulty, queue_rows=100, backoff=Backoff(3600.0, 3600.0))
     writer.open()
     add(writer, *rows("a"))
     await faulty.failed.wait()
@@ -219,8 +179,8 @@ async def test_close_tries_once_more_and_gives_up_at_a_fault(database: Database)
 
 
 async def test_close_writes_after_a_fault_that_is_over(database: Database) -> None:
-    faulty = Faulty(database, 1, locked())
-    writer = HistoryWriter(faulty, queue_rows=100, first_pause=3600.0)
+    faulty = FaultyDatabase(database, 1, locked())
+    writer = HistoryWriter(faulty, queue_rows=100, backoff=Backoff(3600.0, 3600.0))
     writer.open()
     add(writer, *rows("a"))
     await faulty.failed.wait()
@@ -230,7 +190,7 @@ async def test_close_writes_after_a_fault_that_is_over(database: Database) -> No
 
 
 async def test_close_has_a_limit(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    stuck = Stuck(database)
+    stuck = StuckDatabase(database)
     writer = HistoryWriter(stuck, queue_rows=100)
     writer.open()
     add(writer, *rows("a", "b"))
@@ -264,7 +224,7 @@ async def test_a_locked_file_makes_rows_wait(sqlite: Database, caplog: pytest.Lo
     assert file is not None
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        writer = HistoryWriter(watched, queue_rows=100, first_pause=0.001)
+        writer = HistoryWriter(watched, queue_rows=100, backoff=Backoff(0.001, 0.001))
         writer.open()
         add(writer, *rows("a"))
         await watched.failed.wait()
@@ -290,7 +250,7 @@ async def test_rows_that_come_all_the_time_do_not_hold_up_who_asks(database: Dat
 
 
 async def test_who_gave_up_waiting_is_forgotten(database: Database) -> None:
-    stuck = Stuck(database)
+    stuck = StuckDatabase(database)
     writer = HistoryWriter(stuck, queue_rows=100)
     writer.open()
     add(writer, *rows("a"))

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import insert, update
 
 from llmproxy.database.engine import Database
+from llmproxy.database.write_behind import WriteLimits
 from llmproxy.jobs import stored as module
 from llmproxy.jobs.model import JobKind, JobStatus, NewCall, NewJob
 from llmproxy.jobs.notifications import JobNotifications
@@ -160,10 +161,9 @@ async def test_without_a_database_nothing_is_in_the_way_and_what_is_lost_is_coun
     assert len(lost) == 1
 
 
-async def test_more_than_may_wait_is_lost_and_counted(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmproxy.jobs.stored_writer.MOST_BYTES", 2_000)
+async def test_more_than_may_wait_is_lost_and_counted(sqlite: Database) -> None:
     lost: list[None] = []
-    answers = StoredAnswers(Store(sqlite), lambda: lost.append(None), lambda: NOW)
+    answers = StoredAnswers(Store(sqlite), lambda: lost.append(None), lambda: NOW, WriteLimits(bytes=2_000))
     answers.keep(answer("resp_1", document=b"x" * 1_000))
     answers.keep(answer("resp_2", document=b"x" * 1_000))
     assert await find(answers, "resp_1") is not None

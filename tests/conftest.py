@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import certifi
 import httpx
 import hypothesis
 import pytest
@@ -31,6 +32,17 @@ def pytest_configure() -> None:
 def sound(proxy: Proxy) -> None:
     """No fault may end in a traceback: every expected failure has a line of its own."""
     assert "Traceback (most recent call last)" not in proxy.log, proxy.log
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """HTTP clients know a single certificate authority: none of them speaks TLS, and to read all costs each 20 ms."""
+    end = "-----END CERTIFICATE-----\n"
+    file = tmp_path_factory.mktemp("authority") / "one.pem"
+    file.write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certifi, "where", lambda: str(file))
+        yield
 
 
 @pytest.fixture(scope="session")

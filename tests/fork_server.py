@@ -107,22 +107,28 @@ class ForkedProcess:
 def _serve_orders(control: socket.socket) -> None:
     """Returns in a new process that is to be the program, or raises ``SystemExit`` when nobody gives orders any more.
 
-    A fork copies one thread only, so there must be no other.
+    A fork copies one thread only, so there must be no other. Programs that outlive the tests, because those were
+    killed, are killed here.
     """
+    running: set[int] = set()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, _MESSAGE, 1)
         if not message:
+            for process in running:
+                os.kill(process, signal.SIGKILL)
             raise SystemExit
         verb, argument = json.loads(message)
         if verb == "poll":
             ended, status = os.waitpid(argument, os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if ended else None
+            running.discard(ended)
         else:
             answer = os.fork()
             if answer == 0:
                 control.close()
                 _become(descriptors[0], **argument)
                 return
+            running.add(answer)
             os.close(descriptors[0])
         control.send(json.dumps(answer).encode())
 

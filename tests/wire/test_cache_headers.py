@@ -89,3 +89,9 @@ def test_names_that_are_not_utf_8_are_told_apart() -> None:
 
 def test_tags_in_several_lines_are_one_list() -> None:
     assert parse_directives([(b"x-llmproxy-tags", b"a, b"), (b"x-llmproxy-tags", b"b,c")]).tags == ("a", "b", "c")
+
+
+def test_identical_requests_share_a_call_unless_they_say_otherwise() -> None:
+    assert PLAIN.single_flight is True
+    assert parse_directives([(b"x-llmproxy-single-flight", b"on")]).single_flight is True
+    assert parse_directives([(b"x-llmproxy-single-flight", b"off")]).single_flight is False

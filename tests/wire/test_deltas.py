@@ -113,3 +113,16 @@ def test_each_of_very_many_calls_costs_the_same(index: bool) -> None:
 def test_an_id_that_is_no_text_is_told_apart_too() -> None:
     found, _ = put_together([piece(ROME, index=0, id=["a"]), piece(OSLO, index=0, id={"b": 1})])
     assert found == [(["a"], ROME), ({"b": 1}, OSLO)]
+
+
+def test_calls_without_a_number_keep_their_place() -> None:
+    calls = ToolCalls([])
+    calls.add([piece(ROME, index=5, id="a"), piece(OSLO, id="b")])
+    assert [call["id"] for call in calls.result()] == ["a", "b"]
+    assert [call.get("index") for call in calls.result(numbered=True)] == [5, None]
+
+
+def test_calls_are_in_the_order_of_their_numbers() -> None:
+    calls = ToolCalls([])
+    calls.add([piece(OSLO, index=1, id="b"), piece(ROME, index=0, id="a")])
+    assert [call["id"] for call in calls.result()] == ["a", "b"]

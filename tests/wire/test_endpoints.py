@@ -42,3 +42,29 @@ def test_every_excuse_has_a_reason_and_every_path_one_row() -> None:
 def test_a_stream_is_excused_where_one_entry_serves_both() -> None:
     for row in ENDPOINTS:
         assert ("stream" in row.excused) == row.dialect.both, row.name
+
+
+@pytest.mark.parametrize("name", ["chat", "completions", "responses"])
+def test_settings_that_steer_llama_cpp_and_not_the_answer_are_excused(name: str) -> None:
+    row = next(row for row in ENDPOINTS if row.name == name)
+    assert {"cache_prompt", "id_slot", "n_cache_reuse", "sse_ping_interval"} <= set(row.excused)
+    assert not {"samplers", "grammar", "top_k", "min_p"} & set(row.excused)
+
+
+def test_how_long_a_model_stays_loaded_is_excused() -> None:
+    rows = [row for row in ENDPOINTS if row.name.startswith("ollama")]
+    assert all("keep_alive" in row.excused for row in rows)
+
+
+def test_what_only_some_endpoints_do() -> None:
+    def those(feature: str) -> set[str]:
+        return {row.name for row in ENDPOINTS if getattr(row, feature)}
+
+    assert those("echoes") == {"responses"}
+    assert those("per_input") == {"embeddings"}
+    assert those("streams_by_default") == {"ollama-chat", "ollama-generate"}
+    assert those("needs") == {"ollama-chat", "ollama-generate", "ollama-embed", "ollama-embeddings"}
+    assert those("side_effects") == {"chat", "completions", "responses"}
+    names = {row.name for row in ENDPOINTS}
+    assert names - those("streams") == {"embeddings", "rerank", "ollama-embed", "ollama-embeddings"}
+    assert names - {row.name for row in ENDPOINTS if row.dialect.json_requests} == {"transcriptions"}

@@ -12,12 +12,28 @@ from llmproxy.wire.errors import (
     OLLAMA_ERRORS,
     OPENAI_ERRORS,
     PROBLEMS,
+    BadRequest,
+    Conflict,
     ErrorDialect,
+    Forbidden,
+    HeaderTooLarge,
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    NotImplementedHere,
+    OnlyIfCached,
     ProxyError,
     TooLarge,
     TooMany,
+    TooSlow,
+    Unauthorized,
+    Unavailable,
+    UnreadableBody,
+    Unsupported,
     UpstreamBroke,
     UpstreamFault,
+    UpstreamLoading,
+    UpstreamRefused,
     UpstreamSlow,
     error_dialect,
     error_response,
@@ -117,3 +133,48 @@ def test_the_servers_name_of_a_request_is_kept_where_its_stream_tells_an_error(n
     assert orjson.loads(sse_data(fault.frame)) == told
     _, body = error_response(UpstreamFault(fault.error, fault.frame, fault.request_id), "/v1/messages", "req_ours")
     assert orjson.loads(body) == told
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "type", "code"),
+    [
+        (ProxyError, 500, "server_error", None),
+        (BadRequest, 400, "invalid_request_error", None),
+        (UnreadableBody, 400, "invalid_request_error", None),
+        (Unauthorized, 401, "invalid_request_error", "invalid_api_key"),
+        (Forbidden, 403, "invalid_request_error", "forbidden"),
+        (NotFound, 404, "invalid_request_error", "not_found"),
+        (MethodNotAllowed, 405, "invalid_request_error", "method_not_allowed"),
+        (TooSlow, 408, "invalid_request_error", "request_timeout"),
+        (Conflict, 409, "invalid_request_error", "conflict"),
+        (TooLarge, 413, "invalid_request_error", "request_too_large"),
+        (Unsupported, 415, "invalid_request_error", "unsupported_content_encoding"),
+        (TooMany, 429, "rate_limit_error", "rate_limit_exceeded"),
+        (HeaderTooLarge, 431, "invalid_request_error", "request_header_fields_too_large"),
+        (UpstreamRefused, 502, "server_error", "upstream_unreachable"),
+        (UpstreamBroke, 502, "server_error", "upstream_error"),
+        (UpstreamSlow, 504, "timeout_error", "upstream_timeout"),
+        (UpstreamLoading, 503, "server_error", "upstream_loading"),
+        (OnlyIfCached, 504, "invalid_request_error", "only_if_cached"),
+        (NotImplementedHere, 501, "invalid_request_error", "not_implemented"),
+        (Unavailable, 503, "server_error", "store_unavailable"),
+        (InternalError, 500, "server_error", "internal_error"),
+    ],
+)
+def test_every_error_has_its_status_and_code(error: type[ProxyError], status: int, type: str, code: str | None) -> None:
+    made = error("why")
+    assert made.http_status == status
+    assert made.document() == {"error": {"message": "why", "type": type, "param": None, "code": code}}
+
+
+def test_clients_are_told_what_not_to_repeat() -> None:
+    assert Conflict("x", headers=((b"a", b"b"),)).headers == ((b"x-should-retry", b"false"), (b"a", b"b"))
+    assert TooSlow("x").headers == ((b"connection", b"close"),)
+
+
+def test_the_message_of_a_fault_is_a_text() -> None:
+    fault = UpstreamFault({"message": {"deep": 1}, "type": "t", "param": None, "slot": 3})
+    assert fault.document() == {
+        "error": {"message": fault.message, "type": "t", "param": None, "code": None, "slot": 3}
+    }
+    assert isinstance(fault.message, str)

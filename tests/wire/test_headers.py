@@ -44,6 +44,7 @@ def test_what_is_written_is_read() -> None:
     ("value", "seconds"),
     [
         (b"1.5", 1.5),
+        (b"0.5", 0.5),
         (b" 3 ", 3.0),
         (b"0", 0.0),
         (b"99999999999999999999", 1e20),

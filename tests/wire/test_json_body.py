@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.wire.errors import BadRequest
+from llmproxy.wire.errors import BadRequest, UnreadableBody
 from llmproxy.wire.json_body import canonical, parse
 
 names = st.text(min_size=1, max_size=8)
@@ -134,3 +134,24 @@ def test_what_can_be_written_can_be_repeated_two_levels_deeper() -> None:
     body = parse(b'{"x":' + b"[" * 251 + b"]" * 251 + b"}")
     canonical(body, ())
     orjson.dumps({"response": {"body": body}})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"s":"x","a":[' + b"0," * 10_000_001 + b"0]}",
+        # counted before it is parsed, as what is no JSON is too
+        b"{" + b":" * 2_500_001 + b" " * 8_000_000,
+        b'{"s":"\\"","a":[' + b"[]," * 3_400_000 + b"[]]}",
+    ],
+    ids=["numbers", "members", "arrays"],
+)
+def test_too_many_values_are_refused_before_they_are_made(body: bytes) -> None:
+    with pytest.raises(UnreadableBody, match="too many values"):
+        parse(body)
+
+
+@pytest.mark.parametrize("text", [b"x", b",", b'\\"', b"[", b":"], ids=["x", "commas", "quotes", "brackets", "colons"])
+def test_a_long_text_is_one_value(text: bytes) -> None:
+    body = b'{"a":"' + text * 10_000_001 + b'"}'
+    assert len(parse(body)["a"]) == 10_000_001

@@ -170,3 +170,8 @@ def test_embed() -> None:
     assert dialect.usage(document) == Usage(4, None)
     assert dialect.flaw({"embeddings": []}) is Reason.MALFORMED
     assert orjson.loads(dialect.failure(UpstreamBroke("no"))) == {"error": "no"}
+
+
+@pytest.mark.parametrize("error", [None, ""])
+def test_an_empty_error_is_none(error: str | None) -> None:
+    assert OLLAMA_CHAT.fault(lines({"error": error, "done": False})[0]) is None

@@ -37,3 +37,23 @@ def test_flaws(dialect: Dialect, document: Document, reason: Reason | None) -> N
 def test_usage() -> None:
     assert EMBEDDINGS.usage({"usage": {"prompt_tokens": 3, "total_tokens": 3}}) == Usage(3, None)
     assert EMBEDDINGS.usage({"usage": None}) == Usage()
+
+
+@pytest.mark.parametrize(
+    ("body", "document"),
+    [
+        (b'[{"index":0,"score":0.5}]', {"results": [{"index": 0, "score": 0.5}]}),
+        (b" \n[]", {"results": []}),
+        (b'{"results":[]}', {"results": []}),
+        (b"[1", None),
+        (b"7", None),
+        (b"", None),
+    ],
+)
+def test_a_bare_list_of_rankings_is_read_as_an_object(body: bytes, document: Document | None) -> None:
+    assert RERANK.read_answer(body, b"application/json") == document
+
+
+def test_only_rankings_may_be_a_bare_list() -> None:
+    assert EMBEDDINGS.read_answer(b"[]", b"application/json") is None
+    assert EMBEDDINGS.read_answer(b'{"data":[]}', b"") == {"data": []}

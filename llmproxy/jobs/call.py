@@ -17,11 +17,11 @@ from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import Peer
+from llmproxy.wire.documents import peek
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamError, UpstreamStatus
 from llmproxy.wire.exchange import Caller, Exchange, RequestIds
 from llmproxy.wire.headers import fingerprint
-from llmproxy.wire.json_body import parse
 from llmproxy.wire.vocabulary import Reason
 
 #: where a job's calls come from, as the model server is told
@@ -73,6 +73,10 @@ class CallHandler:
         self._services = services
         self._ids = ids
         self._count = count
+        settings = services.settings
+        self._by_key = settings.by_key
+        # a job keeps no secret: its calls go upstream without one
+        self._credential = fingerprint(()) if settings.forwards_credentials else ""
 
     async def __call__(self, item: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
         exchange = self.begin(item)
@@ -105,7 +109,6 @@ class CallHandler:
     def begin(self, item: Claimed) -> Exchange:
         """The notebook of one of a job's calls."""
         job, tracer, now = item.job, self._services.tracer, time.time()
-        settings = self._services.settings
         return Exchange(
             self._ids.next(),
             "POST",
@@ -114,10 +117,9 @@ class CallHandler:
             now,
             caller=Caller(
                 job.caller,
-                scope=job.scope if settings.by_key else "",
+                scope=job.scope if self._by_key else "",
                 owner=job.scope,
-                # a job keeps no secret: its calls go upstream without one
-                credential=fingerprint(()) if settings.forwards_credentials else "",
+                credential=self._credential,
             ),
             session=job.session,
             user=job.user_name,
@@ -155,7 +157,7 @@ def failed(error: ProxyError, exchange: Exchange) -> ItemResult:
 
 def tokens_of(body: bytes) -> TokenUsage:
     """The tokens an answer says it took, of chat, completions, embeddings or Responses."""
-    usage = parse(body).get("usage")
+    usage = (peek(body) or {}).get("usage")
     if not isinstance(usage, dict):
         return TokenUsage()
     prompt = _number(usage, "prompt_tokens") or _number(usage, "input_tokens")

@@ -11,8 +11,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmproxy.admin.params import given, json_answer
+from llmproxy.admin.params import query_parameters
 from llmproxy.admin.state import state_of
+from llmproxy.api.http import json_response
 from llmproxy.cache.browse import EntryBrowser, EntryCursor, EntryQuery, Order
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.tier import Selector
@@ -31,46 +32,46 @@ _CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 async def entries(request: Request) -> Response:
     """``GET /admin/cache/entries?model=&namespace=&tag=&endpoint=&prefix=&order=newest|largest&limit=&cursor=``."""
-    found = given(request, _PARAMETERS)
-    wanted = EntryQuery(
-        _selector(found),
-        limit=query_limit(found, 50, _MOST),
-        order=cast(Order, query_choice(found, "order", _ORDERS) or "newest"),
-        after=_place(found["cursor"]) if "cursor" in found else None,
+    query = query_parameters(request, _PARAMETERS)
+    entry_query = EntryQuery(
+        _selector(query),
+        limit=query_limit(query, 50, _MOST),
+        order=cast(Order, query_choice(query, "order", _ORDERS) or "newest"),
+        after=_cursor(query["cursor"]) if "cursor" in query else None,
     )
-    listing = _listing(request)
+    browser = _browser(request)
     async with _readable():
-        rows, more = await listing.page(wanted)
+        rows, more = await browser.page(entry_query)
     next = None if more is None else f"{more.size}-{more.id}"
-    return json_answer({"object": "list", "data": [dataclasses.asdict(row) for row in rows], "next": next})
+    return json_response({"object": "list", "data": [dataclasses.asdict(row) for row in rows], "next": next})
 
 
 async def groups(request: Request) -> Response:
     """``GET /admin/cache/groups``: entries and bytes by model, namespace, endpoint, tag, size and age."""
-    given(request, ())
-    listing = _listing(request)
+    query_parameters(request, ())
+    browser = _browser(request)
     async with _readable():
-        return json_answer(dataclasses.asdict(await listing.sums()))
+        return json_response(dataclasses.asdict(await browser.sums()))
 
 
-def _selector(found: dict[str, str]) -> Selector:
+def _selector(query: dict[str, str]) -> Selector:
     """Raises ``BadRequest``."""
-    prefix = found.get("prefix")
+    prefix = query.get("prefix")
     if prefix is not None and not _PREFIX.fullmatch(prefix):
         raise BadRequest("'prefix' must be up to 64 hex digits.", param="prefix")
     names = ("model", "namespace", "tag", "endpoint", "prefix")
-    if not any(name in found for name in names):
+    if not any(name in query for name in names):
         return Selector(all=True)
     return Selector(
         prefix=prefix,
-        model=found.get("model"),
-        namespace=found.get("namespace"),
-        tags=(found["tag"],) if "tag" in found else (),
-        endpoint=query_choice(found, "endpoint", [row.name for row in ENDPOINTS]),
+        model=query.get("model"),
+        namespace=query.get("namespace"),
+        tags=(query["tag"],) if "tag" in query else (),
+        endpoint=query_choice(query, "endpoint", [row.name for row in ENDPOINTS]),
     )
 
 
-def _place(text: str) -> EntryCursor:
+def _cursor(text: str) -> EntryCursor:
     """Raises ``BadRequest``."""
     match = _CURSOR.fullmatch(text)
     if match is None:
@@ -78,12 +79,12 @@ def _place(text: str) -> EntryCursor:
     return EntryCursor(id=int(match[2]), size=int(match[1]))
 
 
-def _listing(request: Request) -> EntryBrowser:
-    """Raises ``NotFound`` where there is no tier to list."""
-    listing = state_of(request).cache.listing
-    if listing is None:
+def _browser(request: Request) -> EntryBrowser:
+    """Raises ``NotFound`` if no tier can be listed."""
+    browser = state_of(request).cache.listing
+    if browser is None:
         raise NotFound("There is no tier on disk, and only its entries can be listed (LLMPROXY_CACHE_DISK_BYTES).")
-    return listing
+    return browser
 
 
 @asynccontextmanager
@@ -101,12 +102,12 @@ _LONGEST_BODY = 64 * 1024
 
 async def flush(request: Request) -> Response:
     """``POST /admin/cache/flush``."""
-    body = parse(await _small(request))
+    body = parse(await _read_body(request))
     dry_run = body.get("dry_run", False)
     if not isinstance(dry_run, bool):
         raise BadRequest("'dry_run' must be a boolean.", param="dry_run")
-    state, chosen = state_of(request), selector(body)
-    flushed = await state.cache.flush(chosen, dry_run=dry_run)
+    state, selected = state_of(request), selector(body)
+    flushed = await state.cache.flush(selected, dry_run=dry_run)
     if flushed.failed:
         tiers = ", ".join(flushed.failed)
         raise Unavailable(f"{flushed.entries} entries were flushed, but the tier {tiers} failed and may keep some.")
@@ -116,7 +117,7 @@ async def flush(request: Request) -> Response:
             f"{flushed.entries} entries were flushed, but {number} of the processes that share the database did not "
             "confirm it in time and may keep some in memory."
         )
-    return _json({"flushed": flushed.entries, "bytes": flushed.bytes})
+    return json_response({"flushed": flushed.entries, "bytes": flushed.bytes})
 
 
 async def entry(request: Request) -> Response:
@@ -124,10 +125,10 @@ async def entry(request: Request) -> Response:
     prefix = request.path_params["key"].lower()
     if not prefix or len(prefix) > 64 or not set(prefix) <= set("0123456789abcdef"):
         raise BadRequest("A key is up to 64 hex digits.", param="key")
-    found = await state_of(request).cache.lookup(prefix)
-    if found is None:
+    entry = await state_of(request).cache.lookup(prefix)
+    if entry is None:
         raise NotFound(f"No entry has a key that begins with {prefix}.")
-    return _json(_shown(found))
+    return json_response(_entry_json(entry))
 
 
 async def cache_stats(request: Request) -> Response:
@@ -150,10 +151,10 @@ async def cache_stats(request: Request) -> Response:
         },
         "oldest": min(oldest, default=None),
     }
-    return _json(document)
+    return json_response(document)
 
 
-async def _small(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -162,7 +163,7 @@ async def _small(request: Request) -> bytes:
     return body
 
 
-def _shown(entry: Entry) -> dict[str, Any]:
+def _entry_json(entry: Entry) -> dict[str, Any]:
     return {
         "key": entry.key.hex(),
         "endpoint": entry.operation,
@@ -180,10 +181,6 @@ def _shown(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _json(document: Any) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")
-
-
 _FIELDS = ("key", "model", "namespace", "tags", "endpoint", "older_than", "prefix")
 _HEX = frozenset("0123456789abcdef")
 
@@ -193,47 +190,47 @@ def selector(body: dict[str, Any]) -> Selector:
 
     Raises ``BadRequest``.
     """
-    given = {name: value for name, value in body.items() if name != "dry_run"}
-    if unknown := set(given) - {*_FIELDS, "all"}:
+    fields = {name: value for name, value in body.items() if name != "dry_run"}
+    if unknown := set(fields) - {*_FIELDS, "all"}:
         raise BadRequest(f"Unknown field {sorted(unknown)[0]!r}; a flush takes all, dry_run, {', '.join(_FIELDS)}.")
-    if "all" in given:
-        if given != {"all": True}:
+    if "all" in fields:
+        if fields != {"all": True}:
             raise BadRequest("'all' must be true and stand alone.", param="all")
         return Selector(all=True)
-    if not given:
+    if not fields:
         raise BadRequest("Say what to flush: one or more of " + ", ".join(_FIELDS) + ', or {"all": true}.')
-    key = _hex(given, "key")
+    key = _hex(fields, "key")
     if key is not None and len(key) != 64:
         raise BadRequest("'key' must be 64 hex digits; 'prefix' takes fewer.", param="key")
-    endpoint = _text(given, "endpoint")
+    endpoint = _text(fields, "endpoint")
     if endpoint is not None and endpoint not in {row.name for row in ENDPOINTS}:
         names = ", ".join(row.name for row in ENDPOINTS)
         raise BadRequest(f"Unknown endpoint {endpoint[:40]!r}; known are {names}.", param="endpoint")
-    age = _age(given)
-    if age == 0 and len(given) == 1:
+    seconds = _age(fields)
+    if seconds == 0 and len(fields) == 1:
         return Selector(all=True)
     return Selector(
         key=bytes.fromhex(key) if key else None,
-        prefix=_hex(given, "prefix"),
-        model=_text(given, "model"),
-        namespace=_text(given, "namespace"),
-        tags=_tags(given),
+        prefix=_hex(fields, "prefix"),
+        model=_text(fields, "model"),
+        namespace=_text(fields, "namespace"),
+        tags=_tags(fields),
         endpoint=endpoint,
         # of no age at all is everything, whatever the clock says
-        created_before=time.time() - age if age else None,
-        older_than=age or None,
+        created_before=time.time() - seconds if seconds else None,
+        older_than=seconds or None,
     )
 
 
-def _text(given: dict[str, Any], name: str) -> str | None:
-    value = given.get(name)
+def _text(fields: dict[str, Any], name: str) -> str | None:
+    value = fields.get(name)
     if value is not None and not isinstance(value, str):
         raise BadRequest(f"'{name}' must be a string.", param=name)
     return value
 
 
-def _hex(given: dict[str, Any], name: str) -> str | None:
-    value = _text(given, name)
+def _hex(fields: dict[str, Any], name: str) -> str | None:
+    value = _text(fields, name)
     if value is None:
         return None
     if not value or len(value) > 64 or not set(value.lower()) <= _HEX:
@@ -241,20 +238,20 @@ def _hex(given: dict[str, Any], name: str) -> str | None:
     return value.lower()
 
 
-def _tags(given: dict[str, Any]) -> tuple[str, ...]:
-    value = given.get("tags", [])
+def _tags(fields: dict[str, Any]) -> tuple[str, ...]:
+    value = fields.get("tags", [])
     if isinstance(value, str):
         value = [tag.strip() for tag in value.split(",")]
     if not isinstance(value, list) or not all(isinstance(tag, str) and tag for tag in value):
         raise BadRequest("'tags' must be a list of strings.", param="tags")
-    if "tags" in given and not value:
+    if "tags" in fields and not value:
         raise BadRequest("'tags' must name at least one tag.", param="tags")
     return tuple(value)
 
 
-def _age(given: dict[str, Any]) -> float | None:
+def _age(fields: dict[str, Any]) -> float | None:
     """Seconds."""
-    value = given.get("older_than")
+    value = fields.get("older_than")
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:

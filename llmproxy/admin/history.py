@@ -12,8 +12,9 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from llmproxy.admin.params import given, json_answer
+from llmproxy.admin.params import query_parameters
 from llmproxy.admin.state import state_of
+from llmproxy.api.http import json_response
 from llmproxy.history import detail
 from llmproxy.history.detail import body_of
 from llmproxy.history.history import HistoryReader
@@ -74,22 +75,22 @@ def _names(bodies: bool) -> list[str]:
 def _member(row: Row, bodies: bool) -> Row:
     if not bodies:
         return row
-    found = {_NAMES.get(name, name): value for name, value in row.items()}
-    return found | {name: _in_a_line(row[column]) for column, name in _NAMES.items()}
+    document = {_NAMES.get(name, name): value for name, value in row.items()}
+    return document | {name: _single_line(row[column]) for column, name in _NAMES.items()}
 
 
-def _in_a_line(body: bytes | None) -> Any:
+def _single_line(body: bytes | None) -> Any:
     """The document in a body as it was written, on one line; its text where there is none."""
-    found = body_of(body)
+    document = body_of(body)
     # it may be nested deeper than can be written again, and numbers lose digits; a line's end is only ever between them
-    return found if body is None or isinstance(found, str) else orjson.Fragment(body.translate(None, b"\r\n"))
+    return document if body is None or isinstance(document, str) else orjson.Fragment(body.translate(None, b"\r\n"))
 
 
 def _cells(row: Row, bodies: bool) -> Iterator[Any]:
     yield from (row[name] for name in COLUMNS)
     for column in _NAMES if bodies else ():
-        found = body_of(row[column])
-        yield found if found is None or isinstance(found, str) else row[column].decode()
+        document = body_of(row[column])
+        yield document if document is None or isinstance(document, str) else row[column].decode()
 
 
 def _lines(rows: Iterable[list[Any]]) -> bytes:
@@ -119,22 +120,22 @@ _ENDPOINTS = (*(row.name for row in ENDPOINTS), "other")
 
 async def history(request: Request) -> Response:
     """``GET /api/history``: a page of exchanges, newest first, or all of them as a file with ``format``."""
-    found = given(request, _PARAMETERS)
+    parameters = query_parameters(request, _PARAMETERS)
     reader = _reader(request)
-    wanted = _wanted(found)
-    format = query_choice(found, "format", ("json", *FORMATS)) or "json"
-    bodies, preview = (query_choice(found, name, ("true", "false")) == "true" for name in ("bodies", "preview"))
+    query = _history_query(parameters)
+    format = query_choice(parameters, "format", ("json", *FORMATS)) or "json"
+    bodies, preview = (query_choice(parameters, name, ("true", "false")) == "true" for name in ("bodies", "preview"))
     if format != "json":
-        return await _export(reader, wanted, format, bodies, int(found["limit"]) if "limit" in found else None)
+        return await _export(reader, query, format, bodies, int(parameters["limit"]) if "limit" in parameters else None)
     if bodies:
         raise BadRequest("'bodies' goes with format=jsonl or csv; lists have none.", param="bodies")
-    page = await reader.page(wanted)
+    page = await reader.page(query)
     rows = await _previewed(reader, page.rows) if preview else page.rows
     document: dict[str, Any] = {"object": "list", "data": rows, "next": page.next.text() if page.next else None}
-    if wanted.text:
+    if query.text:
         # rows that came a moment ago may not be indexed yet
-        document["complete"] = await reader.indexed(wanted)
-    return json_answer(document)
+        document["complete"] = await reader.indexed(query)
+    return json_response(document)
 
 
 async def exchange(request: Request) -> Response:
@@ -150,16 +151,16 @@ async def explain(request: Request) -> Response:
     raw: bytes = request.scope.get("raw_path") or b"/explain"
     if not raw.endswith(b"/explain"):
         return await _exchange(request, f"{id}/explain")
-    return json_answer(await _reader(request).explain(id, _row(request)))
+    return json_response(await _reader(request).explain(id, _row(request)))
 
 
 async def _exchange(request: Request, id: str) -> Response:
-    return json_answer(detail.shown(await _reader(request).record(id, _row(request))))
+    return json_response(detail.shown(await _reader(request).record(id, _row(request))))
 
 
 def _row(request: Request) -> int | None:
     """Raises ``BadRequest``."""
-    text = given(request, ("row",)).get("row")
+    text = query_parameters(request, ("row",)).get("row")
     if text is not None and not _ROW.fullmatch(text):
         raise BadRequest("'row' must be the 'id' that an exchange has in lists.", param="row")
     return None if text is None else int(text)
@@ -173,12 +174,12 @@ async def _previewed(reader: HistoryReader, rows: list[dict[str, Any]]) -> list[
 
 async def erase(request: Request) -> Response:
     """``DELETE /api/history?user_id=ann&session_id=s1``: one of them, or both for a user's part of a session."""
-    found = given(request, _ERASED)
+    parameters = query_parameters(request, _ERASED)
     # a name that is empty is more likely a script's variable that was never set than one of nobody
-    if not found or not all(found.values()):
+    if not parameters or not all(parameters.values()):
         raise BadRequest("Say whose exchanges to erase: 'user_id', 'session_id', or both.")
-    deleted = await _reader(request).erase(found.get("user_id"), found.get("session_id"))
-    return json_answer({"deleted": deleted})
+    deleted = await _reader(request).erase(parameters.get("user_id"), parameters.get("session_id"))
+    return json_response({"deleted": deleted})
 
 
 async def history_or_erase(request: Request) -> Response:
@@ -193,32 +194,30 @@ def _reader(request: Request) -> HistoryReader:
     return state.history.reader
 
 
-def _wanted(found: dict[str, str]) -> HistoryQuery:
+def _history_query(parameters: dict[str, str]) -> HistoryQuery:
     """Raises ``BadRequest``."""
-    phrases = phrases_of(found.get("q", ""))
-    if "q" in found and not 0 < sum(map(len, phrases)) <= _MOST_WORDS:
+    phrases = phrases_of(parameters.get("q", ""))
+    if "q" in parameters and not 0 < sum(map(len, phrases)) <= _MOST_WORDS:
         raise BadRequest(f"'q' must hold 1 to {_MOST_WORDS} words.", param="q")
-    is_page = found.get("format", "json") == "json"
+    is_page = parameters.get("format", "json") == "json"
     return HistoryQuery(
-        limit=query_limit(found, _ROWS, _MOST_ROWS if is_page else 10**9),
-        user=found.get("user_id"),
-        session=found.get("session_id"),
-        model=found.get("model"),
-        endpoint=query_choice(found, "endpoint", _ENDPOINTS),
-        cache=query_choice(found, "cache", tuple(CacheStatus)),
-        status=query_number(found, "status", 0, 0, 599) if "status" in found else None,
-        since=query_time(found, "since"),
-        until=query_time(found, "until"),
+        limit=query_limit(parameters, _ROWS, _MOST_ROWS if is_page else 10**9),
+        user=parameters.get("user_id"),
+        session=parameters.get("session_id"),
+        model=parameters.get("model"),
+        endpoint=query_choice(parameters, "endpoint", _ENDPOINTS),
+        cache=query_choice(parameters, "cache", tuple(CacheStatus)),
+        status=query_number(parameters, "status", 0, 0, 599) if "status" in parameters else None,
+        since=query_time(parameters, "since"),
+        until=query_time(parameters, "until"),
         text=tuple(map(tuple, phrases)),
-        after=HistoryCursor.read(found["cursor"]) if "cursor" in found else None,
+        after=HistoryCursor.read(parameters["cursor"]) if "cursor" in parameters else None,
     )
 
 
-async def _export(
-    reader: HistoryReader, wanted: HistoryQuery, format: str, bodies: bool, limit: int | None
-) -> Response:
+async def _export(reader: HistoryReader, query: HistoryQuery, format: str, bodies: bool, limit: int | None) -> Response:
     made = FORMATS[format]
-    pages = reader.export(wanted, bodies=bodies, limit=limit)
+    pages = reader.export(query, bodies=bodies, limit=limit)
     # a database that fails at once is an error with a status of its own
     first = await anext(pages)
 
@@ -237,24 +236,24 @@ _MOST = 1_000
 
 async def sessions(request: Request) -> Response:
     """``GET /api/sessions?limit=&cursor=&user_id=``, the last to be seen first."""
-    found = given(request, ("limit", "cursor", "user_id"))
-    limit = query_limit(found, 50, _MOST)
-    return json_answer(await _reader(request).sessions(limit, found.get("cursor"), found.get("user_id")))
+    parameters = query_parameters(request, ("limit", "cursor", "user_id"))
+    limit = query_limit(parameters, 50, _MOST)
+    return json_response(await _reader(request).sessions(limit, parameters.get("cursor"), parameters.get("user_id")))
 
 
 async def session(request: Request) -> Response:
     """``GET /api/sessions/{id}``, with the users who named it."""
-    given(request, ())
-    return json_answer(await _reader(request).session(request.path_params["id"]))
+    query_parameters(request, ())
+    return json_response(await _reader(request).session(request.path_params["id"]))
 
 
 async def users(request: Request) -> Response:
     """``GET /api/users?limit=&cursor=``, the last to be seen first; "" are those who are unknown."""
-    found = given(request, ("limit", "cursor"))
-    return json_answer(await _reader(request).users(query_limit(found, 50, _MOST), found.get("cursor")))
+    parameters = query_parameters(request, ("limit", "cursor"))
+    return json_response(await _reader(request).users(query_limit(parameters, 50, _MOST), parameters.get("cursor")))
 
 
 async def user(request: Request) -> Response:
     """``GET /api/users/{id}``, with the user's sessions."""
-    given(request, ())
-    return json_answer(await _reader(request).user(request.path_params["id"]))
+    query_parameters(request, ())
+    return json_response(await _reader(request).user(request.path_params["id"]))

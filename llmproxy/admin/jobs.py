@@ -2,11 +2,11 @@
 
 from typing import Any, TypeVar
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llmproxy.api.http import json_response
 from llmproxy.api.services import job_services
 from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.model import Item, Job, JobKind, JobStatus
@@ -49,32 +49,34 @@ async def jobs(request: Request) -> Response:
         limit=query_limit(query),
     )
     page, more = await queries.page(job_services(request).store, wanted)
-    return _json({"object": "list", "data": [_shown(each) for each in page], "next": page[-1].id if more else None})
+    return json_response(
+        {"object": "list", "data": [_job_json(each) for each in page], "next": page[-1].id if more else None}
+    )
 
 
 async def job(request: Request) -> Response:
     """``GET /admin/jobs/{id}?errors=``: with the attempts at its calls so far and its first ``errors`` failed calls."""
     most = query_number(request.query_params, "errors", 20, 0, _MOST_ERRORS)
     store = job_services(request).store
-    found = _there(await queries.job(store, _id(request), scope=None), request)
+    found = _or_not_found(await queries.job(store, _id(request), scope=None), request)
     attempts = await queries.attempts(store, found.id)
     failed = await queries.failed(store, found.id, limit=most)
-    return _json({**_shown(found), "attempts": attempts, "errors": [_error(item) for item in failed]})
+    return json_response({**_job_json(found), "attempts": attempts, "errors": [_error_json(item) for item in failed]})
 
 
 async def cancel(request: Request) -> Response:
     """``POST /admin/jobs/{id}/cancel``. Raises ``Conflict`` for a job that ended otherwise; once more does no harm."""
     found, done = await lifecycle.cancel(job_services(request).queue, _id(request))
-    found = _there(found, request)
+    found = _or_not_found(found, request)
     if not done and found.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
         raise Conflict(f"Job {found.id} is {found.status}: it cannot be cancelled any more.")
-    return _json(_shown(found))
+    return json_response(_job_json(found))
 
 
 async def retry(request: Request) -> Response:
     """``POST /admin/jobs/{id}/retry``. Raises ``Conflict`` for a job that is not over, or has nothing to be retried."""
     found = await lifecycle.retry(job_services(request).queue, _id(request))
-    return _json(_shown(_there(found, request)))
+    return json_response(_job_json(_or_not_found(found, request)))
 
 
 async def switched_off(request: Request) -> Response:
@@ -86,13 +88,13 @@ def _id(request: Request) -> str:
     return str(request.path_params["id"])
 
 
-def _there(found: Job | None, request: Request) -> Job:
+def _or_not_found(found: Job | None, request: Request) -> Job:
     if found is None:
         raise NotFound(f"No job has the id {_id(request)[:_LONGEST_ID]!r}.", param="id")
     return found
 
 
-def _shown(job: Job) -> dict[str, Any]:
+def _job_json(job: Job) -> dict[str, Any]:
     """What the operator sees of a job. Neither headers nor the webhook's URL: they may carry secrets."""
     return {
         "id": job.id,
@@ -126,7 +128,7 @@ def _shown(job: Job) -> dict[str, Any]:
     }
 
 
-def _error(item: Item) -> dict[str, Any]:
+def _error_json(item: Item) -> dict[str, Any]:
     return {
         "position": item.position,
         "label": item.label,
@@ -136,7 +138,3 @@ def _error(item: Item) -> dict[str, Any]:
         "message": item.error.message if item.error else "",
         "request_id": item.request_id,
     }
-
-
-def _json(document: Any) -> Response:
-    return Response(orjson.dumps(document), media_type="application/json")

@@ -8,8 +8,9 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llmproxy.admin.params import given, json_answer
+from llmproxy.admin.params import query_parameters
 from llmproxy.admin.state import AdminState, state_of
+from llmproxy.api.http import json_response
 from llmproxy.api.services import JobServices
 from llmproxy.jobs import queries
 from llmproxy.observe.performance import report
@@ -29,7 +30,7 @@ async def performance(request: Request) -> Response:
     ``complete`` is false where the database did not answer and only this process's last minutes are known.
     """
     state = state_of(request)
-    window = query_choice(given(request, ("window",)), "window", WINDOWS) or "1h"
+    window = query_choice(query_parameters(request, ("window",)), "window", WINDOWS) or "1h"
     state.settle()
     until = time.time()
     start = _start(until, *WINDOWS[window])
@@ -38,7 +39,7 @@ async def performance(request: Request) -> Response:
     jobs: JobServices | None = request.scope["state"]["jobs"]
     now = {"resources": _resources(state), "queue": await _queue(jobs), "database": await _database(state)}
     document = {"window": window, "complete": complete, **figures, "now": now}
-    return json_answer(document)
+    return json_response(document)
 
 
 def _start(until: float, seconds: int, span: int) -> int:

@@ -57,10 +57,10 @@ def read_line(line: bytes, endpoint: str, most_bytes: int) -> BatchRequest:
     body: dict[str, Any] = _required(members, "body", dict, "an object")
     model = _checked_body(body, endpoint)
     try:
-        written = orjson.dumps(body)
+        body_json = orjson.dumps(body)
     except orjson.JSONEncodeError as error:
         raise _unparseable() from error
-    return BatchRequest(custom_id, model, written, len(inputs_of(body)) if endpoint == "/v1/embeddings" else 0)
+    return BatchRequest(custom_id, model, body_json, len(inputs_of(body)) if endpoint == "/v1/embeddings" else 0)
 
 
 def _members(line: bytes) -> dict[str, Any]:
@@ -74,12 +74,12 @@ def _unparseable() -> BadRequest:
     return BadRequest("This line is not parseable as valid JSON.", code="invalid_json_line")
 
 
-def _required(members: Mapping[str, Any], name: str, kind: type, called: str) -> Any:
+def _required(members: Mapping[str, Any], name: str, kind: type, kind_name: str) -> Any:
     value = members.get(name)
     if value is None:
         raise validation.missing(name)
     if not isinstance(value, kind):
-        raise validation.wrong_type(name, called, value)
+        raise validation.wrong_type(name, kind_name, value)
     return value
 
 
@@ -102,9 +102,9 @@ def _checked_body(body: Mapping[str, Any], endpoint: str) -> str:
         raise validation.wrong_type("body.model", "a string", model)
     if "\0" in model:
         raise unknown_model(model)
-    needed = ENDPOINTS[endpoint]
-    if body.get(needed) is None:
-        raise _lacking(needed)
+    required = ENDPOINTS[endpoint]
+    if body.get(required) is None:
+        raise _lacking(required)
     if body.get("stream") not in (None, False):
         message = "Streaming is not supported in batches."
         raise BadRequest(message, code="streaming_unsupported", param="body.stream")
@@ -120,7 +120,7 @@ def _lacking(name: str) -> BadRequest:
     return BadRequest(f"{name.capitalize()} parameter is required.", code="invalid_request", param=f"body.{name}")
 
 
-async def numbered(blobs: Blobs, name: str) -> AsyncGenerator[tuple[int, list[bytes]]]:
+async def numbered_lines(blobs: Blobs, name: str) -> AsyncGenerator[tuple[int, list[bytes]]]:
     """The lines, some at a time, with the number of the first of them; the file's first line is 1.
 
     Raises ``FileNotFoundError``, ``Unavailable``. To be closed by who does not read to the end.

@@ -20,7 +20,7 @@ _MOST_SECONDS = 2_592_000
 
 
 @dataclass(frozen=True, slots=True)
-class AskedBatch:
+class BatchSpec:
     """``output_seconds`` is how long the output files are kept, None where that was not said."""
 
     input_file_id: str
@@ -29,7 +29,7 @@ class AskedBatch:
     output_seconds: int | None
 
 
-def asked_batch(body: Mapping[str, Any]) -> AskedBatch:
+def read_batch_spec(body: Mapping[str, Any]) -> BatchSpec:
     """Raises ``BadRequest`` in OpenAI's words. Members that are not known are passed over."""
     input_file_id = _text(body, "input_file_id")
     if len(input_file_id) > _LONGEST_ID:
@@ -41,8 +41,8 @@ def asked_batch(body: Mapping[str, Any]) -> AskedBatch:
     if window != WINDOW:
         raise validation.not_allowed("completion_window", window, [WINDOW])
     # what has no labels keeps saying so
-    labels = None if body.get("metadata") is None else labels_of(body["metadata"])
-    return AskedBatch(input_file_id, endpoint, labels, _output_seconds(body))
+    metadata = None if body.get("metadata") is None else labels_of(body["metadata"])
+    return BatchSpec(input_file_id, endpoint, metadata, _output_seconds(body))
 
 
 def _text(holder: Mapping[str, Any], name: str) -> str:
@@ -56,17 +56,17 @@ def _text(holder: Mapping[str, Any], name: str) -> str:
 
 def _output_seconds(body: Mapping[str, Any]) -> int | None:
     prefix = "output_expires_after"
-    wanted = body.get(prefix)
-    if wanted is None:
+    expiry = body.get(prefix)
+    if expiry is None:
         return None
-    if not isinstance(wanted, dict):
-        raise validation.wrong_type(prefix, "an object", wanted)
-    anchor = wanted.get("anchor")
+    if not isinstance(expiry, dict):
+        raise validation.wrong_type(prefix, "an object", expiry)
+    anchor = expiry.get("anchor")
     if anchor is None:
         raise validation.missing(f"{prefix}.anchor")
     if anchor != "created_at":
         raise validation.not_allowed(f"{prefix}.anchor", str(anchor), ["created_at"])
-    seconds = wanted.get("seconds")
+    seconds = expiry.get("seconds")
     if seconds is None:
         raise validation.missing(f"{prefix}.seconds")
     if not isinstance(seconds, int) or isinstance(seconds, bool):
@@ -113,7 +113,7 @@ STATUS = {
 }
 
 
-def document(job: Job) -> dict[str, Any]:
+def batch_object(job: Job) -> dict[str, Any]:
     """OpenAI's ``Batch``."""
     detail = Detail.of(job)
     return {

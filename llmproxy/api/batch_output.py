@@ -8,7 +8,7 @@ import orjson
 from llmproxy.jobs.blobs import Blobs, Sink
 from llmproxy.jobs.model import Failure, File, Item, ItemStatus
 
-_UNDONE = {
+_UNFINISHED = {
     ItemStatus.CANCELLED: Failure("batch_cancelled", "This request was not executed because the batch was cancelled."),
     ItemStatus.EXPIRED: Failure(
         "batch_expired", "This request could not be executed before the completion window expired."
@@ -20,12 +20,12 @@ _NO_REASON = Failure("error", "The request failed.")
 _CODES = {"upstream_timeout": "request_timeout"}
 
 
-def line_of(job_id: str, item: Item) -> bytes:
+def output_line(job_id: str, item: Item) -> bytes:
     """The line of a call that is over. HTTP errors stand in ``response``, ``error`` says why there is no answer."""
-    if item.status in _UNDONE:
-        return undone_line(job_id, item.position, item.label, item.status)
+    if item.status in _UNFINISHED:
+        return unfinished_line(job_id, item.position, item.label, item.status)
     if not item.status_code:
-        return _line(job_id, item.position, item.label, b"null", _told(item.error or _NO_REASON))
+        return _line(job_id, item.position, item.label, b"null", _error_json(item.error or _NO_REASON))
     response = b'{"status_code":%d,"request_id":%b,"body":%b}' % (
         item.status_code,
         orjson.dumps(item.request_id),
@@ -34,19 +34,24 @@ def line_of(job_id: str, item: Item) -> bytes:
     return _line(job_id, item.position, item.label, response, b"null")
 
 
-def undone_line(job_id: str, position: int, custom_id: str, status: ItemStatus) -> bytes:
+def unfinished_line(job_id: str, position: int, custom_id: str, status: ItemStatus) -> bytes:
     """The line of a call that was ``cancelled`` or ``expired``."""
-    return _line(job_id, position, custom_id, b"null", _told(_UNDONE[status]))
+    return _line(job_id, position, custom_id, b"null", _error_json(_UNFINISHED[status]))
 
 
 def _line(job_id: str, position: int, custom_id: str, response: bytes, error: bytes) -> bytes:
     # the same each time that the file is written
     id = sha256(f"{job_id}:{position}".encode()).hexdigest()[:32]
-    named = orjson.dumps(custom_id)
-    return b'{"id":"batch_req_%b","custom_id":%b,"response":%b,"error":%b}\n' % (id.encode(), named, response, error)
+    quoted_id = orjson.dumps(custom_id)
+    return b'{"id":"batch_req_%b","custom_id":%b,"response":%b,"error":%b}\n' % (
+        id.encode(),
+        quoted_id,
+        response,
+        error,
+    )
 
 
-def _told(failure: Failure) -> bytes:
+def _error_json(failure: Failure) -> bytes:
     return orjson.dumps({"code": _CODES.get(failure.code, failure.code), "message": failure.message})
 
 
@@ -73,7 +78,7 @@ class OutputFile:
         self._hash = sha256()
 
     @property
-    def known_as(self) -> str | None:
+    def id_if_any(self) -> str | None:
         """The id, None for a file that got no lines."""
         return self.id if self.bytes else None
 

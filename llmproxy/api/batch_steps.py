@@ -12,9 +12,9 @@ from typing import IO
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.api.batch_input import InputCheck, numbered, read_line, unknown_model
+from llmproxy.api.batch_input import InputCheck, numbered_lines, read_line, unknown_model
 from llmproxy.api.batch_model import Detail
-from llmproxy.api.batch_output import OutputFile, line_of, undone_line
+from llmproxy.api.batch_output import OutputFile, output_line, unfinished_line
 from llmproxy.jobs import queries
 from llmproxy.jobs.blobs import LONGEST, Blobs
 from llmproxy.jobs.handler import CancelToken
@@ -129,7 +129,7 @@ class Validate:
 
         if detail.blob is None:
             raise FileNotFoundError(detail.input_file_id)
-        async with aclosing(numbered(self._blobs, detail.blob)) as pages:
+        async with aclosing(numbered_lines(self._blobs, detail.blob)) as pages:
             async for number, lines in pages:
                 await asyncio.to_thread(take, number, lines)
                 if check.over or cancel_token.disconnected:
@@ -139,7 +139,7 @@ class Validate:
         """Adds the calls that a worker left out which died while it added them."""
         after = await _last_position(self._queue.store, claimed.job.id)
         try:
-            async with aclosing(numbered(self._blobs, detail.blob or "")) as pages:
+            async with aclosing(numbered_lines(self._blobs, detail.blob or "")) as pages:
                 async for number, lines in pages:
                     calls = await asyncio.to_thread(_calls, claimed.job.path, number, lines, after)
                     if not await self._add(claimed, calls, cancel_token):
@@ -180,7 +180,7 @@ _PAGE = 50
 #: how long the files are kept where the batch does not say
 _KEPT_SECONDS = 30 * 86_400
 
-_UNDONE = {JobStatus.CANCELLED: ItemStatus.CANCELLED, JobStatus.EXPIRED: ItemStatus.EXPIRED}
+_UNFINISHED = {JobStatus.CANCELLED: ItemStatus.CANCELLED, JobStatus.EXPIRED: ItemStatus.EXPIRED}
 
 
 class Finalize:
@@ -209,7 +209,7 @@ class Finalize:
             files=[file.row(job.scope, now, expires_at) for file in both if file.bytes],
             # the batch may have been tried again, and this time there is nothing to say
             removed=[file.id for file in both if not file.bytes],
-            detail={"output_file_id": output.known_as, "error_file_id": errors.known_as},
+            detail={"output_file_id": output.id_if_any, "error_file_id": errors.id_if_any},
         )
         return ItemResult(ItemStatus.COMPLETED, move=move)
 
@@ -221,8 +221,8 @@ class Finalize:
         while page := await queries.calls(self._queue.store, job.id, after=last, limit=_PAGE):
             if cancel_token.disconnected:
                 raise ClientDisconnected
-            good = [line_of(job.id, item) for item in page if item.status is ItemStatus.COMPLETED]
-            bad = [line_of(job.id, item) for item in page if item.status is not ItemStatus.COMPLETED]
+            good = [output_line(job.id, item) for item in page if item.status is ItemStatus.COMPLETED]
+            bad = [output_line(job.id, item) for item in page if item.status is not ItemStatus.COMPLETED]
             await output.write(b"".join(good))
             await errors.write(b"".join(bad))
             written, last = written + len(page), page[-1].position
@@ -230,20 +230,20 @@ class Finalize:
 
     async def _write_unread(self, job: Job, last: int, errors: OutputFile, cancel_token: CancelToken) -> None:
         """The requests behind the line ``last``: the batch was ended before they became calls."""
-        blob, status = Detail.of(job).blob, _UNDONE[JobStatus(job.ending)]
+        blob, status = Detail.of(job).blob, _UNFINISHED[JobStatus(job.ending)]
 
-        def undone(number: int, lines: list[bytes]) -> bytes:
+        def unfinished(number: int, lines: list[bytes]) -> bytes:
             return b"".join(
-                undone_line(job.id, at, read_line(line, job.path, LONGEST).custom_id, status)
+                unfinished_line(job.id, at, read_line(line, job.path, LONGEST).custom_id, status)
                 for at, line in enumerate(lines, number)
                 if at > last and line.strip()
             )
 
         try:
-            async with aclosing(numbered(self._blobs, blob or "")) as pages:
+            async with aclosing(numbered_lines(self._blobs, blob or "")) as pages:
                 async for number, lines in pages:
                     if cancel_token.disconnected:
                         raise ClientDisconnected
-                    await errors.write(await asyncio.to_thread(undone, number, lines))
+                    await errors.write(await asyncio.to_thread(unfinished, number, lines))
         except FileNotFoundError:
             log.error("the input file of %s is gone: requests that were not read from it are in no file", job.id)

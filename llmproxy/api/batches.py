@@ -7,8 +7,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.api import file_rows
-from llmproxy.api.batch_model import STATUS, WINDOW_SECONDS, AskedBatch, Detail, asked_batch, document
-from llmproxy.api.http import page, rendered
+from llmproxy.api.batch_model import STATUS, WINDOW_SECONDS, BatchSpec, Detail, batch_object, read_batch_spec
+from llmproxy.api.http import json_response, list_response
 from llmproxy.api.services import JobServices, exchange_of, job_services
 from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.blobs import NAME
@@ -34,21 +34,21 @@ class CreateBatch:
         connection = HTTPConnection(scope)
         services, exchange = job_services(connection), exchange_of(connection)
         with listening(receive, exchange):
-            asked = asked_batch(parse(await read(receive, scope["headers"], services.proxy.settings, _LONGEST_BODY)))
-            job = await _submitted(asked, scope["headers"], exchange, services)
-            await rendered(document(job))(scope, receive, send)
+            spec = read_batch_spec(parse(await read(receive, scope["headers"], services.proxy.settings, _LONGEST_BODY)))
+            job = await _submitted(spec, scope["headers"], exchange, services)
+            await json_response(batch_object(job))(scope, receive, send)
 
 
 create = CreateBatch()
 
 
-async def _submitted(asked: AskedBatch, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
+async def _submitted(spec: BatchSpec, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
     directives = parse_directives(headers)
-    file = await _input_file(asked.input_file_id, exchange.caller.owner, services)
-    detail = Detail(asked.input_file_id, file.id if file else None, asked.metadata, asked.output_seconds)
+    file = await _input_file(spec.input_file_id, exchange.caller.owner, services)
+    detail = Detail(spec.input_file_id, file.id if file else None, spec.metadata, spec.output_seconds)
     new = NewJob(
         JobKind.BATCH,
-        asked.endpoint,
+        spec.endpoint,
         scope=exchange.caller.owner,
         caller=exchange.caller.name,
         user=directives.user,
@@ -79,12 +79,12 @@ async def batches(request: Request) -> Response:
     scope = exchange_of(request).caller.owner
     wanted = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=query_limit(request.query_params))
     found, more = await queries.page(job_services(request).store, wanted)
-    return page([document(job) for job in found], more=more)
+    return list_response([batch_object(job) for job in found], more=more)
 
 
 async def batch(request: Request) -> Response:
     """``GET /v1/batches/{id}``."""
-    return rendered(document(await _found(request)))
+    return json_response(batch_object(await _batch(request)))
 
 
 async def cancel(request: Request) -> Response:
@@ -92,16 +92,16 @@ async def cancel(request: Request) -> Response:
 
     Raises ``Conflict`` for a batch that came to another end.
     """
-    known = await _found(request)
-    job, _ = await lifecycle.cancel(job_services(request).queue, known.id)
+    batch = await _batch(request)
+    job, _ = await lifecycle.cancel(job_services(request).queue, batch.id)
     if job is None:
-        raise _unknown(known.id)
+        raise _unknown(batch.id)
     if job.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):
         raise Conflict(f"Cannot cancel a batch with status '{STATUS[job.status]}'.")
-    return rendered(document(job))
+    return json_response(batch_object(job))
 
 
-async def _found(request: Request) -> Job:
+async def _batch(request: Request) -> Job:
     """The batch that the path names. Raises ``NotFound``, also for one of another caller's scope."""
     id, scope = request.path_params["id"], exchange_of(request).caller.owner
     job = await queries.job(job_services(request).store, id, JobKind.BATCH, scope) if _ID.fullmatch(id) else None

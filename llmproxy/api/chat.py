@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llmproxy.api.http import page, rendered
+from llmproxy.api.http import json_response, list_response
 from llmproxy.api.services import exchange_of, job_services
 from llmproxy.jobs.stored import StoredQuery
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, labels_of, written
@@ -55,7 +55,7 @@ class ChatId(NamedTuple):
 _LABEL = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
-def asked_list(query: Mapping[str, str], scope: str) -> StoredQuery:
+def chat_query(query: Mapping[str, str], scope: str) -> StoredQuery:
     """The caller's own chat completions that they want. Raises ``BadRequest``."""
     labels = {found[1]: value for name, value in query.items() if (found := _LABEL.fullmatch(name))}
     return StoredQuery(
@@ -84,7 +84,7 @@ def _after(query: Mapping[str, str]) -> ChatId | None:
 
 
 #: members of the request that are shown with the answer
-_ASKED = (
+_REQUEST_FIELDS = (
     "temperature",
     "top_p",
     "presence_penalty",
@@ -96,15 +96,15 @@ _ASKED = (
 )
 
 
-def document_of(answer: StoredAnswer) -> Document:
+def chat_object(answer: StoredAnswer) -> Document:
     """The chat completion object."""
     request = orjson.loads(answer.request)
-    asked = {name: request.get(name) for name in _ASKED} | {"input_user": request.get("user")}
+    fields = {name: request.get(name) for name in _REQUEST_FIELDS} | {"input_user": request.get("user")}
     document: Document = orjson.loads(answer.document or b"{}")
-    return asked | document | {"metadata": orjson.loads(answer.metadata)}
+    return fields | document | {"metadata": orjson.loads(answer.metadata)}
 
 
-def messages_of(answer: StoredAnswer) -> list[Document]:
+def chat_messages(answer: StoredAnswer) -> list[Document]:
     """The request's messages. Their ids are made from the answer's and their places."""
     return [_message(message, f"{answer.id}-{place}") for place, message in enumerate(orjson.loads(answer.input))]
 
@@ -124,14 +124,14 @@ _LONGEST_BODY = 256 * 1024
 
 async def listing(request: Request) -> Response:
     """``GET /v1/chat/completions?model=&metadata[name]=&after=&limit=&order=``, oldest first unless told otherwise."""
-    wanted = asked_list(request.query_params, exchange_of(request).caller.owner)
-    answers, more = await job_services(request).answers.page(wanted)
-    return page([document_of(answer) for answer in answers], more=more)
+    query = chat_query(request.query_params, exchange_of(request).caller.owner)
+    answers, more = await job_services(request).answers.page(query)
+    return list_response([chat_object(answer) for answer in answers], more=more)
 
 
 async def retrieve(request: Request) -> Response:
     """``GET /v1/chat/completions/{id}``."""
-    return rendered(document_of(await _found(request)))
+    return json_response(chat_object(await _stored_chat(request)))
 
 
 class Update:
@@ -145,22 +145,22 @@ class Update:
             if "metadata" not in body:
                 raise validation.missing("metadata")
             metadata = written(labels_of(body["metadata"]))
-            answer = await _found(connection)
+            answer = await _stored_chat(connection)
             await job_services(connection).answers.relabel(answer.id, metadata)
-            await rendered(document_of(replace(answer, metadata=metadata)))(scope, receive, send)
+            await json_response(chat_object(replace(answer, metadata=metadata)))(scope, receive, send)
 
 
 async def delete(request: Request) -> Response:
     """``DELETE /v1/chat/completions/{id}``."""
-    answer = await _found(request)
+    answer = await _stored_chat(request)
     await job_services(request).answers.delete(answer.id)
-    return rendered({"object": "chat.completion.deleted", "id": answer.id, "deleted": True})
+    return json_response({"object": "chat.completion.deleted", "id": answer.id, "deleted": True})
 
 
 async def messages(request: Request) -> Response:
     """``GET /v1/chat/completions/{id}/messages?after=&limit=&order=``: the request's own, in their order."""
     limit, newest_first = query_limit(request.query_params), query_newest_first(request.query_params, "asc")
-    listed = messages_of(await _found(request))
+    listed = chat_messages(await _stored_chat(request))
     if newest_first:
         listed.reverse()
     after = request.query_params.get("after")
@@ -169,10 +169,10 @@ async def messages(request: Request) -> Response:
         if not places:
             raise unknown_after()
         listed = listed[places[0] + 1 :]
-    return page(listed[:limit], more=len(listed) > limit)
+    return list_response(listed[:limit], more=len(listed) > limit)
 
 
-async def _found(connection: HTTPConnection) -> StoredAnswer:
+async def _stored_chat(connection: HTTPConnection) -> StoredAnswer:
     """Raises ``NotFound`` for an id that is none of this caller's."""
     id, scope = connection.path_params["id"], exchange_of(connection).caller.owner
     answer = None

@@ -21,13 +21,13 @@ class SseStream:
         self._ping_seconds = services.proxy.settings.ping_seconds
         self._client = client
         self._send = send
-        self._said_at = monotonic()
+        self._sent_at = monotonic()
 
     def watch(self) -> None:
         """From now on a client that leaves ends the waiting."""
         self._client.watch(lambda: self._changes.moved(self._id))
 
-    def check(self) -> None:
+    def raise_if_disconnected(self) -> None:
         """Raises ``ClientDisconnected``."""
         if self._client.disconnected:
             raise ClientDisconnected
@@ -37,12 +37,12 @@ class SseStream:
         """Whether the program ends: what is told goes on, but not here."""
         return self._changes.closed
 
-    async def say(self, data: bytes) -> None:
+    async def send(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
-        self._said_at = monotonic()
+        self._sent_at = monotonic()
 
-    async def pause(self) -> None:
+    async def poll(self) -> None:
         """Until it is time to look again; a client that heard nothing for long gets a comment."""
         await self._changes.of(self._id, self._poll_seconds)
-        if self._ping_seconds and monotonic() - self._said_at >= self._ping_seconds:
-            await self.say(_PING)
+        if self._ping_seconds and monotonic() - self._sent_at >= self._ping_seconds:
+            await self.send(_PING)

@@ -21,7 +21,7 @@ def new_id() -> str:
     return f"file-{secrets.token_hex(16)}"
 
 
-def document(file: File) -> dict[str, Any]:
+def file_object(file: File) -> dict[str, Any]:
     """OpenAI's ``OpenAIFile``."""
     return {
         "id": file.id,

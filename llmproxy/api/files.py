@@ -9,10 +9,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.api import file_rows
-from llmproxy.api.file_model import asked_list, document
+from llmproxy.api.file_model import asked_list, file_object
 from llmproxy.api.file_rows import FileQuery
 from llmproxy.api.file_upload import upload
-from llmproxy.api.http import page, rendered
+from llmproxy.api.http import json_response, list_response
 from llmproxy.api.services import exchange_of, job_services
 from llmproxy.jobs.blobs import NAME, Blobs
 from llmproxy.jobs.model import File
@@ -88,7 +88,7 @@ class UploadFile:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         with listening(receive, exchange_of(request)):
-            response = rendered(document(await upload(request)))
+            response = json_response(file_object(await upload(request)))
             await response(scope, receive, send)
 
 
@@ -101,12 +101,12 @@ async def listing(request: Request) -> Response:
         scope = exchange_of(request).caller.owner
         wanted = FileQuery(scope, asked.purpose, asked.after, asked.limit, asked.newest_first)
         found, more = await file_rows.page(services.store, wanted, services.queue.clock())
-    return page([document(file) for file in found], more=more)
+    return list_response([file_object(file) for file in found], more=more)
 
 
 async def retrieve(request: Request) -> Response:
     """``GET /v1/files/{id}``."""
-    return rendered(document(await _file(request)))
+    return json_response(file_object(await _file(request)))
 
 
 async def content(request: Request) -> Download:
@@ -123,7 +123,7 @@ async def delete(request: Request) -> Response:
         raise NoSuchFile(id)
     if id not in needed:
         await services.blobs.delete(id)
-    return rendered({"id": id, "object": "file", "deleted": True})
+    return json_response({"id": id, "object": "file", "deleted": True})
 
 
 async def _file(request: Request) -> File:

@@ -10,13 +10,13 @@ from starlette.types import Scope
 from llmproxy.wire.documents import dump
 
 
-def rendered(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(dump(document), status, headers, media_type="application/json")
 
 
-def page(data: Sequence[Mapping[str, Any]], *, more: bool) -> Response:
+def list_response(data: Sequence[Mapping[str, Any]], *, more: bool) -> Response:
     """A page of one of OpenAI's lists; ``more`` is whether another one follows."""
-    return rendered(
+    return json_response(
         {
             "object": "list",
             "data": data,

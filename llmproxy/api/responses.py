@@ -5,9 +5,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from llmproxy.api.http import page, rendered
-from llmproxy.api.responses_events import Following
-from llmproxy.api.responses_model import document_of, is_id
+from llmproxy.api.http import json_response, list_response
+from llmproxy.api.responses_events import EventReplay
+from llmproxy.api.responses_model import is_id, response_object
 from llmproxy.api.services import exchange_of, job_services
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
@@ -22,9 +22,9 @@ class Retrieve:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
-        answer = await _found(connection)
+        answer = await _stored_response(connection)
         if scope["method"] == "HEAD" or not query_flag(connection.query_params, "stream"):
-            await rendered(document_of(answer))(scope, receive, send)
+            await json_response(response_object(answer))(scope, receive, send)
             return
         if not (answer.background and answer.stream):
             lacking = "stream" if answer.background else "background"
@@ -35,37 +35,37 @@ class Retrieve:
         # no event that is kept has padding: asked for or not, there is none
         query_flag(connection.query_params, "include_obfuscation")
         with listening(receive, exchange_of(connection)) as client:
-            await Following(answer, after, job_services(connection), client, send).run()
+            await EventReplay(answer, after, job_services(connection), client, send).run()
 
 
 async def cancel(request: Request) -> Response:
     """``POST /v1/responses/{id}/cancel``; one that is cancelled already stays as it is."""
-    answer = await _found(request)
+    answer = await _stored_response(request)
     if not answer.background:
         raise BadRequest("Cannot cancel a synchronous response.")
     await lifecycle.cancel(job_services(request).queue, answer.id)
-    answer = await _found(request)
-    document = document_of(answer)
+    answer = await _stored_response(request)
+    document = response_object(answer)
     if document["status"] != "cancelled":
         raise BadRequest(f"Cannot cancel a {document['status']} response.")
-    return rendered(document)
+    return json_response(document)
 
 
 async def delete(request: Request) -> Response:
     """``DELETE /v1/responses/{id}``."""
-    answer = await _found(request)
+    answer = await _stored_response(request)
     services = job_services(request)
     if answer.job is not None and not answer.job.over:
         raise BadRequest("Cannot delete a response that is in progress: cancel it first.")
     await services.answers.delete(answer.id)
     if answer.job is not None:
         await lifecycle.remove(services.queue, answer.id)
-    return rendered({"id": answer.id, "object": "response", "deleted": True})
+    return json_response({"id": answer.id, "object": "response", "deleted": True})
 
 
 async def input_items(request: Request) -> Response:
     """``GET /v1/responses/{id}/input_items``: the request's own items, newest first unless told otherwise."""
-    answer = await _found(request)
+    answer = await _stored_response(request)
     limit, newest_first = query_limit(request.query_params), query_newest_first(request.query_params, "desc")
     items = listed_items(orjson.loads(answer.input), answer.id)
     if newest_first:
@@ -75,10 +75,10 @@ async def input_items(request: Request) -> Response:
         places = [place for place, item in enumerate(items) if item["id"] == after]
         # one that is not known ends the list
         items = items[places[0] + 1 :] if places else []
-    return page(items[:limit], more=len(items) > limit)
+    return list_response(items[:limit], more=len(items) > limit)
 
 
-async def _found(connection: HTTPConnection) -> StoredAnswer:
+async def _stored_response(connection: HTTPConnection) -> StoredAnswer:
     """Raises ``NotFound`` for an id that is none of this caller's."""
     id = connection.path_params["id"]
     answer = None

@@ -8,8 +8,8 @@ import orjson
 from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
-from llmproxy.api.responses_events import Following
-from llmproxy.api.responses_model import before, document_of
+from llmproxy.api.responses_events import EventReplay
+from llmproxy.api.responses_model import conversation_before, response_object
 from llmproxy.api.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.model import Event, Headers, JobKind, JobStatus, NewCall, NewJob, forwarded_headers, new_id
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
@@ -87,7 +87,7 @@ async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, 
     """The body for the model server, the conversation so far in it."""
     items = []
     if request.previous_id is not None:
-        items = await before(services.answers, request.previous_id, exchange.caller.owner)
+        items = await conversation_before(services.answers, request.previous_id, exchange.caller.owner)
     body = request.effective(raw, items)
     limit = services.proxy.settings.max_body_bytes
     if len(body) > limit:
@@ -100,9 +100,9 @@ async def _tell(
 ) -> None:
     """The first word about a Response of the background: as it stands, or as the stream of what happens to it."""
     if request.stream and answer.stream:
-        await Following(answer, -1, services, client, send).run()
+        await EventReplay(answer, -1, services, client, send).run()
         return
-    body = dump(document_of(answer))
+    body = dump(response_object(answer))
     headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -231,7 +231,7 @@ def _answer(new: NewJob, request: ResponsesRequest, now: float) -> StoredAnswer:
 
 
 def _opening(answer: StoredAnswer) -> list[Event]:
-    writer, queued = EventWriter(), document_of(answer)
+    writer, queued = EventWriter(), response_object(answer)
     kinds = ("response.created", "response.queued")
     return [(number, writer.event(kind, response=queued)) for number, kind in enumerate(kinds)]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from starlette.types import Send
 
 from llmproxy.api.event_stream import SseStream
-from llmproxy.api.responses_model import document_of
+from llmproxy.api.responses_model import response_object
 from llmproxy.api.services import JobServices
 from llmproxy.jobs import queries
 from llmproxy.jobs.model import Event, Job, JobKind, JobStatus
@@ -27,7 +27,7 @@ _PAGE = 500
 _OF_ITSELF = (JobStatus.COMPLETED, JobStatus.FAILED)
 
 
-class Following:
+class EventReplay:
     """One client's way through a stream. ``after`` is the number of the last event that it knows, -1 for none.
 
     A Response may be run again, when its worker died or its upstream failed; its events then get the same numbers
@@ -36,14 +36,14 @@ class Following:
 
     def __init__(self, answer: StoredAnswer, after: int, services: JobServices, client: Client, send: Send) -> None:
         self._answer = answer
-        self._known = after
+        self._last = after
         self._services = services
-        self._telling = SseStream(answer.id, _POLL_SECONDS, services, client, send)
+        self._stream = SseStream(answer.id, _POLL_SECONDS, services, client, send)
         self._send = send
 
     async def run(self) -> None:
         """The whole ASGI response. Raises ``ClientLeft``."""
-        self._telling.watch()
+        self._stream.watch()
         headers = type_headers(RESPONSES.stream_type, stream=True)
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
@@ -61,23 +61,23 @@ class Following:
         while True:
             # first: when it is over, every event is there
             job = await queries.job(store, id, JobKind.RESPONSE, self._answer.scope)
-            group = await read_events(store, id, self._known, _PAGE)
+            group = await read_events(store, id, self._last, _PAGE)
             if group and is_terminal(group[-1][1]):
                 if job is None or job.status in _OF_ITSELF:
                     return _frames(group)
                 # an earlier run's, which was begun anew since; or it came just now, and counts at the next look
                 group = [event for event in group if event[0] < OPENING]
             if group:
-                self._known = group[-1][0]
-                await self._telling.say(_frames(group))
+                self._last = group[-1][0]
+                await self._stream.send(_frames(group))
             elif job is None or job.status.over:
                 return await self._ending(job)
-            self._telling.check()
-            if self._telling.stopping:
+            self._stream.raise_if_disconnected()
+            if self._stream.stopping:
                 # it goes on, but not here: the stream must not look as if it had come to its end
                 return _failure(_STOPPING)
             if not group:
-                await self._telling.pause()
+                await self._stream.poll()
 
     async def _ending(self, job: Job | None) -> bytes:
         """The terminal event where the client does not know it yet, made up where the job was ended from outside."""
@@ -86,17 +86,17 @@ class Following:
             answer = await self._services.answers.find(self._answer.id, AnswerKind.RESPONSE, self._answer.scope)
             if answer is None:
                 return _failure("The response was deleted.")
-            number, frame = _made_up(answer, number + 1)
+            number, frame = _ending_event(answer, number + 1)
         again = await was_restarted(self._services.store, self._answer.id)
-        return frame if number > self._known or again else b""
+        return frame if number > self._last or again else b""
 
 
 def _frames(group: Sequence[Event]) -> bytes:
     return b"".join(frame for _, frame in group)
 
 
-def _made_up(answer: StoredAnswer, number: int) -> Event:
-    return number, EventWriter(number).ending(document_of(answer))
+def _ending_event(answer: StoredAnswer, number: int) -> Event:
+    return number, EventWriter(number).ending(response_object(answer))
 
 
 def _failure(message: str) -> bytes:

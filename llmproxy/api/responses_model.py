@@ -22,7 +22,7 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-async def before(answers: StoredAnswers, previous_id: str, scope: str) -> list[Document]:
+async def conversation_before(answers: StoredAnswers, previous_id: str, scope: str) -> list[Document]:
     """The items of the conversation that ends with this Response.
 
     Raises ``BadRequest`` where it, or one before it, is not there, or has no answer; ``Unavailable``.
@@ -36,7 +36,7 @@ async def before(answers: StoredAnswers, previous_id: str, scope: str) -> list[D
 
 
 def _output(answer: StoredAnswer) -> list[Document]:
-    document = document_of(answer)
+    document = response_object(answer)
     if document.get("status") not in _ENDED:
         raise BadRequest(
             f"Previous response with id '{answer.id}' is {document.get('status')}: only one that is completed, or "
@@ -54,7 +54,7 @@ def _unknown(id: str) -> BadRequest:
     )
 
 
-_WORDS = {
+_STATUS = {
     JobStatus.PENDING: "queued",
     JobStatus.RUNNING: "in_progress",
     JobStatus.FINALIZING: "in_progress",
@@ -66,13 +66,13 @@ _WORDS = {
 _OF_ITSELF = (None, JobStatus.COMPLETED, JobStatus.FAILED)
 
 
-def document_of(answer: StoredAnswer) -> dict[str, Any]:
+def response_object(answer: StoredAnswer) -> dict[str, Any]:
     """The Response object."""
     # one whose job was begun anew, or ended from outside after that, has the document of an earlier run
     if answer.document is not None and answer.job in _OF_ITSELF:
         document: dict[str, Any] = orjson.loads(answer.document)
         return document
     # what became of a job that left no document: it was cancelled, or ended from outside
-    status = _WORDS.get(answer.job, "failed") if answer.job is not None else "failed"
+    status = _STATUS.get(answer.job, "failed") if answer.job is not None else "failed"
     error = {"code": "server_error", "message": "The response was given up."} if status == "failed" else None
     return unfinished(answer.id, answer.created_at, status, orjson.loads(answer.request), error)

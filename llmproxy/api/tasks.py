@@ -10,9 +10,19 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.api import tasks_model
-from llmproxy.api.http import rendered
+from llmproxy.api.http import json_response
 from llmproxy.api.services import JobServices, exchange_of, job_services
-from llmproxy.api.tasks_model import LONGEST_NAME, PATH, Order, asking, from_cache, many, model_for, one, said
+from llmproxy.api.tasks_model import (
+    LONGEST_NAME,
+    PATH,
+    TaskRequest,
+    body_writer,
+    from_cache,
+    model_for,
+    read_many,
+    read_single,
+    said,
+)
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.call import NO_ANSWERS, answered
@@ -55,7 +65,7 @@ async def tasks(request: Request) -> Response:
     )
     page, more = await queries.page(job_services(request).store, wanted)
     data = [tasks_model.task(job) for job in page]
-    return rendered({"object": "list", "data": data, "next": page[-1].id if more else None})
+    return json_response({"object": "list", "data": data, "next": page[-1].id if more else None})
 
 
 async def task(request: Request) -> Response:
@@ -97,7 +107,7 @@ async def _whole(job: Job, services: JobServices, after: int, limit: int) -> Res
     }
     if job.detail.get("single"):
         document["result"] = results[0] if results else None
-    return rendered(document)
+    return json_response(document)
 
 
 def _unknown(id: str) -> NotFound:
@@ -109,7 +119,7 @@ _AT_ONCE = 200
 #: said anew for our document
 _OF_THE_BODY = frozenset({b"content-length", b"content-type"})
 
-Read = Callable[[bytes, Settings], Order]
+Read = Callable[[bytes, Settings], TaskRequest]
 
 
 class Completions:
@@ -132,15 +142,17 @@ class Completions:
             await response(scope, receive, send)
 
 
-one_prompt = Completions(one)
-many_prompts = Completions(many)
+one_prompt = Completions(read_single)
+many_prompts = Completions(read_many)
 
 
-async def _answer(order: Order, scope: Scope, exchange: Exchange, services: JobServices, client: Client) -> Response:
+async def _answer(
+    order: TaskRequest, scope: Scope, exchange: Exchange, services: JobServices, client: Client
+) -> Response:
     """The answer to the order's only prompt. Raises ``ProxyError``, ``ClientLeft``."""
     exchange.user, exchange.session = order.user, order.session
     model = model_for(order, services.proxy.upstreams)
-    body = asking(order, model)(order.prompts[0])
+    body = body_writer(order, model)(order.prompts[0])
     asked = await parse_request(
         exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), services.proxy
     )
@@ -148,7 +160,7 @@ async def _answer(order: Order, scope: Scope, exchange: Exchange, services: JobS
     words = said(answer.body)
     if words.response is None and exchange.stored in NO_ANSWERS:
         raise UpstreamBroke("The model server gave something else in the place of an answer.")
-    response = rendered(
+    response = json_response(
         {
             "response": words.response,
             "model": words.model or model or None,
@@ -162,7 +174,7 @@ async def _answer(order: Order, scope: Scope, exchange: Exchange, services: JobS
     return response
 
 
-async def _submitted(order: Order, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
+async def _submitted(order: TaskRequest, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
     """The job that does what was ordered, on the disk. Raises ``BadRequest``, ``Unavailable``."""
     key = idempotency_key(headers)
     # what they say must be right before anything is kept: nobody is there to be told later
@@ -181,7 +193,7 @@ async def _submitted(order: Order, headers: Headers, exchange: Exchange, service
         webhook_url=order.webhook_url,
         idempotency_key=key,
     )
-    make, calls = asking(order, model), []
+    make, calls = body_writer(order, model), []
     for position, prompt in enumerate(order.prompts):
         calls.append(NewCall(position, make(prompt)))
         if position % _AT_ONCE == _AT_ONCE - 1:
@@ -189,7 +201,7 @@ async def _submitted(order: Order, headers: Headers, exchange: Exchange, service
     return await services.queue.submit(new, calls)
 
 
-def _accepted(order: Order, job: Job) -> Response:
+def _accepted(order: TaskRequest, job: Job) -> Response:
     location = f"/api/tasks/{job.id}"
     if order.single:
         message = f"The task is {job.status}; its result will be at {location}."
@@ -197,4 +209,4 @@ def _accepted(order: Order, job: Job) -> Response:
         document: dict[str, object] = {"task_id": job.id, "status": job.status, "detail": detail}
     else:
         document = {"task_id": job.id, "status": job.status, "total": job.total}
-    return rendered(document, 202, {"location": location})
+    return json_response(document, 202, {"location": location})

@@ -72,28 +72,28 @@ class _Progress:
         self._id = job.id
         self._last = last
         self._store = services.store
-        self._telling = SseStream(job.id, _POLL_SECONDS, services, client, send)
+        self._stream = SseStream(job.id, _POLL_SECONDS, services, client, send)
 
     async def run(self) -> None:
         """Until the task's end is told, the task is deleted, or the server stops. Raises ``ClientLeft``."""
-        self._telling.watch()
-        await self._telling.say(_RETRY)
+        self._stream.watch()
+        await self._stream.send(_RETRY)
         more = over = False
         while more or not over:
             try:
                 job = await queries.job(self._store, self._id, scope=None)
-                more = job is not None and await self._tell(job)
+                more = job is not None and await self._send_new(job)
                 over = job is None or job.status.over
             except Unavailable:
                 # once the database is back, its rows still say what happened
                 more = over = False
-            self._telling.check()
-            if self._telling.stopping:
+            self._stream.raise_if_disconnected()
+            if self._stream.stopping:
                 return
             if not more and not over:
-                await self._telling.pause()
+                await self._stream.poll()
 
-    async def _tell(self, job: Job) -> bool:
+    async def _send_new(self, job: Job) -> bool:
         """Tells what is new, or the first of it; whether there is more."""
         frames = list(self._begun(job))
         known = max(0, self._last - _BASE)
@@ -111,7 +111,7 @@ class _Progress:
             }
             frames.append(self._frame(_BASE + 1 + job.total, "status", end))
         if frames:
-            await self._telling.say(b"".join(frames))
+            await self._stream.send(b"".join(frames))
         return len(items) == _PAGE
 
     def _begun(self, job: Job) -> Iterator[bytes]:

@@ -113,7 +113,7 @@ _MANY = ("prompts", *_OPTIONS)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class TaskRequest:
     """Prompts and what goes for all of them. "" and None stand for what was not said.
 
     ``instruction`` is the system prompt that ``instruction_type`` names.
@@ -134,7 +134,7 @@ class Order:
     webhook_url: str
 
 
-def one(raw: bytes, settings: Settings) -> Order:
+def read_single(raw: bytes, settings: Settings) -> TaskRequest:
     """The order in a request to ``/api/completions``. Raises ``BadRequest``."""
     body = parse(raw)
     only(body, _ONE)
@@ -144,7 +144,7 @@ def one(raw: bytes, settings: Settings) -> Order:
     return _order(body, [prompt], settings, background=background, single=True)
 
 
-def many(raw: bytes, settings: Settings) -> Order:
+def read_many(raw: bytes, settings: Settings) -> TaskRequest:
     """The order in a request to ``/api/completions/batch``. Raises ``BadRequest``, ``TooLarge``."""
     body = parse(raw)
     only(body, _MANY)
@@ -156,7 +156,7 @@ def many(raw: bytes, settings: Settings) -> Order:
     return _order(body, texts(body, "prompts"), settings, background=True, single=False)
 
 
-def _order(body: Fields, prompts: Sequence[str], settings: Settings, *, background: bool, single: bool) -> Order:
+def _order(body: Fields, prompts: Sequence[str], settings: Settings, *, background: bool, single: bool) -> TaskRequest:
     kind = word(body, "instruction_type", LONGEST_NAME) or "default"
     instruction = settings.instructions.get(kind)
     if instruction is None:
@@ -164,7 +164,7 @@ def _order(body: Fields, prompts: Sequence[str], settings: Settings, *, backgrou
             f"'instruction_type' must be one of {', '.join(sorted(settings.instructions))}.", param="instruction_type"
         )
     webhook = word(body, "webhook_url", LONGEST_URL)
-    return Order(
+    return TaskRequest(
         prompts=prompts,
         instruction_type=kind,
         instruction=instruction,
@@ -184,7 +184,7 @@ PATH = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ChatAnswer:
     """An answer in the words of tasks. ``usage`` as the model server gave it."""
 
     response: str | None
@@ -192,7 +192,7 @@ class Said:
     usage: dict[str, Any] | None
 
 
-def asking(order: Order, model: str) -> Callable[[str], bytes]:
+def body_writer(order: TaskRequest, model: str) -> Callable[[str], bytes]:
     """What makes the body of the chat completion of one of an order's prompts. ``model`` "" is left out."""
     before = [{"role": "system", "content": order.instruction}] if order.instruction else []
     options: dict[str, Any] = {"max_tokens": order.max_tokens, "temperature": order.temperature}
@@ -205,13 +205,13 @@ def asking(order: Order, model: str) -> Callable[[str], bytes]:
     return body
 
 
-def said(body: bytes) -> Said:
+def said(body: bytes) -> ChatAnswer:
     """What a chat completion says. What is not there, or is of another type, is None."""
     document = read(body)
     choices = document.get("choices")
     first = _members(choices[0]) if isinstance(choices, list) and choices else {}
     content, model = _members(first.get("message")).get("content"), document.get("model")
-    return Said(
+    return ChatAnswer(
         content if isinstance(content, str) else None,
         model if isinstance(model, str) else None,
         _members(document.get("usage")) or None,
@@ -226,7 +226,7 @@ def read(body: bytes) -> dict[str, Any]:
         return {}
 
 
-def model_for(order: Order, upstreams: Upstreams) -> str:
+def model_for(order: TaskRequest, upstreams: Upstreams) -> str:
     """The order's model, else the first for text that the model servers list, "" while none has been seen yet.
 
     Raises ``BadRequest`` where they are there and list none.
@@ -244,7 +244,7 @@ def _members(value: Any) -> dict[str, Any]:
 
 Document = dict[str, Any]
 
-_NOTHING = Said(None, None, None)
+_NOTHING = ChatAnswer(None, None, None)
 
 
 def task(job: Job) -> Document:

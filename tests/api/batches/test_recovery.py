@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmproxy.api import file_rows as files
-from llmproxy.api.batch_model import WINDOW_SECONDS, Detail, document
+from llmproxy.api.batch_model import WINDOW_SECONDS, Detail, batch_object
 from llmproxy.api.file_rows import sweep
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.handler import CancelToken
@@ -67,14 +67,14 @@ async def test_files_written_twice_are_the_same_and_there_once(hand: ByHand) -> 
     first = await hand.claim("dead", Step.FINALIZE)
     # the files are written, and then the worker dies
     await hand.result(first)
-    assert document(await hand.now(job))["output_file_id"] is None
+    assert batch_object(await hand.now(job))["output_file_id"] is None
     before = {name: [piece async for piece in hand.jobs.blobs.read(name)] for name in await hand.jobs.blobs.names()}
     await hand.jobs.queue.release("dead")
     await hand.do(Step.FINALIZE)
     after = {name: [piece async for piece in hand.jobs.blobs.read(name)] for name in await hand.jobs.blobs.names()}
     assert after == before
     page, _ = await files.page(hand.jobs.store, files.FileQuery(""), hand.jobs.queue.clock())
-    assert [file.id for file in page] == [document(await hand.now(job))["output_file_id"]]
+    assert [file.id for file in page] == [batch_object(await hand.now(job))["output_file_id"]]
 
 
 async def test_one_who_is_told_to_leave_writes_no_file(hand: ByHand) -> None:
@@ -96,9 +96,9 @@ async def test_a_batch_cancelled_while_it_is_read_lists_every_line(hand: ByHand)
     cut, done = await lifecycle.cancel(hand.jobs.queue, job.id)
     assert done
     assert cut is not None
-    assert document(cut)["status"] == "cancelling"
+    assert batch_object(cut)["status"] == "cancelling"
     await hand.do(Step.FINALIZE)
-    over = document(await hand.now(job))
+    over = batch_object(await hand.now(job))
     assert over["status"] == "cancelled"
     assert over["request_counts"] == {"total": 5, "completed": 1, "failed": 0}
     assert list(await hand.file(over["output_file_id"])) == NAMES[:1]
@@ -115,12 +115,12 @@ async def test_what_is_not_done_when_the_window_closes_has_expired(hand: ByHand)
     start = job.created_at
     hand.jobs.queue.clock = lambda: start + WINDOW_SECONDS - 1
     await lifecycle.expire(hand.jobs.queue)
-    assert document(await hand.now(job))["status"] == "in_progress"
+    assert batch_object(await hand.now(job))["status"] == "in_progress"
     hand.jobs.queue.clock = lambda: start + WINDOW_SECONDS + 1
     await lifecycle.expire(hand.jobs.queue)
-    assert document(await hand.now(job))["status"] == "finalizing"
+    assert batch_object(await hand.now(job))["status"] == "finalizing"
     await hand.do(Step.FINALIZE)
-    over = document(await hand.now(job))
+    over = batch_object(await hand.now(job))
     assert (over["status"], over["completed_at"], over["cancelled_at"]) == ("expired", None, None)
     assert over["expired_at"] >= over["expires_at"] == over["created_at"] + WINDOW_SECONDS
     assert over["usage"]["total_tokens"] == 6
@@ -135,7 +135,7 @@ async def test_a_batch_that_never_began_expires_without_files(hand: ByHand) -> N
     end = job.created_at + WINDOW_SECONDS
     hand.jobs.queue.clock = lambda: end
     await lifecycle.expire(hand.jobs.queue)
-    over = document(await hand.now(job))
+    over = batch_object(await hand.now(job))
     assert (over["status"], over["output_file_id"], over["error_file_id"]) == ("expired", None, None)
 
 
@@ -155,7 +155,7 @@ async def test_the_input_is_kept_until_it_is_read_even_where_its_file_is_gone(ha
     await lifecycle.cancel(hand.jobs.queue, job.id)
     assert await swept() == [blob]
     await hand.do(Step.FINALIZE)
-    assert await swept() == [document(await hand.now(job))["error_file_id"]]
+    assert await swept() == [batch_object(await hand.now(job))["error_file_id"]]
 
 
 async def test_an_input_that_is_lost_all_the_same_ends_the_batch_in_time(hand: ByHand) -> None:
@@ -167,7 +167,7 @@ async def test_an_input_that_is_lost_all_the_same_ends_the_batch_in_time(hand: B
         await hand.validate(begun, CancelToken())
     await lifecycle.cancel(hand.jobs.queue, job.id)
     await hand.do(Step.FINALIZE)
-    over = document(await hand.now(job))
+    over = batch_object(await hand.now(job))
     assert over["status"] == "cancelled"
     assert list(await hand.file(over["error_file_id"])) == NAMES[:2]
 
@@ -178,13 +178,13 @@ async def test_a_batch_that_is_tried_again_replaces_its_files(hand: ByHand) -> N
     await hand.answer(2)
     await lifecycle.cancel(hand.jobs.queue, job.id)
     await hand.do(Step.FINALIZE)
-    first = document(await hand.now(job))
+    first = batch_object(await hand.now(job))
     await lifecycle.retry(hand.jobs.queue, job.id)
-    running = document(await hand.now(job))
+    running = batch_object(await hand.now(job))
     assert (running["status"], running["output_file_id"]) == ("in_progress", None)
     await hand.answer(3)
     await hand.do(Step.FINALIZE)
-    second = document(await hand.now(job))
+    second = batch_object(await hand.now(job))
     assert (second["status"], second["error_file_id"]) == ("completed", None)
     assert second["output_file_id"] == first["output_file_id"]
     assert list(await hand.file(second["output_file_id"])) == NAMES

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmproxy.api import file_rows as rows
-from llmproxy.api.file_model import document, new_id
+from llmproxy.api.file_model import file_object, new_id
 from llmproxy.api.file_rows import FileQuery
 from llmproxy.database.engine import Database
 from llmproxy.jobs.model import File
@@ -121,7 +121,7 @@ async def test_only_the_owner_removes(store: Store) -> None:
 
 
 def test_the_document() -> None:
-    shown = document(file(id="file-a1", expires_at=NOW + 3600))
+    shown = file_object(file(id="file-a1", expires_at=NOW + 3600))
     assert shown == {
         "id": "file-a1",
         "object": "file",
@@ -133,4 +133,4 @@ def test_the_document() -> None:
         "status": "processed",
         "status_details": None,
     }
-    assert document(file())["expires_at"] is None
+    assert file_object(file())["expires_at"] is None

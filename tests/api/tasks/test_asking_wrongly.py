@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.api.tasks_model import many, one
+from llmproxy.api.tasks_model import read_many, read_single
 from llmproxy.config.settings import Settings
 from llmproxy.wire.errors import BadRequest
 from tests.api.tasks.asking import message
@@ -117,7 +117,7 @@ OPTIONS = {
 def test_an_order_is_right_or_refused(prompt: Any, options: dict[str, Any], single: bool) -> None:
     body = {**options, **({"prompt": prompt} if single else {"prompts": [prompt]})}
     try:
-        order = (one if single else many)(json.dumps(body).encode(), Settings())
+        order = (read_single if single else read_many)(json.dumps(body).encode(), Settings())
     except BadRequest:
         return
     assert list(order.prompts) == [prompt]

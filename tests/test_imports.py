@@ -11,11 +11,13 @@ from tests.scripted_upstream import ScriptedUpstream
 
 #: of tests, of the demo, of migrations, of other databases, of what only others of our users run
 UNWANTED = (
+    "aiohttp",
     "alembic",
     "asyncpg",
     "fastapi",
     "grafana",
     "grpc",
+    "httpx",
     "hypothesis",
     "jinja2",
     "llmproxy.cli.cache",

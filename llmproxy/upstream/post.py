@@ -2,11 +2,22 @@
 
 import asyncio
 from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
 
-import httpx
+from llmproxy.upstream.client import (
+    CallTimeouts,
+    ConnectFailed,
+    ConnectionClosed,
+    HttpClient,
+    LimitReached,
+    NotHttp,
+    open_reply,
+)
+from llmproxy.upstream.kinds import GENERIC
+from llmproxy.upstream.target import Address, Call, HeaderList, Target
 
-from llmproxy.upstream.client import AiohttpTransport, Bytes
-from llmproxy.upstream.target import HeaderList
+#: what a path and a query may hold as it is (RFC 3986)
+_SAFE = "/?%:@!$&'()*+,;=~-._[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +37,20 @@ async def post(url: str, headers: HeaderList, body: bytes, seconds: float) -> Po
 
     Raises ``PostFailed``.
     """
-    transport = AiohttpTransport()
+    client = HttpClient()
     try:
-        request = httpx.Request("POST", url, headers=headers, stream=Bytes(body))
         async with asyncio.timeout(seconds):
-            response = await transport.handle_async_request(request)
-        await response.aclose()
-    except TimeoutError:
+            parts = urlsplit(url)
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            call = Call("POST", quote(path, _SAFE).encode(), headers, body)
+            limits = CallTimeouts(seconds, seconds, seconds)
+            reply = await open_reply(client, Target(url, GENERIC, Address.of(url)), call, limits)
+    except (TimeoutError, LimitReached):
         raise PostFailed(f"no answer within {seconds:g} s") from None
-    except httpx.TransportError as error:
-        raise PostFailed(str(error)) from error
-    except (httpx.InvalidURL, ValueError) as error:
+    except (ConnectFailed, ConnectionClosed, NotHttp) as error:
+        raise PostFailed(str(error) or "the connection was closed") from error
+    except ValueError as error:
         raise PostFailed(f"the URL cannot be used: {error}") from error
     finally:
-        await transport.aclose()
-    return Posted(response.status_code, [(name.lower(), value) for name, value in response.headers.raw])
+        await client.aclose()
+    return Posted(reply.status, reply.headers)

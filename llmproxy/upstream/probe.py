@@ -8,11 +8,10 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-import httpx
 import orjson
 
 from llmproxy.config.settings import Settings
-from llmproxy.upstream.client import CallTimeouts, send
+from llmproxy.upstream.client import CallTimeouts, HttpClient, send
 from llmproxy.upstream.decoding import decoded
 from llmproxy.upstream.headers import forwarded
 from llmproxy.upstream.kinds import GENERIC, KINDS
@@ -34,8 +33,8 @@ class KeyNeeded(Exception):
 class Probe:
     """Asks one server after the other; knows nothing of them itself."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, settings: Settings) -> None:
-        self._transport = transport
+    def __init__(self, client: HttpClient, settings: Settings) -> None:
+        self._client = client
         self._headers = [*forwarded([], settings), (b"accept", b"application/json")]
         self._has_key = settings.upstream_api_key is not None
 
@@ -73,7 +72,7 @@ class Probe:
     async def _fetch(self, target: Target, path: str, credentials: HeaderList) -> tuple[int, Any]:
         """The status, and the JSON of a 200 answer."""
         headers = [*self._headers, *credentials]
-        reply = decoded(await send(self._transport, target, Call("GET", path.encode(), headers), _LIMITS))
+        reply = decoded(await send(self._client, target, Call("GET", path.encode(), headers), _LIMITS))
         try:
             if reply.status == 503:
                 raise UpstreamLoading(f"The model server at {target.name} is still loading its model.")

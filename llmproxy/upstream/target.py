@@ -4,12 +4,13 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
-import httpx
-
 from llmproxy.config.settings import Settings
+
+#: where a scheme's servers listen unless said otherwise
+_PORTS = {"http": 80, "https": 443}
 
 HeaderList = list[tuple[bytes, bytes]]
 Document = dict[str, Any]
@@ -126,16 +127,39 @@ class Kind(Protocol):
         ...
 
 
+class Address(NamedTuple):
+    """Where a server listens."""
+
+    host: str
+    port: int
+    tls: bool
+    #: host and port as the server's clients write them
+    authority: bytes
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Raises ``ValueError`` for what is no URL of a server that speaks HTTP."""
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError(f"{url!r} is no http or https URL")
+        host = parts.hostname if parts.hostname.isascii() else parts.hostname.encode("idna").decode()
+        usual, authority = _PORTS[parts.scheme], f"[{host}]" if ":" in host else host
+        port = usual if parts.port is None else parts.port
+        return cls(
+            host, port, parts.scheme == "https", (authority if port == usual else f"{authority}:{port}").encode()
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Target:
-    """One model server. ``name`` is its base URL without credentials, ``origin`` and ``prefix`` are that URL's halves.
+    """One model server. ``name`` is its base URL without credentials, ``address`` and ``prefix`` are that URL's halves.
 
     ``authorization`` is what the URL's credentials amount to, None where it has none.
     """
 
     name: str
     kind: Kind
-    origin: httpx.URL
+    address: Address
     prefix: bytes = b""
     authorization: bytes | None = None
 
@@ -147,7 +171,7 @@ class Target:
         path = parts.path.rstrip("/")
         basic = b"Basic " + b64encode(unquote_to_bytes(credentials)) if at else None
         origin = f"{parts.scheme}://{host}"
-        return cls(origin + path, kind, httpx.URL(origin), path.encode(), basic)
+        return cls(origin + path, kind, Address.of(origin), path.encode(), basic)
 
     def adapt(self, endpoint: str, body: Document, stream: bool, settings: Settings) -> Adapted:
         """What to send for a request; see ``Kind.adapt``."""

@@ -8,7 +8,7 @@ from operator import attrgetter
 from time import monotonic
 
 from llmproxy.config.settings import Settings
-from llmproxy.upstream.client import AiohttpTransport, CallTimeouts, send
+from llmproxy.upstream.client import CallTimeouts, HttpClient, send
 from llmproxy.upstream.decoding import decoded
 from llmproxy.upstream.identity import IdentityStore, more_precise, together
 from llmproxy.upstream.kinds import GENERIC, KINDS
@@ -66,8 +66,8 @@ class Upstreams:
         self._store = store
         self._usual = usual
         self._limits = CallTimeouts.of(settings)
-        self._transport = AiohttpTransport()
-        self._readings = Readings(Probe(self._transport, settings), self._read)
+        self._client = HttpClient()
+        self._readings = Readings(Probe(self._client, settings), self._read)
         #: where a server may be; ``_servers`` are those that count
         self._places: dict[str, Server] = {}
         self._servers: dict[str, Server] = {}
@@ -107,7 +107,7 @@ class Upstreams:
                 await self._keeper
             await self._save()
         await self._readings.close()
-        await self._transport.aclose()
+        await self._client.aclose()
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -304,7 +304,7 @@ class Upstreams:
         server = self._servers[target.name]
         server.begun()
         try:
-            reply = await send(self._transport, target, call, limits, server.ended)
+            reply = await send(self._client, target, call, limits, server.ended)
         except UpstreamError as error:
             server.failed(error.message)
             if isinstance(error, UpstreamRefused) and server.refused(monotonic()):

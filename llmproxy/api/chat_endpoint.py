@@ -3,46 +3,28 @@
 from dataclasses import replace
 from typing import Any
 
-from starlette.types import Message, Receive, Scope, Send
-
 from llmproxy.api.chat import ChatId
 from llmproxy.api.services import JobServices
 from llmproxy.jobs.stored import StoredAnswers
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, labels_of, written
-from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.endpoint import ask, listening, remember
+from llmproxy.proxy.endpoint import Incoming, Prepared
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.response import Whole
 from llmproxy.wire.documents import dump, peek
 from llmproxy.wire.echo import echo_of, with_echo
-from llmproxy.wire.endpoints import Endpoint
-from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.json_body import canonical
 from llmproxy.wire.vocabulary import Reason
 
 
-class ChatsEndpoint:
-    """The row ``chat`` of the table of endpoints, as an ASGI application. Mounted without anything in between."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services: JobServices = scope["state"]["jobs"]
-        exchange: Exchange = scope[EXCHANGE]
-        exchange.endpoint = self._endpoint.name
-        with listening(receive, exchange) as client:
-            request = await ask(self._endpoint, scope, receive)
-            keeping = None
-            if request.parsed.store:
-                keeping = await offload(len(request.raw), Keeping, request, exchange, services.answers)
-                request, send = keeping.request, keeping.around(send)
-            answer = await handle(exchange, request, services.proxy, client)
-            if keeping is None and isinstance(answer, Whole):
-                remember(scope, exchange, request, services.proxy)
-            await deliver(answer, exchange, client, send, services.proxy.settings.ping_seconds)
+async def keep_chat(incoming: Incoming) -> Prepared:
+    """What the row ``chat`` of the table of endpoints does ahead of the cache if its answers are kept on demand."""
+    request = await incoming.parse()
+    if not request.parsed.store:
+        return Prepared(request)
+    services: JobServices = incoming.scope["state"]["jobs"]
+    keeping = await offload(len(request.raw), Keeping, request, incoming.exchange, services.answers)
+    return Prepared(keeping.request, keeping.keep, is_repeatable=False)
 
 
 class Keeping:
@@ -60,17 +42,8 @@ class Keeping:
         self._answers = answers
         self.request = replace(request, parsed=replace(request.parsed, echo=self._echo))
 
-    def around(self, send: Send) -> Send:
-        """``send``, and the answer is kept before its last bytes: who has seen the end may ask for it at once."""
-
-        async def keeping(message: Message) -> None:
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
-                self._keep()
-            await send(message)
-
-        return keeping
-
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Called with the whole answer in the exchange."""
         exchange, parsed = self._exchange, self.request.parsed
         # there is a body once the whole of it came
         document = peek(exchange.response_body)

@@ -3,27 +3,25 @@
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import orjson
-from starlette.requests import HTTPConnection
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Send
 
 from llmproxy.api.responses_events import EventReplay
 from llmproxy.api.responses_model import conversation_before, response_object
-from llmproxy.api.services import JobServices, exchange_of, job_services
+from llmproxy.api.services import JobServices
 from llmproxy.jobs.model import Event, Headers, JobKind, JobStatus, NewCall, NewJob, forwarded_headers, new_id
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
-from llmproxy.proxy.asgi import SocketClient, peer_of, raw_target, read
-from llmproxy.proxy.deliver import deliver
-from llmproxy.proxy.endpoint import listening, pass_resumable, remember, unreadable_passes
+from llmproxy.proxy.asgi import SocketClient
+from llmproxy.proxy.endpoint import Incoming, Prepared
 from llmproxy.proxy.offload import offload
-from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest, ParsedBody
-from llmproxy.proxy.response import JSON, Whole, type_headers
+from llmproxy.proxy.response import JSON, type_headers
 from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.documents import dump
 from llmproxy.wire.echo import with_echo
-from llmproxy.wire.endpoints import BY_PATH, Endpoint
+from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import NotFound, TooLarge
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.formats.responses import EventWriter
@@ -36,51 +34,31 @@ from llmproxy.wire.vocabulary import Reason
 _UNUSABLE = frozenset({Reason.MALFORMED, Reason.INCOMPLETE, Reason.STATUS})
 
 
-class ResponsesEndpoint:
-    """The row ``responses`` of the table of endpoints, as an ASGI application. Mounted without anything in between."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = HTTPConnection(scope)
-        services, exchange = job_services(connection), exchange_of(connection)
-        settings = services.proxy.settings
-        exchange.endpoint = self._endpoint.name
-        with listening(receive, exchange) as client:
-            raw = await read(receive, scope["headers"], settings)
-            with unreadable_passes(scope, raw):
-                document = await offload(len(raw), parse, raw)
-                request = ResponsesRequest.read(document, store=settings.store_answers)
-            if request.plain:
-                with unreadable_passes(scope, raw):
-                    cacheable = await self._understood(scope, exchange, raw, services)
-                pass_resumable(cacheable, services.proxy)
-                answer = await handle(exchange, cacheable, services.proxy, client)
-                if isinstance(answer, Whole):
-                    remember(scope, exchange, cacheable, services.proxy)
-                await deliver(answer, exchange, client, send, settings.ping_seconds)
-                return
-            # what only the proxy can do is the proxy's to refuse
-            leniency = nullcontext() if request.background or request.previous_id else unreadable_passes(scope, raw)
-            with leniency:
-                body = await _effective(request, raw, exchange, services)
-                if request.background:
-                    accepted = await accept(services, exchange, request, body, scope["headers"])
-                    await _tell(accepted, request, services, client, send)
-                    return
-                cacheable = await self._understood(scope, exchange, body, services)
-            pass_resumable(cacheable, services.proxy)
-            exchange.request_body = raw
-            await _foreground(request, cacheable, exchange, services, client, send)
-
-    async def _understood(
-        self, scope: Scope, exchange: Exchange, body: bytes, services: JobServices
-    ) -> CacheableRequest:
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        return await parse_request(
-            exchange, self._endpoint, body, raw_target(scope), headers, peer_of(scope), services.proxy
-        )
+async def keep_response(incoming: Incoming) -> Prepared | None:
+    """What the row ``responses`` of the table of endpoints does ahead of the cache: an id of its own for a Response
+    that is kept, the conversation before it, and work in the background, which is answered at once."""
+    services: JobServices = incoming.scope["state"]["jobs"]
+    raw, exchange = incoming.raw, incoming.exchange
+    with incoming.unreadable_passes():
+        document = await offload(len(raw), parse, raw)
+        request = ResponsesRequest.read(document, store=services.proxy.settings.store_answers)
+    if request.plain:
+        return Prepared(await incoming.parse())
+    # what only the proxy can do is the proxy's to refuse
+    is_lenient = not (request.background or request.previous_id)
+    with incoming.unreadable_passes() if is_lenient else nullcontext():
+        body = await _effective(request, raw, exchange, services)
+    if request.background:
+        accepted = await accept(services, exchange, request, body, incoming.scope["headers"])
+        await _tell(accepted, request, services, incoming.client, incoming.send)
+        return None
+    cacheable = await incoming.parse(body, is_lenient=is_lenient)
+    own: dict[str, object] = {"previous_response_id": request.previous_id}
+    if request.store:
+        own |= {"id": new_id(JobKind.RESPONSE), "store": True, "background": False}
+    cacheable = replace(cacheable, parsed=replace(cacheable.parsed, echo={**(cacheable.parsed.echo or {}), **own}))
+    keep = partial(_keep, request, cacheable, exchange, services)
+    return Prepared(cacheable, keep if request.store else None, is_repeatable=False)
 
 
 async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, services: JobServices) -> bytes:
@@ -106,29 +84,6 @@ async def _tell(
     headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-async def _foreground(
-    request: ResponsesRequest,
-    cacheable: CacheableRequest,
-    exchange: Exchange,
-    services: JobServices,
-    client: SocketClient,
-    send: Send,
-) -> None:
-    own: dict[str, object] = {"previous_response_id": request.previous_id}
-    if request.store:
-        own |= {"id": new_id(JobKind.RESPONSE), "store": True, "background": False}
-    cacheable = replace(cacheable, parsed=replace(cacheable.parsed, echo={**(cacheable.parsed.echo or {}), **own}))
-    answer = await handle(exchange, cacheable, services.proxy, client)
-
-    async def keeping(message: Message) -> None:
-        # before its last bytes are sent: who has seen the end may ask for it at once
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            _keep(request, cacheable, exchange, services)
-        await send(message)
-
-    await deliver(answer, exchange, client, keeping if request.store else send, services.proxy.settings.ping_seconds)
 
 
 def _keep(request: ResponsesRequest, cacheable: CacheableRequest, exchange: Exchange, services: JobServices) -> None:

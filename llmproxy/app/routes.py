@@ -4,16 +4,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from llmproxy.admin.routes import route_groups as admin_groups
-from llmproxy.api.chat_endpoint import ChatsEndpoint
-from llmproxy.api.responses_endpoint import ResponsesEndpoint
+from llmproxy.api.chat_endpoint import keep_chat
+from llmproxy.api.responses_endpoint import keep_response
 from llmproxy.api.routes import routes as job_routes
 from llmproxy.app import health
 from llmproxy.config.settings import Settings
 from llmproxy.middleware.routing import AccessLevel, RouteGroup, RouteTable
-from llmproxy.proxy.endpoint import CachedEndpoint
+from llmproxy.proxy.endpoint import PASS_THROUGH, Before, ProxyEndpoint
 from llmproxy.proxy.model_name import LISTS
 from llmproxy.proxy.models import OLLAMA_LISTS, Models
-from llmproxy.proxy.passthrough import OrRelay, Relay
 from llmproxy.wire.endpoints import BY_PATH
 
 
@@ -43,15 +42,15 @@ def route_table(settings: Settings) -> RouteTable:
             *admin_groups(settings),
         ],
         posts=_cached(settings),
-        fallback=Relay(),
+        fallback=PASS_THROUGH,
     )
 
 
 def _cached(settings: Settings) -> dict[str, ASGIApp]:
     """The cached endpoints. Another method on such a path is another matter: GET /v1/chat/completions lists."""
-    cached: dict[str, ASGIApp] = {path: CachedEndpoint(row) for path, row in BY_PATH.items()}
+    before: dict[str, Before] = {}
     if settings.jobs:
-        cached |= {path: ResponsesEndpoint(BY_PATH[path]) for path in BY_PATH if path.endswith("/responses")}
+        before["responses"] = keep_response
     if settings.jobs and settings.store_answers:
-        cached |= {path: ChatsEndpoint(row) for path, row in BY_PATH.items() if row.name == "chat"}
-    return {path: OrRelay(endpoint) for path, endpoint in cached.items()}
+        before["chat"] = keep_chat
+    return {path: ProxyEndpoint(row, before.get(row.name)) for path, row in BY_PATH.items()}

@@ -1,14 +1,16 @@
 """An answer on its way to the client, as ASGI messages."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from time import perf_counter
 
 from starlette.types import Send
 
 from llmproxy.proxy.broadcast import BroadcastReader, Lagged
-from llmproxy.proxy.listen import TOO_LARGE, Client, ClientDisconnected, StreamAborted, other_form, refusal
+from llmproxy.proxy.listen import TOO_LARGE, Client, ClientDisconnected, StreamAborted, facts_of, other_form, refusal
 from llmproxy.proxy.offload import offload
+from llmproxy.proxy.pipeline import note
 from llmproxy.proxy.response import Answer, Failed, Fetched, HeaderList, Live, Paced, Whole
 from llmproxy.wire.errors import ProxyError, Unavailable, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
@@ -21,17 +23,33 @@ _NO_STREAM = "The upstream answered with a document that cannot be given as a st
 _PIECE_BYTES = 256 * 1024
 
 
-async def deliver(answer: Answer, exchange: Exchange, client: Client, send: Send, ping: float) -> None:
-    """Sends it all. Raises ``ClientDisconnected``, ``StreamAborted``. ``ping`` in seconds, 0 for none."""
+async def deliver(
+    answer: Answer,
+    exchange: Exchange,
+    client: Client,
+    send: Send,
+    ping: float,
+    on_complete: Callable[[], None] | None = None,
+) -> None:
+    """Sends it all. ``ping`` in seconds, 0 for none; ``on_complete`` is called before the last bytes are sent.
+
+    Raises ``ClientDisconnected``, ``StreamAborted``.
+    """
+    on_complete = on_complete or _nothing
     if isinstance(answer, Whole):
         exchange.first_byte = perf_counter()
-        await _start(send, answer.status, answer.headers)
-        await _send(send, *(answer.parts or (answer.body,)), last=True)
         exchange.status = answer.status
+        await _start(send, answer.status, answer.headers)
+        on_complete()
+        await _send(send, *(answer.parts or (answer.body,)), last=True)
     elif isinstance(answer, Paced):
-        await _paced(answer, exchange, client, send)
+        await _paced(answer, exchange, client, send, on_complete)
     else:
-        await _live(answer, exchange, client, send, ping)
+        await _live(answer, exchange, client, send, ping, on_complete)
+
+
+def _nothing() -> None:
+    pass
 
 
 async def _start(send: Send, status: int, headers: HeaderList) -> None:
@@ -52,7 +70,9 @@ async def _send(send: Send, *parts: bytes | memoryview, last: bool) -> None:
         await send({"type": "http.response.body", "body": view[:_PIECE_BYTES], "more_body": more})
 
 
-async def _paced(answer: Paced, exchange: Exchange, client: Client, send: Send) -> None:
+async def _paced(
+    answer: Paced, exchange: Exchange, client: Client, send: Send, on_complete: Callable[[], None]
+) -> None:
     left = asyncio.Event()
     client.watch(left.set)
     exchange.status = 200
@@ -70,16 +90,20 @@ async def _paced(answer: Paced, exchange: Exchange, client: Client, send: Send) 
             raise ClientDisconnected
         exchange.first_byte = exchange.first_byte or perf_counter()
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+    on_complete()
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _live(answer: Live, exchange: Exchange, client: Client, send: Send, ping: float) -> None:
+async def _live(
+    answer: Live, exchange: Exchange, client: Client, send: Send, ping: float, on_complete: Callable[[], None]
+) -> None:
     try:
         exchange.status = answer.status
         await _start(send, answer.status, answer.headers)
         ping = ping if answer.stream and _is_sse(answer) else 0
         while (last := await _pump(answer, exchange, client, send, ping)) is None:
             answer = _in_own_form(answer, client)
+        on_complete()
         await _send(send, last, last=True)
     except asyncio.CancelledError:
         # the server stops: a stream must not look as if it had come to its end
@@ -135,8 +159,7 @@ async def _pump(answer: Live, exchange: Exchange, client: Client, send: Send, pi
 
 
 def _fetched_result(answer: Live, exchange: Exchange, fetched: Fetched) -> bytes:
-    exchange.stored, exchange.usage = fetched.reason, fetched.usage
-    exchange.upstream_seconds, exchange.response_body = fetched.seconds, fetched.document
+    note(exchange, facts_of(fetched))
     head = answer.flight.work.head
     if answer.stream and head is not None and not head.stream:
         if fetched.reason is Reason.TOO_LARGE and not fetched.document:

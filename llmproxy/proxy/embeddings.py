@@ -1,34 +1,36 @@
 """Embeddings, cached input by input: what is known is taken from the cache, only the rest goes upstream.
 
-Where nothing is known, the request goes upstream as it is, and its answer comes back as it is.
+If nothing is known, the request goes upstream as it is, and its answer comes back as it is.
 """
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
 from time import perf_counter
 from typing import Any
 
 import orjson
 
-from llmproxy.cache.entry import Entry, Position
+from llmproxy.cache.entry import Entry
 from llmproxy.cache.key import key_of
 from llmproxy.cache.policy import Freshness, Verdict, freshness
-from llmproxy.cache.single_flight import Flight, Subscription
+from llmproxy.cache.single_flight import Flight
 from llmproxy.proxy.broadcast import BroadcastBuffer
-from llmproxy.proxy.fetch import WHOLE_BYTES, Plan, run_fetch
+from llmproxy.proxy.fetch import Plan
 from llmproxy.proxy.listen import Client, follow, wait_result
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import (
     JSON,
     Answer,
+    AnswerFacts,
     Failed,
     Fetched,
-    OtherForm,
+    HeaderList,
+    LookUp,
     Outcome,
+    TryAgain,
     Whole,
     timing_header,
     type_headers,
@@ -38,10 +40,10 @@ from llmproxy.proxy.settle import AnswerRecorder, settle_document
 from llmproxy.upstream.identity import more_precise
 from llmproxy.wire.cache_headers import forward_headers
 from llmproxy.wire.documents import Malformed
-from llmproxy.wire.errors import OnlyIfCached, ProxyError, UpstreamBroke
+from llmproxy.wire.errors import ProxyError, UpstreamBroke
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.formats.embeddings import BASE64, FLOAT, OtherNumbers, Part, assembled, cut, encoding_of, inputs_of
-from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
+from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 #: bytes from which on vectors are read and written in a thread
 _ASIDE_BYTES = 128 * 1024
@@ -60,7 +62,7 @@ class Batch:
         self.inputs = inputs_of(body)
         self.keys = [self.key(value, self.encoding) for value in self.inputs]
         #: each different input once
-        self.wanted: dict[bytes, Any] = dict(zip(self.keys, self.inputs, strict=True))
+        self.by_key: dict[bytes, Any] = dict(zip(self.keys, self.inputs, strict=True))
 
     def key(self, value: Any, encoding: str) -> bytes:
         """Of the entry of one input."""
@@ -75,7 +77,7 @@ class Batch:
 
     def rest(self, missing: list[bytes]) -> "Batch":
         """A request for these inputs only."""
-        values = [self.wanted[key] for key in missing]
+        values = [self.by_key[key] for key in missing]
         inputs = values if isinstance(self.body["input"], list) else values[0]
         return Batch(self.request, self.body | {"input": inputs}, self.scope, shortest=self.shortest)
 
@@ -107,63 +109,150 @@ class _Known:
     stale: bool = False
 
 
-async def embed(
-    exchange: Exchange,
-    request: CacheableRequest,
-    body: dict[str, Any],
-    verdict: Verdict,
-    services: ProxyServices,
-    client: Client,
-) -> Answer:
-    """Raises ``ProxyError``, ``ClientLeft``."""
-    exchange.cache, exchange.reason = CacheStatus.MISS, verdict.reason or Reason.ABSENT
-    # what takes names in any case is written in Go, which prints so
-    shortest = services.upstreams.any_case(request.parsed.model, request.path)
-    batch = Batch(request, body, exchange.caller.scope, shortest=shortest)
-    exchange.key = batch.all_keys.hex()
-    exchange.mark(Phase.KEY)
-    known, since = _Known({}, {}), services.cache.position()
-    if verdict.look_up:
-        known = await _look_up(batch, since, services)
-        exchange.mark(Phase.LOOK_UP)
-    missing = [key for key in batch.wanted if key not in known.usable]
-    if not missing:
-        exchange.cache, exchange.reason = CacheStatus.STALE if known.stale else CacheStatus.HIT, Reason.INPUTS
-        return await _assembled(exchange, batch, known.usable)
-    if request.directives.only_if_cached:
-        exchange.stored = Reason.ONLY_IF_CACHED
-        raise OnlyIfCached("Not every input is stored, and the request forbids to ask the upstream.")
-    try:
-        return await _fetched(exchange, batch, known.usable, since, missing, verdict, services, client)
-    except ProxyError as error:
-        spare = _held(known.spare | known.usable, since, services)
-        if error.http_status < 500 or not all(key in spare for key in batch.wanted):
-            raise
-        exchange.cache, exchange.reason = CacheStatus.STALE, Reason.UPSTREAM_DOWN
-        return await _assembled(exchange, batch, spare)
+class InputByInput:
+    """The strategy for embeddings: an entry for each input, and a flight for those that have none."""
 
+    def __init__(
+        self, exchange: Exchange, request: CacheableRequest, body: dict[str, Any], services: ProxyServices
+    ) -> None:
+        """``exchange`` is only read."""
+        # what takes names in any case is written in Go, which prints so
+        shortest = services.upstreams.any_case(request.parsed.model, request.path)
+        self._exchange = exchange
+        self._services = services
+        self._batch = Batch(request, body, exchange.caller.scope, shortest=shortest)
+        self._known = _Known({}, {})
+        self._since = services.cache.position()
+        #: whether only the inputs are asked for that are not known
+        self._partial = True
+        #: the inputs that the flight is for
+        self._asked = self._batch
+        self.key = self._batch.all_keys.hex()
 
-async def _look_up(batch: Batch, since: Position, services: ProxyServices) -> _Known:
-    """Entries in the encoding that was asked for, else in the other one where the same float32s can be made of them.
+    async def look_up(self) -> LookUp:
+        """Entries in the encoding that was asked for, else in the other one if the same float32s can be made of them.
 
-    After the last look nothing is awaited until the flight is joined: an answer that was stored in the meantime is
-    found in memory.
-    """
-    known = _Known({}, {})
-    other = FLOAT if batch.encoding == BASE64 else BASE64
-    # what an answer that ended just now brings
-    await services.confirmations.wait(
-        [batch.key(value, each) for value in batch.wanted.values() for each in (FLOAT, BASE64)]
-    )
-    for encoding in (batch.encoding, other):
-        keys = {batch.key(value, encoding): key for key, value in batch.wanted.items() if key not in known.usable}
-        found = await services.cache.find_many(list(keys)) if keys else {}
-        if encoding == other and found:
-            found = await asyncio.to_thread(_renderable, found, batch.encoding)
-        known = _judged(batch.request, known, {keys[key]: entry for key, entry in found.items()})
-    known = _Known(_held(known.usable, since, services), known.spare, known.stale)
-    late = {key: entry for key in batch.wanted if key not in known.usable and (entry := services.cache.peek(key))}
-    return _judged(batch.request, known, late)
+        After the last look nothing is awaited until the flight is joined: an answer that was stored in the meantime is
+        found in memory.
+        """
+        batch, services, known = self._batch, self._services, _Known({}, {})
+        other = FLOAT if batch.encoding == BASE64 else BASE64
+        # what an answer that ended just now brings
+        await services.confirmations.wait(
+            [batch.key(value, each) for value in batch.by_key.values() for each in (FLOAT, BASE64)]
+        )
+        for encoding in (batch.encoding, other):
+            keys = {batch.key(value, encoding): key for key, value in batch.by_key.items() if key not in known.usable}
+            found = await services.cache.find_many(list(keys)) if keys else {}
+            if encoding == other and found:
+                found = await asyncio.to_thread(_renderable, found, batch.encoding)
+            known = _judged(batch.request, known, {keys[key]: entry for key, entry in found.items()})
+        known = _Known(self._held(known.usable), known.spare, known.stale)
+        late = {key: entry for key in batch.by_key if key not in known.usable and (entry := services.cache.peek(key))}
+        self._known = known = _judged(batch.request, known, late)
+        if self._missing:
+            return LookUp(None, CacheStatus.MISS, self._exchange.reason or Reason.ABSENT)
+        return await self._give(known.usable, CacheStatus.STALE if known.stale else CacheStatus.HIT, Reason.INPUTS)
+
+    async def again(self, verdict: Verdict) -> LookUp:
+        """What came cannot be put together with what was known: all of it is asked for."""
+        self._partial = False
+        return LookUp(None, self._exchange.cache or CacheStatus.MISS, self._exchange.reason or Reason.ABSENT)
+
+    def plan(self, *, shared: bool) -> Plan:
+        """What a flight is to do: the inputs that are not known, or the request as it is."""
+        missing, batch = self._missing, self._batch
+        if self._partial and (self._known.usable or len(missing) < len(batch.inputs)):
+            batch = batch.rest(missing)
+        self._asked = batch
+        key = sha256(b"".join(batch.keys)).digest() if shared and batch.request.directives.single_flight else None
+        return Plan(batch.request, batch.body, None, batch.scope, batch.request.identity, key, batch)
+
+    def own_plan(self) -> Plan:
+        raise AssertionError("vectors have one form")
+
+    def late_entry(self) -> Entry | None:
+        """None: ``look_up`` ends with it."""
+        return None
+
+    async def give(self, entry: Entry) -> LookUp:
+        raise AssertionError("there is no late entry")
+
+    async def follow(
+        self,
+        flight: Flight[BroadcastBuffer[Outcome]],
+        client: Client,
+        lead_own: Callable[[], Flight[BroadcastBuffer[Outcome]]],
+    ) -> Answer | Failed | TryAgain:
+        """What becomes of a flight, with what was known beside it."""
+        missing = self._missing
+        if self._asked is self._batch:
+            answer = await follow(self._exchange, self._batch.request, flight, client, self._services.settings, None)
+            if not isinstance(answer, Failed | TryAgain):
+                answer.headers.append(_counts(0, len(missing)))
+            return answer
+        outcome = await wait_result(flight, client)
+        if isinstance(outcome, Failed):
+            return TryAgain() if outcome.reason is Reason.TOO_LARGE else outcome
+        if len(outcome.parts) != len(missing) or not await self._same_model(outcome):
+            return TryAgain()
+        entries = self._held(self._known.usable) | dict(zip(missing, outcome.parts, strict=True))
+        if len(entries) != len(self._batch.by_key):
+            return TryAgain()
+        hits = len(self._known.usable)
+        body, usage = await self._written(entries)
+        exchange = self._exchange
+        headers = [*self._type_headers(body, entries), *exchange.upstream_headers]
+        headers += [*forward_headers(exchange, outcome.reason), _counts(hits, len(entries) - hits)]
+        headers.append(timing_header(perf_counter() - exchange.started, outcome.seconds))
+        return Whole(200, headers, body, AnswerFacts(outcome.reason, usage, outcome.seconds, body))
+
+    async def spare(self, error: ProxyError) -> LookUp | None:
+        """Vectors past their lifetime in place of an error of the upstream's, if there are all of them."""
+        entries = self._held(self._known.spare | self._known.usable)
+        if error.http_status < 500 or not all(key in entries for key in self._batch.by_key):
+            return None
+        return await self._give(entries, CacheStatus.STALE, Reason.UPSTREAM_DOWN)
+
+    @property
+    def _missing(self) -> list[bytes]:
+        return [key for key in self._batch.by_key if key not in self._known.usable]
+
+    def _held(self, entries: Mapping[bytes, Entry]) -> dict[bytes, Entry]:
+        """Those that no flush has taken since they were found: something was waited for."""
+        cache = self._services.cache
+        return {key: entry for key, entry in entries.items() if cache.still_holds(entry, self._since)}
+
+    async def _same_model(self, fetched: Fetched) -> bool:
+        """Whether the model that has just answered is the one whose vectors are known: no answer mixes those of two."""
+        request, services = self._batch.request, self._services
+        if not await services.confirmations.wait([part.key for part in fetched.parts]):
+            return False
+        now = services.upstreams.identity(request.parsed.model, request.path)
+        return now is not None and (now == request.identity or more_precise(now, request.identity))
+
+    async def _give(self, entries: Mapping[bytes, Entry], cache: CacheStatus, reason: Reason) -> LookUp:
+        """The answer made of entries alone."""
+        order = [entries[key] for key in self._batch.keys]
+        body, usage = await self._written(entries)
+        seconds = sum(entry.upstream_seconds for entry in order)
+        headers = [*self._type_headers(body, entries), *_hit_headers(order, self.key, cache, reason)]
+        headers.append(timing_header(perf_counter() - self._exchange.started, seconds))
+        return LookUp(Whole(200, headers, body, AnswerFacts(None, usage, seconds, body)), cache, reason)
+
+    async def _written(self, entries: Mapping[bytes, Entry]) -> tuple[bytes, Usage]:
+        order = [entries[key] for key in self._batch.keys]
+        if len(order) == 1:
+            # it may be the other encoding's
+            self.key = order[0].key.hex()
+        parts = [Part(entry.document) for entry in order]
+        if sum(len(part.document) for part in parts) < _ASIDE_BYTES:
+            return _written(parts, self._batch)
+        return await asyncio.to_thread(_written, parts, self._batch)
+
+    def _type_headers(self, body: bytes, entries: Mapping[bytes, Entry]) -> HeaderList:
+        first = entries[self._batch.keys[0]]
+        return [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False), *first.headers]
 
 
 def _judged(request: CacheableRequest, known: _Known, found: Mapping[bytes, Entry]) -> _Known:
@@ -179,99 +268,9 @@ def _judged(request: CacheableRequest, known: _Known, found: Mapping[bytes, Entr
     return _Known(usable, spare, stale)
 
 
-def _held(entries: Mapping[bytes, Entry], since: Position, services: ProxyServices) -> dict[bytes, Entry]:
-    """Those that no flush has taken since they were found: something was waited for."""
-    return {key: entry for key, entry in entries.items() if services.cache.still_holds(entry, since)}
-
-
 def _renderable(found: Mapping[bytes, Entry], encoding: str) -> dict[bytes, Entry]:
     """The entries of which this encoding can be made."""
     return {key: entry for key, entry in found.items() if Part(entry.document).has(encoding)}
-
-
-async def _fetched(
-    exchange: Exchange,
-    batch: Batch,
-    known: dict[bytes, Entry],
-    since: Position,
-    missing: list[bytes],
-    verdict: Verdict,
-    services: ProxyServices,
-    client: Client,
-) -> Answer:
-    if known or len(missing) < len(batch.inputs):
-        rest = batch.rest(missing)
-        outcome = await _fetched_result(exchange, rest, verdict, services, client)
-        if (
-            isinstance(outcome, Fetched)
-            and len(outcome.parts) == len(missing)
-            and await _same_model(batch, outcome, services)
-        ):
-            fetched = _held(known, since, services) | dict(zip(missing, outcome.parts, strict=True))
-            if len(fetched) == len(batch.wanted):
-                exchange.stored, exchange.upstream_seconds = outcome.reason, outcome.seconds
-                return await _assembled(exchange, batch, fetched, hits=len(known))
-        if isinstance(outcome, Failed) and outcome.reason is not Reason.TOO_LARGE:
-            exchange.stored = outcome.reason
-            raise outcome.error
-        # what came cannot be put together with what was known: ask for all of it
-    subscription = _join(exchange, batch, verdict, services)
-    exchange.mark(Phase.JOIN)
-    answer = await follow(exchange, batch.request, subscription.flight, client, services.settings, None)
-    if isinstance(answer, Failed) and not subscription.led and answer.leaders_own:
-        answer = await follow(
-            exchange, batch.request, _launch(exchange, batch, None, services), client, services.settings, None
-        )
-    if isinstance(answer, Failed):
-        exchange.stored = answer.reason
-        raise answer.error
-    # OtherForm is for those who could ask for a form of their own
-    assert not isinstance(answer, OtherForm)
-    answer.headers.append(_counts(0, len(missing)))
-    return answer
-
-
-async def _same_model(batch: Batch, fetched: Fetched, services: ProxyServices) -> bool:
-    """Whether the model that has just answered is the one whose vectors are known: no answer mixes those of two."""
-    request = batch.request
-    if not await services.confirmations.wait([part.key for part in fetched.parts]):
-        return False
-    now = services.upstreams.identity(request.parsed.model, request.path)
-    return now is not None and (now == request.identity or more_precise(now, request.identity))
-
-
-async def _fetched_result(
-    exchange: Exchange, batch: Batch, verdict: Verdict, services: ProxyServices, client: Client
-) -> Outcome:
-    """The end of a call, for one who needs the whole of it."""
-    subscription = _join(exchange, batch, verdict, services)
-    exchange.mark(Phase.JOIN)
-    outcome = await wait_result(subscription.flight, client)
-    if isinstance(outcome, Failed) and not subscription.led and outcome.leaders_own:
-        outcome = await wait_result(_launch(exchange, batch, None, services), client)
-    return outcome
-
-
-def _join(
-    exchange: Exchange, batch: Batch, verdict: Verdict, services: ProxyServices
-) -> Subscription[BroadcastBuffer[Outcome]]:
-    shared = services.settings.single_flight and batch.request.directives.single_flight
-    key = sha256(b"".join(batch.keys)).digest() if shared else None
-    flight = services.flights.find(key) if key is not None and verdict.look_up else None
-    if flight is None or flight.work.overflowed:
-        return Subscription(_launch(exchange, batch, key, services), led=True)
-    flight.listen()
-    exchange.cache = CacheStatus.JOINED
-    return Subscription(flight, led=False)
-
-
-def _launch(
-    exchange: Exchange, batch: Batch, flight_key: bytes | None, services: ProxyServices
-) -> Flight[BroadcastBuffer[Outcome]]:
-    request = batch.request
-    plan = Plan(request, batch.body, None, batch.scope, request.identity, flight_key, batch)
-    buffer: BroadcastBuffer[Outcome] = BroadcastBuffer(max(WHOLE_BYTES, services.settings.cache_entry_bytes))
-    return services.flights.launch(buffer, partial(run_fetch, plan, exchange=exchange, services=services), flight_key)
 
 
 def _settled(batch: Batch, recorder: AnswerRecorder, body: bytes) -> Fetched:
@@ -331,31 +330,6 @@ def _entries(batch: Batch, recorder: AnswerRecorder, parts: list[Part]) -> list[
     ]
 
 
-async def _assembled(
-    exchange: Exchange, batch: Batch, entries: Mapping[bytes, Entry], hits: int | None = None
-) -> Whole:
-    """The answer made of entries. ``hits`` is how many of them were known, None for all."""
-    order = [entries[key] for key in batch.keys]
-    parts = [Part(entry.document) for entry in order]
-    if len(order) == 1:
-        # it may be the other encoding's
-        exchange.key = order[0].key.hex()
-    if sum(len(part.document) for part in parts) < _ASIDE_BYTES:
-        body, usage = _written(parts, batch)
-    else:
-        body, usage = await asyncio.to_thread(_written, parts, batch)
-    exchange.usage, exchange.response_body = usage, body
-    headers = [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False), *order[0].headers]
-    if hits is None:
-        exchange.upstream_seconds = sum(entry.upstream_seconds for entry in order)
-        headers += _hit_headers(exchange, order)
-    else:
-        headers += exchange.upstream_headers
-        headers += [*forward_headers(exchange, exchange.stored), _counts(hits, len(entries) - hits)]
-    headers.append(timing_header(perf_counter() - exchange.started, exchange.upstream_seconds))
-    return Whole(200, headers, body)
-
-
 def _written(parts: list[Part], batch: Batch) -> tuple[bytes, Usage]:
     """Every part in the encoding if it can be; else each as it came, which is how the upstream gave it."""
     try:
@@ -368,10 +342,9 @@ def _counts(hits: int, misses: int) -> tuple[bytes, bytes]:
     return b"x-llmproxy-inputs", b"hit=%d; miss=%d" % (hits, misses)
 
 
-def _hit_headers(exchange: Exchange, order: list[Entry]) -> list[tuple[bytes, bytes]]:
+def _hit_headers(order: list[Entry], key: str, cache: CacheStatus, reason: Reason) -> HeaderList:
     now = time.time()
-    cache, reason = exchange.cache or CacheStatus.HIT, exchange.reason or Reason.INPUTS
     left = int(min(entry.expires for entry in order) - now)
-    status = b'llmproxy; hit; ttl=%d; key="%s"; detail=%s' % (left, exchange.key.encode(), reason.encode())
+    status = b'llmproxy; hit; ttl=%d; key="%s"; detail=%s' % (left, key.encode(), reason.encode())
     age = max(0, int(now - min(entry.created for entry in order)))
     return [(b"x-cache", cache.upper().encode()), (b"cache-status", status), (b"age", b"%d" % age)]

@@ -1,17 +1,23 @@
-"""The ASGI endpoint of a cached path: from bytes to an answer and back."""
+"""The one endpoint through which all requests for a model server come: from bytes to an answer and back.
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+Other rooms add to a row of the table of endpoints by a ``Before``: what is done with a request ahead of the cache, and
+with its answer when it is complete.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.cache.raw_requests import HotAnswer
-from llmproxy.proxy.asgi import SocketClient, peer_of, raw_target, read
+from llmproxy.proxy.asgi import SocketClient, peer_of, raw_target, read, received
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.listen import ClientDisconnected, StreamAborted
-from llmproxy.proxy.passthrough import PassThrough
-from llmproxy.proxy.pipeline import handle, parse_request
+from llmproxy.proxy.model_name import Opened
+from llmproxy.proxy.passthrough import PassedRequest, PassThrough, Presence, deliver_relayed
+from llmproxy.proxy.pipeline import handle, parse_request, relay
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Whole, body_of, replay_headers
 from llmproxy.proxy.services import ProxyServices
@@ -23,65 +29,163 @@ from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.headers import content_type
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 #: a larger answer goes to its client piece by piece, which the quick way does not
 _MOST_REMEMBERED = 256 * 1024
 
 Remember = Callable[[HotAnswer], None]
 
 
-class CachedEndpoint:
-    """One row of the table of endpoints, as an ASGI application. Mounted without anything in between."""
+class ProxyEndpoint:
+    """An ASGI application for everything that a model server answers. Mounted without anything in between.
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    With a row of the table of endpoints its answers are cached; without one, and for what that row does not take, they
+    are passed through.
+    """
+
+    def __init__(self, row: Endpoint | None, before: "Before | None" = None) -> None:
+        self._row = row
+        self._before = before or parse_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: ProxyServices = scope["state"]["services"]
         exchange: Exchange = scope[EXCHANGE]
-        exchange.endpoint = self._endpoint.name
         with listening(receive, exchange) as client:
-            request = await ask(self._endpoint, scope, receive)
-            answer = await handle(exchange, request, services, client)
-            if isinstance(answer, Whole):
-                remember(scope, exchange, request, services)
-            await deliver(answer, exchange, client, send, services.settings.ping_seconds)
+            try:
+                prepared = await self._prepare(scope, receive, send, client)
+            except PassThrough as passed:
+                relayed = await relay(exchange, _passed(passed, scope, receive, client, services), services)
+                await deliver_relayed(relayed, exchange, send)
+                return
+            if prepared is None:
+                return
+            answer = await handle(exchange, prepared.request, services, client)
+            if isinstance(answer, Whole) and prepared.is_repeatable:
+                remember(scope, exchange, prepared.request, services)
+            ping = services.settings.ping_seconds
+            await deliver(answer, exchange, client, send, ping, prepared.on_complete)
 
-
-async def ask(endpoint: Endpoint, scope: Scope, receive: Receive) -> CacheableRequest:
-    """Phase ``read``. Raises ``ProxyError``, ``ClientDisconnected``; ``PassThrough`` for the upstream to judge."""
-    services: ProxyServices = scope["state"]["services"]
-    raw = await read(receive, scope["headers"], services.settings)
-    with unreadable_passes(scope, raw):
-        request = await parse_request(
-            scope[EXCHANGE], endpoint, raw, raw_target(scope), scope["headers"], peer_of(scope), services
-        )
-    pass_resumable(request, services)
-    if request.parsed.load:
-        # Ollama answers it with one document, whatever is said of streams
-        raise PassThrough(request.raw, Reason.LOAD, request.parsed.model)
-    return request
-
-
-@contextmanager
-def unreadable_passes(scope: Scope, raw: bytes) -> Iterator[None]:
-    """Raises ``PassThrough`` for a body that cannot be read: whether it is one is the upstream's to say, which may be
-    more lenient. Raises ``OnlyIfCached``."""
-    try:
-        yield
-    except UnreadableBody as error:
+    async def _prepare(self, scope: Scope, receive: Receive, send: Send, client: SocketClient) -> "Prepared | None":
+        """Raises ``PassThrough``, ``ProxyError``, ``ClientDisconnected``."""
+        if self._row is None:
+            raise PassThrough(None, Reason.PASS_THROUGH)
+        services: ProxyServices = scope["state"]["services"]
         exchange: Exchange = scope[EXCHANGE]
-        # the bytes of a recording are nothing that history could show
-        exchange.request_body = b"" if content_type(scope["headers"]).startswith(b"multipart/") else raw
-        if parse_directives(scope["headers"]).only_if_cached:
-            raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.") from error
-        raise PassThrough(raw, Reason.UNREADABLE) from error
+        exchange.endpoint = self._row.name
+        raw = await read(receive, scope["headers"], services.settings)
+        return await self._before(Incoming(self._row, scope, send, client, raw, exchange, services))
 
 
-def pass_resumable(request: CacheableRequest, services: ProxyServices) -> None:
-    """Raises ``PassThrough`` for a stream that its client may resume: the server keeps it under the client's own id."""
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request to a cached endpoint, its body read. ``send`` is for those who answer it by themselves."""
+
+    row: Endpoint
+    scope: Scope
+    send: Send
+    client: SocketClient
+    raw: bytes
+    exchange: Exchange
+    services: ProxyServices
+
+    async def parse(self, body: bytes | None = None, *, is_lenient: bool = True) -> CacheableRequest:
+        """Phase ``read``, its second half. ``body`` is another one than the client's to go on with.
+
+        Raises ``BadRequest``; if ``is_lenient``, ``PassThrough`` for what cannot be read.
+        """
+        with self.unreadable_passes() if is_lenient else nullcontext():
+            request = await parse_request(
+                self.exchange,
+                self.row,
+                self.raw if body is None else body,
+                raw_target(self.scope),
+                self.scope["headers"],
+                peer_of(self.scope),
+                self.services,
+            )
+        self.exchange.request_body = request.parsed.described or self.raw
+        _pass_unkept(request, self.services)
+        return request
+
+    @contextmanager
+    def unreadable_passes(self) -> Iterator[None]:
+        """Raises ``PassThrough`` for a body that cannot be read: whether it is one is the upstream's to say, which may
+        be more lenient. Raises ``OnlyIfCached``."""
+        try:
+            yield
+        except UnreadableBody as error:
+            # the bytes of a recording are nothing that history could show
+            is_form = content_type(self.scope["headers"]).startswith(b"multipart/")
+            self.exchange.request_body = b"" if is_form else self.raw
+            if parse_directives(self.scope["headers"]).only_if_cached:
+                message = "Nothing stored can answer this request, and it forbids to ask the upstream."
+                raise OnlyIfCached(message) from error
+            raise PassThrough(self.raw, Reason.UNREADABLE) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is to be answered.
+
+    ``on_complete`` is called before the answer's last bytes are sent: who has seen the end may ask for it at once.
+    ``is_repeatable``: whether the same bytes would be answered the same way without it.
+    """
+
+    request: CacheableRequest
+    on_complete: Callable[[], None] | None = None
+    is_repeatable: bool = True
+
+
+#: What an endpoint does with a request ahead of the cache. None if it has answered by itself.
+Before = Callable[[Incoming], Awaitable[Prepared | None]]
+
+
+async def parse_only(incoming: Incoming) -> Prepared:
+    """Nothing beside."""
+    return Prepared(await incoming.parse())
+
+
+PASS_THROUGH = ProxyEndpoint(None)
+
+
+def _pass_unkept(request: CacheableRequest, services: ProxyServices) -> None:
+    """Raises ``PassThrough`` for what is no question to a model, and for a stream that its client may resume: the
+    server keeps it under the client's own id."""
     named = any(name == RESUMABLE for name, _ in request.headers)
     if named and services.upstreams.resumes(request.parsed.model, request.path):
         raise PassThrough(request.raw, Reason.SIDE_EFFECT, request.parsed.model)
+    if request.parsed.load:
+        # Ollama answers it with one document, whatever is said of streams
+        raise PassThrough(request.raw, Reason.LOAD, request.parsed.model)
+
+
+def _passed(
+    passed: PassThrough, scope: Scope, receive: Receive, client: SocketClient, services: ProxyServices
+) -> PassedRequest:
+    presence, headers = Presence(client), scope["headers"]
+
+    async def flow() -> AsyncIterator[bytes]:
+        async for chunk in received(receive, services.settings):
+            yield chunk
+        presence.watch()
+
+    body: Opened | bytes = passed.body or b""
+    if passed.body is None and any(name in _FRAMING for name, _ in headers):
+        body = Opened(flow())
+    else:
+        presence.watch()
+    return PassedRequest(
+        scope["method"],
+        scope["path"],
+        raw_target(scope),
+        headers,
+        peer_of(scope),
+        passed.reason,
+        body,
+        presence,
+        passed.model,
+        is_decoded=passed.body is not None,
+    )
 
 
 @contextmanager

@@ -1,9 +1,7 @@
-"""One upstream call, from pick to store: the work that a flight does, whoever listens."""
+"""The parts of one upstream call: the attempts at it, its answer as it comes, as it is judged, and as it is stored."""
 
 import asyncio
-import logging
-from asyncio import CancelledError
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -15,36 +13,32 @@ from llmproxy.config.settings import UpstreamStream
 from llmproxy.proxy.broadcast import BroadcastBuffer, Head
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.response import Failed, Fetched, Outcome
+from llmproxy.proxy.response import Fetched, Outcome
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.proxy.settle import AnswerRecorder, settle_document, settle_frames
 from llmproxy.upstream.errors import normalise
-from llmproxy.upstream.headers import coding_of, credentials, forwarded, kept_headers, live_headers, relayed
+from llmproxy.upstream.headers import credentials, forwarded, relayed
 from llmproxy.upstream.missing import MISSING_STATUSES, endpoint_missing, missing, translated
-from llmproxy.upstream.target import Adapted, Call, HeaderList, Reply, Target
+from llmproxy.upstream.target import Adapted, Call, Reply, Target
 from llmproxy.upstream.upstreams import AnswerOrigin
 from llmproxy.wire.errors import (
-    InternalError,
     NotFound,
     ProxyError,
     UpstreamBroke,
     UpstreamError,
+    UpstreamRefused,
     UpstreamSlow,
     UpstreamStatus,
 )
-from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.exchange import Exchange, Trace
 from llmproxy.wire.framing import is_stream
-from llmproxy.wire.headers import content_type
-from llmproxy.wire.vocabulary import Phase, Reason
-
-log = logging.getLogger(__name__)
+from llmproxy.wire.vocabulary import Reason
 
 #: an error document larger than this says nothing more
 _ERROR_BYTES = 1024 * 1024
 #: Largest answer that is put together for a caller who needs the whole of it: a plain document, or embeddings. How much
 #: of that is kept is another matter (``LLMPROXY_CACHE_ENTRY_BYTES``).
 WHOLE_BYTES = 64 * 1024 * 1024
-_ANSWERED = 200
 #: headers of a reply that several may get, each with a framing of its own
 _OF_ONE_MESSAGE = frozenset({b"content-length", b"set-cookie"})
 #: how long the end of a body may take after the end of the answer in it
@@ -85,91 +79,92 @@ class Plan:
     keyed_at: float = field(default_factory=monotonic)
 
 
-async def run_fetch(plan: Plan, buffer: BroadcastBuffer[Outcome], exchange: Exchange, services: ProxyServices) -> None:
-    """Never raises but for its own cancellation; whatever happens, the capture gets an outcome.
+class Attempts:
+    """One call, to one server after the other until one answers, before anything has been sent to a client.
 
-    ``exchange`` is the leader's: it notes the phases and the upstream's time.
+    A server that cannot be reached is followed by the next one that has the model, and so is one that breaks the
+    connection before the first byte of its answer, unless the request may have done something there. A server without
+    the endpoint is asked for what stands for it, if something does; that it has none is remembered for a while.
     """
 
-    def finish(outcome: Outcome) -> None:
-        # the key is given up before the end is told: who asks again from now on finds the stored answer, or leads
-        services.flights.release(plan.flight_key, buffer)
-        if buffer.outcome is None:
-            buffer.finish(outcome)
+    def __init__(self, plan: Plan, trace: Trace | None, services: ProxyServices) -> None:
+        """Raises ``BadRequest`` for a request that has been here before."""
+        request, settings = plan.request, services.settings
+        self._plan = plan
+        self._services = services
+        self._headers = forwarded(request.headers, settings, request.peer, trace=trace)
+        self._credentials = credentials(request.headers, settings)
+        self._body = plan.body
+        #: servers that failed
+        self._failed: set[str] = set()
+        #: the one without the endpoint, and what it is asked instead
+        self._instead: tuple[Target, Adapted] | None = None
+        self._adapted: Adapted
 
-    try:
-        await _fetch(plan, buffer, exchange, services, finish)
-    except ProxyError as error:
-        reason = reason_of(error)
-        if isinstance(error, UpstreamError):
-            services.upstream_failed(reason)
-        finish(Failed(error, reason))
-    except CancelledError:
-        finish(Failed(UpstreamBroke("The call was given up: nobody was listening."), Reason.ABANDONED))
-        raise
-    except Exception:  # a defect of ours must reach the listeners as an error, not as silence
-        log.exception("a flight crashed")
-        finish(Failed(InternalError("The proxy failed while it fetched the answer."), Reason.ERROR))
+    async def pick(self) -> Target:
+        """The server that is asked next. Raises ``UpstreamRefused``, ``NotFound``."""
+        if self._instead is not None:
+            return self._instead[0]
+        request = self._plan.request
+        return await self._services.upstreams.pick(
+            request.parsed.model, request.path, self._credentials, without=self._failed
+        )
 
+    async def send(self, target: Target) -> Reply | None:
+        """The reply whose head has come; None if there is another attempt to be made. Raises ``UpstreamError``."""
+        request, upstreams = self._plan.request, self._services.upstreams
+        self._adapted = adapted = await self._adapt(target)
+        path = request.target if adapted.path is None else adapted.path
+        try:
+            reply = await upstreams.send(target, Call("POST", path, [*self._headers, *adapted.headers], adapted.body))
+        except UpstreamError as error:
+            self._failed.add(target.name)
+            if not self._goes_on(error):
+                raise
+            self._services.upstream_failed(reason_of(error))
+            self._instead = None
+            return None
+        if reply.status in MISSING_STATUSES and self._body is not None:
+            await self._miss(target, reply)
+            return None
+        return reply
 
-async def _fetch(
-    plan: Plan,
-    buffer: BroadcastBuffer[Outcome],
-    exchange: Exchange,
-    services: ProxyServices,
-    finish: Callable[[Fetched], None],
-) -> None:
-    request, settings, begun = plan.request, services.settings, services.cache.position()
-    shown = credentials(request.headers, settings)
-    target = await services.upstreams.pick(request.parsed.model, request.path, shown)
-    exchange.upstream = target.name
-    headers = forwarded(request.headers, settings, request.peer, trace=exchange.trace)
-    exchange.mark(Phase.PICK)
-    adapted, reply = await _sent(plan, target, headers, services)
-    services.accepted.note(target.name, exchange.caller.credential, reply.status)
-    exchange.mark(Phase.SEND)
-    try:
+    async def recorder(self, buffer: BroadcastBuffer[Outcome], reply: Reply) -> AnswerRecorder:
+        """What takes the answer. Raises ``UpstreamStatus`` for an error."""
         if reply.status >= 400:
             raise normalise(reply.status, reply.headers, await reply.read(_ERROR_BYTES))
-        if reply.status == _ANSWERED:
-            exchange.upstream_headers = tuple(live_headers(reply.headers))
-        kept, kind = [*kept_headers(reply.headers), *coding_of(reply.headers)], content_type(reply.headers)
-        recorder = AnswerRecorder(request, buffer, adapted, plan.key, plan.scope, kept, settings, kind)
-        fetched = await _tee(reply, recorder, adapted, exchange, plan)
-        if plan.own and fetched.entries and not fetched.both and recorder.framed != request.parsed.stream:
-            # it cannot serve those who ask for what its key says
-            fetched = replace(fetched, entries=(), reason=Reason.MALFORMED)
-        exchange.mark(Phase.SETTLE)
+        plan, settings = self._plan, self._services.settings
+        return AnswerRecorder(plan.request, plan.key, plan.scope, buffer, self._adapted, reply, settings)
 
-        def store(entries: Iterable[Entry]) -> None:
-            for entry in entries:
-                services.cache.store(entry, begun)
-            exchange.mark(Phase.STORE)
+    async def _adapt(self, target: Target) -> Adapted:
+        if self._instead is not None:
+            return self._instead[1]
+        plan, services = self._plan, self._services
+        request, name, settings = plan.request, plan.request.endpoint.name, services.settings
+        if not request.endpoint.dialect.json_requests:
+            return Adapted(request.raw, request.parsed.stream, both=False)
+        size = len(request.raw)
+        if self._body is None:
+            self._body = await offload(size, request.body)
+        if services.upstreams.lacks(target, name) and (instead := await offload(size, translated, name, self._body)):
+            return instead
+        if plan.own:
+            settings = settings.model_copy(update={"upstream_stream": UpstreamStream.AS_ASKED})
+        return await offload(size, target.adapt, name, self._body, request.parsed.stream, settings)
 
-        finish(_keep(fetched, target, plan, store, exchange, services))
-        await _read_on(reply)
-    finally:
-        await reply.aclose()
+    def _goes_on(self, error: UpstreamError) -> bool:
+        """Whether another server may be asked after this failure."""
+        request = self._plan.request
+        if isinstance(error, UpstreamRefused):
+            is_safe = True
+        else:
+            is_safe = isinstance(error, UpstreamBroke) and not request.parsed.traits.side_effect
+        return is_safe and self._services.upstreams.has_other(request.parsed.model, request.path, self._failed)
 
-
-async def _sent(plan: Plan, target: Target, headers: HeaderList, services: ProxyServices) -> tuple[Adapted, Reply]:
-    """The reply whose head has come. A server without the endpoint is asked for what stands for it, where there is
-    something; that it has none is remembered for a while. Raises ``UpstreamStatus`` for one that can do neither."""
-    request, name = plan.request, plan.request.endpoint.name
-    if not request.endpoint.dialect.json_requests:
-        adapted = Adapted(request.raw, request.parsed.stream, both=False)
-        return adapted, await services.upstreams.send(target, Call("POST", request.target, headers, adapted.body))
-    size = len(request.raw)
-    body = plan.body if plan.body is not None else await offload(size, request.body)
-    instead = await offload(size, translated, name, body) if services.upstreams.lacks(target, name) else None
-    settings = services.settings
-    form = settings.model_copy(update={"upstream_stream": UpstreamStream.AS_ASKED}) if plan.own else settings
-    adapted = await offload(size, target.adapt, name, body, request.parsed.stream, form) if instead is None else instead
-    while True:
-        path = request.target if adapted.path is None else adapted.path
-        reply = await services.upstreams.send(target, Call("POST", path, [*headers, *adapted.headers], adapted.body))
-        if reply.status not in MISSING_STATUSES:
-            return adapted, reply
+    async def _miss(self, target: Target, reply: Reply) -> None:
+        """Prepares to ask for what stands for an endpoint that is missing. Raises ``UpstreamStatus`` if it is not the
+        endpoint that is missing, or nothing stands for it."""
+        request, name = self._plan.request, self._plan.request.endpoint.name
         try:
             refusal = await reply.read(_ERROR_BYTES)
         finally:
@@ -177,53 +172,103 @@ async def _sent(plan: Plan, target: Target, headers: HeaderList, services: Proxy
         error = normalise(reply.status, reply.headers, refusal)
         if not endpoint_missing(reply.status, refusal):
             raise error
-        services.upstreams.lacking(target, name)
-        if adapted.path is not None or (instead := await offload(size, translated, name, body)) is None:
+        self._services.upstreams.lacking(target, name)
+        assert self._body is not None
+        if (
+            self._adapted.path is not None
+            or (instead := await offload(len(request.raw), translated, name, self._body)) is None
+        ):
             raise missing(error, target.name, request.target)
-        adapted = instead
+        self._instead = target, instead
 
 
-def _keep(
-    fetched: Fetched,
-    target: Target,
-    plan: Plan,
-    store: Callable[[Iterable[Entry]], None],
-    exchange: Exchange,
-    services: ProxyServices,
-) -> Fetched:
-    """Has a complete answer stored: at once if it is certain which model made it, else once the server has said so.
+class Storage:
+    """Where a flight's answer is kept. Made when the call begins: what is flushed after that is not kept."""
 
-    Nobody waits for that: the listeners are told the end right after this. What they are told is that it is kept.
-    """
-    request = plan.request
-    origin = AnswerOrigin(target, request.parsed.model, request.path, plan.identity, plan.keyed_at, monotonic())
-    if not fetched.entries or services.upstreams.confirmed(origin):
-        store(fetched.entries)
+    def __init__(self, plan: Plan, exchange: Exchange, services: ProxyServices) -> None:
+        self._plan = plan
+        self._exchange = exchange
+        self._services = services
+        self._begun = services.cache.position()
+
+    def keep(self, fetched: Fetched, target: Target) -> Fetched:
+        """Has a complete answer stored: at once if it is certain which model made it, else once the server has said so.
+
+        Nobody waits for that: the listeners are told the end right after this. What they are told is that it is kept.
+        """
+        plan, services = self._plan, self._services
+        model, path = plan.request.parsed.model, plan.request.path
+        origin = AnswerOrigin(target, model, path, plan.identity, plan.keyed_at, monotonic())
+        if not fetched.entries or services.upstreams.confirmed(origin):
+            self._store(fetched.entries)
+            return fetched
+        if services.confirmations.full:
+            return replace(fetched, reason=Reason.TOO_LARGE)
+        keys = {plan.request.question_key(plan.scope), *(entry.key for entry in fetched.entries)}
+        size = sum(entry.size for entry in fetched.entries)
+        services.confirmations.begin(keys, size, self._decide(fetched, origin))
         return fetched
-    if services.confirmations.full:
-        return replace(fetched, reason=Reason.TOO_LARGE)
 
-    async def decide() -> None:
-        shown = credentials(request.headers, services.settings)
-        identity = await services.upstreams.confirm(origin, shown)
+    async def _decide(self, fetched: Fetched, origin: AnswerOrigin) -> None:
+        plan, request, services = self._plan, self._plan.request, self._services
+        identity = await services.upstreams.confirm(origin, credentials(request.headers, services.settings))
         if identity is None:
             # another model may have made it than the one that the key speaks of
-            exchange.stored = Reason.MODEL_CHANGED
+            self._exchange.stored = Reason.MODEL_CHANGED
         elif identity == plan.identity:
-            store(fetched.entries)
+            self._store(fetched.entries)
         elif plan.split is not None:
-            store(plan.split.under(identity, fetched))
+            self._store(plan.split.under(identity, fetched))
         else:
             key = key_of(request.endpoint.name, identity, plan.scope, request.directives.namespace, request.digest)
             key = own_form(key, request.parsed.stream) if plan.own else key
-            store(replace(entry, key=key) for entry in fetched.entries)
+            self._store(replace(entry, key=key) for entry in fetched.entries)
 
-    keys = {request.question_key(plan.scope), *(entry.key for entry in fetched.entries)}
-    services.confirmations.begin(keys, sum(entry.size for entry in fetched.entries), decide())
+    def _store(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._services.cache.store(entry, self._begun)
+
+
+async def tee(reply: Reply, recorder: AnswerRecorder) -> bytes:
+    """The answer as it comes, to everybody who listens. Returns a plain body, b"" if it is too large to keep.
+
+    Raises ``UpstreamBroke``, ``UpstreamSlow``, ``UpstreamFault``.
+    """
+    buffer = recorder.buffer
+    if not recorder.is_answer:
+        # neither an answer nor an error: a redirect, work that was only accepted. The client's to make sense of
+        headers = [header for header in relayed(reply.headers) if header[0] not in _OF_ONE_MESSAGE]
+        buffer.begin(Head(False, tuple(headers), both=False, status=reply.status))
+        return await _tee_pieces(reply, recorder, b"")
+    framed, opening = await _form(reply, recorder)
+    asked, recorder.framed = recorder.framed, framed
+    buffer.begin(Head(framed, recorder.answer_headers, recorder.both, asked))
+    if framed:
+        await _tee_frames(reply, recorder, opening)
+        return b""
+    body = await _tee_pieces(reply, recorder, opening)
+    # JSON that was cut off is none; a text that was cut off is a text
+    recorder.loose = not reply.delimited and not body.rstrip().endswith((b"}", b"]"))
+    return body
+
+
+async def settle(recorder: AnswerRecorder, plan: Plan, body: bytes) -> Fetched:
+    """The answer as it is judged. ``body`` is a plain one. Raises ``UpstreamBroke``."""
+    if not recorder.is_answer:
+        return Fetched(body, Reason.STATUS, seconds=recorder.seconds, both=False, type=recorder.content_type)
+    if recorder.framed:
+        fetched = await offload(recorder.buffer.size, settle_frames, recorder)
+    elif plan.split is None or recorder.is_coded:
+        fetched = await offload(len(body), settle_document, recorder, body)
+    else:
+        fetched = await plan.split.settle(recorder, body)
+    if plan.own and fetched.entries and not fetched.both and recorder.framed != plan.request.parsed.stream:
+        # it cannot serve those who ask for what its key says
+        return replace(fetched, entries=(), reason=Reason.MALFORMED)
     return fetched
 
 
-async def _read_on(reply: Reply) -> None:
+async def read_on(reply: Reply) -> None:
     """To the end of the body, so that the connection can serve again. Everyone has their answer already."""
     with suppress(ProxyError, TimeoutError):
         async with asyncio.timeout(_READ_ON_SECONDS):
@@ -231,37 +276,9 @@ async def _read_on(reply: Reply) -> None:
                 pass
 
 
-async def _tee(reply: Reply, recorder: AnswerRecorder, adapted: Adapted, exchange: Exchange, plan: Plan) -> Fetched:
-    buffer = recorder.buffer
-    if reply.status != _ANSWERED:
-        return await _as_it_comes(reply, recorder)
-    framed, opening = await _form(reply, recorder, adapted)
-    recorder.framed = framed
-    buffer.begin(Head(framed, recorder.answer_headers, adapted.both, adapted.stream))
-    if framed:
-        await _tee_frames(reply, recorder, opening)
-        exchange.mark(Phase.TEE)
-        return await offload(buffer.size, settle_frames, recorder)
-    body = await _tee_pieces(reply, recorder, opening)
-    exchange.mark(Phase.TEE)
-    # JSON that was cut off is none; a text that was cut off is a text
-    recorder.loose = not reply.delimited and not body.rstrip().endswith((b"}", b"]"))
-    if plan.split is None or coding_of(reply.headers):
-        return await offload(len(body), settle_document, recorder, body)
-    return await plan.split.settle(recorder, body)
-
-
-async def _as_it_comes(reply: Reply, recorder: AnswerRecorder) -> Fetched:
-    """Neither an answer nor an error: a redirect, work that was only accepted. It is the client's to make sense of."""
-    headers = [header for header in relayed(reply.headers) if header[0] not in _OF_ONE_MESSAGE]
-    recorder.buffer.begin(Head(False, tuple(headers), both=False, status=reply.status))
-    body = await _tee_pieces(reply, recorder, b"")
-    return Fetched(body, Reason.STATUS, seconds=recorder.seconds, both=False, type=recorder.content_type)
-
-
-async def _form(reply: Reply, recorder: AnswerRecorder, adapted: Adapted) -> tuple[bool, bytes]:
+async def _form(reply: Reply, recorder: AnswerRecorder) -> tuple[bool, bytes]:
     """Whether the answer comes as a stream, and as much of it as had to be seen to know."""
-    if coding_of(reply.headers):
+    if recorder.is_coded:
         # in a way that is not known here
         return False, b""
     endpoint = recorder.request.endpoint
@@ -271,7 +288,7 @@ async def _form(reply: Reply, recorder: AnswerRecorder, adapted: Adapted) -> tup
         return False, b""
     opening, whole = b"", False
     while True:
-        found = is_stream(endpoint.dialect.stream_type, kind, opening, requested=adapted.stream, complete=whole)
+        found = is_stream(endpoint.dialect.stream_type, kind, opening, requested=recorder.framed, complete=whole)
         if not endpoint.streams or found is not None:
             return endpoint.streams and bool(found), opening
         chunk = await anext(reply.chunks(), b"")

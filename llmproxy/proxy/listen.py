@@ -12,12 +12,13 @@ from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import (
     Answer,
+    AnswerFacts,
     Failed,
     Fetched,
     HeaderList,
     Live,
-    OtherForm,
     Outcome,
+    TryAgain,
     View,
     Whole,
     timing_header,
@@ -61,7 +62,7 @@ async def follow(
     client: Client,
     settings: Settings,
     own: Callable[[], Flight[BroadcastBuffer[Outcome]]] | None,
-) -> Answer | Failed | OtherForm:
+) -> Answer | Failed | TryAgain:
     """The answer, as soon as its status can be told: at the first frame for a stream, at the end otherwise.
 
     ``own`` begins a flight in the caller's own form; with None the answer is given in the form in which it comes, where
@@ -104,7 +105,7 @@ async def _first(
     client: Client,
     settings: Settings,
     own: Callable[[], Flight[BroadcastBuffer[Outcome]]] | None,
-) -> Answer | Failed | OtherForm:
+) -> Answer | Failed | TryAgain:
     buffer, stream = flight.work, request.parsed.stream
     loop = asyncio.get_running_loop()
     # a stream's status is held back so that an upstream's error can still be one, but not so long that the
@@ -122,7 +123,7 @@ async def _first(
         if head is not None and head.status != _ANSWERED:
             return _live(exchange, request, flight, reader, None, stream=False)
         if own is not None and other_form(buffer, stream=stream):
-            return OtherForm()
+            return TryAgain()
         if head is not None and reader.behind:
             if head.stream and stream:
                 return _live(exchange, request, flight, reader, own)
@@ -170,8 +171,6 @@ def refusal(dialect: Dialect, fetched: Fetched) -> ProxyError | None:
 def _whole(
     exchange: Exchange, request: CacheableRequest, buffer: BroadcastBuffer[Outcome], fetched: Fetched
 ) -> Whole | Failed:
-    exchange.stored, exchange.usage = fetched.reason, fetched.usage
-    exchange.upstream_seconds, exchange.response_body = fetched.seconds, fetched.document
     dialect = request.endpoint.dialect
     framed = buffer.head is not None and buffer.head.stream
     if fetched.type is not None or (not fetched.both and framed != request.parsed.stream):
@@ -190,7 +189,12 @@ def _whole(
     headers = [(b"content-length", b"%d" % len(body)), *headers, *fetched.headers, *exchange.upstream_headers]
     headers += forward_headers(exchange, fetched.reason)
     headers.append(timing_header(perf_counter() - exchange.started, fetched.seconds))
-    return Whole(200, headers, body)
+    return Whole(200, headers, body, facts_of(fetched))
+
+
+def facts_of(fetched: Fetched) -> AnswerFacts:
+    """What a flight's answer is known by."""
+    return AnswerFacts(fetched.reason, fetched.usage, fetched.seconds, fetched.document)
 
 
 def _rendered(request: CacheableRequest, fetched: Fetched) -> tuple[bytes, HeaderList]:

@@ -3,13 +3,12 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from email.message import Message
 from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import orjson
-from starlette.types import Scope
 
 from llmproxy.wire.json_body import BOM
 
@@ -83,31 +82,36 @@ class Opened:
         return self._ahead[0]
 
 
-def in_path(scope: Scope) -> str:
-    """The model whose page a path is, "" for other paths."""
-    # the raw path: an id may hold a slash, percent-encoded by newer SDKs and raw by older ones
-    path: bytes = scope.get("raw_path") or scope["path"].encode()
+def in_path(target: bytes) -> str:
+    """The model whose page a path is, "" for other paths. ``target`` is raw: an id may hold a slash, percent-encoded by
+    newer SDKs and raw by older ones."""
+    path = target.partition(b"?")[0]
     for prefix in LISTS:
         if path.startswith(prefix.encode() + b"/"):
             return unquote_to_bytes(path[len(prefix) + 1 :]).decode("utf-8", "replace")
     return ""
 
 
-async def names_in(scope: Scope, body: Opened | None) -> list[str]:
-    """The names of models in a request, the first being the one that counts most; [] where it names none.
+async def names_in(target: bytes, path: str, headers: Iterable[tuple[bytes, bytes]], body: Opened | bytes) -> list[str]:
+    """The names of models in a request, the first being the one that counts most; [] if it names none.
 
-    ``body`` is None where there is none.
+    ``target`` is the raw path and query, ``path`` the decoded one; ``body`` is b"" if there is none.
     """
-    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"").decode("latin-1")
-    if body is None:
-        found = []
-    elif kind.lower().startswith("multipart/"):
+    kind = next((value for name, value in headers if name == b"content-type"), b"").decode("latin-1")
+    if isinstance(body, bytes):
+        body = Opened(_at_once(body))
+    if kind.lower().startswith("multipart/"):
         found = await _in_form(kind, body)
     else:
-        found = await _in_document(body, _OLLAMA_MEMBERS if scope["path"].startswith("/api/") else _MEMBERS)
-    request = parse_qs(scope["query_string"].decode("latin-1")).get("model", [])
+        found = await _in_document(body, _OLLAMA_MEMBERS if path.startswith("/api/") else _MEMBERS)
+    request = parse_qs(target.partition(b"?")[2].decode("latin-1")).get("model", [])
     # of llama.cpp's router, POST /models/load: a path like a model's page, whose body names the model
-    return found or request or [name for name in [in_path(scope)] if name]
+    return found or request or [name for name in [in_path(target)] if name]
+
+
+async def _at_once(body: bytes) -> AsyncIterator[bytes]:
+    if body:
+        yield body
 
 
 async def _in_document(body: Opened, members: tuple[str, ...]) -> list[str]:

@@ -13,8 +13,8 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.proxy.asgi import peer_of, raw_target
+from llmproxy.proxy.endpoint import PASS_THROUGH
 from llmproxy.proxy.model_name import LISTS, in_path
-from llmproxy.proxy.passthrough import Relay
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import credentials, forwarded, relayed
 from llmproxy.upstream.target import Call, Document, HeaderList, Target
@@ -59,18 +59,15 @@ class ListReply:
 class Models:
     """Answers GET and HEAD; whatever else is asked of these paths is passed through."""
 
-    def __init__(self) -> None:
-        self._relay = Relay()
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: ProxyServices = scope["state"]["services"]
         alone = scope["path"] in OLLAMA_LISTS and len(services.upstreams.targets_for(scope["path"])) < 2
         if scope["method"] not in ("GET", "HEAD") or alone:
-            await self._relay(scope, receive, send)
+            await PASS_THROUGH(scope, receive, send)
             return
         exchange: Exchange = scope[EXCHANGE]
         exchange.endpoint = "models"
-        name = in_path(scope)
+        name = in_path(raw_target(scope))
         reply = await _one(scope, name) if name else await _all(scope)
         headers = [header for header in relayed(reply.headers) if header[0] != b"content-length"]
         headers.append((b"content-length", b"%d" % len(reply.body)))

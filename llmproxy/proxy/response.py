@@ -145,12 +145,26 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherForm:
-    """A flight has a stream where a plain answer was asked for, or the other way round, and neither can be made of the
-    other."""
+class TryAgain:
+    """A flight is of no use to this caller: it has a stream and a plain answer was asked for, or the other way round,
+    and neither can be made of the other; or it has vectors that cannot be put beside those that are known."""
 
 
 Outcome = Fetched | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFacts:
+    """What is known of an answer once the whole of it is there: derived once, for all who count, log and keep.
+
+    ``stored`` says why it was kept or not, None for one that was stored before. ``seconds`` is how long the upstream
+    worked for it, None if it never did; ``document`` is the plain answer.
+    """
+
+    stored: Reason | None = None
+    usage: Usage = NO_USAGE
+    seconds: float | None = None
+    document: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +174,7 @@ class Whole:
     status: int
     headers: HeaderList
     body: bytes
+    facts: AnswerFacts = AnswerFacts()
     #: the body where it is not in one piece: parts of a stored one
     parts: Sequence[memoryview] = ()
 
@@ -170,6 +185,7 @@ class Paced:
 
     headers: HeaderList
     pieces: list[tuple[int, bytes]]
+    facts: AnswerFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +205,15 @@ class Live:
 
 
 Answer = Whole | Paced | Live
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """What a look-up ended with. Without an ``answer`` it is a miss."""
+
+    answer: Whole | Paced | None
+    cache: CacheStatus
+    reason: Reason
 
 
 JSON = b"application/json"
@@ -226,24 +251,28 @@ def timing_header(total: float, upstream: float | None = None, queue: float | No
 
 
 def replay(
-    exchange: Exchange, request: CacheableRequest, entry: Entry, settings: Settings, now: float
+    exchange: Exchange,
+    request: CacheableRequest,
+    entry: Entry,
+    settings: Settings,
+    now: float,
+    cache: CacheStatus,
+    reason: Reason,
 ) -> Whole | Paced:
-    """Notes the hit in the exchange. ``exchange.cache`` and ``reason`` say which kind it was."""
-    cache, reason = exchange.cache or CacheStatus.HIT, exchange.reason or Reason.MEMORY
-    exchange.usage = Usage(entry.prompt_tokens, entry.completion_tokens)
-    exchange.upstream_seconds = entry.upstream_seconds
-    exchange.response_body = entry.document
+    """A stored answer in this caller's rendering. ``cache`` and ``reason`` say what sort of hit it is."""
+    usage = Usage(entry.prompt_tokens, entry.completion_tokens)
+    facts = AnswerFacts(None, usage, entry.upstream_seconds, entry.document)
     stream = wants_frames(request, entry)
     headers = replay_headers(request, entry, cache, reason, now)
     headers.append(timing_header(perf_counter() - exchange.started))
     paced = settings.replay is Replay.PACED if request.directives.paced is None else request.directives.paced
     if stream and paced and entry.frames:
-        return Paced(headers, _pieces(request, entry))
+        return Paced(headers, _pieces(request, entry), facts)
     # parts of the stored frames can be shared by all who get them
     parts = list(_shown(entry)) if stream and _hides(request, entry) else []
     body = b"" if parts else body_of(request, entry)
     headers.insert(0, (b"content-length", b"%d" % (sum(map(len, parts)) or len(body))))
-    return Whole(200, headers, body, parts)
+    return Whole(200, headers, body, facts, parts)
 
 
 def replay_headers(

@@ -2,7 +2,6 @@
 
 import time
 from array import array
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +11,16 @@ from llmproxy.proxy.broadcast import BroadcastBuffer
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Fetched, Outcome
-from llmproxy.upstream.target import Adapted
+from llmproxy.upstream.headers import coding_of, kept_headers
+from llmproxy.upstream.target import Adapted, Reply
 from llmproxy.wire.dialect import Lossy
 from llmproxy.wire.documents import Document, Malformed, dump
 from llmproxy.wire.errors import UpstreamBroke, UpstreamFault
 from llmproxy.wire.formats.chunks import DONE
+from llmproxy.wire.headers import content_type
 from llmproxy.wire.vocabulary import Reason
+
+_ANSWERED = 200
 
 
 class AnswerRecorder:
@@ -26,23 +29,28 @@ class AnswerRecorder:
     def __init__(
         self,
         request: CacheableRequest,
-        buffer: BroadcastBuffer[Outcome],
-        adapted: Adapted,
         key: bytes | None,
         scope: str,
-        headers: Sequence[tuple[bytes, bytes]],
+        buffer: BroadcastBuffer[Outcome],
+        adapted: Adapted,
+        reply: Reply,
         settings: Settings,
-        content_type: bytes = b"",
     ) -> None:
+        """``key`` is the entry's, None for an answer that is not to be kept as it is."""
         self.request = request
         self.buffer = buffer
         self.key = key
         self.scope = scope
-        self.headers = tuple(headers)
         self.settings = settings
+        #: what is kept with the answer
+        self.headers = (*kept_headers(reply.headers), *coding_of(reply.headers))
+        #: whether it comes in a content coding that is not known here
+        self.is_coded = bool(coding_of(reply.headers))
+        #: whether it is an answer at all: not a redirect, nor word of work that was only accepted
+        self.is_answer = reply.status == _ANSWERED
         #: as the upstream named it, empty if it did not
-        self.content_type = content_type
-        #: whether the answer comes as a stream, asked for or not
+        self.content_type = content_type(reply.headers)
+        #: whether the answer comes as a stream: first as it was asked for, then as it came
         self.framed = adapted.stream
         #: whether the other form may be made of it at all
         self.both = adapted.both

@@ -157,8 +157,10 @@ class Upstreams:
             return True, self.describe()
         return False, f"no model server answers: {self.describe()}" if self._servers else self._nobody()
 
-    async def pick(self, model: str, path: str, credentials: HeaderList) -> Target:
+    async def pick(self, model: str, path: str, credentials: HeaderList, without: Collection[str] = ()) -> Target:
         """The server for a model: of those that have it and were not just unreachable, the one with least to do.
+
+        The ones named in ``without`` have been asked already, and come last.
 
         Asks for the lists anew before it says no: the model may have been added just now. Raises ``UpstreamRefused``
         where there is no server, ``NotFound`` where there are several and none has the model.
@@ -171,15 +173,21 @@ class Upstreams:
             found = candidates(servers, model, path)
         if not found:
             raise no_such_model(model)
-        return self._idlest(found)
+        return self._idlest([server for server in found if server.name not in without] or found)
 
-    async def pick_for_path(self, model: str, path: str, credentials: HeaderList) -> Target:
+    def has_other(self, model: str, path: str, without: Collection[str]) -> bool:
+        """Whether ``pick`` would give a server that is not among these."""
+        return any(server.name not in without for server in candidates(self._servers.values(), model, path))
+
+    async def pick_for_path(
+        self, model: str, path: str, credentials: HeaderList, without: Collection[str] = ()
+    ) -> Target:
         """The same for a path that is passed through, where a name may be one that is to be made.
 
         On paths that are one kind's own, a name that none has goes to the first server of that kind.
         """
         try:
-            return await self.pick(model, path, credentials)
+            return await self.pick(model, path, credentials, without)
         except NotFound:
             found = eligible(self._servers.values(), path)
             if any(server.target.kind.own_paths and path.startswith(server.target.kind.own_paths) for server in found):

@@ -1,5 +1,6 @@
 """The order of the phases, request by request; and the same words in the documentation."""
 
+import ast
 import io
 import re
 import time
@@ -18,6 +19,7 @@ from llmproxy.app.state import AppState
 from llmproxy.config.settings import Settings
 from llmproxy.observe.access_log import AccessLog, JsonFormatter
 from llmproxy.observe.logs import AsyncLogWriter
+from llmproxy.proxy import pipeline
 from llmproxy.proxy.pipeline import handle
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Answer, Live, Whole
@@ -142,6 +144,21 @@ def test_the_documentation_has_the_phases_in_their_order() -> None:
     phases = [phase.value for phase in Phase]
     assert re.findall(r"^## ([a-z ]+)$", page, re.MULTILINE) == phases
     assert " -> ".join(phases) in page
+
+
+def test_the_pipeline_marks_the_phases_in_their_order() -> None:
+    """Each function that marks phases does so in the order of the documentation, and together they mark all of them."""
+    order, marked = list(Phase), set()
+    for function in ast.parse(Path(pipeline.__file__).read_text()).body:
+        mentions = [
+            (node.lineno, Phase[node.attr])
+            for node in ast.walk(function)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Phase"
+        ]
+        phases = [phase for _, phase in sorted(mentions)]
+        assert phases == sorted(phases, key=order.index), ast.unparse(function)
+        marked |= set(phases)
+    assert [phase for phase in order if phase in marked] == order[order.index(Phase.READ) : order.index(Phase.RECORD)]
 
 
 async def test_a_shared_answer_repeats_each_callers_own_labels(state: AppState) -> None:

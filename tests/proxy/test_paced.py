@@ -17,6 +17,7 @@ from llmproxy.upstream.headers import Peer
 from llmproxy.wire.cache_headers import Directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import CacheStatus, Reason
 from tests.cache.entries import entry
 
 FRAMES = [
@@ -55,7 +56,7 @@ def answer(of: CacheableRequest, settings: Settings, millis: tuple[int, int, int
         millis=array("I", millis).tobytes(),
         hidden=array("I", [ends[0], ends[1]]).tobytes(),
     )
-    return replay(exchange(), of, stored, settings, 0.0)
+    return replay(exchange(), of, stored, settings, 0.0, CacheStatus.HIT, Reason.MEMORY)
 
 
 def exchange() -> Exchange:

@@ -7,11 +7,14 @@ from llmproxy.database.engine import Database
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.stored import StoredAnswers
 from llmproxy.jobs.stored_model import AnswerKind
+from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.request import BodyMemo, CacheableRequest
+from llmproxy.proxy.response import Whole
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.cache_headers import Directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange
+from tests.proxy.test_life import Patient
 
 PATH = "/v1/chat/completions"
 REQUEST = b'{"model":"m","messages":[],"store":true,"metadata":{"a":"b"}}'
@@ -35,8 +38,5 @@ async def test_who_sees_the_end_can_ask_for_it_at_once(sqlite: Database) -> None
     async def send(message: Message) -> None:
         found.append(await answers.find(id, AnswerKind.CHAT, "") is not None)
 
-    around = keeping.around(send)
-    await around({"type": "http.response.start", "status": 200, "headers": []})
-    await around({"type": "http.response.body", "body": b"half", "more_body": True})
-    await around({"type": "http.response.body", "body": b"rest"})
-    assert found == [False, False, True]
+    await deliver(Whole(200, [], ANSWER), exchange, Patient(), send, 0, keeping.keep)
+    assert found == [False, True]

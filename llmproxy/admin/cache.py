@@ -14,7 +14,7 @@ from starlette.responses import Response
 from llmproxy.admin.params import query_parameters
 from llmproxy.admin.state import state_of
 from llmproxy.api.http import json_response
-from llmproxy.cache.browse import EntryBrowser, EntryCursor, EntryQuery, Order
+from llmproxy.cache.browse import EntryBrowser, EntryQuery, Order
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.tier import Selector
 from llmproxy.database.faults import fault_of
@@ -27,7 +27,6 @@ _MOST = 500
 _ORDERS = ("newest", "largest")
 _PARAMETERS = ("model", "namespace", "tag", "endpoint", "prefix", "order", "limit", "cursor")
 _PREFIX = re.compile("[0-9a-fA-F]{1,64}")
-_CURSOR = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 
 
 async def entries(request: Request) -> Response:
@@ -37,13 +36,12 @@ async def entries(request: Request) -> Response:
         _selector(query),
         limit=query_limit(query, 50, _MOST),
         order=cast(Order, query_choice(query, "order", _ORDERS) or "newest"),
-        after=_cursor(query["cursor"]) if "cursor" in query else None,
+        after=query.get("cursor"),
     )
     browser = _browser(request)
     async with _readable():
         rows, more = await browser.page(entry_query)
-    next = None if more is None else f"{more.size}-{more.id}"
-    return json_response({"object": "list", "data": [dataclasses.asdict(row) for row in rows], "next": next})
+    return json_response({"object": "list", "data": [dataclasses.asdict(row) for row in rows], "next": more})
 
 
 async def groups(request: Request) -> Response:
@@ -69,14 +67,6 @@ def _selector(query: dict[str, str]) -> Selector:
         tags=(query["tag"],) if "tag" in query else (),
         endpoint=query_choice(query, "endpoint", [row.name for row in ENDPOINTS]),
     )
-
-
-def _cursor(text: str) -> EntryCursor:
-    """Raises ``BadRequest``."""
-    match = _CURSOR.fullmatch(text)
-    if match is None:
-        raise BadRequest("'cursor' must be what an earlier page gave as 'next'.", param="cursor")
-    return EntryCursor(id=int(match[2]), size=int(match[1]))
 
 
 def _browser(request: Request) -> EntryBrowser:

@@ -4,14 +4,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, select, tuple_
+from sqlalchemy import Select, case, func, literal_column, select
 
 from llmproxy.cache.sql import chosen
 from llmproxy.cache.tables import entries
 from llmproxy.cache.tier import Selector
 from llmproxy.database.engine import Database
+from llmproxy.database.paging import Keyset, cursor, cut
 
 #: seconds that a question may take, and that what waits to be written is waited for
 _PATIENCE, _SETTLE = 10.0, 1.0
@@ -25,23 +26,18 @@ SIZES = (1024, 4096, 16_384, 65_536, 262_144, 1_048_576)
 AGES = (60, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
 
 Order = Literal["newest", "largest"]
-
-
-class EntryCursor(NamedTuple):
-    """Where a page ended. ``size`` counts only in the order by size."""
-
-    id: int
-    size: int = 0
+#: by number the rows come in the order of the table; by size all that are meant are looked at
+ORDERS = {"newest": Keyset(entries.c.id), "largest": Keyset(entries.c.size, entries.c.id)}
 
 
 @dataclass(frozen=True, slots=True)
 class EntryQuery:
-    """``newest`` is the last to be stored for the first time."""
+    """``newest`` is the last to be stored for the first time. ``after`` is a cursor: what an earlier page gave."""
 
     selector: Selector
     limit: int
     order: Order = "newest"
-    after: EntryCursor | None = None
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +92,18 @@ class EntryBrowser:
         self._sums: EntrySums | None = None
         self._until = 0.0
 
-    async def page(self, wanted: EntryQuery) -> tuple[list[EntrySummary], EntryCursor | None]:
-        """A page, and where the next one begins if there is one. Raises what the database raises, ``TimeoutError``."""
+    async def page(self, query: EntryQuery) -> tuple[list[EntrySummary], str | None]:
+        """A page, and the cursor of the next one if there is one.
+
+        Raises ``BadRequest`` for a cursor of another list, what the database raises, ``TimeoutError``.
+        """
+        order = ORDERS[query.order]
+        after = None if query.after is None else order.read(query.after)
         await self._settle()
-        statement = _page(wanted, chosen(wanted.selector, self._database.dialect))
-        rows = await self._rows(statement)
-        shown = rows[: wanted.limit]
-        more = EntryCursor(shown[-1].id, shown[-1].size) if len(rows) > wanted.limit else None
-        return [_listed(row) for row in shown], more
+        found = select(*_LISTED).where(chosen(query.selector, self._database.dialect))
+        rows, last = cut(await self._rows(order.page(found, query.limit, after)), query.limit)
+        more = None if last is None else cursor([getattr(last, column.name) for column in order.columns])
+        return [_listed(row) for row in rows], more
 
     async def sums(self) -> EntrySums:
         """Figures of a moment ago. Raises what the database raises, ``TimeoutError``."""
@@ -131,16 +131,7 @@ class EntryBrowser:
             return rows
 
 
-def _page(wanted: EntryQuery, where: ColumnElement[bool]) -> Select[Any]:
-    row = entries.c
-    columns = [column for column in entries.columns if column.name not in ("body", "digest", "scope", "format")]
-    # by number the rows come in the order of the table; by size all that are meant are looked at
-    order = (row.id,) if wanted.order == "newest" else (row.size, row.id)
-    found = select(*columns).where(where).order_by(*(column.desc() for column in order)).limit(wanted.limit + 1)
-    if wanted.after is None:
-        return found
-    place = (wanted.after.id,) if wanted.order == "newest" else (wanted.after.size, wanted.after.id)
-    return found.where(tuple_(*order) < tuple_(*map(literal, place)))
+_LISTED = [column for column in entries.columns if column.name not in ("body", "digest", "scope", "format")]
 
 
 def _listed(row: Any) -> EntrySummary:

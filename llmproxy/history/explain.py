@@ -9,12 +9,13 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from sqlalchemy import RowMapping, Select, literal, select, tuple_
+from sqlalchemy import RowMapping, Select, select
 
 from llmproxy.database.engine import Database
 from llmproxy.history.detail import Record, numbered
 from llmproxy.history.json_diff import Difference, DifferenceKind, Span, common, differences
 from llmproxy.history.record import REDACTED
+from llmproxy.history.search import BY_TIME
 from llmproxy.history.tables import history
 from llmproxy.wire.endpoints import ENDPOINTS, Endpoint, shaping
 from llmproxy.wire.errors import BadRequest
@@ -121,10 +122,8 @@ async def _ids(database: Database, record: Record) -> list[int]:
 
 def earlier(record: Record, limit: int) -> Select[Any]:
     """Ids of the rows before this one of the same model, the newest first."""
-    order = history.c.created_at, history.c.id
-    before = tuple_(*order) < tuple_(literal(record["created_at"]), literal(record["id"]))
-    rows = select(history.c.id).where(history.c.model == record["model"], before)
-    return rows.order_by(*(column.desc() for column in order)).limit(limit)
+    rows = select(history.c.id).where(history.c.model == record["model"])
+    return BY_TIME.page(rows, limit - 1, (record["created_at"], record["id"]))
 
 
 async def _bodies(database: Database, ids: Sequence[int]) -> list[tuple[int, bytes]]:

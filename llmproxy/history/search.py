@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Subquery, literal, literal_column, select, tuple_
+from sqlalchemy import ColumnElement, Select, Subquery, literal_column, select
 
 from llmproxy.database.engine import Database
-from llmproxy.database.paging import cursor, values
+from llmproxy.database.paging import Keyset, cursor, cut
 from llmproxy.database.sql_dialect import Phrase
 from llmproxy.history.tables import HISTORY_TEXTS, history
+
+#: the newest first
+BY_TIME = Keyset(history.c.created_at, history.c.id)
 
 
 class HistoryCursor(NamedTuple):
@@ -28,8 +31,7 @@ class HistoryCursor(NamedTuple):
     @classmethod
     def read(cls, text: str) -> "HistoryCursor":
         """Raises ``BadRequest``."""
-        found: Any = values(text, (float, int))
-        return cls(*found)
+        return cls(*BY_TIME.read(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,8 @@ async def page(database: Database, wanted: HistoryQuery, *, bodies: bool = False
         rows, place = await _searched(database, wanted, columns)
     else:
         rows, place = await _walked(database, wanted, columns)
-    if len(rows) > wanted.limit:
-        rows = rows[: wanted.limit]
-        place = HistoryCursor(rows[-1]["created_at"], rows[-1]["id"])
-    return Page(rows, place)
+    rows, last = cut(rows, wanted.limit)
+    return Page(rows, place if last is None else HistoryCursor(last["created_at"], last["id"]))
 
 
 async def _walked(
@@ -110,12 +110,11 @@ async def _walked(
     """Rows by time, one more than wanted if there are, and the place up to which rows were looked at."""
     indexed, others = _split(wanted)
     if not others:
-        along = _along(indexed, wanted.after).with_only_columns(*columns)
-        return await _rows(database, along.limit(wanted.limit + 1)), None
+        return await _rows(database, _along(indexed, wanted.after, wanted.limit).with_only_columns(*columns)), None
     rows: list[Row] = []
     place, looked_at, stride = wanted.after, 0, FIRST_STRIDE
     while looked_at < MOST_LOOKED_AT:
-        along = _along(indexed, place)
+        along = _along(indexed, place, stride)
         ends = await _rows(database, along.offset(stride - 1).limit(1))
         near = along.limit(stride).subquery()
         rows += await _rows(database, _near(near, others, columns).limit(wanted.limit + 1 - len(rows)))
@@ -183,11 +182,9 @@ def _filters(wanted: HistoryQuery) -> list[tuple[str, Condition]]:
     return [(name, condition) for name, condition in found if condition is not None]
 
 
-def _along(indexed: Sequence[Condition], place: HistoryCursor | None) -> Select[Any]:
-    """Times and ids of the rows behind ``place``, newest first."""
-    order = history.c.created_at, history.c.id
-    along = select(*order).where(*indexed).order_by(*(column.desc() for column in order))
-    return along if place is None else along.where(tuple_(*order) < tuple_(*map(literal, place)))
+def _along(indexed: Sequence[Condition], place: HistoryCursor | None, limit: int) -> Select[Any]:
+    """Times and ids of the rows behind ``place``, newest first, one more than ``limit``."""
+    return BY_TIME.page(select(*BY_TIME.columns).where(*indexed), limit, place)
 
 
 def _near(near: Subquery, others: Sequence[Condition], columns: Sequence[Any]) -> Select[Any]:

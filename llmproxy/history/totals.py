@@ -1,13 +1,12 @@
 """Users and sessions summed up, so that nobody has to read their exchanges to tell how many there were."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
     Column,
     ColumnElement,
     Select,
-    Table,
     bindparam,
     case,
     delete,
@@ -21,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
-from llmproxy.database.paging import cursor, values
+from llmproxy.database.paging import Keyset, cursor, cut
 from llmproxy.history.projector import mark, move
 from llmproxy.history.tables import history, sessions, users
 from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED
@@ -125,21 +124,25 @@ async def erase_totals(connection: AsyncConnection, user: str | None, session: s
 #: sessions shown with a user, users with a session
 MOST_SHOWN = 100
 
+#: the last to be seen first
+_USERS = Keyset(users.c.last_seen, users.c.user_name)
+_SESSIONS_OF_ONE = Keyset(sessions.c.last_seen, sessions.c.session)
+_SESSIONS = Keyset(sessions.c.last_seen, sessions.c.session, sessions.c.user_name)
+
 Document = dict[str, Any]
 
 
 async def user_page(database: Database, limit: int, after: str | None) -> Document:
     """Users, as a list with ``next``. Raises ``BadRequest`` for a cursor that is none, else what the database does."""
-    return await _page(database, select(users), ("last_seen", "user_name"), limit, after)
+    return await _page(database, select(users), _USERS, limit, after)
 
 
 async def session_page(database: Database, limit: int, after: str | None, user: str | None) -> Document:
     """Sessions, as a list with ``next``; of one user, or of all. Raises like ``user_page``."""
-    wanted = select(sessions)
-    order = ["last_seen", "session", "user_name"]
-    if user is not None:
-        wanted, order = wanted.where(sessions.c.user_name == user), order[:2]
-    return await _page(database, wanted, order, limit, after)
+    if user is None:
+        return await _page(database, select(sessions), _SESSIONS, limit, after)
+    theirs = select(sessions).where(sessions.c.user_name == user)
+    return await _page(database, theirs, _SESSIONS_OF_ONE, limit, after)
 
 
 async def one_user(database: Database, user: str) -> Document | None:
@@ -165,17 +168,10 @@ async def one_session(database: Database, session: str) -> Document | None:
     return {**_shown(total), "users": [_shown(row) for row in await _rows(database, newest.limit(MOST_SHOWN))]}
 
 
-async def _page(
-    database: Database, wanted: Select[Any], order: Sequence[str], limit: int, after: str | None
-) -> Document:
-    table: Table = wanted.columns_clause_froms[0]  # type: ignore[assignment]  # always of one table here
-    columns: list[ColumnElement[Any]] = [table.c[name] for name in order]
-    if after is not None:
-        place = values(after, [float, *(str for _ in order[1:])])
-        wanted = wanted.where(tuple_(*columns) < tuple_(*map(literal, place)))
-    found = await _rows(database, wanted.order_by(*(column.desc() for column in columns)).limit(limit + 1))
-    rows = found[:limit]
-    more = cursor([rows[-1][name] for name in order]) if len(found) > limit else None
+async def _page(database: Database, query: Select[Any], order: Keyset, limit: int, after: str | None) -> Document:
+    page = order.page(query, limit, None if after is None else order.read(after))
+    rows, last = cut(await _rows(database, page), limit)
+    more = None if last is None else cursor([last[column.name] for column in order.columns])
     return {"object": "list", "data": [_shown(row) for row in rows], "next": more}
 
 

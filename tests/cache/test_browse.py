@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llmproxy.cache.browse import AGES, SIZES, EntryBrowser, EntryCursor, EntryQuery, EntrySummary
+from llmproxy.cache.browse import AGES, SIZES, EntryBrowser, EntryQuery, EntrySummary
 from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tier import Selector
 from llmproxy.database.engine import Database
+from llmproxy.database.paging import cursor
 from tests.cache.entries import Clock, Faults, entry, key
 
 NOW = 1_000_000.0
@@ -117,7 +118,7 @@ async def test_sums_are_those_of_a_moment_ago_until_something_is_flushed(tier: S
 
 
 async def test_an_empty_tier(listing: EntryBrowser) -> None:
-    assert await listing.page(EntryQuery(ALL, 5, after=EntryCursor(3))) == ([], None)
+    assert await listing.page(EntryQuery(ALL, 5, after=cursor([3]))) == ([], None)
     sums = await listing.sums()
     assert (sums.models, sums.tags, [each.entries for each in sums.sizes]) == ([], [], [0] * 7)
 

@@ -2,7 +2,7 @@
 
 ProxyError
 ├── ClientError              the caller's mistake
-│   ├── BadRequest      400  a bad directive, a job that is none
+│   ├── BadRequest      400  a bad directive, a value that is not allowed
 │   │   └── UnreadableBody   no JSON object that a key can be made of
 │   ├── Unauthorized    401
 │   ├── Forbidden       403  a foreign Host or Origin, a missing admin token

@@ -67,7 +67,7 @@ _SECONDS = re.compile(rb"[0-9]{1,40}(\.[0-9]{1,6})?")
 
 
 def retry_after(seconds: int) -> tuple[bytes, bytes]:
-    """The field that tells a client to come again after ``seconds``."""
+    """The field that asks a client to come again after ``seconds``."""
     return b"retry-after", b"%d" % seconds
 
 

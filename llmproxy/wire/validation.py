@@ -67,7 +67,7 @@ def out_of_range(name: str, least: int, most: int, value: int) -> BadRequest:
 def _kind(value: Any) -> str:
     if value is None:
         return "null"
-    # a number kept in its lexical form is none of the types
+    # a number in its lexical form has another type
     return _KINDS.get(type(value), "a number")
 
 

@@ -65,9 +65,9 @@ class Reason(StrEnum):
     IDENTITY_UNKNOWN = "identity-unknown"
     #: a member of the body is spelt in another case than the proxy reads, and the server takes it all the same
     FIELD_CASE = "field-case"
-    #: the body is none that a key can be made of; the upstream judges it
+    #: no key can be made of the body; the upstream judges it
     UNREADABLE = "unreadable"
-    #: the path is none of the cached ones
+    #: the path is not cached
     PASS_THROUGH = "pass-through"
     #: the upstream answered with another status than 200
     STATUS = "status"

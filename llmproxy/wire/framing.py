@@ -7,6 +7,7 @@ its newline.
 
 import re
 from io import BytesIO
+from typing import ClassVar
 
 from llmproxy.wire.documents import Malformed, read_leniently
 
@@ -19,25 +20,45 @@ _FOREIGN_LIMIT = 1024
 DEFAULT_LIMIT = 32 * 1024 * 1024
 
 
-class SseSplitter:
-    """Cuts server-sent events. One instance reads one stream.
+class _BoundedSplitter:
+    """The half of a splitter that both formats share. One instance reads one stream.
 
     ``limit`` is the most bytes of one frame; ``feed`` raises ``Malformed`` above it.
     """
 
+    #: a frame in an error message, with its article
+    unit: ClassVar[str]
+
     def __init__(self, limit: int = DEFAULT_LIMIT):
         self._limit = limit
         self._partial = bytearray()
-        #: how much of ``_partial`` is known to hold no blank line
-        self._searched = 0
-        self._after_cr = False
-        self._first = True
+        #: text of another format, the beginning of it
         self._foreign = b""
 
     @property
     def waiting(self) -> int:
         """Bytes of the unfinished frame."""
         return len(self._partial)
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise Malformed(f"{self.unit} is larger than {self._limit} bytes")
+
+    def _keep_foreign(self, line: bytes) -> None:
+        self._foreign = (self._foreign + line)[:_FOREIGN_LIMIT]
+
+
+class SseSplitter(_BoundedSplitter):
+    """Cuts server-sent events."""
+
+    unit = "an event"
+
+    def __init__(self, limit: int = DEFAULT_LIMIT):
+        super().__init__(limit)
+        #: how much of ``_partial`` is known to hold no blank line
+        self._searched = 0
+        self._after_cr = False
+        self._first = True
 
     def feed(self, data: bytes) -> list[bytes]:
         """The strict frames that ``data`` completes. Raises ``Malformed`` when a frame is above the limit."""
@@ -57,7 +78,7 @@ class SseSplitter:
         start = 0
         while (end := data.find(b"\n\n", start) + 2) > 1:
             if end - start > self._limit:
-                raise Malformed(f"an event is larger than {self._limit} bytes")
+                self._check(end - start)
             frame = data[start:end]
             start = end
             if _is_strict(frame) or (frame := self._strict(frame)):
@@ -90,8 +111,7 @@ class SseSplitter:
 
     def _wait(self) -> None:
         self._searched = len(self._partial)
-        if self._searched > self._limit:
-            raise Malformed(f"an event is larger than {self._limit} bytes")
+        self._check(self._searched)
 
     def _with_newlines(self, data: bytes) -> bytes:
         """``data`` with LF for CRLF and CR, also if a CRLF is cut in two."""
@@ -123,7 +143,7 @@ class SseSplitter:
             elif field == b"event":
                 name = value
             elif field not in _IGNORED_FIELDS:
-                self._foreign = (self._foreign + line + b"\n")[:_FOREIGN_LIMIT]
+                self._keep_foreign(line + b"\n")
         if not any(payload):
             return b""
         head = b"event: %b\n" % name if name else b""
@@ -156,35 +176,24 @@ def sse_frame(data: bytes, event: bytes = b"") -> bytes:
     return head + b"".join(b"data: %b\n" % line for line in data.split(b"\n")) + b"\n"
 
 
-class NdjsonSplitter:
-    """Cuts NDJSON. A frame is one line with its newline; blank lines are dropped.
+class NdjsonSplitter(_BoundedSplitter):
+    """Cuts NDJSON. A frame is one line with its newline; blank lines are dropped."""
 
-    ``limit`` is the most bytes of one line; ``feed`` raises ``Malformed`` above it.
-    """
-
-    def __init__(self, limit: int = DEFAULT_LIMIT):
-        self._limit = limit
-        self._partial = bytearray()
-        self._foreign = b""
-
-    @property
-    def waiting(self) -> int:
-        """Bytes of the unfinished line."""
-        return len(self._partial)
+    unit = "a line"
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that ``data`` completes. Raises ``Malformed`` when a line is above the limit."""
         if self._partial:
             self._partial += data
             if b"\n" not in data:
-                self._bound(len(self._partial))
+                self._check(len(self._partial))
                 return []
             data = bytes(self._partial)
             self._partial.clear()
         frames: list[bytes] = []
         start = 0
         while end := data.find(b"\n", start) + 1:
-            self._bound(end - start)
+            self._check(end - start)
             line = data[start:end]
             start = end
             if line.startswith(b"{") and not line.endswith(b"\r\n"):
@@ -193,7 +202,7 @@ class NdjsonSplitter:
                 self._add(stripped + b"\n", frames)
         if start < len(data):
             self._partial += data[start:]
-            self._bound(len(self._partial))
+            self._check(len(self._partial))
         return frames
 
     def finish(self) -> list[bytes]:
@@ -212,11 +221,7 @@ class NdjsonSplitter:
         if line.startswith(b"{"):
             frames.append(line)
         else:
-            self._foreign = (self._foreign + line)[:_FOREIGN_LIMIT]
-
-    def _bound(self, size: int) -> None:
-        if size > self._limit:
-            raise Malformed(f"a line is larger than {self._limit} bytes")
+            self._keep_foreign(line)
 
 
 SSE = b"text/event-stream"

@@ -209,6 +209,9 @@ def remember(scope: Scope, exchange: Exchange, request: CacheableRequest, servic
     take: Remember | None = extensions.get("llmproxy.hot")
     if take is None or exchange.cache is not CacheStatus.HIT or exchange.reason is Reason.INPUTS:
         return
+    if not request.endpoint.dialect.json_requests:
+        # a form has another boundary each time: its bytes do not come again
+        return
     if not _timeless(request.directives) or _swapped(exchange, request, services):
         # the model may have been swapped since the key was made: from now on it is another request
         return

@@ -1,5 +1,6 @@
 """Transcriptions through the proxy: a form goes up as it came, its answer is kept by the recording and the fields."""
 
+import asyncio
 import hashlib
 from collections.abc import Iterator
 
@@ -142,6 +143,19 @@ def test_a_stream_that_breaks_off_is_not_kept(client: httpx.Client, upstream: Sc
         assert "transcript.text.done" not in answer.text
         assert '"error"' in answer.text.split("\n\n")[-2]
     assert len(upstream.visits(word)) == 2
+
+
+async def test_at_the_same_time_it_is_transcribed_once(http: httpx.AsyncClient, upstream: ScriptedUpstream) -> None:
+    word, gate = marker(), upstream.gate()
+    data = {"model": "scribe", "prompt": f"{word} [script:gate={gate.name}]"}
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(http.post(PATH, files={"file": ("a.wav", RECORDING)}, data=data)) for _ in range(4)]
+        await gate.arrived.reached()
+        gate.open()
+    answers = [task.result() for task in asking]
+    assert len({answer.content for answer in answers}) == 1
+    assert [answer.headers["x-cache"] for answer in answers].count("MISS") == 1
+    assert len(upstream.visits(word)) == 1
 
 
 @pytest.mark.parametrize("words", ["data: one two", "event: seen", ": a pause", "{no json}", "id: 7"])

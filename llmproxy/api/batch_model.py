@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from llmproxy.api.batch_input import ENDPOINTS, Entry
 from llmproxy.jobs.model import Job, JobStatus
-from llmproxy.jobs.stored_model import labels_of
+from llmproxy.jobs.stored_model import parse_metadata
 from llmproxy.wire import validation
 
 #: the only completion window there is
@@ -41,7 +41,7 @@ def read_batch_spec(body: Mapping[str, Any]) -> BatchSpec:
     if window != WINDOW:
         raise validation.not_allowed("completion_window", window, [WINDOW])
     # what has no labels keeps saying so
-    metadata = None if body.get("metadata") is None else labels_of(body["metadata"])
+    metadata = None if body.get("metadata") is None else parse_metadata(body["metadata"])
     return BatchSpec(input_file_id, endpoint, metadata, _output_seconds(body))
 
 

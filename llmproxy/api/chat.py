@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from llmproxy.api.http import json_response, list_response
 from llmproxy.api.services import exchange_of, job_services
 from llmproxy.jobs.stored import StoredQuery
-from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, labels_of, written
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, dump_labels, parse_metadata
 from llmproxy.proxy.asgi import read
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire import validation
@@ -65,7 +65,7 @@ def chat_query(query: Mapping[str, str], scope: str) -> StoredQuery:
         limit=query_limit(query),
         newest_first=query_newest_first(query, "asc"),
         model=query.get("model"),
-        labels=labels_of(labels),
+        labels=parse_metadata(labels),
     )
 
 
@@ -144,7 +144,7 @@ class Update:
             body = parse(await read(receive, scope["headers"], settings, _LONGEST_BODY))
             if "metadata" not in body:
                 raise validation.missing("metadata")
-            metadata = written(labels_of(body["metadata"]))
+            metadata = dump_labels(parse_metadata(body["metadata"]))
             answer = await _stored_chat(connection)
             await job_services(connection).answers.relabel(answer.id, metadata)
             await json_response(chat_object(replace(answer, metadata=metadata)))(scope, receive, send)

@@ -6,7 +6,7 @@ from typing import Any
 from llmproxy.api.chat import ChatId
 from llmproxy.api.services import JobServices
 from llmproxy.jobs.stored import StoredAnswers
-from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, labels_of, written
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, parse_metadata, dump_labels
 from llmproxy.proxy.endpoint import Incoming, Prepared
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
@@ -35,7 +35,7 @@ class Keeping:
 
     def __init__(self, request: CacheableRequest, exchange: Exchange, answers: StoredAnswers) -> None:
         self._body = request.body()
-        self._labels = labels_of(self._body.get("metadata"))
+        self._labels = parse_metadata(self._body.get("metadata"))
         self._id = ChatId.new(exchange.started_at)
         self._echo: dict[str, Any] = {**echo_of(self._body), "id": self._id.text}
         self._exchange = exchange
@@ -64,6 +64,6 @@ class Keeping:
                 input=dump(messages if isinstance(messages, list) else []),
                 document=dump(with_echo(document, self._echo) | own),
                 stream=parsed.stream,
-                metadata=written(self._labels),
+                metadata=dump_labels(self._labels),
             )
         )

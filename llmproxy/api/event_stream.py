@@ -17,7 +17,7 @@ class SseStream:
     def __init__(self, id: str, poll_seconds: float, services: JobServices, client: Client, send: Send) -> None:
         self._id = id
         self._poll_seconds = poll_seconds
-        self._changes = services.changes
+        self._notifications = services.notifications
         self._ping_seconds = services.proxy.settings.ping_seconds
         self._client = client
         self._send = send
@@ -25,7 +25,7 @@ class SseStream:
 
     def watch(self) -> None:
         """From now on a client that leaves ends the waiting."""
-        self._client.watch(lambda: self._changes.moved(self._id))
+        self._client.watch(lambda: self._notifications.job_changed(self._id))
 
     def raise_if_disconnected(self) -> None:
         """Raises ``ClientDisconnected``."""
@@ -35,7 +35,7 @@ class SseStream:
     @property
     def stopping(self) -> bool:
         """Whether the program ends: what is told goes on, but not here."""
-        return self._changes.closed
+        return self._notifications.closed
 
     async def send(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
@@ -43,6 +43,6 @@ class SseStream:
 
     async def poll(self) -> None:
         """Until it is time to look again; a client that heard nothing for long gets a comment."""
-        await self._changes.of(self._id, self._poll_seconds)
+        await self._notifications.wait_for_job(self._id, self._poll_seconds)
         if self._ping_seconds and monotonic() - self._sent_at >= self._ping_seconds:
             await self.send(_PING)

@@ -52,7 +52,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class AskedList:
+class FileListQuery:
     purpose: str | None
     after: str | None
     limit: int
@@ -99,10 +99,10 @@ def check_begins_as_jsonl(head: bytes) -> None:
         raise BadRequest("Invalid file format for Batch API. Must be .jsonl")
 
 
-def asked_list(query: Mapping[str, str]) -> AskedList:
+def read_list_query(query: Mapping[str, str]) -> FileListQuery:
     """Raises ``BadRequest``."""
     limit, newest_first = query_limit(query, _MOST_LISTED, _MOST_LISTED), query_newest_first(query, "desc")
     purpose = query.get("purpose")
     if purpose is not None and purpose not in (*PURPOSES, *OUTPUTS):
         raise BadRequest(f"'purpose' must be one of {[*PURPOSES, *OUTPUTS]}.", param="purpose")
-    return AskedList(purpose, query.get("after"), limit, newest_first)
+    return FileListQuery(purpose, query.get("after"), limit, newest_first)

@@ -57,7 +57,7 @@ async def put(store: Store, file: File) -> File:
 
 
 async def get(store: Store, id: str, scope: str, now: float) -> File | None:
-    query = select(files).where(files.c.id == id, files.c.scope == scope, _alive(now))
+    query = select(files).where(files.c.id == id, files.c.scope == scope, _current(now))
 
     async def work(connection: AsyncConnection) -> File | None:
         row = (await connection.execute(query)).mappings().first()
@@ -66,25 +66,25 @@ async def get(store: Store, id: str, scope: str, now: float) -> File | None:
     return await store.read(work)
 
 
-async def page(store: Store, wanted: FileQuery, now: float) -> tuple[list[File], bool]:
+async def page(store: Store, which: FileQuery, now: float) -> tuple[list[File], bool]:
     """The files, and whether there are more. An ``after`` that is not known ends the list."""
-    query = select(files).where(files.c.scope == wanted.scope, _alive(now))
-    if wanted.purpose is not None:
-        query = query.where(files.c.purpose == wanted.purpose)
-    if wanted.after is not None:
-        last = select(files.c.created_at).where(files.c.id == wanted.after, files.c.scope == wanted.scope)
+    query = select(files).where(files.c.scope == which.scope, _current(now))
+    if which.purpose is not None:
+        query = query.where(files.c.purpose == which.purpose)
+    if which.after is not None:
+        last = select(files.c.created_at).where(files.c.id == which.after, files.c.scope == which.scope)
         at = last.scalar_subquery()
-        further = files.c.created_at < at if wanted.newest_first else files.c.created_at > at
-        beside = files.c.id < wanted.after if wanted.newest_first else files.c.id > wanted.after
+        further = files.c.created_at < at if which.newest_first else files.c.created_at > at
+        beside = files.c.id < which.after if which.newest_first else files.c.id > which.after
         query = query.where(or_(further, and_(files.c.created_at == at, beside)))
     order = (files.c.created_at, files.c.id)
-    query = query.order_by(*(each.desc() if wanted.newest_first else each for each in order)).limit(wanted.limit + 1)
+    query = query.order_by(*(each.desc() if which.newest_first else each for each in order)).limit(which.limit + 1)
 
     async def work(connection: AsyncConnection) -> list[File]:
         return [File(**row) for row in (await connection.execute(query)).mappings()]
 
     found = await store.read(work)
-    return found[: wanted.limit], len(found) > wanted.limit
+    return found[: which.limit], len(found) > which.limit
 
 
 async def remove(store: Store, chosen: ColumnElement[bool], limit: int) -> tuple[list[str], set[str]]:
@@ -96,24 +96,24 @@ async def remove(store: Store, chosen: ColumnElement[bool], limit: int) -> tuple
         if not ids:
             return [], set()
         await connection.execute(delete(files).where(files.c.id.in_(ids)))
-        return ids, await _held(connection)
+        return ids, await _still_needed(connection)
 
     return await store.write(work)
 
 
-async def known(store: Store, ids: Sequence[str]) -> set[str]:
+async def in_use(store: Store, ids: Sequence[str]) -> set[str]:
     """Those of the names whose bytes somebody may ask for: they have a row, or something still needs them."""
     query: Any = select(files.c.id).where(files.c.id.in_(ids))
 
     async def work(connection: AsyncConnection) -> set[str]:
-        return {*(await connection.execute(query)).scalars(), *await _held(connection)}
+        return {*(await connection.execute(query)).scalars(), *await _still_needed(connection)}
 
     return await store.read(work)
 
 
 def of_caller(id: str, scope: str, now: float) -> ColumnElement[bool]:
     """One file, for ``remove``."""
-    return and_(files.c.id == id, files.c.scope == scope, _alive(now))
+    return and_(files.c.id == id, files.c.scope == scope, _current(now))
 
 
 def expired(now: float) -> ColumnElement[bool]:
@@ -121,11 +121,11 @@ def expired(now: float) -> ColumnElement[bool]:
     return files.c.expires_at <= now
 
 
-def _alive(now: float) -> ColumnElement[bool]:
+def _current(now: float) -> ColumnElement[bool]:
     return or_(files.c.expires_at.is_(None), files.c.expires_at > now)
 
 
-async def _held(connection: AsyncConnection) -> set[str]:
+async def _still_needed(connection: AsyncConnection) -> set[str]:
     """Names of the blobs that are needed although their files may be deleted: of batches whose input was not read to
     its end yet. Callers delete the file as soon as its batch was accepted.
 
@@ -181,7 +181,7 @@ async def _orphans(store: Store, blobs: Blobs, before: float) -> int:
     names = await blobs.names()
     for at in range(0, len(names), _CHUNK):
         chunk = names[at : at + _CHUNK]
-        for name in set(chunk) - await known(store, chunk):
+        for name in set(chunk) - await in_use(store, chunk):
             # another process may sweep too
             with suppress(FileNotFoundError):
                 if await blobs.written_at(name) < before:

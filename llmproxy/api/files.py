@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.api import file_rows
-from llmproxy.api.file_model import asked_list, file_object
+from llmproxy.api.file_model import file_object, read_list_query
 from llmproxy.api.file_rows import FileQuery
 from llmproxy.api.file_upload import upload
 from llmproxy.api.http import json_response, list_response
@@ -94,12 +94,12 @@ class UploadFile:
 
 async def listing(request: Request) -> Response:
     """``GET /v1/files?purpose=&after=&limit=&order=``."""
-    services, asked = job_services(request), asked_list(request.query_params)
+    services, list_query = job_services(request), read_list_query(request.query_params)
     found: list[File] = []
     more = False
-    if asked.after is None or NAME.fullmatch(asked.after):
+    if list_query.after is None or NAME.fullmatch(list_query.after):
         scope = exchange_of(request).caller.owner
-        wanted = FileQuery(scope, asked.purpose, asked.after, asked.limit, asked.newest_first)
+        wanted = FileQuery(scope, list_query.purpose, list_query.after, list_query.limit, list_query.newest_first)
         found, more = await file_rows.page(services.store, wanted, services.queue.clock())
     return list_response([file_object(file) for file in found], more=more)
 

@@ -16,7 +16,7 @@ from llmproxy.jobs.handler import Handlers
 from llmproxy.jobs.model import JobKind, Lane, Step
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.result_writer import Tried
+from llmproxy.jobs.result_writer import OnAttempt
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.stored import StoredAnswers
 from llmproxy.jobs.webhooks import Deliver
@@ -53,7 +53,7 @@ async def open_jobs(
     proxy: ProxyServices,
     ids: RequestIds,
     count: Callable[[Exchange], None],
-    tried: Tried,
+    on_attempt: OnAttempt,
     lost: Callable[[], None],
     left: Callable[[], float],
 ) -> AsyncIterator[JobServices]:
@@ -62,15 +62,15 @@ async def open_jobs(
     ``count`` takes each finished exchange, ``tried`` each try at an item; ``lost`` is told of each answer that cannot
     be kept. ``left`` gives the seconds that there are for writing at the end.
     """
-    settings, changes = proxy.settings, JobNotifications()
+    settings, notifications = proxy.settings, JobNotifications()
     store = Store(database)
-    queue = Queue(store, changes)
+    queue = Queue(store, notifications)
     answers = StoredAnswers(store, lost)
-    services = JobServices(proxy, store, queue, changes, open_blobs(settings), answers)
+    services = JobServices(proxy, store, queue, notifications, open_blobs(settings), answers)
     does = handlers(services, CallHandler(proxy, ids, count))
     workers = [
-        Workers(queue, does, Lane.WORK, InteractiveFirst(settings, proxy.upstreams), settings, tried),
-        Workers(queue, does, Lane.MESSAGES, FixedLimit(_MESSAGES_AT_ONCE), settings, tried),
+        Workers(queue, does, Lane.WORK, InteractiveFirst(settings, proxy.upstreams), settings, on_attempt),
+        Workers(queue, does, Lane.MESSAGES, FixedLimit(_MESSAGES_AT_ONCE), settings, on_attempt),
     ]
     beats = [maintenance.Heartbeat(queue, each, settings.job_lease_seconds) for each in workers]
     rounds = [
@@ -80,7 +80,7 @@ async def open_jobs(
         maintenance.periodic(
             "retention",
             _FORGET_SECONDS,
-            partial(maintenance.forget, queue, settings.job_retention_days, [answers.forget]),
+            partial(maintenance.delete_old, queue, settings.job_retention_days, [answers.delete_old]),
         ),
         maintenance.periodic("files", _FORGET_SECONDS, partial(sweep, store, services.blobs, queue.clock)),
     ]

@@ -59,7 +59,7 @@ async def delete(request: Request) -> Response:
         raise BadRequest("Cannot delete a response that is in progress: cancel it first.")
     await services.answers.delete(answer.id)
     if answer.job is not None:
-        await lifecycle.remove(services.queue, answer.id)
+        await lifecycle.delete_job(services.queue, answer.id)
     return json_response({"id": answer.id, "object": "response", "deleted": True})
 
 

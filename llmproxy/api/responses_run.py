@@ -12,7 +12,7 @@ import orjson
 from starlette.types import Message
 
 from llmproxy.api.services import JobServices
-from llmproxy.jobs.call import LOCAL, CallHandler, answered, tokens_of
+from llmproxy.jobs.call import LOCAL, CallHandler, fetch_answer, token_usage
 from llmproxy.jobs.handler import CancelToken
 from llmproxy.jobs.model import Claimed, Completion, Event, Failure, ItemResult, ItemStatus, Reschedule
 from llmproxy.jobs.response_events import OPENING, add_events, restart_events
@@ -86,17 +86,17 @@ class EventLog:
                 self._task.result()
             self._task = asyncio.create_task(self._flush_soon(), name="response events")
 
-    async def rest(self) -> list[Event]:
+    async def flush_rest(self) -> list[Event]:
         """What is not written yet. Raises ``Unavailable``."""
         if self._task is not None:
             self._hurry.set()
             await self._task
         return self._waiting
 
-    def closing(self, document: dict[str, Any]) -> Event:
+    def terminal_event(self, document: dict[str, Any]) -> Event:
         """The terminal event, with this as the Response in it."""
         event = self.terminal or {"type": "response.failed"}
-        return self._numbered({**event, "response": document})
+        return self._number_event({**event, "response": document})
 
     def _take(self, frame: bytes) -> None:
         if RESPONSES.fault(frame) is not None:
@@ -110,10 +110,10 @@ class EventLog:
         if RESPONSES.terminal(frame):
             self.terminal = event
         elif event.get("type") not in _TOLD:
-            self._waiting.append(self._numbered(event))
+            self._waiting.append(self._number_event(event))
             self._bytes += len(frame)
 
-    def _numbered(self, event: dict[str, Any]) -> Event:
+    def _number_event(self, event: dict[str, Any]) -> Event:
         number = self._number
         self._number += 1
         name = str(event.get("type", "")).encode()
@@ -133,7 +133,7 @@ class EventLog:
             if not await add_events(self._services.store, self._item, group):
                 # somebody else has the call, or nobody wants it any more
                 self._cancel_token.leave()
-        self._services.changes.moved(self._item.job.id)
+        self._services.notifications.job_changed(self._item.job.id)
 
 
 #: how long a Response can be asked for that was not to be stored, from its end on
@@ -151,7 +151,7 @@ class BackgroundCall:
         exchange = self._call.begin(item)
         try:
             async with EventLog(self._services, item, cancel_token) as event_log:
-                return await self._tried(item, exchange, event_log, cancel_token)
+                return await self._attempt(item, exchange, event_log, cancel_token)
         except ClientDisconnected:
             exchange.status, exchange.error = 499, "the response was cancelled"
             return Reschedule(0.0, counts=False)
@@ -161,24 +161,24 @@ class BackgroundCall:
         finally:
             self._call.end(exchange)
 
-    async def _tried(
+    async def _attempt(
         self, item: Claimed, exchange: Exchange, event_log: EventLog, cancel_token: CancelToken
     ) -> ItemResult | Reschedule:
         try:
-            cacheable = await self._asked(exchange, item)
+            cacheable = await self._parse(exchange, item)
             if cacheable.parsed.stream:
-                document = await self._streamed(exchange, cacheable, event_log, cancel_token)
+                document = await self._stream(exchange, cacheable, event_log, cancel_token)
             else:
-                whole = await answered(exchange, cacheable, self._services.proxy, cancel_token)
+                whole = await fetch_answer(exchange, cacheable, self._services.proxy, cancel_token)
                 if exchange.stored in (Reason.MALFORMED, Reason.STATUS):
                     raise UpstreamBroke("The model server gave something else in the place of a Response.")
                 document = with_echo(orjson.loads(whole.body), cacheable.parsed.echo or {})
         except ProxyError as error:
             exchange.status, exchange.error = error.http_status, error.message
-            return await self._after(item, error, exchange, event_log)
-        return await self._done(item, document, exchange, event_log)
+            return await self._retry_or_fail(item, error, exchange, event_log)
+        return await self._result(item, document, exchange, event_log)
 
-    async def _asked(self, exchange: Exchange, item: Claimed) -> CacheableRequest:
+    async def _parse(self, exchange: Exchange, item: Claimed) -> CacheableRequest:
         job = item.job
         cacheable = await parse_request(
             exchange, BY_PATH[job.path], item.body, job.path.encode(), job.headers, LOCAL, self._services.proxy
@@ -197,7 +197,7 @@ class BackgroundCall:
             directives=replace(cacheable.directives, paced=False),
         )
 
-    async def _streamed(
+    async def _stream(
         self, exchange: Exchange, cacheable: CacheableRequest, event_log: EventLog, cancel_token: CancelToken
     ) -> Document:
         answer = await handle(exchange, cacheable, self._services.proxy, cancel_token)
@@ -209,7 +209,7 @@ class BackgroundCall:
             raise UpstreamBroke(exchange.error or "The upstream's stream holds no finished response.")
         return response
 
-    async def _done(self, item: Claimed, document: Document, exchange: Exchange, event_log: EventLog) -> ItemResult:
+    async def _result(self, item: Claimed, document: Document, exchange: Exchange, event_log: EventLog) -> ItemResult:
         """The result for an answer of the upstream, which may say itself that it failed."""
         if document.get("status") == "completed":
             # the answer may be older than the question
@@ -218,8 +218,8 @@ class BackgroundCall:
         error = document.get("error")
         failure = None
         if document.get("status") in ("failed", "cancelled"):
-            told: dict[str, Any] = error if isinstance(error, dict) else {}
-            failure = Failure(str(told.get("code") or "server_error"), str(told.get("message") or "It failed."))
+            details: dict[str, Any] = error if isinstance(error, dict) else {}
+            failure = Failure(str(details.get("code") or "server_error"), str(details.get("message") or "It failed."))
         result = ItemResult(
             ItemStatus.COMPLETED if failure is None else ItemStatus.FAILED,
             200,
@@ -227,29 +227,31 @@ class BackgroundCall:
             request_id=exchange.request_id,
             cache=exchange.cache or "",
             seconds=perf_counter() - exchange.started,
-            tokens=tokens_of(body),
+            tokens=token_usage(body),
         )
-        return await self._ended(item, result, document, event_log)
+        return await self._with_completion(item, result, document, event_log)
 
-    async def _after(
+    async def _retry_or_fail(
         self, item: Claimed, error: ProxyError, exchange: Exchange, event_log: EventLog
     ) -> ItemResult | Reschedule:
         """What follows from a failed try: another one, or a Response that says why there is none."""
-        what = self._call.after(item, error, exchange)
+        what = self._call.retry_or_fail(item, error, exchange)
         if isinstance(what, Reschedule):
             return what
         job = item.job
         answer = await self._services.answers.find(job.id, AnswerKind.RESPONSE, job.scope)
         request = {} if answer is None else orjson.loads(answer.request)
         document = unfinished(job.id, job.created_at, "failed", request, response_error(error))
-        return await self._ended(item, what, document, event_log)
+        return await self._with_completion(item, what, document, event_log)
 
-    async def _ended(self, item: Claimed, result: ItemResult, document: Document, event_log: EventLog) -> ItemResult:
+    async def _with_completion(
+        self, item: Claimed, result: ItemResult, document: Document, event_log: EventLog
+    ) -> ItemResult:
         """``result``, which makes the Response and its last events count together with it."""
         job = item.job
         group: list[Event] = []
         if job.detail["stream"]:
-            group = [*await event_log.rest(), event_log.closing(document)]
+            group = [*await event_log.flush_rest(), event_log.terminal_event(document)]
         expires_at = None if job.detail["store"] else time.time() + UNSTORED_SECONDS
 
         return replace(result, move=Completion(dump(document), expires_at, group))

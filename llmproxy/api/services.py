@@ -21,7 +21,7 @@ class JobServices:
     proxy: ProxyServices
     store: Store
     queue: Queue
-    changes: JobNotifications
+    notifications: JobNotifications
     blobs: Blobs
     answers: StoredAnswers
 

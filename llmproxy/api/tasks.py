@@ -19,13 +19,13 @@ from llmproxy.api.tasks_model import (
     body_writer,
     from_cache,
     model_for,
+    read_chat_answer,
     read_many,
     read_single,
-    said,
 )
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import lifecycle, queries
-from llmproxy.jobs.call import NO_ANSWERS, answered
+from llmproxy.jobs.call import NO_ANSWERS, fetch_answer
 from llmproxy.jobs.model import Headers, Job, JobKind, JobStatus, NewCall, NewJob, forwarded_headers
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.proxy.asgi import peer_of, read
@@ -73,21 +73,21 @@ async def task(request: Request) -> Response:
     cursor, the index of the last one."""
     limit = query_limit(request.query_params, _USUAL_RESULTS, _MOST_RESULTS)
     after = query_number(request.query_params, "cursor", -1, 0)
-    return await _whole(await found(request), job_services(request), after, limit)
+    return await _with_results(await load_task(request), job_services(request), after, limit)
 
 
 async def cancel(request: Request) -> Response:
     """``DELETE /api/tasks/{id}``: ends it, calls in flight included; once more does no harm. Raises ``Conflict``."""
-    services, known = job_services(request), await found(request)
+    services, known = job_services(request), await load_task(request)
     job, done = await lifecycle.cancel(services.queue, known.id)
     if job is None:
         raise _unknown(known.id)
     if not done and job.status is not JobStatus.CANCELLED:
         raise Conflict(f"Task {job.id} is {job.status}: it cannot be cancelled any more.")
-    return await _whole(job, services, -1, _USUAL_RESULTS)
+    return await _with_results(job, services, -1, _USUAL_RESULTS)
 
 
-async def found(connection: HTTPConnection) -> Job:
+async def load_task(connection: HTTPConnection) -> Job:
     """The task that the path names. Raises ``NotFound``, also for one of another caller's scope."""
     id, scope = connection.path_params["id"], exchange_of(connection).caller.owner
     job = await queries.job(job_services(connection).store, id, JobKind.TASK, scope) if _ID.fullmatch(id) else None
@@ -96,7 +96,7 @@ async def found(connection: HTTPConnection) -> Job:
     return job
 
 
-async def _whole(job: Job, services: JobServices, after: int, limit: int) -> Response:
+async def _with_results(job: Job, services: JobServices, after: int, limit: int) -> Response:
     items = await queries.calls(services.store, job.id, after=after, limit=limit)
     results = [tasks_model.result(item) for item in items]
     document = {
@@ -134,11 +134,11 @@ class Completions:
         settings = services.proxy.settings
         with listening(receive, exchange) as client:
             raw = await read(receive, scope["headers"], settings)
-            order = await offload(len(raw), self._read, raw, settings)
-            if order.background:
-                response = _accepted(order, await _submitted(order, scope["headers"], exchange, services))
+            task_request = await offload(len(raw), self._read, raw, settings)
+            if task_request.background:
+                response = _accepted(task_request, await _submitted(task_request, scope["headers"], exchange, services))
             else:
-                response = await _answer(order, scope, exchange, services, client)
+                response = await _answer(task_request, scope, exchange, services, client)
             await response(scope, receive, send)
 
 
@@ -147,63 +147,63 @@ many_prompts = Completions(read_many)
 
 
 async def _answer(
-    order: TaskRequest, scope: Scope, exchange: Exchange, services: JobServices, client: Client
+    task_request: TaskRequest, scope: Scope, exchange: Exchange, services: JobServices, client: Client
 ) -> Response:
     """The answer to the order's only prompt. Raises ``ProxyError``, ``ClientLeft``."""
-    exchange.user, exchange.session = order.user, order.session
-    model = model_for(order, services.proxy.upstreams)
-    body = body_writer(order, model)(order.prompts[0])
+    exchange.user, exchange.session = task_request.user, task_request.session
+    model = model_for(task_request, services.proxy.upstreams)
+    body = body_writer(task_request, model)(task_request.prompts[0])
     asked = await parse_request(
         exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), services.proxy
     )
-    answer = await answered(exchange, asked, services.proxy, client)
-    words = said(answer.body)
-    if words.response is None and exchange.stored in NO_ANSWERS:
+    answer = await fetch_answer(exchange, asked, services.proxy, client)
+    chat_answer = read_chat_answer(answer.body)
+    if chat_answer.response is None and exchange.stored in NO_ANSWERS:
         raise UpstreamBroke("The model server gave something else in the place of an answer.")
     response = json_response(
         {
-            "response": words.response,
-            "model": words.model or model or None,
+            "response": chat_answer.response,
+            "model": chat_answer.model or model or None,
             "cached": from_cache(exchange.cache),
             "processing_time": round(perf_counter() - exchange.started, 6),
             "request_id": exchange.request_id,
-            "usage": words.usage,
+            "usage": chat_answer.usage,
         }
     )
     response.raw_headers += [header for header in answer.headers if header[0] not in _OF_THE_BODY]
     return response
 
 
-async def _submitted(order: TaskRequest, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
+async def _submitted(task_request: TaskRequest, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
     """The job that does what was ordered, on the disk. Raises ``BadRequest``, ``Unavailable``."""
     key = idempotency_key(headers)
     # what they say must be right before anything is kept: nobody is there to be told later
     directives = parse_directives(headers)
-    model = model_for(order, services.proxy.upstreams)
+    model = model_for(task_request, services.proxy.upstreams)
     new = NewJob(
         JobKind.TASK,
         PATH,
         model=model,
         scope=exchange.caller.owner,
         caller=exchange.caller.name,
-        user=directives.user or order.user,
-        session=directives.session or order.session,
+        user=directives.user or task_request.user,
+        session=directives.session or task_request.session,
         headers=forwarded_headers(headers),
-        detail={"instruction_type": order.instruction_type, "single": order.single},
-        webhook_url=order.webhook_url,
+        detail={"instruction_type": task_request.instruction_type, "single": task_request.single},
+        webhook_url=task_request.webhook_url,
         idempotency_key=key,
     )
-    make, calls = body_writer(order, model), []
-    for position, prompt in enumerate(order.prompts):
+    make, calls = body_writer(task_request, model), []
+    for position, prompt in enumerate(task_request.prompts):
         calls.append(NewCall(position, make(prompt)))
         if position % _AT_ONCE == _AT_ONCE - 1:
             await asyncio.sleep(0)
     return await services.queue.submit(new, calls)
 
 
-def _accepted(order: TaskRequest, job: Job) -> Response:
+def _accepted(task_request: TaskRequest, job: Job) -> Response:
     location = f"/api/tasks/{job.id}"
-    if order.single:
+    if task_request.single:
         message = f"The task is {job.status}; its result will be at {location}."
         detail = {"task_id": job.id, "status": job.status, "message": message}
         document: dict[str, object] = {"task_id": job.id, "status": job.status, "detail": detail}

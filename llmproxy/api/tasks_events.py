@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from llmproxy.api import tasks_model
 from llmproxy.api.event_stream import SseStream
 from llmproxy.api.services import JobServices, exchange_of, job_services
-from llmproxy.api.tasks import found
+from llmproxy.api.tasks import load_task
 from llmproxy.jobs import queries
 from llmproxy.jobs.model import Job, JobStatus
 from llmproxy.proxy.endpoint import listening
@@ -47,7 +47,7 @@ class Events:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         last = _last(connection)
-        job = await found(connection)
+        job = await load_task(connection)
         if last > _BASE + job.total:
             # the end is known: this is what makes a browser stop asking
             await Response(status_code=204)(scope, receive, send)

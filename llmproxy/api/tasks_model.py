@@ -9,7 +9,7 @@ import orjson
 
 from llmproxy.config.settings import Settings
 from llmproxy.jobs.model import Item, ItemStatus, Job
-from llmproxy.jobs.webhook_urls import LONGEST_URL, told
+from llmproxy.jobs.webhook_urls import LONGEST_URL, webhook_url_for
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.errors import BadRequest, TooLarge
 from llmproxy.wire.json_body import parse
@@ -18,7 +18,7 @@ from llmproxy.wire.vocabulary import HITS
 Fields = dict[str, Any]
 
 
-def only(fields: Fields, known: Collection[str]) -> None:
+def check_known(fields: Fields, known: Collection[str]) -> None:
     """Refuses members that nobody knows: a misspelt option would be ignored in silence."""
     # a request may have a million of them
     unknown = sorted(islice((name for name in fields if name not in known), 10))
@@ -29,14 +29,14 @@ def only(fields: Fields, known: Collection[str]) -> None:
         )
 
 
-def text(fields: Fields, name: str) -> str:
+def required_text(fields: Fields, name: str) -> str:
     """A string that says something; it must be there."""
     if fields.get(name) is None:
         raise BadRequest(f"'{name}' is required.", code="missing_required_parameter", param=name)
-    return _saying(fields[name], f"'{name}'", name)
+    return _non_empty(fields[name], f"'{name}'", name)
 
 
-def texts(fields: Fields, name: str) -> list[str]:
+def required_texts(fields: Fields, name: str) -> list[str]:
     """A list of such strings, at least one."""
     value = fields.get(name)
     if value is None:
@@ -44,7 +44,7 @@ def texts(fields: Fields, name: str) -> list[str]:
     if not isinstance(value, list) or not value:
         raise BadRequest(f"'{name}' must be a list of at least one string.", param=name)
     for index, each in enumerate(value):
-        _saying(each, f"'{name}[{index}]'", name)
+        _non_empty(each, f"'{name}[{index}]'", name)
     return value
 
 
@@ -66,7 +66,7 @@ def flag(fields: Fields, name: str) -> bool:
     return bool(value)
 
 
-def whole(fields: Fields, name: str, least: int, most: int) -> int | None:
+def integer(fields: Fields, name: str, least: int, most: int) -> int | None:
     value = fields.get(name)
     if value is None:
         return None
@@ -84,7 +84,7 @@ def number(fields: Fields, name: str, least: float, most: float) -> float | None
     return value
 
 
-def _saying(value: object, what: str, param: str) -> str:
+def _non_empty(value: object, what: str, param: str) -> str:
     if not isinstance(value, str):
         raise BadRequest(f"{what} must be a string.", param=param)
     if not value.strip():
@@ -137,26 +137,28 @@ class TaskRequest:
 def read_single(raw: bytes, settings: Settings) -> TaskRequest:
     """The order in a request to ``/api/completions``. Raises ``BadRequest``."""
     body = parse(raw)
-    only(body, _ONE)
-    prompt, background = text(body, "prompt"), flag(body, "background")
+    check_known(body, _ONE)
+    prompt, background = required_text(body, "prompt"), flag(body, "background")
     if body.get("webhook_url") is not None and not background:
         raise BadRequest("'webhook_url' needs 'background': true; else the answer is here.", param="webhook_url")
-    return _order(body, [prompt], settings, background=background, single=True)
+    return _task_request(body, [prompt], settings, background=background, single=True)
 
 
 def read_many(raw: bytes, settings: Settings) -> TaskRequest:
     """The order in a request to ``/api/completions/batch``. Raises ``BadRequest``, ``TooLarge``."""
     body = parse(raw)
-    only(body, _MANY)
+    check_known(body, _MANY)
     prompts, most = body.get("prompts"), settings.job_max_prompts
     if isinstance(prompts, list) and len(prompts) > most:
         raise TooLarge(
             f"'prompts' takes up to {most} prompts (LLMPROXY_JOB_MAX_PROMPTS), not {len(prompts)}.", param="prompts"
         )
-    return _order(body, texts(body, "prompts"), settings, background=True, single=False)
+    return _task_request(body, required_texts(body, "prompts"), settings, background=True, single=False)
 
 
-def _order(body: Fields, prompts: Sequence[str], settings: Settings, *, background: bool, single: bool) -> TaskRequest:
+def _task_request(
+    body: Fields, prompts: Sequence[str], settings: Settings, *, background: bool, single: bool
+) -> TaskRequest:
     kind = word(body, "instruction_type", LONGEST_NAME) or "default"
     instruction = settings.instructions.get(kind)
     if instruction is None:
@@ -171,11 +173,11 @@ def _order(body: Fields, prompts: Sequence[str], settings: Settings, *, backgrou
         model=word(body, "model", _LONGEST_MODEL),
         user=word(body, "user_id", LONGEST_NAME),
         session=word(body, "session_id", LONGEST_NAME),
-        max_tokens=whole(body, "max_tokens", 1, _MOST_TOKENS),
+        max_tokens=integer(body, "max_tokens", 1, _MOST_TOKENS),
         temperature=number(body, "temperature", 0.0, _HOTTEST),
         background=background,
         single=single,
-        webhook_url=told(webhook, settings) if background else "",
+        webhook_url=webhook_url_for(webhook, settings) if background else "",
     )
 
 
@@ -192,10 +194,10 @@ class ChatAnswer:
     usage: dict[str, Any] | None
 
 
-def body_writer(order: TaskRequest, model: str) -> Callable[[str], bytes]:
+def body_writer(task_request: TaskRequest, model: str) -> Callable[[str], bytes]:
     """What makes the body of the chat completion of one of an order's prompts. ``model`` "" is left out."""
-    before = [{"role": "system", "content": order.instruction}] if order.instruction else []
-    options: dict[str, Any] = {"max_tokens": order.max_tokens, "temperature": order.temperature}
+    before = [{"role": "system", "content": task_request.instruction}] if task_request.instruction else []
+    options: dict[str, Any] = {"max_tokens": task_request.max_tokens, "temperature": task_request.temperature}
     given = {name: value for name, value in options.items() if value is not None}
     named = {"model": model} if model else {}
 
@@ -205,7 +207,7 @@ def body_writer(order: TaskRequest, model: str) -> Callable[[str], bytes]:
     return body
 
 
-def said(body: bytes) -> ChatAnswer:
+def read_chat_answer(body: bytes) -> ChatAnswer:
     """What a chat completion says. What is not there, or is of another type, is None."""
     document = read(body)
     choices = document.get("choices")
@@ -226,13 +228,13 @@ def read(body: bytes) -> dict[str, Any]:
         return {}
 
 
-def model_for(order: TaskRequest, upstreams: Upstreams) -> str:
+def model_for(task_request: TaskRequest, upstreams: Upstreams) -> str:
     """The order's model, else the first for text that the model servers list, "" while none has been seen yet.
 
     Raises ``BadRequest`` where they are there and list none.
     """
-    if order.model or (listed := upstreams.first_model):
-        return order.model or listed
+    if task_request.model or (listed := upstreams.first_model):
+        return task_request.model or listed
     if upstreams.ready()[0]:
         raise BadRequest("No 'model' is named, and the model server lists none for text to choose from.", param="model")
     return ""
@@ -279,7 +281,7 @@ def percent(ended: int, total: int) -> float:
 
 def result(item: Item) -> Document:
     """One prompt's result, or where it stands."""
-    answer = said(item.body) if item.status is ItemStatus.COMPLETED and item.body else _NOTHING
+    answer = read_chat_answer(item.body) if item.status is ItemStatus.COMPLETED and item.body else _NOTHING
     return {
         "index": item.position,
         "status": "pending" if item.status is ItemStatus.WAITING else item.status,

@@ -34,7 +34,7 @@ class AppState:
     def stop(self) -> None:
         """The server stops: streams that tell of what goes on elsewhere end now, not when they are cut off."""
         if self.jobs is not None:
-            self.jobs.changes.close()
+            self.jobs.notifications.close()
 
     def scope_entries(self) -> dict[str, Any]:
         """What every request finds under ``state`` in its ASGI scope."""

@@ -13,7 +13,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.jobs.blobs import Blobs, BlobWriter, BlockingBlobs
 
 #: what is being written, or was when the program died
-_DRAFT = re.compile(r"\.file-[A-Za-z0-9_-]+\.[0-9a-f]{16}\.part")
+_PARTIAL = re.compile(r"\.file-[A-Za-z0-9_-]+\.[0-9a-f]{16}\.part")
 
 
 class Folder(BlockingBlobs):
@@ -23,7 +23,7 @@ class Folder(BlockingBlobs):
         super().__init__()
         self._path = path
 
-    def _draft(self, name: str) -> BlobWriter:
+    def _writer(self, name: str) -> BlobWriter:
         return _FolderWriter(self._path, name)
 
     def _open(self, name: str) -> BinaryIO:
@@ -44,7 +44,7 @@ class Folder(BlockingBlobs):
 
     def _tidy(self, before: float) -> None:
         for name in self._names():
-            if _DRAFT.fullmatch(name):
+            if _PARTIAL.fullmatch(name):
                 # the one who writes it may be done with it at this moment
                 with suppress(FileNotFoundError):
                     if self._written_at(name) < before:

@@ -67,19 +67,19 @@ LONGEST = 32 * 1024 * 1024
 _MOST = 500
 
 
-def cut(pieces: Iterable[bytes], most: int = _MOST, longest: int = LONGEST) -> Iterator[list[bytes]]:
+def split_lines(pieces: Iterable[bytes], most: int = _MOST, longest: int = LONGEST) -> Iterator[list[bytes]]:
     """The lines in order, up to ``most`` at a time, without their ends (LF or CR LF). An empty last line is none.
 
     Of a line longer than ``longest`` bytes the rest is left out.
     """
-    open_line = _Open(longest)
+    open_line = _PartialLine(longest)
     for piece in pieces:
         head, *more = piece.split(b"\n")
         open_line.add(head)
         if not more:
             continue
         *whole, rest = more
-        lines = [open_line.take(), *(_bare(line[:longest]) for line in whole)]
+        lines = [open_line.take(), *(_without_cr(line[:longest]) for line in whole)]
         open_line.add(rest)
         for at in range(0, len(lines), most):
             yield lines[at : at + most]
@@ -87,7 +87,7 @@ def cut(pieces: Iterable[bytes], most: int = _MOST, longest: int = LONGEST) -> I
         yield [last]
 
 
-class _Open:
+class _PartialLine:
     """The line whose end has not come yet."""
 
     def __init__(self, longest: int) -> None:
@@ -103,10 +103,10 @@ class _Open:
     def take(self) -> bytes:
         line = b"".join(self._parts)
         self._parts, self._room = [], self._longest
-        return _bare(line)
+        return _without_cr(line)
 
 
-def _bare(line: bytes) -> bytes:
+def _without_cr(line: bytes) -> bytes:
     return line.removesuffix(b"\r")
 
 
@@ -152,7 +152,7 @@ class BlockingBlobs(ABC):
         self._threads = _Threads()
 
     @abstractmethod
-    def _draft(self, name: str) -> BlobWriter: ...
+    def _writer(self, name: str) -> BlobWriter: ...
 
     @abstractmethod
     def _open(self, name: str) -> BinaryIO:
@@ -174,37 +174,37 @@ class BlockingBlobs(ABC):
 
     @asynccontextmanager
     async def create(self, name: str) -> AsyncIterator[Sink]:
-        draft = self._draft(_checked(name))
-        sink = _Buffered(partial(self._call, draft.write))
+        writer = self._writer(_valid_name(name))
+        sink = _BufferedSink(partial(self._call, writer.write))
         try:
-            await self._call(draft.open)
+            await self._call(writer.open)
             yield sink
             await sink.flush()
-            await self._call(draft.commit)
+            await self._call(writer.commit)
         except BaseException:
             # what cannot be discarded now is found by ``tidy``; the first error says more than the second
             with suppress(Unavailable):
-                await self._call(draft.discard)
+                await self._call(writer.discard)
             raise
 
     async def read(self, name: str) -> AsyncGenerator[bytes]:
-        async with aclosing(self._walk(self._pieces(_checked(name)))) as pieces:
+        async with aclosing(self._walk(self._pieces(_valid_name(name)))) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def lines(self, name: str) -> AsyncGenerator[list[bytes]]:
-        async with aclosing(self._walk(self._lines(_checked(name)))) as groups:
+        async with aclosing(self._walk(self._lines(_valid_name(name)))) as groups:
             async for group in groups:
                 yield group
 
     async def delete(self, name: str) -> None:
-        await self._call(self._delete, _checked(name))
+        await self._call(self._delete, _valid_name(name))
 
     async def names(self) -> list[str]:
         return [name for name in await self._call(self._names) if NAME.fullmatch(name)]
 
     async def written_at(self, name: str) -> float:
-        return await self._call(self._written_at, _checked(name), absent=FileNotFoundError)
+        return await self._call(self._written_at, _valid_name(name), absent=FileNotFoundError)
 
     async def tidy(self, before: float) -> None:
         await self._call(self._tidy, before)
@@ -216,7 +216,7 @@ class BlockingBlobs(ABC):
 
     def _lines(self, name: str) -> Generator[list[bytes]]:
         with closing(self._pieces(name)) as pieces:
-            yield from cut(pieces)
+            yield from split_lines(pieces)
 
     async def _walk(self, steps: Generator[T]) -> AsyncGenerator[T]:
         """A blocking generator, each step of it in a thread."""
@@ -238,7 +238,7 @@ class BlockingBlobs(ABC):
             raise Unavailable(f"The store of the files cannot be used now ({reason}).", headers=_RETRY) from error
 
 
-class _Buffered:
+class _BufferedSink:
     """A ``Sink`` that hands on whole chunks."""
 
     def __init__(self, hand_on: Callable[[bytes], Awaitable[None]]) -> None:
@@ -277,7 +277,7 @@ class _Threads:
             raise
 
 
-def _checked(name: str) -> str:
+def _valid_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no id of a file")
     return name

@@ -21,7 +21,7 @@ class Remote(BlockingBlobs):
         self._files, root = url_to_fs(url, use_listings_cache=False)
         self._root = root.rstrip("/")
 
-    def _draft(self, name: str) -> BlobWriter:
+    def _writer(self, name: str) -> BlobWriter:
         return _RemoteWriter(self._files, self._root, name)
 
     def _open(self, name: str) -> BinaryIO:

@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from llmproxy.jobs.handler import CancelToken
 from llmproxy.jobs.model import Claimed, Failure, Headers, ItemResult, ItemStatus, Reschedule, TokenUsage
-from llmproxy.jobs.retry import RetryDecision, pause_after, verdict
+from llmproxy.jobs.retry import RetryDecision, decide, pause_after
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.listen import Client, ClientDisconnected, StreamAborted
 from llmproxy.proxy.pipeline import handle, parse_request
@@ -43,7 +43,7 @@ class CallAnswer:
     body: bytes
 
 
-async def answered(
+async def fetch_answer(
     exchange: Exchange, request: CacheableRequest, services: ProxyServices, client: Client
 ) -> CallAnswer:
     """The whole answer to a request that asks for no stream. Raises ``ProxyError``, ``ClientDisconnected``."""
@@ -85,12 +85,12 @@ class CallHandler:
             request = await parse_request(
                 exchange, endpoint, item.body, item.job.path.encode(), item.job.headers, LOCAL, self._services
             )
-            answer = await answered(exchange, request, self._services, cancel_token)
+            answer = await fetch_answer(exchange, request, self._services, cancel_token)
             if exchange.stored in NO_ANSWERS:
                 raise UpstreamBroke("The model server's answer is none: it holds an error, or nothing.")
         except ProxyError as error:
             exchange.status, exchange.error = error.http_status, error.message
-            return self.after(item, error, exchange)
+            return self.retry_or_fail(item, error, exchange)
         except ClientDisconnected:
             exchange.status, exchange.error = 499, "the job was cancelled"
             return Reschedule(0.0, counts=False)
@@ -103,7 +103,7 @@ class CallHandler:
             request_id=exchange.request_id,
             cache=exchange.cache or "",
             seconds=perf_counter() - exchange.started,
-            tokens=tokens_of(answer.body),
+            tokens=token_usage(answer.body),
         )
 
     def begin(self, item: Claimed) -> Exchange:
@@ -131,17 +131,17 @@ class CallHandler:
         exchange.finished = perf_counter()
         self._count(exchange)
 
-    def after(self, item: Claimed, error: ProxyError, exchange: Exchange) -> ItemResult | Reschedule:
+    def retry_or_fail(self, item: Claimed, error: ProxyError, exchange: Exchange) -> ItemResult | Reschedule:
         """What follows from a failed try."""
-        what = verdict(error)
-        if what is RetryDecision.WAIT:
+        decision = decide(error)
+        if decision is RetryDecision.WAIT:
             return Reschedule(max(_ABSENT_SECONDS, pause_after(1, error)), counts=False)
-        if what is RetryDecision.AGAIN and item.attempts + 1 < self._services.settings.job_max_attempts:
+        if decision is RetryDecision.AGAIN and item.attempts + 1 < self._services.settings.job_max_attempts:
             return Reschedule(pause_after(item.attempts + 1, error))
-        return failed(error, exchange)
+        return failed_result(error, exchange)
 
 
-def failed(error: ProxyError, exchange: Exchange) -> ItemResult:
+def failed_result(error: ProxyError, exchange: Exchange) -> ItemResult:
     """The result of an item whose last try failed with ``error``."""
     has_answer = not isinstance(error, UpstreamError) or isinstance(error, UpstreamStatus)
     return ItemResult(
@@ -155,7 +155,7 @@ def failed(error: ProxyError, exchange: Exchange) -> ItemResult:
     )
 
 
-def tokens_of(body: bytes) -> TokenUsage:
+def token_usage(body: bytes) -> TokenUsage:
     """The tokens an answer says it took, of chat, completions, embeddings or Responses."""
     usage = (peek(body) or {}).get("usage")
     if not isinstance(usage, dict):

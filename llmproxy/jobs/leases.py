@@ -39,7 +39,7 @@ RUNNING = items.c.status == literal_column(f"'{ItemStatus.RUNNING}'")
 AT_ONCE = 0.0
 
 #: a lease that is given up
-FREE: dict[str, Any] = {"status": ItemStatus.WAITING, "worker": None, "leased_until": None}
+RELEASED: dict[str, Any] = {"status": ItemStatus.WAITING, "worker": None, "leased_until": None}
 
 
 def is_due(now: BindParameter[float]) -> ColumnElement[bool]:
@@ -47,7 +47,7 @@ def is_due(now: BindParameter[float]) -> ColumnElement[bool]:
     return or_(items.c.due_at <= now, _is_foreign(items.c.due_at, now))
 
 
-def is_over(now: BindParameter[float]) -> ColumnElement[bool]:
+def has_lapsed(now: BindParameter[float]) -> ColumnElement[bool]:
     """Whether the time of a lease is up."""
     return or_(items.c.leased_until < now, _is_foreign(items.c.leased_until, now))
 
@@ -57,7 +57,7 @@ def _is_foreign(moment: Column[float], now: BindParameter[float]) -> ColumnEleme
     return moment > now + literal_column(str(LONGEST_SECONDS), Double)
 
 
-def in_turn(*which: ColumnElement[bool]) -> ColumnElement[bool]:
+def locked_in_order(*which: ColumnElement[bool]) -> ColumnElement[bool]:
     """The items of which ``which`` is true, locked one after the other in the order of their ids."""
     # sorted by a term: to have the ids themselves in their order SQLite would read the whole table, and no index
     turn = items.c.id + literal_column("0")
@@ -72,18 +72,18 @@ def _unlocked(*which: ColumnElement[bool]) -> CTE:
 _OF_WORKER = (RUNNING, items.c.worker == bindparam("by"))
 _ONE = (*_OF_WORKER, items.c.id == bindparam("item"), items.c.claims == bindparam("number"))
 
-_LAPSED = _unlocked(RUNNING, is_over(bindparam("now", type_=Double)))
-_LAPSE = update(items).where(items.c.id.in_(select(_LAPSED.c.id))).values(**FREE)
+_LAPSED = _unlocked(RUNNING, has_lapsed(bindparam("now", type_=Double)))
+_LAPSE = update(items).where(items.c.id.in_(select(_LAPSED.c.id))).values(**RELEASED)
 _RENEW = (
     update(items)
-    .where(in_turn(*_OF_WORKER))
+    .where(locked_in_order(*_OF_WORKER))
     .values(leased_until=bindparam("until"))
     .returning(items.c.id, items.c.claims)
 )
 # counted by what it returns: SQLite's driver counts no statement that begins with WITH
-_RELEASE = update(items).where(in_turn(*_OF_WORKER)).values(**FREE).returning(items.c.id)
-_GIVE_BACK = update(items).where(*_ONE).values(**FREE)
-_PUT_OFF = _GIVE_BACK.values(due_at=bindparam("due"), attempts=items.c.attempts + bindparam("counted"))
+_RELEASE = update(items).where(locked_in_order(*_OF_WORKER)).values(**RELEASED).returning(items.c.id)
+_GIVE_BACK = update(items).where(*_ONE).values(**RELEASED)
+_RESCHEDULE = _GIVE_BACK.values(due_at=bindparam("due"), attempts=items.c.attempts + bindparam("counted"))
 _HOLDS = select(items.c.id).where(*_ONE)
 _HOLDERS = select(items.c.worker).where(RUNNING).distinct()
 
@@ -111,7 +111,7 @@ async def give_back(connection: AsyncConnection, worker: str, item_id: int, clai
 
 async def reschedule(connection: AsyncConnection, worker: str, claimed: Claimed, due: float, counted: int) -> None:
     """Gives back one lease, and nobody claims the item before ``due``; ``counted`` attempts are added."""
-    await connection.execute(_PUT_OFF, {**_lease(worker, claimed), "due": due, "counted": counted})
+    await connection.execute(_RESCHEDULE, {**_lease(worker, claimed), "due": due, "counted": counted})
 
 
 async def holds(connection: AsyncConnection, worker: str, claimed: Claimed) -> bool:
@@ -182,10 +182,10 @@ _START = (
     .returning(jobs)
 )
 _WAITS = select(items.c.id).where(*_DUE).limit(1)
-_ANY_LAPSED = select(items.c.id).where(RUNNING, is_over(_NOW)).limit(1)
+_ANY_LAPSED = select(items.c.id).where(RUNNING, has_lapsed(_NOW)).limit(1)
 
 
-async def waits(connection: AsyncConnection, now: float, lane: Lane) -> bool:
+async def any_due(connection: AsyncConnection, now: float, lane: Lane) -> bool:
     """Whether anything could be claimed."""
     for query, values in ((_WAITS, {"now": now, **_bounds(lane)}), (_ANY_LAPSED, {"now": now})):
         if (await connection.execute(query, values)).first() is not None:
@@ -204,8 +204,8 @@ async def claim(
     """What is taken, in the order of the queue; and the jobs of which these are the first calls."""
     await lapse(connection, now)
     lease = {"by": worker, "until": until}
-    wanted = {**lease, **_bounds(lane), "now": now, "started": started_at, "most": limit}
-    taken = (await connection.execute(_TAKE, wanted)).mappings().all()
+    values = {**lease, **_bounds(lane), "now": now, "started": started_at, "most": limit}
+    taken = (await connection.execute(_TAKE, values)).mappings().all()
     if not taken:
         return [], set()
     owners = {row["id"]: Job.read(row) for row in (await connection.execute(_OWNERS, lease)).mappings()}

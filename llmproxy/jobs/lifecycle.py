@@ -24,7 +24,7 @@ async def cancel(queue: Queue, job_id: str) -> tuple[Job | None, bool]:
 
     Returns the job, None if there is none, and whether this call has ended it: one that is over stays as it is.
     """
-    return await _cut(queue, job_id, ItemStatus.CANCELLED, JobStatus.CANCELLED)
+    return await _end(queue, job_id, ItemStatus.CANCELLED, JobStatus.CANCELLED)
 
 
 async def expire(queue: Queue) -> list[Job]:
@@ -39,25 +39,25 @@ async def expire(queue: Queue) -> list[Job]:
     async def work(connection: AsyncConnection) -> Sequence[str]:
         return (await connection.execute(late.limit(_LATE))).scalars().all()
 
-    ended = [await _cut(queue, id, ItemStatus.EXPIRED, JobStatus.EXPIRED) for id in await queue.store.read(work)]
+    ended = [await _end(queue, id, ItemStatus.EXPIRED, JobStatus.EXPIRED) for id in await queue.store.read(work)]
     return [job for job, done in ended if job is not None and done]
 
 
-async def _cut(queue: Queue, job_id: str, item_status: ItemStatus, status: JobStatus) -> tuple[Job | None, bool]:
+async def _end(queue: Queue, job_id: str, item_status: ItemStatus, status: JobStatus) -> tuple[Job | None, bool]:
     now = queue.clock()
 
     async def work(connection: AsyncConnection) -> tuple[Job | None, bool]:
         job = await transitions.lock(connection, job_id)
         if job is None or not job.status.open:
             return job, False
-        changed = await transitions.cut(connection, job, item_status, now)
-        return await transitions.end(connection, job, status, now, changed), True
+        changed = await transitions.end_items(connection, job, item_status, now)
+        return await transitions.finish_calls(connection, job, status, now, changed), True
 
     job, done = await queue.store.write(work)
     if done:
-        queue.changes.cut(job_id)
-        queue.changes.moved(job_id)
-        queue.changes.work()
+        queue.notifications.job_ended(job_id)
+        queue.notifications.job_changed(job_id)
+        queue.notifications.work()
     return job, done
 
 
@@ -80,26 +80,26 @@ async def retry(queue: Queue, job_id: str) -> Job | None:
         number = int((await connection.execute(select(func.count()).select_from(lost.subquery()))).scalar_one())
         if number == 0 or number != job.total - job.completed:
             raise Conflict(f"Job {job_id} has nothing that could be tried again.")
-        await _forget_end(connection, job)
+        await _undo_end(connection, job)
         await connection.execute(delete(results).where(results.c.item_id.in_(lost)))
-        await connection.execute(update(items).where(items.c.id.in_(lost)).values(**_AFRESH, due_at=AT_ONCE))
-        again: dict[str, Any] = {"status": JobStatus.RUNNING, "ending": "", "error": ""}
-        again |= dict.fromkeys(("failed", "cancelled", "expired"), 0)
-        again |= dict.fromkeys(("finished_at", "cancelling_at", "finalizing_at"))
+        await connection.execute(update(items).where(items.c.id.in_(lost)).values(**_NEVER_TRIED, due_at=AT_ONCE))
+        changed: dict[str, Any] = {"status": JobStatus.RUNNING, "ending": "", "error": ""}
+        changed |= dict.fromkeys(("failed", "cancelled", "expired"), 0)
+        changed |= dict.fromkeys(("finished_at", "cancelling_at", "finalizing_at"))
         if job.expires_at is not None:
             # it has as much time as it had
-            again["expires_at"] = max(job.expires_at, now + job.expires_at - job.created_at)
-        return await transitions.set_job(connection, job, **again)
+            changed["expires_at"] = max(job.expires_at, now + job.expires_at - job.created_at)
+        return await transitions.set_job(connection, job, **changed)
 
     job = await queue.store.write(work)
     if job is not None:
-        queue.changes.moved(job_id)
-        queue.changes.work()
+        queue.notifications.job_changed(job_id)
+        queue.notifications.work()
     return job
 
 
 #: a call that was never tried
-_AFRESH: dict[str, Any] = {
+_NEVER_TRIED: dict[str, Any] = {
     "status": ItemStatus.WAITING,
     "attempts": 0,
     "ended": None,
@@ -108,7 +108,7 @@ _AFRESH: dict[str, Any] = {
 }
 
 
-async def _forget_end(connection: AsyncConnection, job: Job) -> None:
+async def _undo_end(connection: AsyncConnection, job: Job) -> None:
     """Takes back the steps that will be done once more at the end, and closes the ranks of the calls that stay."""
     last = TRAITS[job.kind].last
     after = [Step.DELIVER, *([last] if last is not None else [])]
@@ -124,7 +124,7 @@ async def _forget_end(connection: AsyncConnection, job: Job) -> None:
     await connection.execute(update(items).where(items.c.id == stay.c.id).values(ended=stay.c.number))
 
 
-async def remove(queue: Queue, job_id: str) -> bool:
+async def delete_job(queue: Queue, job_id: str) -> bool:
     """Deletes a job that is over, with all that belongs to it, in pieces: its own row at the end. False if there is no
     such job. Raises ``Conflict`` for one that is not over."""
 
@@ -144,13 +144,13 @@ async def remove(queue: Queue, job_id: str) -> bool:
         return len(ids)
 
     deleted = await queue.store.write(some)
-    known = deleted is not None
+    existed = deleted is not None
     while deleted == _CHUNK:
         deleted = await queue.store.write(some)
-    return known
+    return existed
 
 
-async def old(queue: Queue, before: float, limit: int) -> Sequence[str]:
+async def ended_before(queue: Queue, before: float, limit: int) -> Sequence[str]:
     """Jobs that were over before then, oldest first."""
     chosen = select(jobs.c.id).where(jobs.c.finished_at < before)
 

@@ -44,7 +44,7 @@ def periodic(name: str, seconds: float, work: Work) -> Periodic:
     return Periodic(f"jobs: {name}", seconds, work, observer=FailedRounds(name))
 
 
-class Holders(Protocol):
+class LeaseHolder(Protocol):
     """Those who hold this process's leases."""
 
     @property
@@ -62,7 +62,7 @@ class Holders(Protocol):
 class Heartbeat:
     """One beat: this process's leases go on, and what was lost is dropped here too."""
 
-    def __init__(self, queue: Queue, workers: Holders, lease_seconds: float) -> None:
+    def __init__(self, queue: Queue, workers: LeaseHolder, lease_seconds: float) -> None:
         self._queue = queue
         self._workers = workers
         self._lease = lease_seconds
@@ -106,11 +106,11 @@ async def expire(queue: Queue) -> None:
     await lifecycle.expire(queue)
 
 
-async def forget(queue: Queue, days: float, others: Sequence[Callable[[float], Awaitable[object]]]) -> None:
+async def delete_old(queue: Queue, days: float, others: Sequence[Callable[[float], Awaitable[object]]]) -> None:
     """Deletes jobs that were over ``days`` ago, and what ``others`` keep from before that time."""
     before = queue.clock() - days * DAY
-    while old := await lifecycle.old(queue, before, _CHUNK):
-        for job_id in old:
-            await lifecycle.remove(queue, job_id)
+    while ids := await lifecycle.ended_before(queue, before, _CHUNK):
+        for job_id in ids:
+            await lifecycle.delete_job(queue, job_id)
     for delete in others:
         await delete(before)

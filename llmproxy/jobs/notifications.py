@@ -16,8 +16,8 @@ class JobNotifications:
 
     def __init__(self) -> None:
         self._jobs: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
-        self._workers: list[Callable[[Lane], None]] = []
-        self._cutters: list[Callable[[str], None]] = []
+        self._on_work: list[Callable[[Lane], None]] = []
+        self._on_job_ended: list[Callable[[str], None]] = []
         #: how many wait for jobs
         self._waiting = 0
         self._closed = asyncio.Event()
@@ -31,33 +31,33 @@ class JobNotifications:
         """Wakes those who wait for jobs to move, for the last time."""
         self._closed.set()
         for job_id in list(self._jobs):
-            self.moved(job_id)
+            self.job_changed(job_id)
 
     def on_work(self, client: Callable[[Lane], None]) -> None:
         """``client`` is called with the lane in which there may be something to claim."""
-        self._workers.append(client)
+        self._on_work.append(client)
 
     def work(self, lane: Lane = Lane.ALL) -> None:
         """There may be something to claim in ``lane``."""
-        for client in self._workers:
+        for client in self._on_work:
             client(lane)
 
-    def moved(self, job_id: str) -> None:
+    def job_changed(self, job_id: str) -> None:
         """The job's state has changed."""
         for future in self._jobs.pop(job_id, ()):
             if not future.done():
                 future.set_result(None)
 
-    def on_cut(self, client: Callable[[str], None]) -> None:
+    def on_job_ended(self, client: Callable[[str], None]) -> None:
         """``client`` is called with the id of each job that was ended while calls of it may be in flight."""
-        self._cutters.append(client)
+        self._on_job_ended.append(client)
 
-    def cut(self, job_id: str) -> None:
+    def job_ended(self, job_id: str) -> None:
         """The job was ended from outside."""
-        for client in self._cutters:
+        for client in self._on_job_ended:
             client(job_id)
 
-    async def of(self, job_id: str, seconds: float) -> None:
+    async def wait_for_job(self, job_id: str, seconds: float) -> None:
         """Until the job has moved, or for so long. What moved before the call is not seen: look first, then wait.
 
         The more there are who wait, the longer each of them does: their looks must not take the time of the work that
@@ -69,14 +69,14 @@ class JobNotifications:
         try:
             turn = self._waiting * _TURN_SECONDS
             over = asyncio.get_running_loop().time() + turn
-            await self._moved(job_id, max(seconds, turn))
+            await self._wait(job_id, max(seconds, turn))
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(over):
                     await self._closed.wait()
         finally:
             self._waiting -= 1
 
-    async def _moved(self, job_id: str, seconds: float) -> None:
+    async def _wait(self, job_id: str, seconds: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._jobs[job_id].add(future)
         try:

@@ -44,23 +44,23 @@ async def job(store: Store, id: str, kind: JobKind | None = None, scope: str | N
     return await store.read(work)
 
 
-async def page(store: Store, wanted: JobQuery) -> tuple[list[Job], bool]:
+async def page(store: Store, which: JobQuery) -> tuple[list[Job], bool]:
     """The jobs, and whether there are more. An ``after`` that is not known ends the list."""
-    query = _filtered(select(jobs), wanted)
-    if wanted.after is not None:
+    query = _filtered(select(jobs), which)
+    if which.after is not None:
         # of another's job not even the age is told
-        theirs = select(jobs.c.created_at).where(jobs.c.id == wanted.after)
-        at = _visible(theirs, wanted.kind, wanted.scope).scalar_subquery()
-        here, last = tuple_(jobs.c.created_at, jobs.c.id), tuple_(at, literal(wanted.after))
-        query = query.where(here < last if wanted.newest_first else here > last)
+        theirs = select(jobs.c.created_at).where(jobs.c.id == which.after)
+        at = _visible(theirs, which.kind, which.scope).scalar_subquery()
+        here, last = tuple_(jobs.c.created_at, jobs.c.id), tuple_(at, literal(which.after))
+        query = query.where(here < last if which.newest_first else here > last)
     order = (jobs.c.created_at, jobs.c.id)
-    query = query.order_by(*(each.desc() if wanted.newest_first else each for each in order)).limit(wanted.limit + 1)
+    query = query.order_by(*(each.desc() if which.newest_first else each for each in order)).limit(which.limit + 1)
 
     async def work(connection: AsyncConnection) -> list[Job]:
         return [Job.read(row) for row in (await connection.execute(query)).mappings().all()]
 
     found = await store.read(work)
-    return found[: wanted.limit], len(found) > wanted.limit
+    return found[: which.limit], len(found) > which.limit
 
 
 async def calls(store: Store, job_id: str, *, after: int = -1, limit: int = 1000) -> list[Item]:
@@ -130,12 +130,12 @@ async def backlog(store: Store) -> Backlog:
     return await store.read(work)
 
 
-def _filtered(query: Select[Any], wanted: JobQuery) -> Select[Any]:
-    query = _visible(query, wanted.kind, wanted.scope)
-    if wanted.status is not None:
-        query = query.where(jobs.c.status == wanted.status)
-    if wanted.user is not None:
-        query = query.where(jobs.c.user_name == wanted.user)
+def _filtered(query: Select[Any], which: JobQuery) -> Select[Any]:
+    query = _visible(query, which.kind, which.scope)
+    if which.status is not None:
+        query = query.where(jobs.c.status == which.status)
+    if which.user is not None:
+        query = query.where(jobs.c.user_name == which.user)
     return query
 
 

@@ -32,13 +32,13 @@ class Queue:
     def __init__(
         self,
         store: Store,
-        changes: JobNotifications,
+        notifications: JobNotifications,
         clock: Callable[[], float] = time.time,
         shared: Callable[[], Awaitable[float]] | None = None,
     ) -> None:
         self.store = store
         self.shared = shared or SharedClock(store)
-        self.changes = changes
+        self.notifications = notifications
         self.clock = clock
 
     async def submit(
@@ -72,13 +72,13 @@ class Queue:
             return job
 
         job = await self.store.write(work)
-        self.changes.work(Lane.WORK)
+        self.notifications.work(Lane.WORK)
         return job
 
     async def waiting(self, lane: Lane = Lane.ALL) -> bool:
         """Whether anything could be claimed now. Cheap: it takes no lock."""
         now = await self.shared()
-        return await self.store.read(lambda connection: leases.waits(connection, now, lane))
+        return await self.store.read(lambda connection: leases.any_due(connection, now, lane))
 
     async def claim(self, worker: str, limit: int, seconds: float, lane: Lane = Lane.ALL) -> list[Claimed]:
         """Up to ``limit`` items of a lane that wait, for ``seconds`` from now.
@@ -91,7 +91,7 @@ class Queue:
             durable=False,
         )
         for job_id in begun:
-            self.changes.moved(job_id)
+            self.notifications.job_changed(job_id)
         return claimed
 
     async def renew(self, worker: str, seconds: float) -> dict[int, int]:
@@ -104,9 +104,9 @@ class Queue:
         now = self.clock()
         kept, added = await self.store.write(lambda connection: transitions.finish(connection, worker, done, now))
         for job_id in kept:
-            self.changes.moved(job_id)
+            self.notifications.job_changed(job_id)
         if added:
-            self.changes.work()
+            self.notifications.work()
         return {id for ids in kept.values() for id in ids}
 
     async def reschedule(self, worker: str, claimed: Claimed, how: Reschedule) -> None:
@@ -119,13 +119,13 @@ class Queue:
     async def give_back(self, worker: str, item_id: int, claims: int) -> None:
         """Gives up one lease, by the item's id and the number of the claim."""
         await self.store.write(lambda connection: leases.give_back(connection, worker, item_id, claims), durable=False)
-        self.changes.work()
+        self.notifications.work()
 
     async def release(self, worker: str) -> int:
         """Gives back every lease of a worker that ends, or is known to be dead. Returns how many there were."""
         released = await self.store.write(lambda connection: leases.release(connection, worker), durable=False)
         if released:
-            self.changes.work()
+            self.notifications.work()
         return released
 
     async def workers(self) -> set[str]:
@@ -146,7 +146,7 @@ class Queue:
             )
 
         job = await self.store.write(work)
-        self.changes.moved(claimed.job.id)
+        self.notifications.job_changed(claimed.job.id)
         return job
 
     async def add(self, claimed: Claimed, worker: str, calls: Sequence[NewCall]) -> bool:
@@ -161,7 +161,7 @@ class Queue:
             return True
 
         added = await self.store.write(work)
-        self.changes.work(Lane.WORK)
+        self.notifications.work(Lane.WORK)
         return added
 
 

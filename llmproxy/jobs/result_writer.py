@@ -30,7 +30,7 @@ _BACKOFF = Backoff(longest=10.0)
 _UNKEPT = "The proxy could not keep the answer to this item."
 
 #: told of each try at an item: the job's kind, the step, what came of it
-Tried = Callable[[str, str, str], None]
+OnAttempt = Callable[[str, str, str], None]
 
 
 class ResultWriter:
@@ -40,10 +40,10 @@ class ResultWriter:
     called when there is room again after ``full``.
     """
 
-    def __init__(self, queue: Queue, worker: str, tried: Tried, freed: Callable[[], None]) -> None:
+    def __init__(self, queue: Queue, worker: str, on_attempt: OnAttempt, freed: Callable[[], None]) -> None:
         self._queue = queue
         self._worker = worker
-        self._tried = tried
+        self._on_attempt = on_attempt
         self._freed = freed
         self._was_full = False
         self._waiting: WriteBehind[tuple[Claimed, ItemResult]] = WriteBehind(
@@ -80,7 +80,7 @@ class ResultWriter:
         kept = await self._queue.finish(self._worker, group)
         self._was_full = self.full
         for item, result in group:
-            self._tried(item.job.kind, item.step, result.status if item.id in kept else "lost")
+            self._on_attempt(item.job.kind, item.step, result.status if item.id in kept else "lost")
 
     def _free(self, group: Sequence[tuple[Claimed, ItemResult]]) -> None:
         if self._was_full:
@@ -90,10 +90,10 @@ class ResultWriter:
         item, result = refused
         log.error("a result of job %s cannot be kept", item.job.id)
         known = result.error is not None and result.error.message == _UNKEPT
-        return None if known else (item, crashed(_UNKEPT))
+        return None if known else (item, internal_failure(_UNKEPT))
 
 
-def crashed(message: str) -> ItemResult:
+def internal_failure(message: str) -> ItemResult:
     """The result of an item that a defect of ours has ended."""
     error = InternalError(message)
     return ItemResult(

@@ -24,7 +24,7 @@ class RetryDecision(StrEnum):
     WAIT = "wait"
 
 
-def verdict(error: ProxyError) -> RetryDecision:
+def decide(error: ProxyError) -> RetryDecision:
     """What follows from a call's failure."""
     if isinstance(error, UpstreamRefused) or _is_loading(error):
         return RetryDecision.WAIT

@@ -51,7 +51,7 @@ class Store:
             except Exception as error:
                 # deadlocks and serialisation failures are the database's way of asking for another try
                 if last or fault_of(error) is not DatabaseFault.LOCKED:
-                    raise _translated(error) from error
+                    raise _to_proxy_error(error) from error
         raise AssertionError("the last try returns or raises")
 
     async def now(self) -> float | None:
@@ -66,10 +66,10 @@ class Store:
         except ProxyError:
             raise
         except Exception as error:
-            raise _translated(error) from error
+            raise _to_proxy_error(error) from error
 
 
-def _translated(error: Exception) -> ProxyError:
+def _to_proxy_error(error: Exception) -> ProxyError:
     fault = fault_of(error)
     if isinstance(error, DEFECTS):
         log.error("a piece of work on the jobs is wrong", exc_info=error)
@@ -78,17 +78,17 @@ def _translated(error: Exception) -> ProxyError:
             return BadRequest("The request holds a text with NUL or half a surrogate pair, which cannot be kept.")
         # a defect: the statement tells where. Its values are the callers' own, and stay out of the log
         statement = error.statement if isinstance(error, StatementError) else None
-        log.error("the database refused a statement of the jobs: %s: %s", type(_first(error)).__name__, statement)
+        log.error("the database refused a statement of the jobs: %s: %s", type(_root_cause(error)).__name__, statement)
     return Unavailable(f"The database of the jobs cannot be used now ({fault}).", headers=_RETRY)
 
 
 def _is_of_text(error: Exception) -> bool:
     """Whether a text was refused for its characters: by the driver, or by PostgreSQL, which takes no NUL."""
-    first = _first(error)
+    first = _root_cause(error)
     return isinstance(first, UnicodeEncodeError) or getattr(first, "sqlstate", None) == "22021"
 
 
-def _first(error: BaseException) -> BaseException:
+def _root_cause(error: BaseException) -> BaseException:
     """What the others were raised from."""
     while error.__cause__ is not None:
         error = error.__cause__

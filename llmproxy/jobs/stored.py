@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.database.breaker import CircuitBreaker, ignore
 from llmproxy.database.write_behind import Loss, WriteBehind, WriteLimits
 from llmproxy.jobs.store import Store
-from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, line
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, label_json
 from llmproxy.jobs.tables import events, jobs, stored
 from llmproxy.runtime.background import Backoff
 from llmproxy.wire.errors import BadRequest
@@ -46,11 +46,11 @@ class StoredQuery:
     model: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def has(self, answer: StoredAnswer) -> bool:
+    def matches(self, answer: StoredAnswer) -> bool:
         """Whether an answer that waits in memory is one of them."""
         if (answer.kind, answer.scope) != (self.kind, self.scope) or self.model not in (None, answer.model):
             return False
-        if not all(line(name, value) in answer.metadata for name, value in self.labels.items()):
+        if not all(label_json(name, value) in answer.metadata for name, value in self.labels.items()):
             return False
         if self.after is None:
             return True
@@ -67,7 +67,7 @@ class StoredQuery:
             query = query.where(stored.c.model == self.model)
         for name, value in self.labels.items():
             # equality by bytes on every database, which LIKE is not
-            query = query.where(func.replace(stored.c.metadata, line(name, value), "") != stored.c.metadata)
+            query = query.where(func.replace(stored.c.metadata, label_json(name, value), "") != stored.c.metadata)
         if self.after is not None:
             at = tuple_(*map(literal, self.after))
             query = query.where(here < at if self.newest_first else here > at)
@@ -169,14 +169,14 @@ class StoredAnswers:
             if waiting is not None and (waiting.kind, waiting.scope) == (kind, scope):
                 found = [waiting]
             else:
-                found = await self._linked(id, kind, scope)
+                found = await self._chain_rows(id, kind, scope)
             if not found:
                 return chain, id
             chain += found
             id = found[-1].previous_id
         return chain, ""
 
-    async def _linked(self, id: str, kind: AnswerKind, scope: str) -> list[StoredAnswer]:
+    async def _chain_rows(self, id: str, kind: AnswerKind, scope: str) -> list[StoredAnswer]:
         # what has expired ends the chain here: left out of its middle it would change what was said
         mine = (stored.c.kind == kind, stored.c.scope == scope, self._current())
         first = select(stored.c.id, stored.c.previous_id, literal(0).label("depth")).where(stored.c.id == id, *mine)
@@ -192,18 +192,18 @@ class StoredAnswers:
 
         return await self._store.read(work)
 
-    async def page(self, wanted: StoredQuery) -> tuple[list[StoredAnswer], bool]:
+    async def page(self, which: StoredQuery) -> tuple[list[StoredAnswer], bool]:
         """The answers, in order, and whether there are more."""
         # before the database is asked: what is written meanwhile is found twice, and not missed
-        waiting = {answer.id: answer for answer in self._waiting if wanted.has(answer)}
-        query = wanted.query(self._current())
+        waiting = {answer.id: answer for answer in self._waiting if which.matches(answer)}
+        query = which.query(self._current())
 
         async def work(connection: AsyncConnection) -> tuple[list[StoredAnswer], bool]:
             places = [StoredCursor(*row) for row in (await connection.execute(query)).all()]
             places = [place for place in places if place.id not in waiting]
             places += [StoredCursor(answer.created_at, answer.id, answer.size) for answer in waiting.values()]
-            ids, more = wanted.cut(places)
-            chosen = self._visible(wanted.kind, wanted.scope).where(stored.c.id.in_(set(ids) - waiting.keys()))
+            ids, more = which.cut(places)
+            chosen = self._visible(which.kind, which.scope).where(stored.c.id.in_(set(ids) - waiting.keys()))
             rows = (await connection.execute(chosen)).mappings().all()
             found = waiting | {answer.id: answer for answer in map(StoredAnswer.read, rows)}
             return [found[id] for id in ids if id in found], more
@@ -259,7 +259,7 @@ class StoredAnswers:
 
         await self._store.write(work)
 
-    async def forget(self, before: float) -> None:
+    async def delete_old(self, before: float) -> None:
         """Deletes the answers from before that time, and those whose own time is up; what is under way stays."""
         for old in (stored.c.created_at < before, stored.c.expires_at < self._clock()):
             while await self._delete_some(old) == _CHUNK:

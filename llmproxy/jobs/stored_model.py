@@ -19,7 +19,7 @@ _LONGEST_NAME = 64
 _LONGEST_VALUE = 512
 
 
-def labels_of(metadata: Any) -> dict[str, str]:
+def parse_metadata(metadata: Any) -> dict[str, str]:
     """A request's ``metadata``, none for null. Raises ``BadRequest`` in OpenAI's words."""
     if metadata is None:
         return {}
@@ -39,12 +39,12 @@ def labels_of(metadata: Any) -> dict[str, str]:
     return metadata
 
 
-def written(labels: Mapping[str, str]) -> str:
+def dump_labels(labels: Mapping[str, str]) -> str:
     """The JSON of labels, each of them a ``line``."""
-    return "{" + ",".join(line(name, value) for name, value in labels.items()) + "\n}"
+    return "{" + ",".join(label_json(name, value) for name, value in labels.items()) + "\n}"
 
 
-def line(name: str, value: str) -> str:
+def label_json(name: str, value: str) -> str:
     """One label as it stands in ``written``, and nothing else there does: JSON has no line break inside a string, so
     that a text which begins with one begins where a name does. It can be looked for without reading the JSON."""
     return f"\n{orjson.dumps(name).decode()}:{orjson.dumps(value).decode()}"

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from llmproxy.jobs.leases import AT_ONCE, RUNNING, in_turn
+from llmproxy.jobs.leases import AT_ONCE, RUNNING, locked_in_order
 from llmproxy.jobs.model import (
     STEP_PRIORITIES,
     TRAITS,
@@ -59,14 +59,14 @@ async def lock(connection: AsyncConnection, job_id: str) -> Job | None:
 
 async def lock_all(connection: AsyncConnection, job_ids: set[str]) -> dict[str, Job]:
     """``lock`` of several, one after the other in the order of their ids."""
-    rows = await connection.execute(_LOCK_ALL, {"ids": rounded(sorted(job_ids))})
+    rows = await connection.execute(_LOCK_ALL, {"ids": padded(sorted(job_ids))})
     return {row["id"]: Job.read(row) for row in rows.mappings()}
 
 
 _LOCK_ALL = select(jobs).where(jobs.c.id.in_(bindparam("ids", expanding=True))).order_by(jobs.c.id).with_for_update()
 
 
-def rounded(ids: list[T]) -> list[T]:
+def padded(ids: list[T]) -> list[T]:
     """Filled up with the last one to a power of two: a statement with each number of ids would be prepared anew."""
     return ids + ids[-1:] * ((1 << (len(ids) - 1).bit_length()) - len(ids)) if ids else ids
 
@@ -134,32 +134,34 @@ async def set_job(connection: AsyncConnection, job: Job, **values: Any) -> Job:
     return Job.read((await connection.execute(changed)).mappings().one())
 
 
-async def settle(connection: AsyncConnection, job: Job, now: float, changed: Values = NOTHING) -> Job:
+async def advance(connection: AsyncConnection, job: Job, now: float, changed: Values = NOTHING) -> Job:
     """Moves a locked job on once all its calls have ended: to its last step, or to its end.
 
     ``changed``, here and below, are columns that are written with it; ``job`` may show them already.
     """
     if job.status.open and job.ended >= job.total:
-        return await end(connection, job, outcome(job.completed, job.cancelled, job.expired), now, changed)
+        return await finish_calls(connection, job, outcome(job.completed, job.cancelled, job.expired), now, changed)
     return await set_job(connection, job, **changed) if changed else job
 
 
-async def end(connection: AsyncConnection, job: Job, status: JobStatus, now: float, changed: Values = NOTHING) -> Job:
+async def finish_calls(
+    connection: AsyncConnection, job: Job, status: JobStatus, now: float, changed: Values = NOTHING
+) -> Job:
     """Ends a locked job whose calls have all ended, by its last step where its kind has one and it ever began."""
     last = TRAITS[job.kind].last
     if last is None or job.status is JobStatus.PENDING:
-        return await close(connection, job, status, now, changed=changed)
+        return await close_job(connection, job, status, now, changed=changed)
     if status is JobStatus.FAILED:
         # a batch of which every line failed is completed: its error file says so
         status = JobStatus.COMPLETED
     await put_step(connection, job.id, last, b"", now)
-    moved: dict[str, Any] = {"status": JobStatus.FINALIZING, "finalizing_at": now}
+    columns: dict[str, Any] = {"status": JobStatus.FINALIZING, "finalizing_at": now}
     if status is JobStatus.CANCELLED:
-        moved = {"status": JobStatus.CANCELLING, "cancelling_at": now}
-    return await set_job(connection, job, **{**changed, **moved, "ending": status})
+        columns = {"status": JobStatus.CANCELLING, "cancelling_at": now}
+    return await set_job(connection, job, **{**changed, **columns, "ending": status})
 
 
-async def close(
+async def close_job(
     connection: AsyncConnection,
     job: Job,
     status: JobStatus,
@@ -171,18 +173,18 @@ async def close(
     if job.webhook_url:
         event = {"type": f"{job.kind}.{status}", "created_at": int(now), "data": {"id": job.id}}
         await put_step(connection, job.id, Step.DELIVER, json.dumps(event).encode(), now)
-    moved: dict[str, Any] = {"status": status, "ending": "", "finished_at": now}
-    moved["error"] = error.json() if error is not None else ""
+    columns: dict[str, Any] = {"status": status, "ending": "", "finished_at": now}
+    columns["error"] = error.json() if error is not None else ""
     if status is JobStatus.CANCELLED and job.cancelling_at is None:
-        moved["cancelling_at"] = now
-    return await set_job(connection, job, **{**changed, **moved})
+        columns["cancelling_at"] = now
+    return await set_job(connection, job, **{**changed, **columns})
 
 
-async def cut(connection: AsyncConnection, job: Job, status: ItemStatus, now: float) -> dict[str, Any]:
+async def end_items(connection: AsyncConnection, job: Job, status: ItemStatus, now: float) -> dict[str, Any]:
     """Ends every item of a locked job that is not over, in flight or not. Returns the columns that change with it."""
-    disconnected = {"status": status, "worker": None, "leased_until": None, "finished_at": now}
+    ended = {"status": status, "worker": None, "leased_until": None, "finished_at": now}
     # the first step too: what it has not added by now it must not add any more, and counts as if it had been
-    await connection.execute(update(items).where(in_turn(items.c.job_id == job.id, _OPEN)).values(**disconnected))
+    await connection.execute(update(items).where(locked_in_order(items.c.job_id == job.id, _OPEN)).values(**ended))
     return {str(status.value): job.total - job.completed - job.failed}
 
 
@@ -193,11 +195,11 @@ async def fail(connection: AsyncConnection, job_id: str, error: Failure, now: fl
         return
     changed: dict[str, Any] = {"detail": json.dumps({**job.detail, **detail})}
     if job.status.open:
-        changed |= await cut(connection, job, ItemStatus.CANCELLED, now)
-    await close(connection, job, JobStatus.FAILED, now, error, changed)
+        changed |= await end_items(connection, job, ItemStatus.CANCELLED, now)
+    await close_job(connection, job, JobStatus.FAILED, now, error, changed)
 
 
-Done = Sequence[tuple[Claimed, ItemResult]]
+Results = Sequence[tuple[Claimed, ItemResult]]
 
 #: the largest number that a column holds: what model servers say of tokens is added up
 _LARGEST = 2**63 - 1
@@ -225,11 +227,13 @@ _ENDED = (
 )
 
 
-async def finish(connection: AsyncConnection, worker: str, done: Done, now: float) -> tuple[dict[str, set[int]], bool]:
+async def finish(
+    connection: AsyncConnection, worker: str, done: Results, now: float
+) -> tuple[dict[str, set[int]], bool]:
     """Makes the results of leases that are still held count. Returns their items, by job, and whether there may be
     something new to claim."""
     locked = await lock_all(connection, {claimed.job.id for claimed, _ in done})
-    ids = rounded([claimed.id for claimed, _ in done])
+    ids = padded([claimed.id for claimed, _ in done])
     rows = await connection.execute(_HELD, {"ids": ids, "by": worker})
     held = {row.id: row.claims for row in rows}
     counted: dict[str, list[tuple[Claimed, ItemResult]]] = {}
@@ -240,20 +244,20 @@ async def finish(connection: AsyncConnection, worker: str, done: Done, now: floa
             counted.setdefault(claimed.job.id, []).append((claimed, result))
     if counted:
         await _write(connection, [(locked[id], group) for id, group in counted.items()], now)
-    moved = [await _move(connection, locked[job_id], group, now) for job_id, group in counted.items()]
-    return {job_id: {claimed.id for claimed, _ in group} for job_id, group in counted.items()}, any(moved)
+    added = [await _advance_job(connection, locked[job_id], group, now) for job_id, group in counted.items()]
+    return {job_id: {claimed.id for claimed, _ in group} for job_id, group in counted.items()}, any(added)
 
 
-async def _write(connection: AsyncConnection, counted: Sequence[tuple[Job, Done]], now: float) -> None:
-    moves, rows = [], []
+async def _write(connection: AsyncConnection, counted: Sequence[tuple[Job, Results]], now: float) -> None:
+    updates, rows = [], []
     for job, group in counted:
         number = job.completed + job.failed
         for claimed, result in group:
             is_call = claimed.step is Step.CALL
             number += is_call
-            moves.append({"item": claimed.id, "to": result.status, "now": now, "number": number if is_call else None})
+            updates.append({"item": claimed.id, "to": result.status, "now": now, "number": number if is_call else None})
             rows.append(_row(claimed, result))
-    await connection.execute(_ENDED, moves)
+    await connection.execute(_ENDED, updates)
     await connection.execute(insert(results), rows)
 
 
@@ -269,24 +273,26 @@ def _row(claimed: Claimed, result: ItemResult) -> dict[str, Any]:
     }
 
 
-async def _move(connection: AsyncConnection, job: Job, group: Done, now: float) -> bool:
+async def _advance_job(connection: AsyncConnection, job: Job, group: Results, now: float) -> bool:
     """What follows for the job: further counts, its next step or its end. Whether a step may have been added."""
     for _, result in group:
         if result.move is not None:
-            await _follow(connection, job, result.move, now)
+            await _make_move(connection, job, result.move, now)
     calls = [result for claimed, result in group if claimed.step is Step.CALL]
-    moved = job
+    advanced = job
     if calls:
-        changed = _counts(job, calls, now)
-        moved = await settle(connection, replace(job, **changed), now, changed)
+        changed = _counters(job, calls, now)
+        advanced = await advance(connection, replace(job, **changed), now, changed)
     for claimed, result in group:
         if claimed.step in _NEEDED and result.status is ItemStatus.FAILED:
             # unless the result itself has said so already
             await fail(connection, job.id, result.error or _UNKNOWN, now)
-    return len(calls) < len(group) or moved.status.open != job.status.open
+    return len(calls) < len(group) or advanced.status.open != job.status.open
 
 
-async def _follow(connection: AsyncConnection, job: Job, move: Refusal | Finalization | Completion, now: float) -> None:
+async def _make_move(
+    connection: AsyncConnection, job: Job, move: Refusal | Finalization | Completion, now: float
+) -> None:
     """Makes the move of a locked job that belongs to a result."""
     match move:
         case Refusal():
@@ -307,10 +313,10 @@ async def finalize(connection: AsyncConnection, job: Job, move: Finalization, no
     if move.files:
         await connection.execute(insert(files), [asdict(file) for file in move.files])
     detail = json.dumps({**job.detail, **move.detail})
-    await close(connection, job, JobStatus(job.ending), now, changed={"detail": detail})
+    await close_job(connection, job, JobStatus(job.ending), now, changed={"detail": detail})
 
 
-def _counts(job: Job, calls: Sequence[ItemResult], now: float) -> dict[str, Any]:
+def _counters(job: Job, calls: Sequence[ItemResult], now: float) -> dict[str, Any]:
     """The columns of a job that its calls' ends change."""
     completed = [result for result in calls if result.status is ItemStatus.COMPLETED]
     tokens = [result.tokens for result in completed]

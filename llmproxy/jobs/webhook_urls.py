@@ -21,20 +21,20 @@ _ENTRY = re.compile(_HOST)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 #: name or address, and port
-Place = tuple[str, int]
+HostPort = tuple[str, int]
 
 
-def told(asked: str, settings: Settings) -> str:
+def webhook_url_for(requested: str, settings: Settings) -> str:
     """The URL that is told of a new job's end, "" for none: the request's own, else the settings' one.
 
     Raises ``BadRequest`` for one that a request must not name.
     """
-    if not asked:
+    if not requested:
         return settings.webhook_url
-    reason = refusal(asked, settings.webhook_hosts)
+    reason = refusal(requested, settings.webhook_hosts)
     if reason:
         raise BadRequest(f"'{PARAM}' {reason}.", param=PARAM)
-    return asked
+    return requested
 
 
 def refusal(url: str, hosts: Iterable[str]) -> str:
@@ -45,26 +45,26 @@ def refusal(url: str, hosts: Iterable[str]) -> str:
             f"must be an http:// or https:// URL in ASCII, without credentials and fragment, "
             f"of up to {LONGEST_URL} characters"
         )
-    usual = _DEFAULT_PORTS[parts["scheme"].lower()]
-    place = _place(parts, usual)
+    default_port = _DEFAULT_PORTS[parts["scheme"].lower()]
+    place = _place(parts, default_port)
     if place is None:
         return "names a host or port that cannot be"
-    if place in (_entry(host, usual) for host in hosts):
+    if place in (_entry(host, default_port) for host in hosts):
         return ""
     host, port = place
     return f"names the host {host}:{port}, which is not one of those in LLMPROXY_WEBHOOK_HOSTS"
 
 
-def _entry(text: str, usual: int) -> Place | None:
+def _entry(text: str, default_port: int) -> HostPort | None:
     """A host of the settings, None for one that is written so that it cannot be any."""
     if text.count(":") > 1 and not text.startswith("["):
         text = f"[{text}]"
     parts = _ENTRY.fullmatch(text)
-    return None if parts is None else _place(parts, usual)
+    return None if parts is None else _place(parts, default_port)
 
 
-def _place(parts: re.Match[str], usual: int) -> Place | None:
-    port = usual if parts["port"] is None else int(parts["port"])
+def _place(parts: re.Match[str], default_port: int) -> HostPort | None:
+    port = default_port if parts["port"] is None else int(parts["port"])
     host = parts["host"].lower()
     if host.startswith("["):
         try:

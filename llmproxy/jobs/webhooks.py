@@ -49,12 +49,12 @@ class Deliver:
         if url != self._trusted and (reason := refusal(url, self._hosts)):
             # the list may have changed since the job was accepted
             return _failed(item, 0, f"the URL {reason}")
-        body = event_of(item)
+        body = event_json(item)
         headers = self._headers(event_id(item), body, int(time.time()))
         try:
-            posted = await _while_wanted(url, headers, body, cancel_token)
+            posted = await _post_unless_cancelled(url, headers, body, cancel_token)
         except PostFailed as error:
-            return self._after(item, 0, str(error))
+            return self._retry_or_fail(item, 0, str(error))
         if posted is None:
             return Reschedule(0.0, counts=False)
         if 200 <= posted.status < 300:
@@ -62,7 +62,7 @@ class Deliver:
         if posted.status == _GONE:
             return _failed(item, posted.status, "it answered 410, it is disconnected for good")
         asked = min(retry_after_seconds(posted.headers, time.time()), _LONGEST_SECONDS)
-        return self._after(item, posted.status, f"it answered {posted.status}", asked)
+        return self._retry_or_fail(item, posted.status, f"it answered {posted.status}", asked)
 
     def _headers(self, id: str, body: bytes, timestamp: int) -> HeaderList:
         headers = [
@@ -75,7 +75,7 @@ class Deliver:
             headers.append((b"webhook-signature", signature(self._key, id, timestamp, body).encode()))
         return headers
 
-    def _after(self, item: Claimed, status: int, why: str, least: float = 0.0) -> ItemResult | Reschedule:
+    def _retry_or_fail(self, item: Claimed, status: int, why: str, least: float = 0.0) -> ItemResult | Reschedule:
         """What follows from a failed try. ``least`` is the pause that the receiver asked for, in seconds."""
         failures = item.attempts + 1
         if failures >= self._most_attempts:
@@ -88,25 +88,27 @@ def event_id(item: Claimed) -> str:
     return f"evt_{sha256(f'{item.job.id}.{item.id}'.encode()).hexdigest()[:32]}"
 
 
-def event_of(item: Claimed) -> bytes:
+def event_json(item: Claimed) -> bytes:
     """The JSON that is told."""
     return orjson.dumps({"id": event_id(item), "object": "event", **orjson.loads(item.body)})
 
 
-async def _while_wanted(url: str, headers: HeaderList, body: bytes, cancel_token: CancelToken) -> Posted | None:
+async def _post_unless_cancelled(
+    url: str, headers: HeaderList, body: bytes, cancel_token: CancelToken
+) -> Posted | None:
     """The answer; None if the lease was lost meanwhile. Raises ``PostFailed``."""
-    telling = asyncio.ensure_future(post(url, headers, body, SECONDS))
+    posting = asyncio.ensure_future(post(url, headers, body, SECONDS))
 
     def leave() -> None:
-        telling.cancel()
+        posting.cancel()
 
     cancel_token.watch(leave)
     try:
-        await asyncio.wait({telling})
+        await asyncio.wait({posting})
     finally:
-        telling.cancel()
-        await asyncio.wait({telling})
-    return None if telling.cancelled() else telling.result()
+        posting.cancel()
+        await asyncio.wait({posting})
+    return None if posting.cancelled() else posting.result()
 
 
 def _failed(item: Claimed, status: int, why: str) -> ItemResult:

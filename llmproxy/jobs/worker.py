@@ -16,7 +16,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.jobs.handler import CancelToken, Handlers
 from llmproxy.jobs.model import BATCH_STEPS, Claimed, ItemResult, Lane, Reschedule
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.result_writer import ResultWriter, Tried, crashed, passes
+from llmproxy.jobs.result_writer import OnAttempt, ResultWriter, internal_failure, passes
 from llmproxy.jobs.retry import BACKOFF, pause_after
 from llmproxy.runtime.background import LogOnce
 from llmproxy.runtime.process_id import process_id
@@ -114,7 +114,13 @@ class Workers:
     """
 
     def __init__(
-        self, queue: Queue, handlers: Handlers, lane: Lane, capacity: Capacity, settings: Settings, tried: Tried
+        self,
+        queue: Queue,
+        handlers: Handlers,
+        lane: Lane,
+        capacity: Capacity,
+        settings: Settings,
+        on_attempt: OnAttempt,
     ) -> None:
         self.name = process_id()
         self._queue = queue
@@ -125,28 +131,28 @@ class Workers:
         self._most_attempts = settings.job_max_attempts
         self._ready: deque[Claimed] = deque()
         self._runs: set[_Run] = set()
-        self._tried = tried
-        self._committer = ResultWriter(queue, self.name, tried, self._wake)
+        self._on_attempt = on_attempt
+        self._results = ResultWriter(queue, self.name, on_attempt, self._wake)
         self._pace = _Pace()
         #: set when the feeder shall look again for something to claim
         self._woken = asyncio.Event()
-        self._feeder: asyncio.Task[None] | None = None
+        self._claimer: asyncio.Task[None] | None = None
         #: the lane in which the last look found nothing more to claim
-        self._dry: Lane | None = None
+        self._exhausted: Lane | None = None
 
     def open(self) -> None:
-        self._queue.changes.on_cut(self._cut)
-        self._queue.changes.on_work(self._there_is_work)
-        self._committer.open()
-        self._feeder = asyncio.create_task(self._feed(), name="job workers")
+        self._queue.notifications.on_job_ended(self._drop_job)
+        self._queue.notifications.on_work(self._there_is_work)
+        self._results.open()
+        self._claimer = asyncio.create_task(self._claim_loop(), name="job workers")
 
     async def close(self) -> None:
         """Gives every lease back, within seconds. Safe to call twice."""
-        if self._feeder is None:
+        if self._claimer is None:
             return
-        self._feeder.cancel()
-        await asyncio.wait({self._feeder})
-        self._feeder = None
+        self._claimer.cancel()
+        await asyncio.wait({self._claimer})
+        self._claimer = None
         self._ready.clear()
         tasks = {run.task for run in self._runs if run.task is not None}
         if tasks:
@@ -154,7 +160,7 @@ class Workers:
             for task in late:
                 task.cancel()
             await asyncio.wait(tasks, timeout=_LAST_SECONDS)
-        await self._committer.close()
+        await self._results.close()
         with suppress(ProxyError):
             await self._queue.release(self.name)
 
@@ -163,7 +169,7 @@ class Workers:
         known = {item.id: item.claims for item in self._ready}
         known |= {run.item.id: run.item.claims for run in self._runs if not run.cancel_token.disconnected}
         # a result that still waits is older than a claim of the same item
-        return self._committer.held() | known
+        return self._results.held() | known
 
     def lost(self, item_ids: set[int]) -> None:
         """These leases are not ours any more: others have the items, or they are over."""
@@ -172,7 +178,7 @@ class Workers:
             if run.item.id in item_ids:
                 run.cancel_token.leave()
 
-    def _cut(self, job_id: str) -> None:
+    def _drop_job(self, job_id: str) -> None:
         self.lost({item.id for item in self._ready if item.job.id == job_id})
         self.lost({run.item.id for run in self._runs if run.item.job.id == job_id})
 
@@ -182,10 +188,10 @@ class Workers:
     def _there_is_work(self, lane: Lane) -> None:
         if lane in (Lane.ALL, self._lane) or self._lane is Lane.ALL:
             # known, so that nobody needs to look before claiming
-            self._dry = None
+            self._exhausted = None
             self._wake()
 
-    async def _feed(self) -> None:
+    async def _claim_loop(self) -> None:
         failures = 0
         once = LogOnce(log)
         while True:
@@ -208,16 +214,16 @@ class Workers:
     async def _claim(self) -> bool:
         """Whether anything was claimed."""
         lane, ahead = self._lane, self._pace.ahead()
-        wanted = self._room() + ahead - len(self._ready)
-        if lane is Lane.WORK and (self._capacity.paused or (wanted <= 0 and not self._ready)):
+        number = self._free() + ahead - len(self._ready)
+        if lane is Lane.WORK and (self._capacity.paused or (number <= 0 and not self._ready)):
             # every call there may be is in work, or none may be: the steps of batches go on
-            lane, wanted = Lane.STEPS, self._room_for_steps()
-        if wanted <= 0 or not self._is_low(ahead) or self._committer.full:
+            lane, number = Lane.STEPS, self._free_for_steps()
+        if number <= 0 or not self._is_low(ahead) or self._results.full:
             return False
-        if self._dry is lane and not await self._queue.waiting(lane):
+        if self._exhausted is lane and not await self._queue.waiting(lane):
             return False
-        claimed = await self._queue.claim(self.name, wanted, self._lease, lane)
-        self._dry = lane if len(claimed) < wanted else None
+        claimed = await self._queue.claim(self.name, number, self._lease, lane)
+        self._exhausted = lane if len(claimed) < number else None
         self._ready.extend(claimed)
         return bool(claimed)
 
@@ -226,17 +232,17 @@ class Workers:
         than its items."""
         return len(self._ready) <= ahead // 2
 
-    def _room(self) -> int:
+    def _free(self) -> int:
         running = sum(run.item.step not in BATCH_STEPS for run in self._runs)
         return self._capacity.allowed(running) - running
 
-    def _room_for_steps(self) -> int:
+    def _free_for_steps(self) -> int:
         return _STEPS_AT_ONCE - sum(run.item.step in BATCH_STEPS for run in self._runs)
 
     def _start(self) -> None:
         """Begins as many of the claimed items as may run now."""
         while self._ready:
-            room = self._room_for_steps() if self._ready[0].step in BATCH_STEPS else self._room()
+            room = self._free_for_steps() if self._ready[0].step in BATCH_STEPS else self._free()
             if room <= 0:
                 return
             run = _Run(self._ready.popleft(), CancelToken())
@@ -246,23 +252,23 @@ class Workers:
     async def _run(self, run: _Run) -> None:
         item = run.item
         try:
-            done = await self._handled(run)
+            done = await self._handle(run)
             if run.cancel_token.disconnected:
                 # cut off: whatever came of it, the lease is gone
                 return
             if isinstance(done, Reschedule):
-                await self._put_off(run, done)
+                await self._reschedule(run, done)
             else:
-                self._committer.add(item, done)
+                self._results.add(item, done)
                 self._pace.done()
         finally:
             self._runs.discard(run)
-            if self._feeder is not None:
+            if self._claimer is not None:
                 self._start()
                 if self._is_low(self._pace.ahead()):
                     self._wake()
 
-    async def _put_off(self, run: _Run, how: Reschedule) -> None:
+    async def _reschedule(self, run: _Run, how: Reschedule) -> None:
         """For as long as it takes: else the item would wait for the end of its lease, and the try not be counted."""
         item, failures, once = run.item, 0, LogOnce(log)
         while not run.cancel_token.disconnected:
@@ -275,11 +281,11 @@ class Workers:
                     return
                 await asyncio.sleep(BACKOFF.seconds(failures))
                 continue
-            self._tried(item.job.kind, item.step, "again" if how.counts else "put-off")
-            self._dry = None
+            self._on_attempt(item.job.kind, item.step, "again" if how.counts else "put-off")
+            self._exhausted = None
             return
 
-    async def _handled(self, run: _Run) -> ItemResult | Reschedule:
+    async def _handle(self, run: _Run) -> ItemResult | Reschedule:
         item = run.item
         try:
             return await self._handlers[item.job.kind, item.step](item, run.cancel_token)
@@ -289,7 +295,7 @@ class Workers:
             log.exception("an item of job %s crashed", item.job.id)
             if item.attempts + 1 < self._most_attempts:
                 return Reschedule(BACKOFF.seconds(item.attempts + 1))
-            return crashed("The proxy failed while it worked on this item.")
+            return internal_failure("The proxy failed while it worked on this item.")
 
 
 class _Pace:

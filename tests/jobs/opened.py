@@ -56,7 +56,7 @@ async def until(jobs: JobServices, job_id: str, holds: Callable[[Job], bool]) ->
             assert job is not None
             if holds(job):
                 return job
-            await jobs.changes.of(job_id, 0.2)
+            await jobs.notifications.wait_for_job(job_id, 0.2)
 
 
 async def calls(jobs: JobServices, job_id: str) -> list[Item]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmproxy.jobs.retry import RetryDecision, asked_seconds, pause_after, verdict
+from llmproxy.jobs.retry import RetryDecision, asked_seconds, decide, pause_after
 from llmproxy.wire.errors import (
     BadRequest,
     Conflict,
@@ -58,7 +58,7 @@ def answered(status: int, type: str = "server_error", **headers: str) -> Upstrea
     ids=lambda value: f"{type(value).__name__}-{value.http_status}" if isinstance(value, ProxyError) else str(value),
 )
 def test_what_follows_from_a_failure(error: ProxyError, expected: RetryDecision) -> None:
-    assert verdict(error) is expected
+    assert decide(error) is expected
 
 
 @pytest.mark.parametrize(

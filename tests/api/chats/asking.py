@@ -22,6 +22,6 @@ def stored(client: openai.OpenAI, prompt: str, **more: Any) -> ChatCompletion:
     return made
 
 
-def labels_of(answer: Any) -> Any:
+def parse_metadata(answer: Any) -> Any:
     """Its ``metadata``, a member that the client's type does not name."""
     return answer.to_dict()["metadata"]

@@ -7,7 +7,7 @@ import httpx
 import openai
 import pytest
 
-from tests.api.chats.asking import chat, labels_of, stored
+from tests.api.chats.asking import chat, parse_metadata, stored
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
@@ -75,12 +75,12 @@ def test_a_list_can_be_narrowed(client: openai.OpenAI) -> None:
 def test_labels_can_be_replaced(client: openai.OpenAI) -> None:
     made = stored(client, marker(), metadata={"a": "1", "b": "2"})
     changed = client.chat.completions.update(made.id, metadata={"test": made.id})
-    assert labels_of(changed) == {"test": made.id}
+    assert parse_metadata(changed) == {"test": made.id}
     assert changed == client.chat.completions.retrieve(made.id)
     assert changed.choices == made.choices
     assert ids(client.chat.completions.list(metadata={"test": made.id})) == [made.id]
-    assert labels_of(client.chat.completions.update(made.id, metadata=None)) == {}
-    assert labels_of(client.chat.completions.retrieve(made.id)) == {}
+    assert parse_metadata(client.chat.completions.update(made.id, metadata=None)) == {}
+    assert parse_metadata(client.chat.completions.retrieve(made.id)) == {}
 
 
 def test_an_update_that_is_none_changes_nothing(client: openai.OpenAI, front: Proxy) -> None:
@@ -90,7 +90,7 @@ def test_an_update_that_is_none_changes_nothing(client: openai.OpenAI, front: Pr
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     large = httpx.post(f"{front.url}{PATH}/{made.id}", content=b" " * 300_000, trust_env=False)
     assert large.status_code == 413
-    assert labels_of(client.chat.completions.retrieve(made.id)) == {"a": "1"}
+    assert parse_metadata(client.chat.completions.retrieve(made.id)) == {"a": "1"}
 
 
 def test_it_can_be_deleted(client: openai.OpenAI) -> None:

@@ -3,7 +3,7 @@
 import openai
 import pytest
 
-from tests.api.chats.asking import client_of, labels_of
+from tests.api.chats.asking import client_of, parse_metadata
 from tests.e2e.asking import chat
 from tests.scripted import marker
 from tests.server import Proxy
@@ -23,7 +23,7 @@ def test_an_answer_is_stored_shown_labelled_and_deleted(llama_front: Proxy, base
         said = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
         assert listed[1].choices[0].message.content == said
         assert completions.retrieve(id) == listed[1]
-        assert labels_of(completions.update(id, metadata={"done": "yes"})) == {"done": "yes"}
+        assert parse_metadata(completions.update(id, metadata={"done": "yes"})) == {"done": "yes"}
         assert [message.content for message in completions.messages.list(id)] == ["Say bye."]
         assert completions.delete(id).deleted
         with pytest.raises(openai.NotFoundError):

@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from tests.api.chats.asking import chat, client_of, labels_of, stored
+from tests.api.chats.asking import chat, client_of, parse_metadata, stored
 from tests.conftest import MakeProxy
 from tests.faults.outcome import joined
 from tests.scripted import CHAT, events, marker
@@ -182,7 +182,7 @@ def test_a_restart_keeps_what_was_stored(upstream: ScriptedUpstream, proxy: Make
     with client_of(own) as client:
         listed = list(client.chat.completions.list(limit=7))
         assert [each.id for each in listed] == [made[0].id, *(each.id for each in made[2:])]
-        assert [labels_of(each)["n"] for each in listed] == ["changed", *map(str, range(2, 20))]
+        assert [parse_metadata(each)["n"] for each in listed] == ["changed", *map(str, range(2, 20))]
         assert [each.choices for each in listed] == [each.choices for each in (made[0], *made[2:])]
 
 

@@ -11,10 +11,10 @@ from llmproxy.api.file_model import (
     HEAD,
     OUTPUTS,
     PURPOSES,
-    asked_list,
     check_begins_as_jsonl,
     lifetime_of,
     purpose_of,
+    read_list_query,
 )
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.validation import idempotency_key
@@ -102,9 +102,9 @@ def test_what_is_no_jsonl(head: bytes) -> None:
 
 
 def test_a_list() -> None:
-    usual = asked_list({})
+    usual = read_list_query({})
     assert (usual.purpose, usual.after, usual.limit, usual.newest_first) == (None, None, 10_000, True)
-    other = asked_list({"purpose": "batch_output", "after": "file-a", "limit": "1", "order": "asc", "other": "x"})
+    other = read_list_query({"purpose": "batch_output", "after": "file-a", "limit": "1", "order": "asc", "other": "x"})
     assert (other.purpose, other.after, other.limit, other.newest_first) == ("batch_output", "file-a", 1, False)
 
 
@@ -118,7 +118,7 @@ def test_a_list() -> None:
 )
 def test_a_bad_list_is_refused(name: str, value: str) -> None:
     with pytest.raises(BadRequest) as told:
-        asked_list({name: value})
+        read_list_query({name: value})
     assert told.value.param == name
 
 

@@ -29,7 +29,7 @@ from tests.jobs.queue.working import (
 
 async def test_a_cancelled_job_ends_at_once_and_keeps_what_it_has(queue: Queue, clock: Clock) -> None:
     cut: list[str] = []
-    queue.changes.on_cut(cut.append)
+    queue.notifications.on_job_ended(cut.append)
     job = await submit(queue, 4)
     first, second, _ = await claim(queue, limit=3)
     await queue.finish("w", [(first, good()), (second, bad())])
@@ -180,11 +180,11 @@ async def test_a_job_is_deleted_with_all_that_belongs_to_it(queue: Queue) -> Non
     stays = await submit(queue, 2)
     job = await submit(queue, 1_200, webhook_url="http://hook")
     with pytest.raises(Conflict, match="cancel it first"):
-        await lifecycle.remove(queue, job.id)
+        await lifecycle.delete_job(queue, job.id)
     await finish(queue, await claim(queue, limit=700))
     await lifecycle.cancel(queue, job.id)
-    assert await lifecycle.remove(queue, job.id)
-    assert not await lifecycle.remove(queue, job.id)
+    assert await lifecycle.delete_job(queue, job.id)
+    assert not await lifecycle.delete_job(queue, job.id)
     assert await queries.job(queue.store, job.id, scope=None) is None
     assert [await count(queue.store, table) for table in (jobs, items, requests, results)] == [1, 2, 2, 2]
     assert (await job_of(queue, stays.id)).status is JobStatus.COMPLETED
@@ -194,7 +194,7 @@ async def test_a_word_in_flight_when_its_job_is_deleted_is_lost(queue: Queue) ->
     job = await submit(queue, 1, webhook_url="http://hook")
     await finish(queue, await claim(queue))
     word = await claim(queue)
-    await lifecycle.remove(queue, job.id)
+    await lifecycle.delete_job(queue, job.id)
     assert await finish(queue, word) == set()
     assert await queue.renew("w", 5) == {}
 
@@ -208,9 +208,9 @@ async def test_old_jobs_oldest_first(queue: Queue, clock: Clock) -> None:
 
     first, second, third = await over(), await over(), await over()
     await submit(queue, 1)
-    assert await lifecycle.old(queue, clock.now - 10, 5) == [first, second]
-    assert await lifecycle.old(queue, clock.now, 1) == [first]
-    assert await lifecycle.old(queue, clock.now, 5) == [first, second, third]
+    assert await lifecycle.ended_before(queue, clock.now - 10, 5) == [first, second]
+    assert await lifecycle.ended_before(queue, clock.now, 1) == [first]
+    assert await lifecycle.ended_before(queue, clock.now, 5) == [first, second, third]
 
 
 async def test_what_is_done_to_one_job_at_once_happens_in_turn(queue: Queue) -> None:

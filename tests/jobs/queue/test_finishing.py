@@ -68,8 +68,8 @@ async def test_a_jobs_way_to_its_end(queue: Queue, clock: Clock) -> None:
         (ItemStatus.COMPLETED, 200, b"answer 1", None),
         (ItemStatus.COMPLETED, 200, b"answer 2", None),
     ]
-    in_turn = await queries.ended(queue.store, job.id, after=1)
-    assert [item.position for item in in_turn] == [0, 1]
+    locked_in_order = await queries.ended(queue.store, job.id, after=1)
+    assert [item.position for item in locked_in_order] == [0, 1]
 
 
 async def test_a_job_of_which_nothing_came_is_failed(queue: Queue) -> None:

@@ -64,8 +64,8 @@ async def everything(queue: Queue, clock: Clock) -> None:
     clock.passes(2 * LEASE)
     await lifecycle.expire(queue)
     await claim(queue, lane=Lane.STEPS)
-    await lifecycle.old(queue, clock.now, 5)
-    await lifecycle.remove(queue, job.id)
+    await lifecycle.ended_before(queue, clock.now, 5)
+    await lifecycle.delete_job(queue, job.id)
     await queries.page(queue.store, JobQuery(kind=JobKind.BATCH, after=lines.id))
 
 

@@ -118,7 +118,7 @@ class QueueMachine(RuleBasedStateMachine):
     def remove(self, id: str) -> None:
         present = {row["id"]: row["status"] for row in self.rows(jobs)}
         try:
-            assert self.do(lifecycle.remove(self.queue, id)) is (id in present)
+            assert self.do(lifecycle.delete_job(self.queue, id)) is (id in present)
         except Conflict:
             assert not JobStatus(present[id]).over
             return

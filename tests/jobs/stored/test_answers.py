@@ -183,7 +183,7 @@ async def test_the_old_and_the_expired_are_forgotten_but_not_what_is_under_way(d
     async with opened(database) as answers:
         assert await find(answers, "resp_expired") is None
         assert await find(answers, "resp_old") is not None
-        await answers.forget(NOW - 50)
+        await answers.delete_old(NOW - 50)
         left = [name for name in ("old", "new", "expired", "current", "open") if await find(answers, f"resp_{name}")]
     assert left == ["new", "current", "open"]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmproxy.jobs.stored_model import labels_of, line, written
+from llmproxy.jobs.stored_model import dump_labels, label_json, parse_metadata
 from llmproxy.wire.errors import BadRequest
 
 #: few and awkward letters, so that texts meet
@@ -20,23 +20,23 @@ labels = st.dictionaries(texts, texts, max_size=3)
 def test_a_label_is_found_where_it_is_one_of_them_and_nowhere_else(
     all_of_them: dict[str, str], name: str, value: str
 ) -> None:
-    assert (line(name, value) in written(all_of_them)) == (all_of_them.get(name) == value)
+    assert (label_json(name, value) in dump_labels(all_of_them)) == (all_of_them.get(name) == value)
 
 
 @settings(max_examples=100)
 @given(labels)
 def test_they_are_kept_as_json_and_each_is_found(all_of_them: dict[str, str]) -> None:
-    text = written(all_of_them)
+    text = dump_labels(all_of_them)
     assert orjson.loads(text) == all_of_them
     assert "\0" not in text
-    assert all(line(name, value) in text for name, value in all_of_them.items())
+    assert all(label_json(name, value) in text for name, value in all_of_them.items())
 
 
 @pytest.mark.parametrize(
     "allowed", [None, {}, {"k" * 64: "v" * 512}, {str(number): "" for number in range(16)}, {"": "🙂" * 512}]
 )
 def test_what_is_within_the_bounds_is_taken(allowed: Any) -> None:
-    assert labels_of(allowed) == (allowed or {})
+    assert parse_metadata(allowed) == (allowed or {})
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_what_is_within_the_bounds_is_taken(allowed: Any) -> None:
 )
 def test_what_is_beyond_is_refused_by_name(metadata: Any, code: str, param: str) -> None:
     with pytest.raises(BadRequest) as caught:
-        labels_of(metadata)
+        parse_metadata(metadata)
     assert (caught.value.param, caught.value.error_code) == (param, code)

@@ -9,7 +9,7 @@ import pytest
 from llmproxy.database.engine import Database
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.stored import StoredAnswers, StoredQuery
-from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, written
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, dump_labels
 
 NOW = 1_800_000_000.0
 
@@ -87,9 +87,9 @@ async def test_only_what_is_wanted_is_listed(database: Database, waits: bool) ->
         answer(1, scope="ann"),
         answer(2, kind=AnswerKind.RESPONSE),
         answer(3, model="other"),
-        answer(4, metadata=written({"a": "x", "b": "y"})),
-        answer(5, metadata=written({"a": "X"})),
-        answer(6, metadata=written({'a"\\': '",\n%_\0é'})),
+        answer(4, metadata=dump_labels({"a": "x", "b": "y"})),
+        answer(5, metadata=dump_labels({"a": "X"})),
+        answer(6, metadata=dump_labels({'a"\\': '",\n%_\0é'})),
     ]
     given: list[StoredAnswer] = [] if waits else every
     async with holding(database, *given, waiting=every if waits else []) as answers:
@@ -123,10 +123,10 @@ async def test_a_page_is_bounded_in_bytes(database: Database, monkeypatch: pytes
 async def test_labels_are_changed_where_the_answer_is(database: Database, waits: bool) -> None:
     given: list[StoredAnswer] = [] if waits else [answer(1)]
     async with holding(database, *given, waiting=[answer(1)] if waits else []) as answers:
-        await answers.relabel("c1", written({"a": "x"}))
+        await answers.relabel("c1", dump_labels({"a": "x"}))
         found = await answers.find("c1", AnswerKind.CHAT, "")
         assert found is not None
-        assert found.metadata == written({"a": "x"})
+        assert found.metadata == dump_labels({"a": "x"})
         answers.open()
         await answers.close(30)
     async with holding(database, waiting=[]) as answers:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from llmproxy.config.settings import Settings
-from llmproxy.jobs.webhook_urls import refusal, told
+from llmproxy.jobs.webhook_urls import refusal, webhook_url_for
 from llmproxy.wire.errors import BadRequest
 
 HOSTS = ("hooks.example.com", "ci.example.com:8443", "127.0.0.1:9000", "::1", "[fe80::1]:81", "xn--bcher-kva.example")
@@ -133,10 +133,10 @@ def test_every_parser_sees_the_host_that_was_allowed(url: str) -> None:
 
 def test_what_is_told_of_a_job() -> None:
     own = Settings(webhook_url="http://10.0.0.1/all", webhook_hosts=("hooks.example.com",))
-    assert told("", Settings()) == ""
-    assert told("", own) == "http://10.0.0.1/all"
-    assert told("https://hooks.example.com/mine", own) == "https://hooks.example.com/mine"
+    assert webhook_url_for("", Settings()) == ""
+    assert webhook_url_for("", own) == "http://10.0.0.1/all"
+    assert webhook_url_for("https://hooks.example.com/mine", own) == "https://hooks.example.com/mine"
     # the operator's own URL opens nothing to others
     for url in ("http://10.0.0.1/all", "https://hooks.example.com/mine"):
         with pytest.raises(BadRequest, match="LLMPROXY_WEBHOOK_HOSTS"):
-            told(url, Settings(webhook_url="http://10.0.0.1/all"))
+            webhook_url_for(url, Settings(webhook_url="http://10.0.0.1/all"))

@@ -89,7 +89,7 @@ async def test_an_item_is_put_off_once_the_database_is_back(upstream: ScriptedUp
 
     async with opened(upstream.url, folder=tmp_path, task_queue_workers=0, job_lease_seconds=1000) as jobs:
         job = await submit(jobs, [marker()])
-        async with working(replace(jobs, queue=Stumbling(jobs.store, jobs.changes)), again):
+        async with working(replace(jobs, queue=Stumbling(jobs.store, jobs.notifications)), again):
             job = await over(jobs, job.id)
         (item,) = await calls(jobs, job.id)
     assert (job.completed, item.attempts) == (1, 2)

@@ -125,9 +125,9 @@ async def test_what_is_old_goes_with_all_that_belongs_to_it(upstream: ScriptedUp
         async def others(before: float) -> None:
             told.append(before)
 
-        await maintenance.forget(jobs.queue, 1.0, [others])
+        await maintenance.delete_old(jobs.queue, 1.0, [others])
         assert await queries.job(jobs.store, old.id) is not None
-        await maintenance.forget(jobs.queue, -1.0, [others])
+        await maintenance.delete_old(jobs.queue, -1.0, [others])
         assert await queries.job(jobs.store, old.id) is None
         assert await calls(jobs, old.id) == []
         assert await queries.request(jobs.store, 1) is None
@@ -163,18 +163,18 @@ async def test_a_handler_that_crashes_ends_the_item_with_a_reason(upstream: Scri
         job = await submit(jobs, [marker()])
         settings = jobs.proxy.settings.model_copy(update={"task_queue_workers": 1})
         handlers = {(JobKind.TASK, Step.CALL): crash}
-        tried: list[str] = []
+        on_attempt: list[str] = []
         workers = Workers(
             jobs.queue,
             handlers,
             Lane.ALL,
             InteractiveFirst(settings, jobs.proxy.upstreams),
             settings,
-            lambda *told: tried.append(told[-1]),
+            lambda *told: on_attempt.append(told[-1]),
         )
         workers.open()
         job = await over(jobs, job.id)
         (item,) = await calls(jobs, job.id)
         await workers.close()
     assert (item.status, item.attempts, item.status_code) == (ItemStatus.FAILED, 2, 500)
-    assert tried == ["again", "failed"]
+    assert on_attempt == ["again", "failed"]

@@ -9,7 +9,7 @@ import pytest
 
 from llmproxy.api.services import JobServices
 from llmproxy.jobs import lifecycle, queries
-from llmproxy.jobs.call import LOCAL, answered
+from llmproxy.jobs.call import LOCAL, fetch_answer
 from llmproxy.jobs.handler import CancelToken
 from llmproxy.jobs.model import ItemStatus, JobKind, JobStatus, NewCall, NewJob
 from llmproxy.proxy.pipeline import parse_request
@@ -185,7 +185,7 @@ async def ask(jobs: JobServices, prompt: str) -> int:
     """An interactive request: its status."""
     exchange = Exchange("asked", "POST", PATH, perf_counter(), time.time())
     asked = await parse_request(exchange, BY_PATH[PATH], chat(prompt), PATH.encode(), [], LOCAL, jobs.proxy)
-    return (await answered(exchange, asked, jobs.proxy, CancelToken())).status
+    return (await fetch_answer(exchange, asked, jobs.proxy, CancelToken())).status
 
 
 async def until_paused(jobs: JobServices) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from llmproxy.api.chat import ChatId
 from llmproxy.api.services import JobServices
 from llmproxy.jobs.stored import StoredAnswers
-from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, parse_metadata, dump_labels
+from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, dump_labels, parse_metadata
 from llmproxy.proxy.endpoint import Incoming, Prepared
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest

@@ -126,3 +126,9 @@ def test_calls_are_in_the_order_of_their_numbers() -> None:
     calls = ToolCalls([])
     calls.add([piece(OSLO, index=1, id="b"), piece(ROME, index=0, id="a")])
     assert [call["id"] for call in calls.result()] == ["a", "b"]
+
+
+def test_a_function_that_is_no_object_is_a_member_like_others() -> None:
+    calls = ToolCalls([])
+    calls.add([{"index": 0, "id": "a", "function": "f"}])
+    assert calls.result() == [{"id": "a", "function": "f"}]

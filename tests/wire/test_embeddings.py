@@ -284,3 +284,17 @@ def test_a_field_that_is_not_known_may_tie_the_inputs_together() -> None:
     assert is_per_input({"model": "m", "input": ["a"], "dimensions": 2, "user": "u", "encoding_format": "float"})
     assert not is_per_input({"model": "m", "input": ["a"], "late_chunking": True})
     assert not is_per_input({"model": "m", "messages": []})
+
+
+@pytest.mark.parametrize(
+    ("vector", "encodings"),
+    [
+        ("[0.5,0.25]", {FLOAT, BASE64, ""}),
+        ('"AAAAPwAAgD4="', {FLOAT, BASE64, ""}),
+        ("[1,2]", {FLOAT, ""}),
+        ("[0.1234567890123]", {FLOAT, ""}),
+    ],
+)
+def test_in_which_encodings_a_part_can_be_given(vector: str, encodings: set[str]) -> None:
+    (part,) = cut(b'{"data":[{"embedding":' + vector.encode() + b"}]}", ["a"])
+    assert {encoding for encoding in (FLOAT, BASE64, "") if part.has(encoding)} == encodings

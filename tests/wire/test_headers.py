@@ -2,7 +2,15 @@
 
 import pytest
 
-from llmproxy.wire.headers import bearer_tokens, credentials, fingerprint, retry_after, retry_after_seconds, sendable
+from llmproxy.wire.headers import (
+    bearer_tokens,
+    content_type,
+    credentials,
+    fingerprint,
+    retry_after,
+    retry_after_seconds,
+    sendable,
+)
 
 #: 1970-01-01T00:01:40Z
 NOW = 100.0
@@ -71,3 +79,10 @@ def test_milliseconds_come_first(milliseconds: bytes, seconds: float) -> None:
 
 def test_nothing_is_asked_for() -> None:
     assert retry_after_seconds([(b"x-retry", b"7")], NOW) == 0.0
+
+
+def test_the_content_type() -> None:
+    assert (
+        content_type([(b"accept", b"*/*"), (b"content-type", b"text/plain"), (b"content-type", b"b")]) == b"text/plain"
+    )
+    assert content_type([(b"accept", b"*/*")]) == b""

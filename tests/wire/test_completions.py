@@ -81,3 +81,14 @@ def test_half_a_character_at_the_end_is_in_the_plain_answer_only() -> None:
     ]
     with pytest.raises(Lossy):
         COMPLETIONS.assemble([*frames, DONE])
+
+
+def test_a_finish_reason_outlives_the_chunks_after_it() -> None:
+    chunks: list[Document] = [
+        {"choices": [{"index": 0, "text": "a", "finish_reason": "length"}]},
+        {"choices": [{"index": 0, "text": "", "finish_reason": None}]},
+        {"choices": [], "timings": {"predicted_n": 2}},
+    ]
+    with pytest.raises(Lossy, match="held back") as raised:
+        COMPLETIONS.assemble([sse_frame(orjson.dumps(chunk)) for chunk in chunks])
+    assert raised.value.document["choices"][0]["finish_reason"] == "length"

@@ -259,3 +259,14 @@ def test_ollama_may_end_without_a_word_but_not_before_its_first() -> None:
 )
 def test_a_terminal_event_is_one_whatever_its_json(dialect: Dialect, frame: bytes) -> None:
     assert dialect.terminal(frame)
+
+
+def test_words_of_an_error_in_what_is_no_event_are_no_error() -> None:
+    assert RESPONSES.fault(sse_frame(b'the "response.failed"')) is None
+    assert CHAT.fault(sse_frame(b"an error")) is None
+
+
+def test_an_error_whose_member_is_empty_has_its_members_beside_it() -> None:
+    fault = CHAT.fault(sse_frame(b'{"type":"error","error":null,"message":"no","sequence_number":3}'))
+    assert fault is not None
+    assert fault.error == {"message": "no"}

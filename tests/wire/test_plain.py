@@ -57,3 +57,17 @@ def test_a_bare_list_of_rankings_is_read_as_an_object(body: bytes, document: Doc
 def test_only_rankings_may_be_a_bare_list() -> None:
     assert EMBEDDINGS.read_answer(b"[]", b"application/json") is None
     assert EMBEDDINGS.read_answer(b'{"data":[]}', b"") == {"data": []}
+
+
+@pytest.mark.parametrize(
+    ("results", "reason"),
+    [
+        ([{"index": 0}, {"index": 1}], None),
+        ([{"index": 0}, 0.5], Reason.MALFORMED),
+        ([{"index": 0}, {"index": 1, "error": "no"}], Reason.ERROR),
+        ([], Reason.MALFORMED),
+        ({}, Reason.MALFORMED),
+    ],
+)
+def test_every_ranking_must_be_one(results: object, reason: Reason | None) -> None:
+    assert RERANK.flaw({"results": results}) is reason

@@ -10,7 +10,6 @@ from tempfile import SpooledTemporaryFile
 from typing import IO
 
 from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.api.batch_input import InputCheck, numbered_lines, read_line, unknown_model
 from llmproxy.api.batch_model import Detail
@@ -168,11 +167,7 @@ def _calls(endpoint: str, number: int, lines: list[bytes], after: int) -> list[N
 async def _last_position(store: Store, job_id: str) -> int:
     """Of the calls that were added before: they were added in their order."""
     last = select(func.max(items.c.position)).where(items.c.job_id == job_id, items.c.step == Step.CALL)
-
-    async def work(connection: AsyncConnection) -> int:
-        return (await connection.execute(last)).scalar() or 0
-
-    return await store.read(work)
+    return (await store.scalars(last))[0] or 0
 
 
 #: results in memory at a time: an answer may be large

@@ -52,11 +52,14 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class FileListQuery:
-    purpose: str | None
-    after: str | None
-    limit: int
-    newest_first: bool
+class FileQuery:
+    """Which files. ``after`` is the id of the last one of the page before."""
+
+    scope: str
+    purpose: str | None = None
+    after: str | None = None
+    limit: int = 10_000
+    newest_first: bool = True
 
 
 def purpose_of(fields: Mapping[str, str]) -> str:
@@ -99,10 +102,10 @@ def check_begins_as_jsonl(head: bytes) -> None:
         raise BadRequest("Invalid file format for Batch API. Must be .jsonl")
 
 
-def read_list_query(query: Mapping[str, str]) -> FileListQuery:
-    """Raises ``BadRequest``."""
+def read_list_query(query: Mapping[str, str], scope: str) -> FileQuery:
+    """What the query of a list says of the files in ``scope``. Raises ``BadRequest``."""
     limit, newest_first = query_limit(query, _MOST_LISTED, _MOST_LISTED), query_newest_first(query, "desc")
     purpose = query.get("purpose")
     if purpose is not None and purpose not in (*PURPOSES, *OUTPUTS):
         raise BadRequest(f"'purpose' must be one of {[*PURPOSES, *OUTPUTS]}.", param="purpose")
-    return FileListQuery(purpose, query.get("after"), limit, newest_first)
+    return FileQuery(scope, purpose, query.get("after"), limit, newest_first)

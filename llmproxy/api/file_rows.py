@@ -4,13 +4,15 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, insert, literal_column, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from llmproxy.api.file_model import FileQuery
+from llmproxy.database.paging import Keyset, cut
 from llmproxy.jobs.blobs import Blobs
 from llmproxy.jobs.model import STEP_PRIORITIES, File, ItemStatus, Step
 from llmproxy.jobs.store import Store
@@ -24,19 +26,11 @@ _WAITING = (
 )
 _RUNNING = (items.c.status == literal_column(f"'{ItemStatus.RUNNING}'"),)
 
+_NEWEST = Keyset(files.c.created_at, files.c.id)
+_OLDEST = Keyset(files.c.created_at, files.c.id, ascending=True)
+
 #: of a batch's steps those that read its input file
 _READING = (Step.VALIDATE, Step.FINALIZE)
-
-
-@dataclass(frozen=True, slots=True)
-class FileQuery:
-    """Which files. ``after`` is the id of the last one of the page before."""
-
-    scope: str
-    purpose: str | None = None
-    after: str | None = None
-    limit: int = 10_000
-    newest_first: bool = True
 
 
 async def put(store: Store, file: File) -> File:
@@ -58,33 +52,22 @@ async def put(store: Store, file: File) -> File:
 
 async def get(store: Store, id: str, scope: str, now: float) -> File | None:
     query = select(files).where(files.c.id == id, files.c.scope == scope, _current(now))
-
-    async def work(connection: AsyncConnection) -> File | None:
-        row = (await connection.execute(query)).mappings().first()
-        return None if row is None else File(**row)
-
-    return await store.read(work)
+    rows = await store.rows(query)
+    return File(**rows[0]) if rows else None
 
 
-async def page(store: Store, which: FileQuery, now: float) -> tuple[list[File], bool]:
-    """The files, and whether there are more. An ``after`` that is not known ends the list."""
-    query = select(files).where(files.c.scope == which.scope, _current(now))
-    if which.purpose is not None:
-        query = query.where(files.c.purpose == which.purpose)
-    if which.after is not None:
-        last = select(files.c.created_at).where(files.c.id == which.after, files.c.scope == which.scope)
-        at = last.scalar_subquery()
-        further = files.c.created_at < at if which.newest_first else files.c.created_at > at
-        beside = files.c.id < which.after if which.newest_first else files.c.id > which.after
-        query = query.where(or_(further, and_(files.c.created_at == at, beside)))
-    order = (files.c.created_at, files.c.id)
-    query = query.order_by(*(each.desc() if which.newest_first else each for each in order)).limit(which.limit + 1)
-
-    async def work(connection: AsyncConnection) -> list[File]:
-        return [File(**row) for row in (await connection.execute(query)).mappings()]
-
-    found = await store.read(work)
-    return found[: which.limit], len(found) > which.limit
+async def page(store: Store, query: FileQuery, now: float) -> tuple[list[File], bool]:
+    """The files, and whether there are more. The list ends with an ``after`` that does not exist."""
+    statement = select(files).where(files.c.scope == query.scope, _current(now))
+    if query.purpose is not None:
+        statement = statement.where(files.c.purpose == query.purpose)
+    after = None
+    if query.after is not None:
+        created = select(files.c.created_at).where(files.c.id == query.after, files.c.scope == query.scope)
+        after = (created.scalar_subquery(), query.after)
+    order = _NEWEST if query.newest_first else _OLDEST
+    rows, last = cut(await store.rows(order.page(statement, query.limit, after)), query.limit)
+    return [File(**row) for row in rows], last is not None
 
 
 async def remove(store: Store, chosen: ColumnElement[bool], limit: int) -> tuple[list[str], set[str]]:

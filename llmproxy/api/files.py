@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.api import file_rows
 from llmproxy.api.file_model import file_object, read_list_query
-from llmproxy.api.file_rows import FileQuery
 from llmproxy.api.file_upload import upload
 from llmproxy.api.http import json_response, list_response
 from llmproxy.api.services import exchange_of, job_services
@@ -94,13 +93,12 @@ class UploadFile:
 
 async def listing(request: Request) -> Response:
     """``GET /v1/files?purpose=&after=&limit=&order=``."""
-    services, list_query = job_services(request), read_list_query(request.query_params)
+    services = job_services(request)
+    query = read_list_query(request.query_params, exchange_of(request).caller.owner)
     found: list[File] = []
     more = False
-    if list_query.after is None or NAME.fullmatch(list_query.after):
-        scope = exchange_of(request).caller.owner
-        wanted = FileQuery(scope, list_query.purpose, list_query.after, list_query.limit, list_query.newest_first)
-        found, more = await file_rows.page(services.store, wanted, services.queue.clock())
+    if query.after is None or NAME.fullmatch(query.after):
+        found, more = await file_rows.page(services.store, query, services.queue.clock())
     return list_response([file_object(file) for file in found], more=more)
 
 

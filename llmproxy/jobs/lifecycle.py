@@ -35,11 +35,8 @@ async def expire(queue: Queue) -> list[Job]:
         jobs.c.status.in_([JobStatus.PENDING, JobStatus.RUNNING]),
         jobs.c.expires_at <= queue.clock(),
     )
-
-    async def work(connection: AsyncConnection) -> Sequence[str]:
-        return (await connection.execute(late.limit(_LATE))).scalars().all()
-
-    ended = [await _end(queue, id, ItemStatus.EXPIRED, JobStatus.EXPIRED) for id in await queue.store.read(work)]
+    ids = await queue.store.scalars(late.limit(_LATE))
+    ended = [await _end(queue, id, ItemStatus.EXPIRED, JobStatus.EXPIRED) for id in ids]
     return [job for job, done in ended if job is not None and done]
 
 
@@ -153,8 +150,4 @@ async def delete_job(queue: Queue, job_id: str) -> bool:
 async def ended_before(queue: Queue, before: float, limit: int) -> Sequence[str]:
     """Jobs that were over before then, oldest first."""
     chosen = select(jobs.c.id).where(jobs.c.finished_at < before)
-
-    async def work(connection: AsyncConnection) -> Sequence[str]:
-        return (await connection.execute(chosen.order_by(jobs.c.finished_at).limit(limit))).scalars().all()
-
-    return await queue.store.read(work)
+    return await queue.store.scalars(chosen.order_by(jobs.c.finished_at).limit(limit))

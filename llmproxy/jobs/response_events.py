@@ -68,11 +68,7 @@ async def read_events(store: Store, response_id: str, after: int, limit: int) ->
         .order_by(events.c.number)
         .limit(limit)
     )
-
-    async def work(connection: AsyncConnection) -> list[Event]:
-        return [(number, frame) for number, frame in (await connection.execute(query)).all()]
-
-    return await store.read(work)
+    return [(row["number"], row["frame"]) for row in await store.rows(query)]
 
 
 async def last_event(store: Store, response_id: str) -> Event | None:
@@ -83,19 +79,11 @@ async def last_event(store: Store, response_id: str) -> Event | None:
         .order_by(events.c.number.desc())
         .limit(1)
     )
-
-    async def work(connection: AsyncConnection) -> Event | None:
-        row = (await connection.execute(query)).first()
-        return None if row is None else (row.number, row.frame)
-
-    return await store.read(work)
+    rows = await store.rows(query)
+    return (rows[0]["number"], rows[0]["frame"]) if rows else None
 
 
 async def was_restarted(store: Store, response_id: str) -> bool:
     """Whether its events may have begun anew, with numbers that were given before."""
     claims = select(items.c.claims).where(items.c.job_id == response_id, items.c.step == Step.CALL)
-
-    async def work(connection: AsyncConnection) -> bool:
-        return ((await connection.execute(claims)).scalar() or 0) > 1
-
-    return await store.read(work)
+    return max(await store.scalars(claims), default=0) > 1

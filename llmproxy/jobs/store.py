@@ -3,13 +3,14 @@ the clock that all processes of a database share."""
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from sqlalchemy import RowMapping, Select
 from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -57,6 +58,24 @@ class Store:
     async def now(self) -> float | None:
         """The database's own clock in Unix seconds; None where every process that uses it is on one machine."""
         return await self.read(self._database.dialect.now)
+
+    async def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
+        """The rows that ``query`` finds."""
+
+        async def work(connection: AsyncConnection) -> Sequence[RowMapping]:
+            rows: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
+            return rows
+
+        return await self.read(work)
+
+    async def scalars(self, query: Select[Any]) -> Sequence[Any]:
+        """The first column of the rows that ``query`` finds."""
+
+        async def work(connection: AsyncConnection) -> Sequence[Any]:
+            values: Sequence[Any] = (await connection.execute(query)).scalars().all()
+            return values
+
+        return await self.read(work)
 
     async def read(self, work: Work[T]) -> T:
         """``work`` on a connection that only reads."""

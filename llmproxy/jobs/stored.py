@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, delete, func, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.breaker import CircuitBreaker, ignore
+from llmproxy.database.paging import Keyset
 from llmproxy.database.write_behind import Loss, WriteBehind, WriteLimits
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, label_json
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 
 #: a page with more than this has one answer, or ends before: they are in memory all at once
 _MOST_BYTES = 16 * 1024 * 1024
+
+
+_NEWEST = Keyset(stored.c.created_at, stored.c.id)
+_OLDEST = Keyset(stored.c.created_at, stored.c.id, ascending=True)
 
 
 class StoredCursor(NamedTuple):
@@ -59,7 +64,6 @@ class StoredQuery:
 
     def query(self, current: ColumnElement[bool]) -> Select[Any]:
         """The cursors of those in the database, one more than the page has. ``current`` tells which still count."""
-        here = tuple_(stored.c.created_at, stored.c.id)
         bytes_of = [func.coalesce(func.length(stored.c[name]), 0) for name in ("request", "input", "document")]
         query = select(stored.c.created_at, stored.c.id, sum(bytes_of, start=literal(0)))
         query = query.where(stored.c.kind == self.kind, stored.c.scope == self.scope, current)
@@ -68,11 +72,7 @@ class StoredQuery:
         for name, value in self.labels.items():
             # equality by bytes on every database, which LIKE is not
             query = query.where(func.replace(stored.c.metadata, label_json(name, value), "") != stored.c.metadata)
-        if self.after is not None:
-            at = tuple_(*map(literal, self.after))
-            query = query.where(here < at if self.newest_first else here > at)
-        order = (each.desc() if self.newest_first else each for each in (stored.c.created_at, stored.c.id))
-        return query.order_by(*order).limit(self.limit + 1)
+        return (_NEWEST if self.newest_first else _OLDEST).page(query, self.limit, self.after)
 
     def cut(self, places: Sequence[StoredCursor]) -> tuple[list[str], bool]:
         """The ids on the page, in order, and whether there are more."""
@@ -144,12 +144,8 @@ class StoredAnswers:
         if waiting is not None:
             return waiting if (waiting.kind, waiting.scope) == (kind, scope) else None
         query = self._visible(kind, scope).where(stored.c.id == id)
-
-        async def work(connection: AsyncConnection) -> StoredAnswer | None:
-            row = (await connection.execute(query)).mappings().first()
-            return None if row is None else StoredAnswer.read(row)
-
-        found = await self._store.read(work)
+        rows = await self._store.rows(query)
+        found = StoredAnswer.read(rows[0]) if rows else None
         # of the background, but nothing came of it and its job is gone
         return None if found is not None and found.document is None and found.job is None else found
 
@@ -186,11 +182,7 @@ class StoredAnswers:
         )
         links = links.union_all(before)
         query = self._visible(kind, scope).join(links, links.c.id == stored.c.id).order_by(links.c.depth)
-
-        async def work(connection: AsyncConnection) -> list[StoredAnswer]:
-            return [StoredAnswer.read(row) for row in (await connection.execute(query)).mappings().all()]
-
-        return await self._store.read(work)
+        return [StoredAnswer.read(row) for row in await self._store.rows(query)]
 
     async def page(self, which: StoredQuery) -> tuple[list[StoredAnswer], bool]:
         """The answers, in order, and whether there are more."""

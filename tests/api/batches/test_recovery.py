@@ -8,6 +8,7 @@ import pytest
 
 from llmproxy.api import file_rows as files
 from llmproxy.api.batch_model import WINDOW_SECONDS, Detail, batch_object
+from llmproxy.api.file_model import FileQuery
 from llmproxy.api.file_rows import sweep
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.handler import CancelToken
@@ -73,7 +74,7 @@ async def test_files_written_twice_are_the_same_and_there_once(hand: ByHand) -> 
     await hand.do(Step.FINALIZE)
     after = {name: [piece async for piece in hand.jobs.blobs.read(name)] for name in await hand.jobs.blobs.names()}
     assert after == before
-    page, _ = await files.page(hand.jobs.store, files.FileQuery(""), hand.jobs.queue.clock())
+    page, _ = await files.page(hand.jobs.store, FileQuery(""), hand.jobs.queue.clock())
     assert [file.id for file in page] == [batch_object(await hand.now(job))["output_file_id"]]
 
 
@@ -188,5 +189,5 @@ async def test_a_batch_that_is_tried_again_replaces_its_files(hand: ByHand) -> N
     assert (second["status"], second["error_file_id"]) == ("completed", None)
     assert second["output_file_id"] == first["output_file_id"]
     assert list(await hand.file(second["output_file_id"])) == NAMES
-    page, _ = await files.page(hand.jobs.store, files.FileQuery(""), hand.jobs.queue.clock())
+    page, _ = await files.page(hand.jobs.store, FileQuery(""), hand.jobs.queue.clock())
     assert [file.id for file in page] == [second["output_file_id"]]

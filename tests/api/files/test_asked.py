@@ -102,9 +102,11 @@ def test_what_is_no_jsonl(head: bytes) -> None:
 
 
 def test_a_list() -> None:
-    usual = read_list_query({})
+    usual = read_list_query({}, "")
     assert (usual.purpose, usual.after, usual.limit, usual.newest_first) == (None, None, 10_000, True)
-    other = read_list_query({"purpose": "batch_output", "after": "file-a", "limit": "1", "order": "asc", "other": "x"})
+    other = read_list_query(
+        {"purpose": "batch_output", "after": "file-a", "limit": "1", "order": "asc", "other": "x"}, ""
+    )
     assert (other.purpose, other.after, other.limit, other.newest_first) == ("batch_output", "file-a", 1, False)
 
 
@@ -118,7 +120,7 @@ def test_a_list() -> None:
 )
 def test_a_bad_list_is_refused(name: str, value: str) -> None:
     with pytest.raises(BadRequest) as told:
-        read_list_query({name: value})
+        read_list_query({name: value}, "")
     assert told.value.param == name
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from llmproxy.api import file_rows as rows
-from llmproxy.api.file_model import file_object, new_id
-from llmproxy.api.file_rows import FileQuery
+from llmproxy.api.file_model import FileQuery, file_object, new_id
 from llmproxy.database.engine import Database
 from llmproxy.jobs.model import File
 from llmproxy.jobs.store import Store

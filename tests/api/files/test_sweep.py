@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import pytest
 
 from llmproxy.api import file_rows as rows
-from llmproxy.api.file_model import new_id
-from llmproxy.api.file_rows import FileQuery, sweep
+from llmproxy.api.file_model import FileQuery, new_id
+from llmproxy.api.file_rows import sweep
 from llmproxy.database.engine import Database
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.blob_stores import Folder

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from sqlalchemy import select
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.jobs import queries
@@ -44,7 +45,7 @@ async def test_all_that_was_said_is_known_to_another_process(queue: Queue, datab
     made = await queue.submit(new, some_calls(2))
     async with open_database(database.engine.url.render_as_string(hide_password=False)) as other:
         found = await queries.job(Store(other), made.id, JobKind.TASK, "s")
-        bodies = [await queries.request(Store(other), item.id) for item in await queries.calls(Store(other), made.id)]
+        bodies = await Store(other).scalars(select(requests.c.body).order_by(requests.c.item_id))
     assert found == made
     assert (made.status, made.total, made.ended, made.created_at) == (JobStatus.PENDING, 2, 0, clock.now)
     assert (made.headers, made.detail, made.expires_at) == (new.headers, new.detail, new.expires_at)

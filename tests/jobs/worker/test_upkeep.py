@@ -7,10 +7,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import select
 
 from llmproxy.jobs import lifecycle, maintenance, queries
 from llmproxy.jobs.handler import CancelToken
 from llmproxy.jobs.model import Claimed, ItemResult, ItemStatus, JobKind, JobStatus, Lane, Reschedule, Step
+from llmproxy.jobs.tables import requests
 from llmproxy.jobs.worker import InteractiveFirst, Workers
 from llmproxy.runtime.process_id import is_dead, process_id
 from tests.jobs.opened import calls, opened, over, submit, until
@@ -130,7 +132,7 @@ async def test_what_is_old_goes_with_all_that_belongs_to_it(upstream: ScriptedUp
         await maintenance.delete_old(jobs.queue, -1.0, [others])
         assert await queries.job(jobs.store, old.id) is None
         assert await calls(jobs, old.id) == []
-        assert await queries.request(jobs.store, 1) is None
+        assert await jobs.store.scalars(select(requests.c.body).where(requests.c.item_id == 1)) == []
         assert await queries.job(jobs.store, running.id) is not None
         assert len(told) == 2
         await lifecycle.cancel(jobs.queue, running.id)

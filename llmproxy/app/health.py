@@ -12,9 +12,6 @@ from starlette.responses import Response
 from llmproxy import __version__
 from llmproxy.app.monitoring import DATABASE
 from llmproxy.app.state import AppState, state_of
-from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.sql import SqlTier
-from llmproxy.cache.tiers import Cache
 from llmproxy.database.faults import fault_of
 from llmproxy.jobs import queries
 from llmproxy.observe.metrics import CONTENT_TYPE
@@ -63,8 +60,6 @@ def _json(document: object, status: int = 200) -> Response:
     return Response(orjson.dumps(document), status, media_type="application/json")
 
 
-#: a key that no entry has
-_NOBODYS = bytes(32)
 _QUEUE = "queue"
 #: seconds that one part may take to tell
 _PART_SECONDS = 3.0
@@ -131,7 +126,7 @@ async def _database(state: AppState) -> dict[str, Any]:
 async def _cache(state: AppState) -> dict[str, dict[str, Any]]:
     """By tier. A tier whose database does not answer says so within its own time limits."""
     tiers: dict[str, dict[str, Any]] = {}
-    latencies = await _latencies(state.services.cache)
+    latencies = await state.services.cache.latencies()
     for name, stats in (await state.services.cache.stats()).items():
         failing = state.watch.faults.failing(name)
         tiers[name] = _part(
@@ -142,16 +137,6 @@ async def _cache(state: AppState) -> dict[str, dict[str, Any]]:
             bytes=stats.bytes,
         )
     return tiers
-
-
-async def _latencies(cache: Cache) -> dict[str, float]:
-    """Seconds of a look-up, by tier."""
-    began = time.perf_counter()
-    if cache.memory is not None:
-        cache.memory.find(_NOBODYS)
-    memory = time.perf_counter() - began
-    await cache.find(_NOBODYS)
-    return {MemoryTier.name: memory, SqlTier.name: time.perf_counter() - began - memory}
 
 
 async def _queue(state: AppState) -> dict[str, Any]:

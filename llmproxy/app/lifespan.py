@@ -14,11 +14,9 @@ from llmproxy.app.deadline import Deadline
 from llmproxy.app.monitoring import open_watch
 from llmproxy.app.sinks import RequestSinks
 from llmproxy.app.state import AppState
-from llmproxy.cache.memory import MemoryTier
 from llmproxy.cache.raw_requests import RawRequestIndex
 from llmproxy.cache.single_flight import Flights
-from llmproxy.cache.sql import SqlTier
-from llmproxy.cache.tiers import open_cache
+from llmproxy.cache.tiers import TIERS, open_cache
 from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import OnDisconnect, Settings
 from llmproxy.database.engine import Database, open_database
@@ -159,7 +157,7 @@ def _show(state: AppState) -> None:
 
 def _limits(settings: Settings) -> tuple[dict[str, int], int]:
     """Bytes that each tier may hold, and that the answers and the history in the database may take together."""
-    tiers = {MemoryTier.name: settings.cache_max_bytes, SqlTier.name: settings.cache_disk_bytes}
+    tiers = {name: kind.bytes(settings) for name, kind in TIERS.items()}
     return tiers, settings.cache_disk_bytes + (settings.history_bytes if settings.history else 0)
 
 

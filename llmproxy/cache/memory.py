@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 import cachetools
 
 from llmproxy.cache.entry import Entry
-from llmproxy.cache.tier import Flushed, Selector, TierStats, matches
+from llmproxy.cache.tier import Flushed, Seal, Selector, TierStats, key_range, matches
+from llmproxy.wire.vocabulary import Reason
 
 T = TypeVar("T")
 
@@ -16,13 +17,17 @@ _SHARED = 1024
 
 
 class MemoryTier:
-    """A ``Tier`` that answers at once: ``peek``, ``find`` and ``keep`` await nothing.
+    """The ``Tier`` in this process's memory.
 
     Entries stay past their lifetime until there is no room or until they are flushed: the caller decides about
     staleness. ``clock`` gives Unix seconds.
     """
 
     name = "memory"
+    reason = Reason.MEMORY
+    local = True
+    #: it is no file
+    reclaimed = 0
 
     def __init__(self, max_entries: int, max_bytes: int, clock: Callable[[], float]):
         self._entries: cachetools.LRUCache[bytes, Entry] = cachetools.LRUCache(max_entries)
@@ -48,7 +53,7 @@ class MemoryTier:
         entry: Entry = cachetools.Cache.__getitem__(self._entries, key)
         return entry
 
-    def find(self, key: bytes) -> Entry | None:
+    def touch(self, key: bytes) -> Entry | None:
         """The entry, from now on the most recently used."""
         try:
             return self._entries[key]
@@ -80,16 +85,22 @@ class MemoryTier:
         return [entry for entry in self if matches(selector, entry)]
 
     async def get(self, key: bytes) -> Entry | None:
-        return self.find(key)
+        return self.touch(key)
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        found = ((key, self.find(key)) for key in keys)
-        return {key: entry for key, entry in found if entry is not None}
+        return {key: entry for key in keys if (entry := self.touch(key)) is not None}
 
-    async def put(self, entry: Entry) -> None:
-        self.keep(entry)
+    async def holds(self, keys: Sequence[bytes]) -> set[bytes]:
+        return {key for key in keys if key in self._entries}
 
-    async def flush(self, selector: Selector, *, dry_run: bool = False) -> Flushed:
+    async def lookup(self, prefix: str) -> Entry | None:
+        first, last = key_range(prefix)
+        return next((entry for entry in self if first <= entry.key <= last), None)
+
+    def local_keys(self) -> list[bytes]:
+        return list(self._entries)
+
+    async def flush(self, selector: Selector, *, dry_run: bool = False, seal: Seal | None = None) -> Flushed:
         gone = self.matching(selector) if dry_run else self.forget(selector)
         return Flushed(len(gone), sum(entry.size for entry in gone))
 
@@ -100,10 +111,6 @@ class MemoryTier:
     def evictions(self) -> dict[str, int]:
         """What left the tier since start, by reason."""
         return dict(self._evictions)
-
-    async def close(self) -> None:
-        self._entries.clear()
-        self._bytes = 0
 
     def _drop(self, key: bytes) -> None:
         entry = self._entries.pop(key, None)
@@ -125,6 +132,7 @@ class MemoryTier:
             namespace=self._share(entry.namespace),
             tags=self._share(entry.tags),
             headers=self._share(entry.headers),
+            begun=None,
         )
 
     def _share(self, value: T) -> T:

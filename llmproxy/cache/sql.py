@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any, NamedTuple, Self
@@ -22,13 +22,12 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningDelete
 
 from llmproxy.cache.entry import FORMAT, Broken, Entry, Packed, Packer, Unpacker, Unstorable, tag_text
 from llmproxy.cache.flush_log import TURN, flushed_since
 from llmproxy.cache.tables import entries
-from llmproxy.cache.tier import Flushed, OnFault, Selector, TierStats, breaker, is_empty, key_range, matches
+from llmproxy.cache.tier import Flushed, OnFault, Seal, Selector, TierStats, breaker, is_empty, key_range, matches
 from llmproxy.database.breaker import BACKOFF
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import DatabaseFault
@@ -37,6 +36,7 @@ from llmproxy.database.reads import PointQuery, Rows
 from llmproxy.database.sql_dialect import DatabaseDialect
 from llmproxy.database.write_behind import Loss, WriteBehind, WriteLimits
 from llmproxy.runtime.background import Backoff
+from llmproxy.wire.vocabulary import Reason
 
 #: keys in one query for several; fewer are filled up, so that the query is compiled only once
 MANY = 64
@@ -297,9 +297,6 @@ _LARGE_BYTES = 256 * 1024
 #: rows deleted in one transaction
 _CHUNK = 500
 
-#: writes what is to be committed together with the last rows of a flush
-Seal = Callable[[AsyncConnection], Awaitable[None]]
-
 
 class SqlTier:
     """The ``Tier`` in a database. ``clock`` gives Unix seconds.
@@ -309,6 +306,8 @@ class SqlTier:
     """
 
     name = "sql"
+    reason = Reason.SQL
+    local = False
 
     def __init__(
         self,
@@ -329,6 +328,8 @@ class SqlTier:
         self._one = database.point_query(FIND, KEY)
         self._many = database.point_query(FIND_MANY, KEYS)
         self._holds = database.point_query(HOLDS_MANY, KEYS)
+        #: bytes that sweeps have given back to the file system since start
+        self.reclaimed = 0
         #: told of the bytes that each transaction has added
         self.on_written: Callable[[int], None] = lambda size: None
         self._census = TierStats(0, 0, None, {})
@@ -351,12 +352,14 @@ class SqlTier:
         """The entry if it still waits to be written."""
         return self._writer.waiting.find(key)
 
+    touch = peek
+
     def keep(self, entry: Entry) -> None:
-        """``put``, for callers that must not wait: the entry is visible at once and written soon."""
+        """The entry is visible at once and written soon."""
         self._writer.waiting.put(entry)
 
-    async def put(self, entry: Entry) -> None:
-        self.keep(entry)
+    def local_keys(self) -> list[bytes]:
+        return [entry.key for entry in self._writer.waiting]
 
     async def get(self, key: bytes) -> Entry | None:
         waiting = self.peek(key)
@@ -382,6 +385,10 @@ class SqlTier:
 
     def _wrote(self, size: int) -> None:
         self.on_written(size)
+
+    def matching(self, selector: Selector) -> list[Entry]:
+        """What ``selector`` means of what waits to be written."""
+        return self._writer.matching(selector)
 
     def forget(self, selector: Selector) -> list[Entry]:
         """Removes what ``selector`` means of what waits to be written, and returns it."""

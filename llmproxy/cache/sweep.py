@@ -53,8 +53,6 @@ class Sweep:
         self._in_use = in_use
         self._clock = clock
         self._stale_seconds = stale_seconds
-        #: bytes given back to the file system since start
-        self.reclaimed = 0
         #: called when so much was written that the bound may be passed long before the next sweep
         self.wake: Callable[[], None] = lambda: None
         self._written = 0
@@ -118,5 +116,5 @@ class Sweep:
             if given <= 0:
                 break
             total += given
-        self.reclaimed += total
+        self._tier.reclaimed += total
         return total

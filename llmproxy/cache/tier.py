@@ -1,15 +1,17 @@
 """What a cache tier is, how it may fail, and which of its entries a flush means."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.cache.entry import Entry
 from llmproxy.database.breaker import BACKOFF, CircuitBreaker
 from llmproxy.runtime.background import Backoff
+from llmproxy.wire.vocabulary import Reason
 
 #: takes a tier's name and the kind of a fault: ``database.faults.DatabaseFault``, or a word for an entry that is lost
 OnFault = Callable[[str, str], object]
@@ -59,31 +61,130 @@ class TierStats:
     evictions: dict[str, int]
 
 
+#: writes what is to be committed together with the last rows of a flush
+Seal = Callable[[AsyncConnection], Awaitable[None]]
+
+
 class Tier(Protocol):
-    """Keeps entries by key.
+    """Keeps entries by key: one of the list that the cache looks through from the top down.
 
     The failure contract: a look-up that fails is a miss; a store that fails never fails its caller; an entry is
     visible only when whole; one that is too large is not kept; deleting what is not there is silent; expiry and
-    bounds are the tier's own affair. Faults are counted by the tier and logged once until it works again.
+    bounds are the tier's own affair. Faults are counted by the tier and logged once until it works again. Entries past
+    their lifetime are given while they are still kept: the caller decides about staleness.
     """
 
+    #: the metric label ``tier``
     name: str
+    #: why an answer from here is a hit
+    reason: Reason
+    #: whether it is this process's alone and answers without waiting: then ``touch`` and ``matching`` know all of it
+    local: bool
+
+    def peek(self, key: bytes) -> Entry | None:
+        """The entry, if it can be had without waiting; not counted as a use."""
+        ...
+
+    def touch(self, key: bytes) -> Entry | None:
+        """The entry, if it can be had without waiting."""
+        ...
 
     async def get(self, key: bytes) -> Entry | None:
-        """The entry, even past its lifetime while it is still kept (the caller decides about staleness)."""
+        """The entry. The cache calls it where ``touch`` gave none and the tier is not ``local``."""
         ...
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]: ...
 
-    async def put(self, entry: Entry) -> None: ...
+    async def holds(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Which of these keys have an entry here."""
+        ...
 
-    async def flush(self, selector: Selector, *, dry_run: bool = False) -> Flushed: ...
+    async def lookup(self, prefix: str) -> Entry | None:
+        """An entry whose key begins with these hex digits. Raises ``ValueError`` for what are none."""
+        ...
+
+    def keep(self, entry: Entry) -> None:
+        """Stores ``entry``: visible at once, without anybody waiting for it. See ``Entry.begun``."""
+        ...
+
+    def matching(self, selector: Selector) -> list[Entry]:
+        """What ``selector`` means of what this process can name without waiting."""
+        ...
+
+    def forget(self, selector: Selector) -> list[Entry]:
+        """Removes what ``matching`` gives, and returns it: each process does that for itself."""
+        ...
+
+    async def flush(self, selector: Selector, *, dry_run: bool = False, seal: Seal | None = None) -> Flushed:
+        """Removes what ``selector`` means for all processes.
+
+        A tier in the database of the flush log awaits ``seal`` in the transaction that deletes the last of the rows.
+        Others need not know it. Raises ``ValueError`` for a prefix that is none.
+        """
+        ...
 
     async def stats(self) -> TierStats: ...
 
-    async def close(self) -> None:
-        """Write what waits, release what is held."""
+    def evictions(self) -> dict[str, int]:
+        """What left the tier since start, by reason, without waiting."""
         ...
+
+    @property
+    def reclaimed(self) -> int:
+        """Bytes given back to the file system since start."""
+        ...
+
+    def local_keys(self) -> list[bytes]:
+        """The keys that ``touch`` answers: tiers below do not see them used."""
+        ...
+
+
+class NullTier:
+    """The ``Tier`` that keeps nothing."""
+
+    name = "null"
+    reason = Reason.TIER
+    local = True
+    reclaimed = 0
+
+    def peek(self, key: bytes) -> Entry | None:
+        return None
+
+    def touch(self, key: bytes) -> Entry | None:
+        return None
+
+    async def get(self, key: bytes) -> Entry | None:
+        return None
+
+    async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        return {}
+
+    async def holds(self, keys: Sequence[bytes]) -> set[bytes]:
+        return set()
+
+    async def lookup(self, prefix: str) -> Entry | None:
+        return None
+
+    def keep(self, entry: Entry) -> None:
+        pass
+
+    def matching(self, selector: Selector) -> list[Entry]:
+        return []
+
+    def forget(self, selector: Selector) -> list[Entry]:
+        return []
+
+    async def flush(self, selector: Selector, *, dry_run: bool = False, seal: Seal | None = None) -> Flushed:
+        return Flushed()
+
+    async def stats(self) -> TierStats:
+        return TierStats(0, 0, None, {})
+
+    def evictions(self) -> dict[str, int]:
+        return {}
+
+    def local_keys(self) -> list[bytes]:
+        return []
 
 
 def breaker(tier: str, work: str, on_fault: OnFault, backoff: Backoff = BACKOFF) -> CircuitBreaker:

@@ -1,12 +1,12 @@
-"""The cache as the proxy sees it: the memory tier in front of the SQL tier."""
+"""The cache as the proxy sees it: a list of tiers behind one interface, and the flushes of all processes."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,16 +14,33 @@ from llmproxy.cache.browse import EntryBrowser
 from llmproxy.cache.entry import Entry, Position
 from llmproxy.cache.flush_log import FlushLog, Lease
 from llmproxy.cache.memory import MemoryTier
-from llmproxy.cache.sql import DRAIN_SECONDS, Seal, SqlTier
+from llmproxy.cache.sql import DRAIN_SECONDS, SqlTier
 from llmproxy.cache.sweep import Sweep
-from llmproxy.cache.tier import Flushed, OnFault, Selector, Tier, TierStats, breaker, key_range, matches, means_begun
+from llmproxy.cache.tier import (
+    Flushed,
+    NullTier,
+    OnFault,
+    Selector,
+    Tier,
+    TierStats,
+    breaker,
+    key_range,
+    matches,
+    means_begun,
+)
 from llmproxy.config.settings import Settings
+from llmproxy.database.breaker import CircuitBreaker
 from llmproxy.database.engine import Database
 from llmproxy.runtime.background import Backoff, Periodic
+from llmproxy.wire.vocabulary import Reason
 
 A = TypeVar("A")
 T = TypeVar("T")
 
+#: what faults of the log are counted under: the database's
+_LOG = SqlTier.name
+#: a key that no entry has
+_NOBODYS = bytes(32)
 #: flushes that are held against answers under way
 _FLUSHES = 1000
 #: seconds after which a flush in another process is known here
@@ -43,59 +60,20 @@ class _Done:
     at: float
 
 
-class BackTier(Tier, Protocol):
-    """What the tier behind memory can do beside."""
-
-    def keep(self, entry: Entry) -> None:
-        """``put`` without waiting for it."""
-        ...
-
-    def peek(self, key: bytes) -> Entry | None:
-        """The entry, if it can be had without waiting."""
-        ...
-
-    def forget(self, selector: Selector) -> list[Entry]:
-        """Removes what ``selector`` means of what waits to be written, and returns it."""
-        ...
-
-    async def flush(self, selector: Selector, *, dry_run: bool = False, seal: Seal | None = None) -> Flushed:
-        """``seal`` writes into the transaction that deletes the last of the rows."""
-        ...
-
-    async def holds(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Which of these keys have an entry here."""
-        ...
-
-    async def lookup(self, prefix: str) -> Entry | None:
-        """An entry whose key begins with these hex digits."""
-        ...
-
-    def evictions(self) -> dict[str, int]:
-        """What left the tier since start, by reason."""
-        ...
-
-
 class Cache:
-    """Look-ups from the top down, stores into every tier. Either tier may be None: one of size 0 is not built.
+    """Looks through ``tiers`` from the top down, and stores into each of them.
 
-    No fault of the tier behind reaches a caller: a look-up is a miss, a store is not kept, ``Flushed.failed`` names it.
+    No fault of a tier reaches a caller: a look-up is a miss, a store is not kept, ``Flushed.failed`` names it.
     ``clock`` gives Unix seconds.
     """
 
     def __init__(
-        self,
-        memory: MemoryTier | None,
-        back: BackTier | None,
-        *,
-        log: FlushLog | None,
-        clock: Callable[[], float],
-        on_fault: OnFault,
-    ):
-        self.memory = memory
-        self.back = back
-        self.sweep: Sweep | None = None
+        self, tiers: Sequence[Tier], *, log: FlushLog | None, clock: Callable[[], float], on_fault: OnFault
+    ) -> None:
+        self.tiers = tuple(tiers)
         #: None where nothing is kept in a database
         self.listing: EntryBrowser | None = None
+        self._front: Tier = next((tier for tier in tiers if tier.local), NullTier())
         self._log = log
         self._clock = clock
         self._on_fault = on_fault
@@ -104,7 +82,8 @@ class Cache:
         self._generation = 0
         #: the last flushes, for answers that are being made
         self._flushed: deque[_Done] = deque(maxlen=_FLUSHES)
-        self._breaker = breaker(SqlTier.name, "answering", on_fault)
+        self._breakers = {tier: breaker(tier.name, "answering", on_fault) for tier in tiers}
+        self._log_breaker = breaker(_LOG, "answering", on_fault)
         # grows with every flush: what was looked up before one is not promoted after it
         self._epoch = 0
         self._following = asyncio.Lock()
@@ -126,69 +105,77 @@ class Cache:
 
     def peek(self, key: bytes) -> Entry | None:
         """The entry, if it can be had without waiting; not counted as use."""
-        if not self.is_current:
-            return None
-        entry = self.memory.peek(key) if self.memory is not None else None
-        if entry is None and self.back is not None:
-            entry = self._now(self.back.peek, key)
-        return entry
+        if self.is_current:
+            for tier in self.tiers:
+                try:
+                    entry = tier.peek(key)
+                except Exception as error:  # noqa: BLE001 - a tier that breaks its contract must not break a request
+                    self._breakers[tier].failed(error)
+                    continue
+                if entry is not None:
+                    return entry
+        return None
 
     def touch(self, key: bytes) -> Entry | None:
-        """The memory tier's entry, from now on the most recently used."""
-        return self.memory.find(key) if self.memory is not None and self.is_current else None
+        """The entry of the first tier that is this process's alone, used now."""
+        return self._front.touch(key) if self.is_current else None
 
-    async def find(self, key: bytes) -> tuple[Entry, str] | None:
-        """The entry and the name of the tier that had it; stale ones too, the caller decides."""
-        if not await self._catch_up():
+    async def find(self, key: bytes) -> tuple[Entry, Reason] | None:
+        """The entry, and why it is a hit; stale ones too, the caller decides."""
+        if not self.is_current and not await self._catch_up():
             return None
-        entry = self.memory.find(key) if self.memory is not None else None
-        if entry is not None:
-            return entry, MemoryTier.name
-        if self.back is None:
-            return None
-        epoch = self._epoch
-        entry = await self._asked(self.back.get(key), None)
-        if entry is None or self._is_flushed(entry, epoch):
-            return None
-        self._promote([entry], epoch)
-        return entry, self.back.name
+        for tier in self.tiers:
+            try:
+                entry = tier.touch(key)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._breakers[tier].failed(error)
+                continue
+            if entry is not None:
+                return entry, tier.reason
+        for tier in self.tiers:
+            if tier.local:
+                continue
+            epoch = self._epoch
+            entry = await self._asked(tier, tier.get(key), None)
+            if entry is not None and not self._is_flushed(entry, epoch):
+                self._promote([entry], tier, epoch)
+                return entry, tier.reason
+        return None
 
     async def find_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
         """The entries of those keys that have one; stale ones too."""
-        if not await self._catch_up():
+        if not self.is_current and not await self._catch_up():
             return {}
-        found: dict[bytes, Entry] = await self.memory.get_many(keys) if self.memory is not None else {}
-        missing = [key for key in keys if key not in found]
-        if missing and self.back is not None:
+        found: dict[bytes, Entry] = {}
+        missing = keys
+        for tier in self.tiers:
+            if not missing:
+                break
             epoch = self._epoch
-            behind: dict[bytes, Entry] = await self._asked(self.back.get_many(missing), {})
-            behind = {key: entry for key, entry in behind.items() if not self._is_flushed(entry, epoch)}
-            self._promote(behind.values(), epoch)
-            found.update(behind)
+            here: dict[bytes, Entry] = await self._asked(tier, tier.get_many(missing), {})
+            here = {key: entry for key, entry in here.items() if not self._is_flushed(entry, epoch)}
+            self._promote(here.values(), tier, epoch)
+            found.update(here)
+            missing = [key for key in missing if key not in found]
         return found
 
     def store(self, entry: Entry, begun: Position | None = None) -> None:
-        """Keeps ``entry``: in memory now, in the SQL tier soon. Not one that was flushed since it was ``begun``."""
+        """Keeps ``entry``: visible now, in a database soon. Not one that was flushed since it was ``begun``."""
         begun = begun or self.position()
         if self._is_parted(entry, begun):
             return
-        self.remember(entry)
-        if self.back is not None:
-            self._now(self.back.keep, replace(entry, begun=begun))
-
-    def remember(self, entry: Entry) -> None:
-        """Keeps ``entry`` in memory only."""
-        if self.memory is not None:
-            self.memory.keep(entry)
+        entry = replace(entry, begun=begun)
+        for tier in self.tiers:
+            self._call(tier, tier.keep, entry)
 
     async def flush(self, selector: Selector, *, dry_run: bool = False) -> Flushed:
         """Removes entries from every tier and every process, and what was begun before it is kept by none.
 
-        An entry in both tiers counts once. Raises ``ValueError`` for a prefix that is none.
+        An entry in several tiers counts once: of those that are not ``local`` the one with the most counts. Raises
+        ``ValueError`` for a prefix that is none.
         """
         if selector.prefix is not None:
             key_range(selector.prefix)
-        front = self.memory.matching(selector) if self.memory is not None else []
         number = 0
 
         async def seal(connection: AsyncConnection) -> None:
@@ -196,22 +183,29 @@ class Cache:
             if self._log is not None:
                 number = await self._log.write(connection, selector)
 
-        if self.back is not None:
-            held: set[bytes] = await self._asked(self.back.holds([entry.key for entry in front]), set())
-            front = [entry for entry in front if entry.key not in held]
-            failed = Flushed(failed=(self.back.name,))
-            behind = await self._asked(self.back.flush(selector, dry_run=dry_run, seal=seal), failed)
-        else:
-            behind = Flushed()
-            if self._log is not None and not dry_run:
-                number = await self._asked(self._log.append(selector), 0)
-                behind = Flushed(failed=() if number else (SqlTier.name,))
-        size = behind.bytes + sum(entry.size for entry in front)
-        flushed = replace(behind, entries=behind.entries + len(front), bytes=size)
+        here: dict[bytes, Entry] = {}
+        for tier in self.tiers:
+            if tier.local:
+                here |= {entry.key: entry for entry in self._call(tier, tier.matching, selector) or ()}
+        removed: list[Flushed] = []
+        for tier in self.tiers:
+            if not tier.local:
+                for key in await self._asked(tier, tier.holds(list(here)), set()):
+                    del here[key]
+                failed = Flushed(failed=(tier.name,))
+                removed.append(await self._asked(tier, tier.flush(selector, dry_run=dry_run, seal=seal), failed))
+        names = [name for each in removed for name in each.failed]
+        if self._log is not None and not dry_run and not number and _LOG not in names:
+            # no tier has taken the line into its transaction
+            number = await self._logged(self._log.append(selector), 0)
+            names += [] if number else [_LOG]
+        most = max(removed, key=lambda each: each.entries, default=Flushed())
+        size = most.bytes + sum(entry.size for entry in here.values())
+        flushed = Flushed(most.entries + len(here), size, failed=tuple(names))
         if dry_run:
             return flushed
         # a line that was written in a transaction that failed is none
-        return await self._carried_out(selector, 0 if flushed.failed else number, flushed)
+        return await self._carried_out(selector, 0 if _LOG in names else number, flushed)
 
     async def _carried_out(self, selector: Selector, number: int, flushed: Flushed) -> Flushed:
         """After line ``number`` of the log was written, or 0 if it could not be."""
@@ -227,7 +221,7 @@ class Cache:
             self.listing.forget()
         if self._log is None or not number:
             return flushed
-        late = await self._asked(self._log.unconfirmed(number), ("",))
+        late = await self._logged(self._log.unconfirmed(number), ("",))
         return replace(flushed, unconfirmed=late)
 
     async def follow(self) -> None:
@@ -249,7 +243,7 @@ class Cache:
     async def leave(self) -> None:
         """No flush waits for this process any more. Call it when nothing is answered any more."""
         if self._log is not None:
-            await self._asked(self._log.close(), None)
+            await self._logged(self._log.close(), None)
 
     async def _catch_up(self) -> bool:
         """Whether every flush is known, after a look at the log where this process stood still."""
@@ -263,10 +257,8 @@ class Cache:
         self._epoch += 1
         self._flushed.append(_Done(self._epoch, selector, time.monotonic()))
         self.part()
-        if self.memory is not None:
-            self.memory.forget(selector)
-        if self.back is not None:
-            self._now(self.back.forget, selector)
+        for tier in self.tiers:
+            self._call(tier, tier.forget, selector)
 
     def _is_flushed(self, entry: Entry, epoch: int) -> bool:
         """Whether a flush since ``epoch`` means an entry that was there."""
@@ -291,62 +283,134 @@ class Cache:
     def _notice(self, generation: int) -> None:
         """Counts a database that is not the one of before: its file was deleted, or replaced."""
         if 0 < self._generation < generation:
-            self._on_fault(SqlTier.name, "replaced")
+            self._on_fault(_LOG, "replaced")
         self._generation = generation
 
     async def stats(self) -> dict[str, TierStats]:
         """By tier, top down."""
-        stats: dict[str, TierStats] = {}
-        if self.memory is not None:
-            stats[self.memory.name] = await self.memory.stats()
-        if self.back is not None:
-            stats[self.back.name] = await self._asked(self.back.stats(), TierStats(0, 0, None, {}))
-        return stats
+        return {tier.name: await self._asked(tier, tier.stats(), TierStats(0, 0, None, {})) for tier in self.tiers}
+
+    async def latencies(self) -> dict[str, float]:
+        """Seconds that a look-up takes, by tier."""
+        seconds: dict[str, float] = {}
+        for tier in self.tiers:
+            began = time.perf_counter()
+            await self._asked(tier, tier.get(_NOBODYS), None)
+            seconds[tier.name] = time.perf_counter() - began
+        return seconds
 
     def evictions(self) -> dict[str, dict[str, int]]:
         """What left each tier since start, by reason, without asking the database."""
-        tiers = (self.memory, self.back)
-        return {tier.name: tier.evictions() for tier in tiers if tier is not None}
+        return {tier.name: tier.evictions() for tier in self.tiers}
 
     async def lookup(self, prefix: str) -> Entry | None:
         """An entry whose key begins with these hex digits. Raises ``ValueError`` for what are none."""
-        first, last = key_range(prefix)
-        for entry in self.memory or () if await self._catch_up() else ():
-            if first <= entry.key <= last:
-                return entry
-        return await self._asked(self.back.lookup(prefix), None) if self.back is not None else None
+        key_range(prefix)
+        current = await self._catch_up()
+        for tier in self.tiers:
+            if current or not tier.local:
+                entry = await self._asked(tier, tier.lookup(prefix), None)
+                if entry is not None:
+                    return entry
+        return None
 
     @property
     def reclaimed(self) -> int:
-        """Bytes that sweeps have given back to the file system since start."""
-        return 0 if self.sweep is None else self.sweep.reclaimed
+        """Bytes that were given back to the file system since start."""
+        return sum(tier.reclaimed for tier in self.tiers)
 
-    def in_memory(self) -> list[bytes]:
-        """The keys that the memory tier answers."""
-        return [entry.key for entry in self.memory] if self.memory is not None else []
+    def _promote(self, entries: Iterable[Entry], found: Tier, epoch: int) -> None:
+        """Keeps entries in the tiers above the one that had them, unless they are past their lifetime."""
+        if found is self.tiers[0] or epoch != self._epoch:
+            return
+        now = self._clock()
+        for entry in entries:
+            if entry.expires > now:
+                for tier in self.tiers[: self.tiers.index(found)]:
+                    if self._call(tier, tier.peek, entry.key) is None:
+                        self._call(tier, tier.keep, entry)
 
-    def _promote(self, entries: Iterable[Entry], epoch: int) -> None:
-        if self.memory is not None and epoch == self._epoch:
-            now = self._clock()
-            for entry in entries:
-                if entry.expires > now and self.memory.peek(entry.key) is None:
-                    self.memory.keep(entry)
-
-    def _now(self, call: Callable[[A], T], argument: A) -> T | None:
+    def _call(self, tier: Tier, call: Callable[[A], T], argument: A) -> T | None:
         try:
             return call(argument)
         except Exception as error:  # noqa: BLE001 - a tier that breaks its contract must not break a request
-            self._breaker.failed(error)
+            self._breakers[tier].failed(error)
             return None
 
-    async def _asked(self, answer: Awaitable[T], otherwise: T) -> T:
-        try:
-            result = await answer
-        except Exception as error:  # noqa: BLE001 - as above
-            self._breaker.failed(error)
-            return otherwise
-        self._breaker.succeeded()
-        return result
+    async def _asked(self, tier: Tier, answer: Awaitable[T], otherwise: T) -> T:
+        return await _guarded(self._breakers[tier], answer, otherwise)
+
+    async def _logged(self, answer: Awaitable[T], otherwise: T) -> T:
+        return await _guarded(self._log_breaker, answer, otherwise)
+
+
+async def _guarded(breaker: CircuitBreaker, answer: Awaitable[T], otherwise: T) -> T:
+    try:
+        result = await answer
+    except Exception as error:  # noqa: BLE001 - a tier that breaks its contract must not break a request
+        breaker.failed(error)
+        return otherwise
+    breaker.succeeded()
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class TierContext:
+    """What a tier is made from. ``clock`` gives Unix seconds, ``left`` the seconds that there are at the end.
+
+    ``in_front`` gives the keys that the tiers above answer.
+    """
+
+    settings: Settings
+    database: Database
+    on_fault: OnFault
+    clock: Callable[[], float]
+    left: Callable[[], float]
+    in_front: Callable[[], list[bytes]]
+
+
+@asynccontextmanager
+async def _memory(context: TierContext) -> AsyncIterator[Tier]:
+    settings = context.settings
+    yield MemoryTier(settings.cache_max_size, settings.cache_max_bytes, context.clock)
+
+
+@asynccontextmanager
+async def _sql(context: TierContext) -> AsyncIterator[Tier]:
+    settings, on_fault = context.settings, context.on_fault
+    tier = SqlTier(
+        context.database, compress_from=settings.cache_compress_bytes, clock=context.clock, on_fault=on_fault
+    )
+    sweep = Sweep(
+        context.database,
+        tier,
+        max_bytes=settings.cache_disk_bytes,
+        in_use=context.in_front,
+        clock=context.clock,
+        stale_seconds=settings.cache_stale_hours * 3600.0,
+    )
+    sweeping = _periodic("sweeping", settings.cache_sweep_seconds, sweep, on_fault)
+    sweep.wake = sweeping.wake
+    tier.open()
+    try:
+        async with sweeping:
+            yield tier
+    finally:
+        await tier.close(min(context.left(), DRAIN_SECONDS))
+
+
+class TierKind(NamedTuple):
+    """``bytes`` is its bound by the settings: a tier of none is not made."""
+
+    bytes: Callable[[Settings], int]
+    open: Callable[[TierContext], AbstractAsyncContextManager[Tier]]
+
+
+#: the tiers from the top down: another one is a file beside this one and a row here
+TIERS: dict[str, TierKind] = {
+    MemoryTier.name: TierKind(lambda settings: settings.cache_max_bytes if settings.cache_max_size else 0, _memory),
+    SqlTier.name: TierKind(lambda settings: settings.cache_disk_bytes, _sql),
+}
 
 
 @asynccontextmanager
@@ -362,43 +426,27 @@ async def open_cache(
     ``on_fault(tier, kind)`` is told of every fault. ``clock`` gives Unix seconds. At the end what waits is written,
     within the seconds that are ``left`` then; close the database after it.
     """
-    memory = None
-    if settings.cache_max_size > 0 and settings.cache_max_bytes > 0:
-        memory = MemoryTier(settings.cache_max_size, settings.cache_max_bytes, clock)
+    tiers: list[Tier] = []
+
+    def in_front() -> list[bytes]:
+        return [key for tier in tiers if tier.local for key in tier.local_keys()]
+
+    context = TierContext(settings, database, on_fault, clock, left, in_front)
     async with AsyncExitStack() as stack:
-        back = None
-        if settings.cache_disk_bytes > 0:
-            back = SqlTier(database, compress_from=settings.cache_compress_bytes, clock=clock, on_fault=on_fault)
-            back.open()
-            stack.push_async_callback(_closed, back, left)
-        cache = Cache(memory, back, log=FlushLog(database), clock=clock, on_fault=on_fault)
+        wanted = [kind for kind in TIERS.values() if kind.bytes(settings) > 0]
+        tiers += [await stack.enter_async_context(kind.open(context)) for kind in wanted]
+        cache = Cache(tiers, log=FlushLog(database), clock=clock, on_fault=on_fault)
         stack.push_async_callback(cache.leave)
         follow = _periodic("following flushes", _FOLLOW_SECONDS, cache.follow, on_fault, _FOLLOW_AGAIN)
         # opens the database, so that the first request finds it open
         await follow.once()
         await stack.enter_async_context(follow)
-        if back is not None:
-            sweep = Sweep(
-                database,
-                back,
-                max_bytes=settings.cache_disk_bytes,
-                in_use=cache.in_memory,
-                clock=clock,
-                stale_seconds=settings.cache_stale_hours * 3600.0,
-            )
-            sweeping = _periodic("sweeping", settings.cache_sweep_seconds, sweep, on_fault)
-            sweep.wake = sweeping.wake
-            await stack.enter_async_context(sweeping)
-            cache.sweep = sweep
-            cache.listing = EntryBrowser(database, back.drained, clock)
+        stored = next((tier for tier in tiers if isinstance(tier, SqlTier)), None)
+        cache.listing = None if stored is None else EntryBrowser(database, stored.drained, clock)
         yield cache
 
 
 def _periodic(
     name: str, seconds: float, work: Callable[[], Awaitable[object]], on_fault: OnFault, retry: Backoff | None = None
 ) -> Periodic:
-    return Periodic(f"cache {name}", seconds, work, observer=breaker(SqlTier.name, name, on_fault), retry=retry)
-
-
-async def _closed(tier: SqlTier, left: Callable[[], float]) -> None:
-    await tier.close(min(left(), DRAIN_SECONDS))
+    return Periodic(f"cache {name}", seconds, work, observer=breaker(_LOG, name, on_fault), retry=retry)

@@ -26,6 +26,7 @@ from llmproxy.wire.vocabulary import CacheStatus, Reason
 WHY: Mapping[Reason, str] = {
     Reason.MEMORY: "The entry was in the memory tier.",
     Reason.SQL: "The entry was in the SQL tier.",
+    Reason.TIER: "The entry was in another tier.",
     Reason.INPUTS: "Each input of the request was known.",
     Reason.ABSENT: "No tier had an entry with this key.",
     Reason.EXPIRED: "An entry with this key was there, but past its lifetime, or too old for what the request asked.",

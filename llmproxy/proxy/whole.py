@@ -56,12 +56,12 @@ class WholeAnswers:
             return await self.look_up()
         if found is None or not serves(self._request, found[0]):
             return self._miss(self._exchange.reason or Reason.ABSENT)
-        entry, tier = found
+        entry, reason = found
         match freshness(entry, self._request.directives, time.time()):
             case Freshness.FRESH:
-                return await self.give(entry, CacheStatus.HIT, Reason(tier))
+                return await self.give(entry, CacheStatus.HIT, reason)
             case Freshness.STALE:
-                return await self.give(entry, CacheStatus.STALE, Reason(tier))
+                return await self.give(entry, CacheStatus.STALE, reason)
             case Freshness.IF_ERROR:
                 self._stale = entry
             case Freshness.NO:

@@ -35,6 +35,8 @@ class Reason(StrEnum):
     MEMORY = "memory"
     #: the SQL tier had it
     SQL = "sql"
+    #: another tier had it
+    TIER = "tier"
     #: every input of an embeddings request was known
     INPUTS = "inputs"
     #: no tier had it

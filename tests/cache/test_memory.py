@@ -17,7 +17,7 @@ def test_the_least_recently_used_goes_first_and_peeking_is_no_use() -> None:
     tier = MemoryTier(3, 10_000, Clock())
     for number in range(3):
         tier.keep(entry(number))
-    tier.find(key(0))
+    tier.touch(key(0))
     tier.peek(key(1))
     tier.keep(entry(3))
     assert numbers(tier) == [0, 2, 3]
@@ -62,7 +62,7 @@ async def test_what_is_stale_stays_until_there_is_no_room() -> None:
     tier = MemoryTier(2, 10_000, clock)
     tier.keep(entry(1, expires=clock.now + 10))
     clock.now += 20
-    found = tier.find(key(1))
+    found = tier.touch(key(1))
     assert found is not None
     tier.keep(entry(2))
     tier.keep(entry(3))

@@ -25,6 +25,7 @@ from llmproxy.database.engine import Database, open_database
 from llmproxy.database.write_behind import WriteLimits
 from llmproxy.runtime.background import Periodic
 from llmproxy.runtime.process_id import process_id
+from llmproxy.wire.vocabulary import Reason
 from tests.cache.entries import Clock, Faults, entry, key
 from tests.databases import sqlite_url
 
@@ -33,11 +34,12 @@ class Process:
     """A cache as one process has it, on a database that it shares with others."""
 
     def __init__(self, database: Database, clock: Clock, limits: WriteLimits):
+        self.database = database
         self.memory = MemoryTier(100, 10**6, clock)
         self.sql = SqlTier(
             database, compress_from=10**9, clock=clock, on_fault=Faults(), limits=limits, census_seconds=0
         )
-        self.cache = Cache(self.memory, self.sql, log=FlushLog(database), clock=clock, on_fault=Faults())
+        self.cache = Cache([self.memory, self.sql], log=FlushLog(database), clock=clock, on_fault=Faults())
         self.parted = asyncio.Event()
         self.cache.part = self.parted.set
 
@@ -73,8 +75,8 @@ async def test_an_answer_of_one_process_is_a_hit_in_another(processes: list[Proc
     first, second, _ = processes
     first.cache.store(entry(1))
     await first.sql.drained()
-    assert await second.cache.find(key(1)) == (entry(1), "sql")
-    assert await second.cache.find(key(1)) == (entry(1), "memory")
+    assert await second.cache.find(key(1)) == (entry(1), Reason.SQL)
+    assert await second.cache.find(key(1)) == (entry(1), Reason.MEMORY)
     assert second.cache.peek(key(1)) == entry(1)
 
 
@@ -84,7 +86,7 @@ async def test_what_is_past_its_lifetime_is_found_but_not_promoted(processes: li
     await first.sql.drained()
     clock.now += 10_000
     for _ in range(2):
-        assert await second.cache.find(key(1)) == (entry(1), "sql")
+        assert await second.cache.find(key(1)) == (entry(1), Reason.SQL)
     assert await second.cache.find_many([key(1)]) == {key(1): entry(1)}
     assert len(second.memory) == 0
 
@@ -100,17 +102,17 @@ async def test_many_are_promoted_too(processes: list[Process]) -> None:
 
 async def test_what_is_only_remembered_is_not_written(processes: list[Process]) -> None:
     first, second, _ = processes
-    first.cache.remember(entry(1))
+    first.cache.tiers[0].keep(entry(1))
     await first.sql.drained()
-    assert await first.cache.find(key(1)) == (entry(1), "memory")
+    assert await first.cache.find(key(1)) == (entry(1), Reason.MEMORY)
     assert await second.cache.find(key(1)) is None
 
 
 async def test_what_waits_can_be_peeked_at_without_memory(processes: list[Process], clock: Clock) -> None:
-    cache = Cache(None, processes[2].sql, log=None, clock=clock, on_fault=Faults())
+    cache = Cache([processes[2].sql], log=None, clock=clock, on_fault=Faults())
     cache.store(entry(1))
     assert cache.peek(key(1)) == entry(1)
-    assert cache.in_memory() == []
+    assert cache.touch(key(1)) is None, "that is for what is this process's alone"
 
 
 async def test_a_flush_reaches_the_memory_of_the_others(processes: list[Process]) -> None:
@@ -318,7 +320,7 @@ async def test_flushes_are_followed_once(processes: list[Process]) -> None:
 async def test_a_dry_run_changes_nothing_anywhere(processes: list[Process]) -> None:
     first, second, _ = processes
     first.cache.store(entry(1))
-    first.cache.remember(entry(2))
+    first.cache.tiers[0].keep(entry(2))
     second.memory.keep(entry(1))
     assert (await first.cache.flush(Selector(all=True), dry_run=True)).entries == 2
     await second.cache.follow()
@@ -339,10 +341,11 @@ async def test_an_entry_looked_up_before_a_flush_is_not_promoted_after_it(proces
             await release.wait()
             return found
 
-    second.cache.back = Slow(second.sql._database, compress_from=0, clock=Clock(), on_fault=Faults())
-    looking = asyncio.create_task(second.cache.find(key(1)))
+    slow = Slow(second.database, compress_from=0, clock=Clock(), on_fault=Faults())
+    cache = Cache([second.memory, slow], log=FlushLog(second.database), clock=Clock(), on_fault=Faults())
+    looking = asyncio.create_task(cache.find(key(1)))
     await reached.wait()
-    await second.cache.flush(Selector(all=True))
+    await cache.flush(Selector(all=True))
     release.set()
     await looking
     assert second.memory.peek(key(1)) is None
@@ -356,8 +359,8 @@ async def test_lookup_finds_by_the_beginning_of_a_key(processes: list[Process]) 
     assert await first.cache.lookup(beginning) == entry(1)
     assert await second.cache.lookup(beginning) == entry(1)
     assert await second.cache.lookup("0" * 64) is None
-    unfronted = Cache(None, first.sql, log=None, clock=Clock(), on_fault=Faults())
-    for cache in (first.cache, unfronted, Cache(None, None, log=None, clock=Clock(), on_fault=Faults())):
+    unfronted = Cache([first.sql], log=None, clock=Clock(), on_fault=Faults())
+    for cache in (first.cache, unfronted, Cache([], log=None, clock=Clock(), on_fault=Faults())):
         with pytest.raises(ValueError, match="hex"):
             await cache.lookup("xyz")
         with pytest.raises(ValueError, match="hex"):
@@ -412,10 +415,10 @@ async def test_opened_the_cache_sweeps(sqlite: Database) -> None:
             gone.set()
 
     async with open_cache(Settings(cache_sweep_seconds=0.01, cache_stale_hours=0), sqlite, Faults()) as cache:
-        assert cache.back is not None
+        _, sql = cache.tiers
         cache.store(entry(1, created=time.time(), expires=time.time()))
         async with asyncio.timeout(20):
-            while cache.back.peek(key(1)) or await cache.back.holds([key(1)]):
+            while sql.peek(key(1)) or await sql.holds([key(1)]):
                 gone.clear()
                 await gone.wait()
 
@@ -435,7 +438,7 @@ async def test_opened_the_cache_follows(sqlite: Database, monkeypatch: pytest.Mo
     async with open_cache(Settings(), sqlite, Faults()) as cache, open_database(url) as elsewhere:
         monkeypatch.setattr("llmproxy.cache.tiers.MemoryTier", Watched)
         async with open_cache(Settings(), elsewhere, Faults()) as other:
-            other.remember(entry(1, expires=time.time() + 600))
+            other.tiers[0].keep(entry(1, expires=time.time() + 600))
             await cache.flush(Selector(all=True))
             async with asyncio.timeout(20):
                 await forgotten.wait()
@@ -461,7 +464,7 @@ async def test_a_database_that_is_not_there_leaves_the_memory_tier(database_url:
 async def test_what_was_flushed_while_it_was_made_is_not_kept() -> None:
     clock = Clock()
     tier = MemoryTier(10, 10**6, clock)
-    cache = Cache(tier, None, log=None, clock=clock, on_fault=lambda tier, kind: None)
+    cache = Cache([tier], log=None, clock=clock, on_fault=lambda tier, kind: None)
     before = cache.position()
     await cache.flush(Selector(model="swapped"))
     cache.store(entry(1, model="swapped"), before)

@@ -5,6 +5,7 @@ import io
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +17,8 @@ import pytest
 from llmproxy.app.deadline import Deadline
 from llmproxy.app.lifespan import open_services
 from llmproxy.app.state import AppState
+from llmproxy.cache.tier import Selector, Tier
+from llmproxy.cache.tiers import TIERS, TierContext, TierKind
 from llmproxy.config.settings import Settings
 from llmproxy.observe.access_log import AccessLog, JsonFormatter
 from llmproxy.observe.logs import AsyncLogWriter
@@ -29,6 +32,7 @@ from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import OnlyIfCached
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
+from tests.cache.shared import SharedTier
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 
@@ -197,9 +201,39 @@ async def test_what_was_stored_and_cannot_be_given_is_a_miss(state: AppState, do
     key = bytes.fromhex(first.key)
     entry = state.services.cache.peek(key)
     assert entry is not None
-    state.services.cache.remember(replace(entry, document=document))
+    state.services.cache.tiers[0].keep(replace(entry, document=document))
     again, answer = await ask(state, body | {"stream": True})
     assert (again.cache, again.stored) == (CacheStatus.MISS, None if isinstance(answer, Live) else Reason.STORED)
     assert document == b"" or again.response_body != document
     if isinstance(answer, Live):
         answer.flight.leave()
+
+
+async def test_a_tier_needs_a_row_in_the_table_and_nothing_else(
+    upstream: ScriptedUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a reason of its own either: that is the same for all tiers that have none."""
+
+    @asynccontextmanager
+    async def opened(context: TierContext) -> AsyncIterator[Tier]:
+        yield SharedTier()
+
+    monkeypatch.delitem(TIERS, "memory")
+    monkeypatch.setitem(TIERS, "shared", TierKind(lambda settings: 10**6, opened))
+    settings = Settings(upstream=(upstream.url,), database_path=tmp_path / "llmproxy.db", cache_disk_bytes=0)
+    log = AccessLog(JsonFormatter(), AsyncLogWriter(io.StringIO(), lost=JsonFormatter().lost).write)
+    body = chat(marker())
+    async with open_services(settings, log, Deadline(settings.shutdown_seconds)) as state:
+        miss, _ = await ask(state, body)
+        hit, answer = await ask(state, body)
+        page = (await state.metrics.exposition()).decode()
+        assert (await state.services.cache.flush(Selector(all=True))).entries == 1
+        gone, _ = await ask(state, body)
+    assert isinstance(answer, Whole)
+    assert b"detail=tier" in dict(answer.headers)[b"cache-status"]
+    assert [(each.cache, each.reason) for each in (miss, hit, gone)] == [
+        (CacheStatus.MISS, Reason.ABSENT),
+        (CacheStatus.HIT, Reason.TIER),
+        (CacheStatus.MISS, Reason.ABSENT),
+    ]
+    assert 'llmproxy_cache_entries{tier="shared"} 1.0' in page

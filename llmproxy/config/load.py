@@ -17,7 +17,6 @@ from typing import Any, get_args, get_origin
 from annotated_types import Ge, Gt, Le
 from pydantic import AliasChoices, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from llmproxy.config.settings import Settings
 from llmproxy.config.values import REGULAR
@@ -49,23 +48,6 @@ class _Value:
 
 
 _Layer = dict[str, _Value]
-
-
-class _Merged(Settings):
-    """Takes what ``load`` merged and nothing else: pydantic-settings would read the environment once more."""
-
-    model_config = SettingsConfigDict(allow_inf_nan=False)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
 
 
 def load(flags: Mapping[str, object], env: Mapping[str, str] | None = None, file: Path | None = None) -> Loaded:
@@ -129,7 +111,7 @@ def _guess(name: str, known: list[str]) -> str:
 def _build(values: _Layer) -> Settings:
     given: dict[str, Any] = {name: value.raw for name, value in values.items()}
     try:
-        return _Merged(**given)
+        return Settings(**given)
     except ValidationError as error:
         line = next(_lines(error, values))
     # outside the handler: pydantic's page, which shows values, is not to follow as the cause

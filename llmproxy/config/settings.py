@@ -4,8 +4,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from llmproxy.config.values import (
     INSTRUCTIONS,
@@ -71,10 +70,12 @@ def _bare(name: str) -> AliasChoices:
     return AliasChoices(f"LLMPROXY_{name}", name, name.lower())
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Effective settings. Built by ``config.load``: defaults < ``llmproxy.toml`` < environment < flags."""
 
-    model_config = SettingsConfigDict(env_prefix="LLMPROXY_", extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, validate_default=True, allow_inf_nan=False
+    )
 
     # Listening
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs an admin token.")

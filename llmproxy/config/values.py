@@ -7,7 +7,6 @@ from hashlib import sha256
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
-from pydantic_settings import NoDecode
 
 #: system prompts by ``instruction_type``; the settings add to them and replace them
 INSTRUCTIONS = {
@@ -123,15 +122,15 @@ def _sendable(value: SecretStr | None) -> SecretStr | None:
 #: in a setting's metadata: its words are regular expressions, and are not parted at commas
 REGULAR = "regular expressions"
 
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_parted)]
-ApiKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_listed_keys), AfterValidator(_telling_apart)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_parted)]
+ApiKeys = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed_keys), AfterValidator(_telling_apart)]
 #: what is sent in a header; none where it is not given
 Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
 #: with or without ``/v1``; kept without
 BaseUrls = Annotated[Words, AfterValidator(_bases)]
 #: of a web server; empty for none
 WebAddress = Annotated[str, AfterValidator(_web_address)]
-Patterns = Annotated[tuple[str, ...], NoDecode, REGULAR, BeforeValidator(_patterns), AfterValidator(_searchable)]
-Instructions = Annotated[dict[str, str], NoDecode, BeforeValidator(_with_the_usual)]
+Patterns = Annotated[tuple[str, ...], REGULAR, BeforeValidator(_patterns), AfterValidator(_searchable)]
+Instructions = Annotated[dict[str, str], BeforeValidator(_with_the_usual)]
 #: of Standard Webhooks
 SigningSecret = Annotated[SecretStr | None, AfterValidator(_decodable)]

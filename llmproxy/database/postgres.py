@@ -24,6 +24,8 @@ from sqlalchemy import (
 from sqlalchemy import table as table_named
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateIndex
 
 from llmproxy.database.sql_dialect import Merge, Phrase
 
@@ -32,6 +34,15 @@ _SCHEMA_LOCK = 0x6C6C6D70726F7879
 
 #: texts that are looked at one by one, newest first, before the index is asked: some 30 ms
 _NEWEST_TEXTS = 50_000
+
+
+@compiles(CreateIndex, "postgresql")
+def _create_index(element: CreateIndex, compiler: Any, **options: Any) -> str:
+    """Tables say which rows an index is of for SQLite alone: this dialect's own option would load it everywhere."""
+    options_of = element.element.dialect_options
+    if options_of["postgresql"]["where"] is None:
+        options_of["postgresql"]["where"] = options_of["sqlite"]["where"]
+    return str(compiler.visit_create_index(element, **options))
 
 
 class Postgres:

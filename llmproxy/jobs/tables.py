@@ -105,13 +105,11 @@ Index(
     items.c.priority,
     items.c.id,
     sqlite_where=items.c.status == "waiting",
-    postgresql_where=items.c.status == "waiting",
 )
 Index(
     "ix_job_items_running",
     items.c.leased_until,
     sqlite_where=items.c.status == "running",
-    postgresql_where=items.c.status == "running",
 )
 
 requests = Table(
@@ -193,5 +191,4 @@ Index(
     "ix_stored_answers_expires_at",
     stored.c.expires_at,
     sqlite_where=stored.c.expires_at.is_not(None),
-    postgresql_where=stored.c.expires_at.is_not(None),
 )

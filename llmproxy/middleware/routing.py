@@ -63,6 +63,9 @@ class RouteTable:
             return post
         here: list[tuple[AccessLevel, Route]] = []
         for access, route in self._routes:
+            if not route.param_convertors and route.path != scope["path"]:
+                # without parameters the path is one word for word, and its regular expression need not be asked
+                continue
             match, found = route.matches(scope)
             if match is Match.FULL:
                 return Resolution(access, route.app, {**found, "route": route})
@@ -83,7 +86,8 @@ class RouteTable:
 
 def _exact(route: Route) -> Route:
     """Starlette's ``$`` matches before a last newline too, and its ``.`` matches none."""
-    route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
+    if route.param_convertors:
+        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
     return route
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import httpx
 import pytest
@@ -51,10 +52,11 @@ _IMPORT = re.compile(r"^import time: +\d+ \| +\d+ \| +(\S+)$", re.M)
 
 
 @pytest.fixture
-def loaded(upstream: ScriptedUpstream, proxy: MakeProxy, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+def loaded(upstream: ScriptedUpstream, proxy: MakeProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The modules that a server had loaded after a miss, a hit and a scrape."""
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")
-    server = proxy(upstream.url)
+    # with a path of its own it is an interpreter of its own, not forked from one that has imported everything
+    server = proxy(upstream.url, python_path=tmp_path)
     body = {"model": "m", "messages": [{"role": "user", "content": "imports"}]}
     with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
         for expected in ("MISS", "HIT"):

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     and_,
     bindparam,
+    case,
     delete,
     false,
     func,
@@ -52,6 +53,10 @@ _served = select(entries.c.key, entries.c.used_at, entries.c.digest, entries.c.b
 #: rows (key, used_at, digest, body); what another version wrote in another format is not seen
 FIND = _served.where(_one_key, _readable)
 FIND_MANY = _served.where(_many_keys, _readable)
+#: the same with a body only if it is read so quickly that nothing else need wait meanwhile; 8 pages of the file
+_DIRECT_BYTES = 64 * 1024
+_short = case((func.length(entries.c.body) <= literal_column(str(_DIRECT_BYTES)), entries.c.body))
+FIND_SHORT = select(entries.c.key, entries.c.used_at, entries.c.digest, _short).where(_one_key, _readable)
 #: the first key between two
 FIRST = select(entries.c.key).where(entries.c.key.between(bindparam("first"), bindparam("last")), _readable)
 FIRST = FIRST.order_by(entries.c.key).limit(1)
@@ -326,6 +331,7 @@ class SqlTier:
         self._breaker = breaker(self.name, "reading", on_fault, backoff)
         self._unpacker = Unpacker()
         self._one = database.point_query(FIND, KEY)
+        self._short = database.point_query(FIND_SHORT, KEY)
         self._many = database.point_query(FIND_MANY, KEYS)
         self._holds = database.point_query(HOLDS_MANY, KEYS)
         #: bytes that sweeps have given back to the file system since start
@@ -365,9 +371,10 @@ class SqlTier:
         waiting = self.peek(key)
         if waiting is not None:
             return waiting
-        for row in await self._rows(self._one, (key,)):
-            return await self._entry(row)
-        return None
+        rows = None if self._breaker.open else self._database.rows_at_once(self._short, (key,))
+        if rows is None or (rows and rows[0][-1] is None):
+            rows = await self._rows(self._one, (key,))
+        return await self._entry(rows[0]) if rows else None
 
     async def get_many(self, keys: Sequence[bytes]) -> dict[bytes, Entry]:
         found = {key: entry for key in keys if (entry := self.peek(key)) is not None}

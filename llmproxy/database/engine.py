@@ -4,7 +4,7 @@ import asyncio
 import importlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 from sqlalchemy import URL, Select, make_url
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from llmproxy.database import schema
 from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, NotOpen, fault_of
-from llmproxy.database.reads import HeldReads, PointQuery, Rows, compile_query
+from llmproxy.database.reads import DirectReads, HeldReads, PointQuery, Rows, compile_query
 from llmproxy.database.sql_dialect import DURABLE, WRITES, DatabaseDialect
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class Database:
         #: grows when the database turns out to be another one than before: its file was deleted, or replaced
         self.generation = 0
         self._reads = HeldReads(engine, dialect)
+        self._direct = DirectReads()
         self._verifying: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._identity: object = None
@@ -76,6 +77,7 @@ class Database:
             self._identity = None
         elif not self._suspect:
             return
+        self._direct.close()
         await self._reads.close()
         await self.engine.dispose()
         await asyncio.to_thread(self.dialect.create)
@@ -90,6 +92,9 @@ class Database:
             if self.generation:
                 log.warning("the database file was gone or replaced: what it held is lost, a new one is in use")
             self.generation += 1
+        with suppress(Exception):
+            # whatever it was: the reads on threads find it again
+            self._direct.use(await asyncio.to_thread(self.dialect.connect_directly))
         self._identity = identity
         self._suspect = False
 
@@ -145,6 +150,13 @@ class Database:
             raise NotOpen
         return await self._reads.rows(query, values)
 
+    def rows_at_once(self, query: PointQuery, values: Sequence[Any]) -> Rows | None:
+        """A point read on the loop's own thread; None if it has to be asked for with ``rows``. Raises nothing.
+
+        Not for rows that may be large: reading them holds up every request.
+        """
+        return None if self._identity is None else self._direct.rows(query, values)
+
     async def size(self) -> int:
         """Bytes that the database takes."""
         async with self.read() as connection:
@@ -162,6 +174,7 @@ class Database:
         if self._verifying is not None:
             self._verifying.cancel()
             await asyncio.wait({self._verifying})
+        self._direct.close()
         await self._reads.close()
         await self.engine.dispose()
 

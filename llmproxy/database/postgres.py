@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import CreateIndex
 
-from llmproxy.database.sql_dialect import Merge, Phrase
+from llmproxy.database.sql_dialect import DirectConnection, Merge, Phrase
 
 #: the advisory lock that guards the schema; any number does that all processes agree on
 _SCHEMA_LOCK = 0x6C6C6D70726F7879
@@ -150,6 +150,9 @@ class Postgres:
 
     def byte_length(self, column: ColumnElement[str]) -> ColumnElement[int]:
         return func.octet_length(column)
+
+    def connect_directly(self) -> DirectConnection | None:
+        return None
 
     async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         rows: Sequence[Sequence[Any]] = await driver.fetch(sql, *values)

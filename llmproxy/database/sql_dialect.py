@@ -11,6 +11,15 @@ Phrase = Sequence[str]
 #: the value of a column from the one that is there and the one that is added
 Merge = Callable[[Column[Any], ColumnElement[Any]], ColumnElement[Any]]
 
+
+class DirectConnection(Protocol):
+    """A driver's own connection whose calls return when they are done."""
+
+    def execute(self, sql: str, values: Sequence[Any], /) -> Any: ...
+
+    def close(self) -> None: ...
+
+
 #: execution option of a connection whose transactions write
 WRITES = "llmproxy_writes"
 #: execution option of a connection whose transactions are on the disk when they are committed
@@ -104,6 +113,11 @@ class DatabaseDialect(Protocol):
 
     def byte_length(self, column: ColumnElement[str]) -> ColumnElement[int]:
         """The bytes of a text."""
+        ...
+
+    def connect_directly(self) -> DirectConnection | None:
+        """A connection for point reads on the loop's own thread, which waits for nobody; None if reads here go over a
+        network. Blocking."""
         ...
 
     async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:

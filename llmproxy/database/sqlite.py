@@ -32,7 +32,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.faults import DatabaseUnusable
-from llmproxy.database.sql_dialect import DURABLE, WRITES, Merge, Phrase
+from llmproxy.database.sql_dialect import DURABLE, WRITES, DirectConnection, Merge, Phrase
 
 #: seconds that a statement waits for another process's lock
 _BUSY_SECONDS = 2.0
@@ -193,6 +193,20 @@ class Sqlite:
 
     def byte_length(self, column: ColumnElement[str]) -> ColumnElement[int]:
         return func.length(cast(column, LargeBinary))
+
+    def connect_directly(self) -> DirectConnection | None:
+        # no wait for a lock, and no mapping of the file: either would hold up the loop, or end the program
+        uri = f"{self._path.absolute().as_uri()}?mode=ro"
+        connection = sqlite3.connect(uri, uri=True, timeout=0.0, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in ("mmap_size = 0", "cache_size = -2048", "query_only = ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            # reads the schema, which the first look-up would wait for
+            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     async def fetch(self, driver: Any, sql: str, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         rows: Sequence[Sequence[Any]] = await driver.execute_fetchall(sql, values)

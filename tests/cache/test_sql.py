@@ -358,7 +358,8 @@ async def test_a_database_that_was_never_there_is_a_miss(tmp_path: Path) -> None
 async def test_a_look_up_that_takes_too_long_is_a_miss(sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     faults = Faults()
     async with sql_tier(sqlite, faults) as tier:
-        tier.keep(entry(1))
+        # large enough for a thread
+        tier.keep(entry(1, document=b"x" * 100_000))
         await written(tier)
         monkeypatch.setattr("llmproxy.cache.sql._LOOKUP_SECONDS", 0.0)
         assert await tier.get(key(1)) is None

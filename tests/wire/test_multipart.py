@@ -119,3 +119,22 @@ def test_a_bad_content_type_is_refused(content_type: str) -> None:
 @pytest.mark.parametrize("content_type", ['Multipart/Form-Data; charset=utf-8; boundary="bound"', TYPE])
 def test_the_content_type_may_be_written_in_several_ways(content_type: str) -> None:
     assert read(FILE + END, content_type=content_type)[1] == b"content"
+
+
+def with_header_bytes(count: int) -> bytes:
+    known = len('Content-Dispositionform-data; name="purpose"X-Long')
+    return part("purpose", b"x", more=b"X-Long: " + b"x" * (count - known) + b"\r\n")
+
+
+def test_limits_are_still_allowed() -> None:
+    assert len(read(PURPOSE * 32 + END)[0].values) == 32
+    assert len(read(part("purpose", b"x" * 65_536) + END)[0].fields["purpose"]) == 65_536
+    # python-multipart has a limit of its own for headers, which is lower in newer versions
+    assert read(with_header_bytes(3_000) + END)[0].fields == {"purpose": "x"}
+
+
+def test_every_part_has_headers_of_its_own() -> None:
+    form, found = read(with_header_bytes(3_000) * 7 + FILE + END)
+    assert (form.values, form.filename, form.file_type) == ([("purpose", "x")] * 7, "in.jsonl", "text/x-python")
+    assert found == b"content"
+    assert read(part("file", b"x", "a") + END)[0].file_type == ""

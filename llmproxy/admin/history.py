@@ -80,7 +80,7 @@ def _member(row: Row, bodies: bool) -> Row:
 
 
 def _single_line(body: bytes | None) -> Any:
-    """The document in a body as it was written, on one line; its text where there is none."""
+    """The document in a body as it was written, on one line; its text if it is not JSON."""
     document = body_of(body)
     # it may be nested deeper than can be written again, and numbers lose digits; a line's end is only ever between them
     return document if body is None or isinstance(document, str) else orjson.Fragment(body.translate(None, b"\r\n"))
@@ -167,7 +167,7 @@ def _row(request: Request) -> int | None:
 
 
 async def _previewed(reader: HistoryReader, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with a line of what each asks, "" where there is nothing to read."""
+    """The rows with a line of each request, "" if there is nothing to read."""
     lines = await reader.previews([row["id"] for row in rows])
     return [{**row, "preview": lines.get(row["id"], "")} for row in rows]
 
@@ -188,7 +188,7 @@ async def history_or_erase(request: Request) -> Response:
 
 
 def _reader(request: Request) -> HistoryReader:
-    """Whatever happened so far is on its way to it. Raises ``NotFound`` where no history is kept."""
+    """The reader; all exchanges so far are handed to the writer. Raises ``NotFound`` if there is no history."""
     state = state_of(request)
     state.settle()
     return state.history.reader

@@ -32,7 +32,7 @@ def routes() -> list[Route]:
 
 
 def routes_switched_off() -> list[Route]:
-    """The same URLs where there are no jobs."""
+    """The same URLs if jobs are switched off."""
     paths = ("/admin/jobs", "/admin/jobs/{id:path}")
     return [Route(path, switched_off, methods=["GET", "POST"], name="admin-jobs") for path in paths]
 
@@ -41,14 +41,14 @@ async def jobs(request: Request) -> Response:
     """``GET /admin/jobs?kind=&status=&limit=&cursor=``, newest first; ``next`` is the next page's cursor."""
     query = request.query_params
     kind, status = query_choice(query, "kind", tuple(JobKind)), query_choice(query, "status", tuple(JobStatus))
-    wanted = JobQuery(
+    job_query = JobQuery(
         kind=JobKind(kind) if kind is not None else None,
         scope=None,
         status=JobStatus(status) if status is not None else None,
         after=query.get("cursor"),
         limit=query_limit(query),
     )
-    page, more = await queries.page(job_services(request).store, wanted)
+    page, more = await queries.page(job_services(request).store, job_query)
     return json_response(
         {"object": "list", "data": [_job_json(each) for each in page], "next": page[-1].id if more else None}
     )
@@ -65,7 +65,8 @@ async def job(request: Request) -> Response:
 
 
 async def cancel(request: Request) -> Response:
-    """``POST /admin/jobs/{id}/cancel``. Raises ``Conflict`` for a job that ended otherwise; once more does no harm."""
+    """``POST /admin/jobs/{id}/cancel``. Raises ``Conflict`` for a job that ended otherwise; a second time does no
+    harm."""
     found, done = await lifecycle.cancel(job_services(request).queue, _id(request))
     found = _or_not_found(found, request)
     if not done and found.status not in (JobStatus.CANCELLING, JobStatus.CANCELLED):

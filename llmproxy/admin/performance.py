@@ -27,7 +27,7 @@ async def performance(request: Request) -> Response:
     """``GET /api/performance?window=5m|1h|24h|7d``.
 
     A window ends now and begins with a whole minute or hour, so it is up to one of them shorter than its name says.
-    ``complete`` is false where the database did not answer and only this process's last minutes are known.
+    ``complete`` is false if the database did not answer and only this process's last minutes are known.
     """
     state = state_of(request)
     window = query_choice(query_parameters(request, ("window",)), "window", WINDOWS) or "1h"
@@ -54,13 +54,13 @@ def _resources(state: AdminState) -> dict[str, Any]:
 
 
 async def _queue(jobs: JobServices | None) -> dict[str, Any] | None:
-    """None where there are no jobs, or nobody can tell."""
+    """None if there are no jobs, or the database does not answer."""
     if jobs is None:
         return None
     try:
         async with asyncio.timeout(_PART_SECONDS):
             backlog = await queries.backlog(jobs.store)
-    except Exception:  # noqa: BLE001 - whatever the driver raises: the other figures are told
+    except Exception:  # noqa: BLE001 - whatever the driver raises: the other figures are shown
         return None
     age = 0.0 if backlog.oldest is None else max(0.0, jobs.queue.clock() - backlog.oldest)
     return {"waiting": backlog.waiting, "running": backlog.running, "oldest_seconds": age}

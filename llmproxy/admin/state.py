@@ -17,7 +17,7 @@ from llmproxy.observe.rates import Rates
 class AdminState:
     """What requests to the operator's API read and move.
 
-    ``settle`` counts what still waits to be counted, so that what is read is what happened. ``database_size`` gives
+    ``settle`` counts what still waits to be counted, so that figures are up to date. ``database_size`` gives
     bytes; it raises what the database raises.
     """
 

@@ -1,4 +1,4 @@
-"""What the body of ``POST /v1/batches`` asks for, what only a batch knows of its job, and the batch object. Pure."""
+"""The body of ``POST /v1/batches``, what only a batch knows of its job, and the batch object. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +21,7 @@ _MOST_SECONDS = 2_592_000
 
 @dataclass(frozen=True, slots=True)
 class BatchSpec:
-    """``output_seconds`` is how long the output files are kept, None where that was not said."""
+    """``output_seconds`` is how long the output files are kept, None if the request does not say."""
 
     input_file_id: str
     endpoint: str
@@ -78,10 +78,10 @@ def _output_seconds(body: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """``blob`` names the input file's bytes, None where there was no such file when the batch was created.
+    """``blob`` names the input file's bytes, None if there was no such file when the batch was created.
 
-    ``errors`` are those of validation. ``output_file_id`` and ``error_file_id`` are those of the last end; a file that
-    would have no lines is none.
+    ``errors`` are those of validation. ``output_file_id`` and ``error_file_id`` are those of the last end, None for a
+    file that would have no lines.
     """
 
     input_file_id: str

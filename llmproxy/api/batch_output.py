@@ -21,7 +21,7 @@ _CODES = {"upstream_timeout": "request_timeout"}
 
 
 def output_line(job_id: str, item: Item) -> bytes:
-    """The line of a call that is over. HTTP errors stand in ``response``, ``error`` says why there is no answer."""
+    """The line of a call that is over. HTTP errors stand in ``response``; ``error`` says why an answer is missing."""
     if item.status in _UNFINISHED:
         return unfinished_line(job_id, item.position, item.label, item.status)
     if not item.status_code:

@@ -1,5 +1,5 @@
-"""The steps of a batch that are no calls. The first checks its input file as a whole, and only then its requests become
-calls; the last writes its results into files."""
+"""The steps of a batch that are not calls. The first checks its input file as a whole, and only then its requests
+become calls; the last writes its results into files."""
 
 import asyncio
 import logging
@@ -44,7 +44,7 @@ _CHUNK = 250
 #: bytes of calls in memory between their check and the queue; more go into a file that is gone when the process is
 _SPOOL_BYTES = 8 * 1024 * 1024
 
-#: somebody else has the step, or the batch was ended: whatever is given back does not count
+#: another worker has the step, or the batch was ended: this result does not count
 _LEFT = Reschedule(1.0, counts=False)
 
 
@@ -72,8 +72,8 @@ class CallSpool:
 
 
 class Validate:
-    """The handler. Done again after a crash, it goes on where it was: a batch that runs has been checked already, and
-    the calls that are there are not added once more.
+    """The handler of the first step. After a crash it resumes: a batch that runs has been checked already, and the
+    calls that are there are not added once more.
 
     A line takes at most ``most_line_bytes``. ``upstreams`` tell which models there are.
     """
@@ -172,14 +172,14 @@ async def _last_position(store: Store, job_id: str) -> int:
 
 #: results in memory at a time: an answer may be large
 _PAGE = 50
-#: how long the files are kept where the batch does not say
+#: how long the files are kept if the batch does not say
 _KEPT_SECONDS = 30 * 86_400
 
 _UNFINISHED = {JobStatus.CANCELLED: ItemStatus.CANCELLED, JobStatus.EXPIRED: ItemStatus.EXPIRED}
 
 
 class Finalize:
-    """The handler. Done again after a crash, it writes the same files once more."""
+    """The handler of the last step. After a crash it writes the same files once more."""
 
     def __init__(self, queue: Queue, blobs: Blobs) -> None:
         self._queue = queue

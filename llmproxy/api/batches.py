@@ -63,7 +63,7 @@ async def _submitted(spec: BatchSpec, headers: Headers, exchange: Exchange, serv
 
 
 async def _input_file(id: str, scope: str, services: JobServices) -> File | None:
-    """None where there is no such file: what becomes of that is found in validation, as OpenAI does it."""
+    """None if there is no such file: validation reports it, as OpenAI does."""
     file = await file_rows.get(services.store, id, scope, services.queue.clock()) if NAME.fullmatch(id) else None
     if file is not None and file.purpose != "batch":
         message = f"The purpose of file {id} is '{file.purpose}'; a batch needs one with the purpose 'batch'."
@@ -75,10 +75,12 @@ async def batches(request: Request) -> Response:
     """``GET /v1/batches?after=&limit=``, newest first."""
     after = request.query_params.get("after")
     if after is not None and not _ID.fullmatch(after):
-        raise BadRequest(f"Invalid 'after': {after[:100]!r} is no id of a batch.", code="invalid_value", param="after")
+        raise BadRequest(
+            f"Invalid 'after': {after[:100]!r} is not the id of a batch.", code="invalid_value", param="after"
+        )
     scope = exchange_of(request).caller.owner
-    wanted = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=query_limit(request.query_params))
-    found, more = await queries.page(job_services(request).store, wanted)
+    query = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=query_limit(request.query_params))
+    found, more = await queries.page(job_services(request).store, query)
     return list_response([batch_object(job) for job in found], more=more)
 
 
@@ -88,7 +90,7 @@ async def batch(request: Request) -> Response:
 
 
 async def cancel(request: Request) -> Response:
-    """``POST /v1/batches/{id}/cancel``; once more does no harm. Whatever body there is, is not looked at.
+    """``POST /v1/batches/{id}/cancel``; a second time does no harm. The body is not read.
 
     Raises ``Conflict`` for a batch that came to another end.
     """

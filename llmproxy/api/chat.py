@@ -12,16 +12,21 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from llmproxy.api.http import json_response, list_response
-from llmproxy.api.services import exchange_of, job_services
-from llmproxy.jobs.stored import StoredQuery
+from llmproxy.api.services import JobServices, exchange_of, job_services
+from llmproxy.jobs.stored import StoredAnswers, StoredQuery
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, dump_labels, parse_metadata
 from llmproxy.proxy.asgi import read
-from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.endpoint import Incoming, Prepared, listening
+from llmproxy.proxy.offload import offload
+from llmproxy.proxy.request import CacheableRequest
 from llmproxy.wire import validation
-from llmproxy.wire.documents import Document, dump
+from llmproxy.wire.documents import Document, dump, peek
+from llmproxy.wire.echo import echo_of, with_echo
 from llmproxy.wire.errors import BadRequest, NotFound
-from llmproxy.wire.json_body import parse
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.json_body import canonical, parse
 from llmproxy.wire.validation import query_limit, query_newest_first
+from llmproxy.wire.vocabulary import Reason
 
 PREFIX = "chatcmpl-"
 
@@ -30,10 +35,10 @@ _ID = re.compile(PREFIX + "([0-9a-f]{14})[0-9a-f]{18}")
 
 
 class ChatId(NamedTuple):
-    """An id, and the time in it: when the completion was asked for, Unix seconds. It is the place in a list, too.
+    """An id, and the time in it: when the completion was requested, Unix seconds. It is the position in a list, too.
 
-    So a list goes on behind one that is gone: whoever deletes what they list asks for the next page with the id of one
-    that is not there any more.
+    So a list continues behind a deleted one: a caller that deletes what it lists asks for the next page with the id of
+    an answer that is gone.
     """
 
     time: float
@@ -46,7 +51,7 @@ class ChatId(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """None for what is no id."""
+        """None for a text that is not an id."""
         found = _ID.fullmatch(text)
         return cls(int(found[1], 16) / 1e6, text) if found else None
 
@@ -123,7 +128,7 @@ _LONGEST_BODY = 256 * 1024
 
 
 async def listing(request: Request) -> Response:
-    """``GET /v1/chat/completions?model=&metadata[name]=&after=&limit=&order=``, oldest first unless told otherwise."""
+    """``GET /v1/chat/completions?model=&metadata[name]=&after=&limit=&order=``, oldest first by default."""
     query = chat_query(request.query_params, exchange_of(request).caller.owner)
     answers, more = await job_services(request).answers.page(query)
     return list_response([chat_object(answer) for answer in answers], more=more)
@@ -182,3 +187,55 @@ async def _stored_chat(connection: HTTPConnection) -> StoredAnswer:
     if answer is None:
         raise NotFound(f"Chat completion with id '{id[:100]}' not found.")
     return answer
+
+
+async def store_chat(incoming: Incoming) -> Prepared:
+    """What the row ``chat`` of the table of endpoints does ahead of the cache if its answers are stored on demand."""
+    request = await incoming.parse()
+    if not request.parsed.store:
+        return Prepared(request)
+    services: JobServices = incoming.scope["state"]["jobs"]
+    recorder = await offload(len(request.raw), ChatRecorder, request, incoming.exchange, services.answers)
+    return Prepared(recorder.request, recorder.keep, is_repeatable=False)
+
+
+class ChatRecorder:
+    """Stores one answer once it is complete. ``request`` is the request for it under its id.
+
+    Raises ``BadRequest`` for labels that are not valid.
+    """
+
+    def __init__(self, request: CacheableRequest, exchange: Exchange, answers: StoredAnswers) -> None:
+        self._body = request.body()
+        self._labels = parse_metadata(self._body.get("metadata"))
+        self._id = ChatId.new(exchange.started_at)
+        self._echo: dict[str, Any] = {**echo_of(self._body), "id": self._id.text}
+        self._exchange = exchange
+        self._answers = answers
+        self.request = replace(request, parsed=replace(request.parsed, echo=self._echo))
+
+    def keep(self) -> None:
+        """Called with the whole answer in the exchange."""
+        exchange, parsed = self._exchange, self.request.parsed
+        # there is a body once the whole of it came
+        document = peek(exchange.response_body)
+        if exchange.stored is Reason.TOO_LARGE and document is None:
+            self._answers.lose()
+        if document is None or self.request.endpoint.dialect.flaw(document) is not None:
+            return
+        own = {"object": "chat.completion", "request_id": exchange.request_id}
+        messages = self._body.get("messages")
+        self._answers.keep(
+            StoredAnswer(
+                id=self._id.text,
+                kind=AnswerKind.CHAT,
+                scope=exchange.caller.owner,
+                model=parsed.model,
+                created_at=self._id.time,
+                request=canonical(self._body, {"messages"}),
+                input=dump(messages if isinstance(messages, list) else []),
+                document=dump(with_echo(document, self._echo) | own),
+                stream=parsed.stream,
+                metadata=dump_labels(self._labels),
+            )
+        )

@@ -1,4 +1,4 @@
-"""A stream of events to one client, of something that may be worked on anywhere."""
+"""A stream of events to one client, about a job that any process may work on."""
 
 from time import monotonic
 
@@ -11,8 +11,8 @@ _PING = b": ping\n\n"
 
 
 class SseStream:
-    """Says what is there, and waits for what comes: every ``poll_seconds`` it is time to look at the rows of ``id``
-    again, or earlier where this process knows that something moved."""
+    """Sends events, and waits for new ones: the rows of ``id`` are read again every ``poll_seconds``, or earlier if
+    this process knows that something changed."""
 
     def __init__(self, id: str, poll_seconds: float, services: JobServices, client: Client, send: Send) -> None:
         self._id = id
@@ -24,7 +24,7 @@ class SseStream:
         self._sent_at = monotonic()
 
     def watch(self) -> None:
-        """From now on a client that leaves ends the waiting."""
+        """Has a client that leaves end the waiting."""
         self._client.watch(lambda: self._notifications.job_changed(self._id))
 
     def raise_if_disconnected(self) -> None:
@@ -34,7 +34,7 @@ class SseStream:
 
     @property
     def stopping(self) -> bool:
-        """Whether the program ends: what is told goes on, but not here."""
+        """Whether the server stops: the job continues, but not this stream."""
         return self._notifications.closed
 
     async def send(self, data: bytes) -> None:
@@ -42,7 +42,7 @@ class SseStream:
         self._sent_at = monotonic()
 
     async def poll(self) -> None:
-        """Until it is time to look again; a client that heard nothing for long gets a comment."""
+        """Waits until it is time to read again; a client that got nothing for long gets a comment."""
         await self._notifications.wait_for_job(self._id, self._poll_seconds)
         if self._ping_seconds and monotonic() - self._sent_at >= self._ping_seconds:
             await self.send(_PING)

@@ -1,4 +1,5 @@
-"""A file as its row says it, and as OpenAI's file object; what an upload and a list ask for, read strictly. Pure."""
+"""A file as its row says it, and as OpenAI's file object; the parameters of an upload and a list, read strictly.
+Pure."""
 
 import re
 import secrets
@@ -39,7 +40,7 @@ def file_object(file: File) -> dict[str, Any]:
 
 #: the largest input file of a batch
 BATCH_BYTES = 200 * 1024 * 1024
-#: how long a batch's files are kept where the caller says nothing
+#: how long a batch's files are kept if the caller does not say
 BATCH_SECONDS = 30 * 86_400
 
 #: bytes at the beginning of a file that tell what it is
@@ -63,7 +64,7 @@ class FileQuery:
 
 
 def purpose_of(fields: Mapping[str, str]) -> str:
-    """What the file is for. Raises ``BadRequest`` in OpenAI's words."""
+    """The purpose of a file. Raises ``BadRequest`` in OpenAI's words."""
     purpose = fields.get("purpose")
     if purpose is None:
         raise BadRequest("'purpose' is a required property", param="purpose")
@@ -92,8 +93,8 @@ def lifetime_of(fields: Mapping[str, str], purpose: str) -> int | None:
 
 
 def check_begins_as_jsonl(head: bytes) -> None:
-    """Raises ``BadRequest`` where the first line of a file that has one is no JSON object. The other lines are the
-    batch's affair. ``head`` is the first ``HEAD`` bytes: of a longer line no more is seen than how it begins."""
+    """Raises ``BadRequest`` if the first line of a file is not a JSON object. The batch checks the other lines.
+    ``head`` is the first ``HEAD`` bytes: of a longer line no more is seen than how it begins."""
     line, end, _ = head.removeprefix(_BOM).lstrip().partition(b"\n")
     if not line:
         return

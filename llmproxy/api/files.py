@@ -21,11 +21,11 @@ from llmproxy.wire.errors import NotFound, Unavailable
 from llmproxy.wire.exchange import EXCHANGE
 
 #: how long a client may take for one piece
-_PATIENCE_SECONDS = 60.0
+_SEND_SECONDS = 60.0
 
 
 class Download:
-    """An ASGI application. Raises ``NotFound`` where the bytes are gone, ``Unavailable``; both before anything is sent.
+    """An ASGI application. Raises ``NotFound`` if the bytes are gone, ``Unavailable``; both before anything is sent.
 
     A client that leaves, or stops reading, ends the reading too.
     """
@@ -64,10 +64,10 @@ async def _send_all(send: Send, pieces: AsyncIterator[bytes], client: Client) ->
 
 async def _send_piece(send: Send, piece: bytes) -> None:
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_SEND_SECONDS):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     except TimeoutError:
-        raise StreamAborted(f"The client read nothing for {_PATIENCE_SECONDS:g} s.") from None
+        raise StreamAborted(f"The client read nothing for {_SEND_SECONDS:g} s.") from None
 
 
 _LONGEST_SHOWN = 100
@@ -82,7 +82,7 @@ class NoSuchFile(NotFound):
 
 
 class UploadFile:
-    """``POST /v1/files`` as an ASGI application: a client that leaves in the middle of its file is no failure."""
+    """``POST /v1/files`` as an ASGI application: a client that leaves in the middle of its file is not a failure."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -133,7 +133,7 @@ async def _file(request: Request) -> File:
 
 
 def _id(request: Request) -> str:
-    """Raises ``NoSuchFile`` for what can be no id: not every database takes every text."""
+    """Raises ``NoSuchFile`` for what cannot be an id: not every database takes every text."""
     id: str = request.path_params["id"]
     if not NAME.fullmatch(id):
         raise NoSuchFile(id)

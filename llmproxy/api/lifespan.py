@@ -26,14 +26,14 @@ from llmproxy.wire.exchange import Exchange, RequestIds
 
 #: seconds between two looks at jobs whose time is up, and at workers that died
 _WATCH_SECONDS = 2.0
-#: webhooks told at the same time: a receiver that is silent holds up no calls, and few others
+#: webhooks called at the same time: a receiver that is silent holds up no calls, and few other webhooks
 _MESSAGES_AT_ONCE = 8
 #: seconds between two looks for what is old
 _FORGET_SECONDS = 60.0
 
 
 def handlers(services: JobServices, call: CallHandler) -> Handlers:
-    """Who does the work of an item."""
+    """The handlers of all steps, by kind of job and step."""
     deliver = Deliver(services.proxy.settings)
     return {
         (JobKind.TASK, Step.CALL): call,
@@ -42,7 +42,7 @@ def handlers(services: JobServices, call: CallHandler) -> Handlers:
         ),
         (JobKind.BATCH, Step.CALL): call,
         (JobKind.BATCH, Step.FINALIZE): Finalize(services.queue, services.blobs),
-        (JobKind.RESPONSE, Step.CALL): BackgroundCall(services, call),
+        (JobKind.RESPONSE, Step.CALL): BackgroundCall(call, services.proxy, services.queue, services.answers),
         **{(kind, Step.DELIVER): deliver for kind in JobKind},
     }
 
@@ -59,8 +59,8 @@ async def open_jobs(
 ) -> AsyncIterator[JobServices]:
     """The queue, and as many workers as the settings want in this process.
 
-    ``count`` takes each finished exchange, ``tried`` each try at an item; ``lost`` is told of each answer that cannot
-    be kept. ``left`` gives the seconds that there are for writing at the end.
+    ``count`` takes each finished exchange, ``on_attempt`` each attempt at an item; ``lost`` is called for each answer
+    that cannot be stored. ``left`` gives the seconds that remain for writing at the end.
     """
     settings, notifications = proxy.settings, JobNotifications()
     store = Store(database)

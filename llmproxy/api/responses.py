@@ -1,4 +1,4 @@
-"""What can be asked of a Response by its id: itself, its events, its input, its end."""
+"""A Response by its id: itself, its events, its input, its cancellation and its deletion."""
 
 import orjson
 from starlette.requests import HTTPConnection, Request
@@ -64,7 +64,7 @@ async def delete(request: Request) -> Response:
 
 
 async def input_items(request: Request) -> Response:
-    """``GET /v1/responses/{id}/input_items``: the request's own items, newest first unless told otherwise."""
+    """``GET /v1/responses/{id}/input_items``: the request's own items, newest first by default."""
     answer = await _stored_response(request)
     limit, newest_first = query_limit(request.query_params), query_newest_first(request.query_params, "desc")
     items = listed_items(orjson.loads(answer.input), answer.id)

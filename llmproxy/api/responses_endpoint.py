@@ -34,7 +34,7 @@ from llmproxy.wire.vocabulary import Reason
 _UNUSABLE = frozenset({Reason.MALFORMED, Reason.INCOMPLETE, Reason.STATUS})
 
 
-async def keep_response(incoming: Incoming) -> Prepared | None:
+async def store_response(incoming: Incoming) -> Prepared | None:
     """What the row ``responses`` of the table of endpoints does ahead of the cache: an id of its own for a Response
     that is kept, the conversation before it, and work in the background, which is answered at once."""
     services: JobServices = incoming.scope["state"]["jobs"]
@@ -76,7 +76,8 @@ async def _effective(request: ResponsesRequest, raw: bytes, exchange: Exchange, 
 async def _tell(
     answer: StoredAnswer, request: ResponsesRequest, services: JobServices, client: SocketClient, send: Send
 ) -> None:
-    """The first word about a Response of the background: as it stands, or as the stream of what happens to it."""
+    """Answers the request for a Response of the background: with its present state, or with the stream of its
+    events."""
     if request.stream and answer.stream:
         await EventReplay(answer, -1, services, client, send).run()
         return
@@ -121,7 +122,7 @@ async def accept(
     """The Response as it waits for a worker; with an ``Idempotency-Key`` that is known, the first one's as it stands.
 
     ``body`` is the one for the model server. Raises ``BadRequest`` for one that no model server could be sent,
-    ``NotFound`` where the first one's is gone.
+    ``NotFound`` if the first one's is gone.
     """
     parsed = await services.proxy.memo.parsed(BY_PATH[exchange.path], body)
     # of its own: it takes as long as somebody follows

@@ -1,4 +1,4 @@
-"""A Response's events as they are told to one client: those that are there, then those to come."""
+"""A Response's events as they are sent to one client: the stored ones, then new ones."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ _OF_ITSELF = (JobStatus.COMPLETED, JobStatus.FAILED)
 
 
 class EventReplay:
-    """One client's way through a stream. ``after`` is the number of the last event that it knows, -1 for none.
+    """The stream of one client. ``after`` is the number of the last event that it has, -1 for none.
 
     A Response may be run again, when its worker died or its upstream failed; its events then get the same numbers
-    once more. Who is in the middle goes on from there, and is told the end in any case.
+    once more. A client in the middle continues from there, and gets the terminal event in any case.
     """
 
     def __init__(self, answer: StoredAnswer, after: int, services: JobServices, client: Client, send: Send) -> None:
@@ -56,7 +56,7 @@ class EventReplay:
         await self._send({"type": "http.response.body", "body": last})
 
     async def _events(self) -> bytes:
-        """Sends what comes until the end is there, which it returns."""
+        """Sends events until the terminal one is there, which it returns."""
         id, store = self._answer.id, self._services.store
         while True:
             # first: when it is over, every event is there
@@ -80,7 +80,7 @@ class EventReplay:
                 await self._stream.poll()
 
     async def _ending(self, job: Job | None) -> bytes:
-        """The terminal event where the client does not know it yet, made up where the job was ended from outside."""
+        """The terminal event if the client does not have it yet; it is made here if the job was ended from outside."""
         number, frame = await last_event(self._services.store, self._answer.id) or (-1, b"")
         if not is_terminal(frame) or (job is not None and job.status not in _OF_ITSELF):
             answer = await self._services.answers.find(self._answer.id, AnswerKind.RESPONSE, self._answer.scope)

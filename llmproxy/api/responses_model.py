@@ -18,14 +18,14 @@ _ENDED = ("completed", "incomplete")
 
 
 def is_id(text: str) -> bool:
-    """Whether a Response could have this id; what comes from strangers goes no further otherwise."""
+    """Whether a Response could have this id; other texts from callers never reach the database."""
     return _ID.fullmatch(text) is not None
 
 
 async def conversation_before(answers: StoredAnswers, previous_id: str, scope: str) -> list[Document]:
     """The items of the conversation that ends with this Response.
 
-    Raises ``BadRequest`` where it, or one before it, is not there, or has no answer; ``Unavailable``.
+    Raises ``BadRequest`` if it, or one before it, is missing or has no answer; ``Unavailable``.
     """
     if not is_id(previous_id):
         raise _unknown(previous_id)

@@ -11,17 +11,19 @@ from typing import Any, Self
 import orjson
 from starlette.types import Message
 
-from llmproxy.api.services import JobServices
 from llmproxy.jobs.call import LOCAL, CallHandler, fetch_answer, token_usage
 from llmproxy.jobs.handler import CancelToken
 from llmproxy.jobs.model import Claimed, Completion, Event, Failure, ItemResult, ItemStatus, Reschedule
+from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.response_events import OPENING, add_events, restart_events
+from llmproxy.jobs.stored import StoredAnswers
 from llmproxy.jobs.stored_model import AnswerKind
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.listen import ClientDisconnected
 from llmproxy.proxy.pipeline import handle, parse_request
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.proxy.response import Failed, Live
+from llmproxy.proxy.services import ProxyServices
 from llmproxy.wire.documents import Document, dump, read_leniently
 from llmproxy.wire.echo import with_echo
 from llmproxy.wire.endpoints import BY_PATH
@@ -37,8 +39,8 @@ _LINGER_SECONDS = 0.1
 #: bytes that wait before the upstream's answer has to
 _MOST_BYTES = 1024 * 1024
 
-#: what was told when the Response was accepted
-_TOLD = frozenset({"response.created", "response.queued"})
+#: events that were stored when the Response was accepted
+_OPENING_TYPES = frozenset({"response.created", "response.queued"})
 
 
 class EventLog:
@@ -47,8 +49,8 @@ class EventLog:
     The terminal event is held back: it counts together with the Response itself.
     """
 
-    def __init__(self, services: JobServices, item: Claimed, cancel_token: CancelToken) -> None:
-        self._services = services
+    def __init__(self, queue: Queue, item: Claimed, cancel_token: CancelToken) -> None:
+        self._queue = queue
         self._item = item
         self._cancel_token = cancel_token
         self._splitter = SseSplitter()
@@ -62,7 +64,7 @@ class EventLog:
         self.terminal: dict[str, Any] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._item.claims > 1 and not await restart_events(self._services.store, self._item):
+        if self._item.claims > 1 and not await restart_events(self._queue.store, self._item):
             self._cancel_token.leave()
         return self
 
@@ -71,11 +73,11 @@ class EventLog:
     ) -> None:
         if self._task is not None:
             self._task.cancel()
-            # what went wrong in it is told by ``send`` and ``rest``, if anybody still asks
+            # ``send`` and ``flush_rest`` raise what went wrong in it, if they are still called
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def send(self, message: Message) -> None:
-        """Takes one message. Raises ``Unavailable`` where the database cannot be used."""
+        """Takes one message. Raises ``Unavailable`` if the database cannot be used."""
         for frame in self._splitter.feed(bytes(message.get("body", b""))):
             self._take(frame)
         if self._bytes > _MOST_BYTES:
@@ -87,7 +89,7 @@ class EventLog:
             self._task = asyncio.create_task(self._flush_soon(), name="response events")
 
     async def flush_rest(self) -> list[Event]:
-        """What is not written yet. Raises ``Unavailable``."""
+        """Returns what is not written yet. Raises ``Unavailable``."""
         if self._task is not None:
             self._hurry.set()
             await self._task
@@ -109,7 +111,7 @@ class EventLog:
         event.pop("obfuscation", None)
         if RESPONSES.terminal(frame):
             self.terminal = event
-        elif event.get("type") not in _TOLD:
+        elif event.get("type") not in _OPENING_TYPES:
             self._waiting.append(self._number_event(event))
             self._bytes += len(frame)
 
@@ -130,27 +132,29 @@ class EventLog:
             group, self._waiting, self._bytes = self._waiting, [], 0
             if not group:
                 return
-            if not await add_events(self._services.store, self._item, group):
+            if not await add_events(self._queue.store, self._item, group):
                 # somebody else has the call, or nobody wants it any more
                 self._cancel_token.leave()
-        self._services.notifications.job_changed(self._item.job.id)
+        self._queue.notifications.job_changed(self._item.job.id)
 
 
-#: how long a Response can be asked for that was not to be stored, from its end on
+#: how long a Response that is not to be stored can be read after its end
 UNSTORED_SECONDS = 600.0
 
 
 class BackgroundCall:
     """The handler."""
 
-    def __init__(self, services: JobServices, call: CallHandler) -> None:
-        self._services = services
+    def __init__(self, call: CallHandler, services: ProxyServices, queue: Queue, answers: StoredAnswers) -> None:
         self._call = call
+        self._services = services
+        self._queue = queue
+        self._answers = answers
 
     async def __call__(self, item: Claimed, cancel_token: CancelToken) -> ItemResult | Reschedule:
         exchange = self._call.begin(item)
         try:
-            async with EventLog(self._services, item, cancel_token) as event_log:
+            async with EventLog(self._queue, item, cancel_token) as event_log:
                 return await self._attempt(item, exchange, event_log, cancel_token)
         except ClientDisconnected:
             exchange.status, exchange.error = 499, "the response was cancelled"
@@ -169,7 +173,7 @@ class BackgroundCall:
             if cacheable.parsed.stream:
                 document = await self._stream(exchange, cacheable, event_log, cancel_token)
             else:
-                whole = await fetch_answer(exchange, cacheable, self._services.proxy, cancel_token)
+                whole = await fetch_answer(exchange, cacheable, self._services, cancel_token)
                 if exchange.stored in (Reason.MALFORMED, Reason.STATUS):
                     raise UpstreamBroke("The model server gave something else in the place of a Response.")
                 document = with_echo(orjson.loads(whole.body), cacheable.parsed.echo or {})
@@ -181,7 +185,7 @@ class BackgroundCall:
     async def _parse(self, exchange: Exchange, item: Claimed) -> CacheableRequest:
         job = item.job
         cacheable = await parse_request(
-            exchange, BY_PATH[job.path], item.body, job.path.encode(), job.headers, LOCAL, self._services.proxy
+            exchange, BY_PATH[job.path], item.body, job.path.encode(), job.headers, LOCAL, self._services
         )
         own = {
             "id": job.id,
@@ -200,7 +204,7 @@ class BackgroundCall:
     async def _stream(
         self, exchange: Exchange, cacheable: CacheableRequest, event_log: EventLog, cancel_token: CancelToken
     ) -> Document:
-        answer = await handle(exchange, cacheable, self._services.proxy, cancel_token)
+        answer = await handle(exchange, cacheable, self._services, cancel_token)
         await deliver(answer, exchange, cancel_token, event_log.send, 0)
         if isinstance(answer, Live) and isinstance(answer.flight.work.outcome, Failed):
             raise answer.flight.work.outcome.error
@@ -239,7 +243,7 @@ class BackgroundCall:
         if isinstance(what, Reschedule):
             return what
         job = item.job
-        answer = await self._services.answers.find(job.id, AnswerKind.RESPONSE, job.scope)
+        answer = await self._answers.find(job.id, AnswerKind.RESPONSE, job.scope)
         request = {} if answer is None else orjson.loads(answer.request)
         document = unfinished(job.id, job.created_at, "failed", request, response_error(error))
         return await self._with_completion(item, what, document, event_log)

@@ -58,7 +58,7 @@ def _responses(base: str) -> list[Route]:
 
 
 class ChatRoute(PassThroughRoute):
-    """A ``POST`` to what is no id is the upstream's, too: llama.cpp counts tokens at
+    """A ``POST`` to what is not an id is the upstream's, too: llama.cpp counts tokens at
     ``/v1/chat/completions/input_tokens``."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:

@@ -55,7 +55,7 @@ async def tasks(request: Request) -> Response:
         raise BadRequest(f"'user_id' has up to {LONGEST_NAME} printable characters.", param="user_id")
     if cursor is not None and not _ID.fullmatch(cursor):
         raise BadRequest("'cursor' must be the 'next' of the page before.", param="cursor")
-    wanted = JobQuery(
+    job_query = JobQuery(
         kind=JobKind.TASK,
         scope=exchange_of(request).caller.owner,
         status=JobStatus(status) if status is not None else None,
@@ -63,7 +63,7 @@ async def tasks(request: Request) -> Response:
         after=cursor,
         limit=query_limit(query),
     )
-    page, more = await queries.page(job_services(request).store, wanted)
+    page, more = await queries.page(job_services(request).store, job_query)
     data = [tasks_model.task(job) for job in page]
     return json_response({"object": "list", "data": data, "next": page[-1].id if more else None})
 
@@ -77,7 +77,8 @@ async def task(request: Request) -> Response:
 
 
 async def cancel(request: Request) -> Response:
-    """``DELETE /api/tasks/{id}``: ends it, calls in flight included; once more does no harm. Raises ``Conflict``."""
+    """``DELETE /api/tasks/{id}``: ends it, calls in flight included; a second time does no harm. Raises
+    ``Conflict``."""
     services, known = job_services(request), await load_task(request)
     job, done = await lifecycle.cancel(services.queue, known.id)
     if job is None:
@@ -116,14 +117,14 @@ def _unknown(id: str) -> NotFound:
 
 #: prompts turned into calls before others get their turn
 _AT_ONCE = 200
-#: said anew for our document
+#: set anew for our document
 _OF_THE_BODY = frozenset({b"content-length", b"content-type"})
 
 Read = Callable[[bytes, Settings], TaskRequest]
 
 
 class Completions:
-    """An ASGI application that reads orders with ``order.one`` or ``order.many``."""
+    """An ASGI application that reads requests with ``read_single`` or ``read_many``."""
 
     def __init__(self, reader: Read) -> None:
         self._read = reader
@@ -149,7 +150,7 @@ many_prompts = Completions(read_many)
 async def _answer(
     task_request: TaskRequest, scope: Scope, exchange: Exchange, services: JobServices, client: Client
 ) -> Response:
-    """The answer to the order's only prompt. Raises ``ProxyError``, ``ClientLeft``."""
+    """The answer to a request's only prompt. Raises ``ProxyError``, ``ClientLeft``."""
     exchange.user, exchange.session = task_request.user, task_request.session
     model = model_for(task_request, services.proxy.upstreams)
     body = body_writer(task_request, model)(task_request.prompts[0])
@@ -175,9 +176,9 @@ async def _answer(
 
 
 async def _submitted(task_request: TaskRequest, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
-    """The job that does what was ordered, on the disk. Raises ``BadRequest``, ``Unavailable``."""
+    """The job that does what was requested, on the disk. Raises ``BadRequest``, ``Unavailable``."""
     key = idempotency_key(headers)
-    # what they say must be right before anything is kept: nobody is there to be told later
+    # headers must be right before anything is stored: later no caller is there to see the error
     directives = parse_directives(headers)
     model = model_for(task_request, services.proxy.upstreams)
     new = NewJob(

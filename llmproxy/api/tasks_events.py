@@ -49,7 +49,7 @@ class Events:
         last = _last(connection)
         job = await load_task(connection)
         if last > _BASE + job.total:
-            # the end is known: this is what makes a browser stop asking
+            # the client has the end: this status makes a browser stop asking
             await Response(status_code=204)(scope, receive, send)
             return
         with listening(receive, exchange_of(connection)) as client:
@@ -58,7 +58,7 @@ class Events:
                 if scope["method"] != "HEAD":
                     await _Progress(job, last, job_services(connection), client, send).run()
             finally:
-                # also when the server stops: no end was told, so the client comes back
+                # also when the server stops: the end was not sent, so the client comes back
                 await send({"type": "http.response.body", "body": b""})
 
 
@@ -66,7 +66,7 @@ events = Events()
 
 
 class _Progress:
-    """One client's way through a task's events. ``last`` is the number of the last one that it knows."""
+    """The stream of one client. ``last`` is the number of the last event that it has."""
 
     def __init__(self, job: Job, last: int, services: JobServices, client: Client, send: Send) -> None:
         self._id = job.id
@@ -75,7 +75,8 @@ class _Progress:
         self._stream = SseStream(job.id, _POLL_SECONDS, services, client, send)
 
     async def run(self) -> None:
-        """Until the task's end is told, the task is deleted, or the server stops. Raises ``ClientLeft``."""
+        """Sends events until the task's end is sent, the task is deleted, or the server stops. Raises
+        ``ClientLeft``."""
         self._stream.watch()
         await self._stream.send(_RETRY)
         more = over = False
@@ -94,7 +95,7 @@ class _Progress:
                 await self._stream.poll()
 
     async def _send_new(self, job: Job) -> bool:
-        """Tells what is new, or the first of it; whether there is more."""
+        """Sends what is new, or the first of it. Returns whether there is more."""
         frames = list(self._begun(job))
         known = max(0, self._last - _BASE)
         items = []
@@ -126,7 +127,7 @@ class _Progress:
 
 
 def _happened(job: Job, at: float | None, ended: int) -> tasks_model.Document:
-    """What all events say: whose it is, when it was, and how many prompts were done with by then."""
+    """The members of all events: the task, the time, and how many prompts were over by then."""
     return {"task_id": job.id, "at": at, "percent": tasks_model.percent(ended, job.total)}
 
 

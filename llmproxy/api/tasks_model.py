@@ -1,4 +1,4 @@
-"""What a request for completions orders, and tasks and their results as documents. Times are Unix seconds. Pure."""
+"""A request for completions, and tasks and their results as documents. Times are Unix seconds. Pure."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Fields = dict[str, Any]
 
 
 def check_known(fields: Fields, known: Collection[str]) -> None:
-    """Refuses members that nobody knows: a misspelt option would be ignored in silence."""
+    """Refuses unknown members: a misspelt option would be ignored in silence."""
     # a request may have a million of them
     unknown = sorted(islice((name for name in fields if name not in known), 10))
     if unknown:
@@ -49,7 +49,7 @@ def required_texts(fields: Fields, name: str) -> list[str]:
 
 
 def word(fields: Fields, name: str, longest: int) -> str:
-    """A printable string of up to ``longest`` characters; "" where there is none."""
+    """A printable string of up to ``longest`` characters; "" if it is absent."""
     value = fields.get(name)
     if value is None:
         return ""
@@ -59,7 +59,7 @@ def word(fields: Fields, name: str, longest: int) -> str:
 
 
 def flag(fields: Fields, name: str) -> bool:
-    """False where there is none."""
+    """A boolean; false if it is absent."""
     value = fields.get(name)
     if value is not None and not isinstance(value, bool):
         raise BadRequest(f"'{name}' must be true or false.", param=name)
@@ -114,7 +114,7 @@ _MANY = ("prompts", *_OPTIONS)
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """Prompts and what goes for all of them. "" and None stand for what was not said.
+    """Prompts and what applies to all of them. "" and None stand for absent members.
 
     ``instruction`` is the system prompt that ``instruction_type`` names.
     """
@@ -129,13 +129,13 @@ class TaskRequest:
     temperature: float | None
     #: whether the answer is made later
     background: bool
-    #: whether it was asked for as one prompt, not as a list
+    #: whether the request has one prompt, not a list
     single: bool
     webhook_url: str
 
 
 def read_single(raw: bytes, settings: Settings) -> TaskRequest:
-    """The order in a request to ``/api/completions``. Raises ``BadRequest``."""
+    """Reads a request to ``/api/completions``. Raises ``BadRequest``."""
     body = parse(raw)
     check_known(body, _ONE)
     prompt, background = required_text(body, "prompt"), flag(body, "background")
@@ -145,7 +145,7 @@ def read_single(raw: bytes, settings: Settings) -> TaskRequest:
 
 
 def read_many(raw: bytes, settings: Settings) -> TaskRequest:
-    """The order in a request to ``/api/completions/batch``. Raises ``BadRequest``, ``TooLarge``."""
+    """Reads a request to ``/api/completions/batch``. Raises ``BadRequest``, ``TooLarge``."""
     body = parse(raw)
     check_known(body, _MANY)
     prompts, most = body.get("prompts"), settings.job_max_prompts
@@ -187,7 +187,7 @@ PATH = "/v1/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class ChatAnswer:
-    """An answer in the words of tasks. ``usage`` as the model server gave it."""
+    """A chat completion as tasks show it. ``usage`` is the model server's own."""
 
     response: str | None
     model: str | None
@@ -195,7 +195,7 @@ class ChatAnswer:
 
 
 def body_writer(task_request: TaskRequest, model: str) -> Callable[[str], bytes]:
-    """What makes the body of the chat completion of one of an order's prompts. ``model`` "" is left out."""
+    """Returns the function that makes the chat completion's body of a prompt. ``model`` "" is left out."""
     before = [{"role": "system", "content": task_request.instruction}] if task_request.instruction else []
     options: dict[str, Any] = {"max_tokens": task_request.max_tokens, "temperature": task_request.temperature}
     given = {name: value for name, value in options.items() if value is not None}
@@ -208,7 +208,7 @@ def body_writer(task_request: TaskRequest, model: str) -> Callable[[str], bytes]
 
 
 def read_chat_answer(body: bytes) -> ChatAnswer:
-    """What a chat completion says. What is not there, or is of another type, is None."""
+    """Reads a chat completion. A member that is absent, or of another type, is None."""
     document = read(body)
     choices = document.get("choices")
     first = _members(choices[0]) if isinstance(choices, list) and choices else {}
@@ -221,7 +221,7 @@ def read_chat_answer(body: bytes) -> ChatAnswer:
 
 
 def read(body: bytes) -> dict[str, Any]:
-    """An answer's document, empty where it is none."""
+    """An answer's document, empty if the answer is not a JSON object."""
     try:
         return _members(orjson.loads(body))
     except orjson.JSONDecodeError:
@@ -229,9 +229,9 @@ def read(body: bytes) -> dict[str, Any]:
 
 
 def model_for(task_request: TaskRequest, upstreams: Upstreams) -> str:
-    """The order's model, else the first for text that the model servers list, "" while none has been seen yet.
+    """The request's model, else the first for text that the model servers list, "" while none has been seen yet.
 
-    Raises ``BadRequest`` where they are there and list none.
+    Raises ``BadRequest`` if they are there and list none.
     """
     if task_request.model or (listed := upstreams.first_model):
         return task_request.model or listed
@@ -280,7 +280,7 @@ def percent(ended: int, total: int) -> float:
 
 
 def result(item: Item) -> Document:
-    """One prompt's result, or where it stands."""
+    """One prompt's result, or its status."""
     answer = read_chat_answer(item.body) if item.status is ItemStatus.COMPLETED and item.body else _NOTHING
     return {
         "index": item.position,

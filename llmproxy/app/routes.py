@@ -4,8 +4,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from llmproxy.admin.routes import route_groups as admin_groups
-from llmproxy.api.chat_endpoint import keep_chat
-from llmproxy.api.responses_endpoint import keep_response
+from llmproxy.api.chat import store_chat
+from llmproxy.api.responses_endpoint import store_response
 from llmproxy.api.routes import routes as job_routes
 from llmproxy.app import health
 from llmproxy.config.settings import Settings
@@ -50,7 +50,7 @@ def _cached(settings: Settings) -> dict[str, ASGIApp]:
     """The cached endpoints. Another method on such a path is another matter: GET /v1/chat/completions lists."""
     before: dict[str, Before] = {}
     if settings.jobs:
-        before["responses"] = keep_response
+        before["responses"] = store_response
     if settings.jobs and settings.store_answers:
-        before["chat"] = keep_chat
+        before["chat"] = store_chat
     return {path: ProxyEndpoint(row, before.get(row.name)) for path, row in BY_PATH.items()}

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from llmproxy.config.settings import Settings
 from llmproxy.jobs.blobs import Blobs, BlobWriter, BlockingBlobs
 
-#: what is being written, or was when the program died
+#: files that are being written, or were when the program died
 _PARTIAL = re.compile(r"\.file-[A-Za-z0-9_-]+\.[0-9a-f]{16}\.part")
 
 
@@ -95,13 +95,13 @@ _REMOTE = "llmproxy.jobs.blobs_fsspec"
 
 
 class BlobsUnusable(Exception):
-    """Files can not be kept where the settings say; the message says what to do."""
+    """Files cannot be stored at the place that the settings name; the message says what to do."""
 
 
 def open_blobs(settings: Settings) -> Blobs:
     """The store of files: a folder, or what is at an fsspec URL. Connects to nothing yet.
 
-    Raises ``BlobsUnusable`` for a URL of an unknown kind, or where the package for it is missing.
+    Raises ``BlobsUnusable`` for a URL of an unknown kind, or if the package for it is missing.
     """
     place = settings.files_path
     if "://" in place:
@@ -124,6 +124,6 @@ def _remote(url: str) -> Blobs:
     try:
         blobs: Blobs = module.Remote(url)
     except (ValueError, ImportError) as error:
-        # ours to say is the setting; fsspec's own words name the package that is missing
+        # we name the setting; fsspec's own message names the package that is missing
         raise BlobsUnusable(f"LLMPROXY_FILES_PATH: files cannot be kept at {kind}://: {error}") from error
     return blobs

@@ -26,8 +26,8 @@ class Sink(Protocol):
 class Blobs(Protocol):
     """Named byte strings, written once, of any size, at constant memory. No method blocks the loop.
 
-    Names are ids of files. Every method raises ``Unavailable`` where the store cannot be used, and ``ValueError`` for
-    a name that is no id. Generators are closed by the one who leaves them early (``contextlib.aclosing``).
+    Names are ids of files. Every method raises ``Unavailable`` if the store cannot be used, and ``ValueError`` for a
+    name that is not an id. A caller that leaves a generator early closes it (``contextlib.aclosing``).
     """
 
     def create(self, name: str) -> AbstractAsyncContextManager[Sink]:
@@ -39,8 +39,8 @@ class Blobs(Protocol):
         ...
 
     def lines(self, name: str) -> AsyncGenerator[list[bytes]]:
-        """The lines in order, up to 500 at a time, without their ends (LF or CR LF). An empty last line is none; of
-        one longer than ``cutting.LONGEST`` the rest is left out. Raises ``FileNotFoundError``."""
+        """The lines in order, up to 500 at a time, without their ends (LF or CR LF). An empty last line does
+        not count; the rest of a line longer than ``LONGEST`` is left out. Raises ``FileNotFoundError``."""
         ...
 
     async def delete(self, name: str) -> None:
@@ -48,7 +48,7 @@ class Blobs(Protocol):
         ...
 
     async def names(self) -> list[str]:
-        """Every name, for the one who looks for what nobody owns any more."""
+        """Every name, so that blobs without an owner can be found."""
         ...
 
     async def written_at(self, name: str) -> float:
@@ -60,7 +60,7 @@ class Blobs(Protocol):
         ...
 
 
-#: bytes of a line that are kept: what is longer is no request that a model server takes
+#: bytes of a line that are kept: no model server takes a longer request
 LONGEST = 32 * 1024 * 1024
 
 #: lines handed on at a time
@@ -68,9 +68,8 @@ _MOST = 500
 
 
 def split_lines(pieces: Iterable[bytes], most: int = _MOST, longest: int = LONGEST) -> Iterator[list[bytes]]:
-    """The lines in order, up to ``most`` at a time, without their ends (LF or CR LF). An empty last line is none.
-
-    Of a line longer than ``longest`` bytes the rest is left out.
+    """The lines in order, up to ``most`` at a time, without their ends (LF or CR LF). An empty last line
+    does not count. The rest of a line longer than ``longest`` bytes is left out.
     """
     open_line = _PartialLine(longest)
     for piece in pieces:
@@ -117,7 +116,7 @@ T = TypeVar("T")
 #: bytes that go to the store, or come from it, at a time
 CHUNK = 256 * 1024
 
-#: an id of a file; nothing else in a folder is ours to list or to delete
+#: an id of a file; nothing else in a folder may be listed or deleted
 NAME = re.compile(r"file-[A-Za-z0-9_-]{1,120}")
 
 #: threads of one store
@@ -163,7 +162,7 @@ class BlockingBlobs(ABC):
 
     @abstractmethod
     def _names(self) -> list[str]:
-        """May give what is no id too."""
+        """Returns names; some may not be ids."""
 
     @abstractmethod
     def _written_at(self, name: str) -> float:
@@ -279,5 +278,5 @@ class _Threads:
 
 def _valid_name(name: str) -> str:
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no id of a file")
+        raise ValueError(f"{name!r} is not the id of a file")
     return name

@@ -1,4 +1,4 @@
-"""Blobs in any store that fsspec knows: S3, Google Cloud Storage, Azure, SFTP. Loaded only where one is used."""
+"""Blobs in any store that fsspec knows: S3, Google Cloud Storage, Azure, SFTP. Loaded only if one is used."""
 
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from llmproxy.jobs.blobs import BlobWriter, BlockingBlobs
 class Remote(BlockingBlobs):
     """One object for each blob, under the path of the URL. Nothing is connected before it is needed.
 
-    Raises ``ValueError`` for a URL of a kind that fsspec does not know, ``ImportError`` where its driver is missing.
+    Raises ``ValueError`` for a URL of a kind that fsspec does not know, ``ImportError`` if its driver is missing.
     """
 
     def __init__(self, url: str) -> None:
@@ -44,7 +44,7 @@ class Remote(BlockingBlobs):
         return when.timestamp() if when.tzinfo else when.replace(tzinfo=UTC).timestamp()
 
     def _tidy(self, before: float) -> None:
-        """Uploads that were not completed are no objects; the store has rules of its own to drop them."""
+        """Uploads that were not completed are not objects; the store drops them by rules of its own."""
 
 
 class _RemoteWriter:

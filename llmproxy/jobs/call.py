@@ -1,4 +1,5 @@
-"""One request through the life of a request, without a socket: the whole answer, recorded and counted like any."""
+"""The handler of a job's call: it takes a request through the pipeline without a socket, and the exchange is recorded
+and counted like any other."""
 
 import time
 from collections.abc import Callable
@@ -24,13 +25,13 @@ from llmproxy.wire.exchange import Caller, Exchange, RequestIds
 from llmproxy.wire.headers import fingerprint
 from llmproxy.wire.vocabulary import Reason
 
-#: where a job's calls come from, as the model server is told
+#: the address of a job's calls, as the model server sees it
 LOCAL = Peer("127.0.0.1")
 
-#: what was sent as no error, and is not an answer all the same
+#: what is not an answer although it was not sent as an error
 NO_ANSWERS = frozenset({Reason.ERROR, Reason.MALFORMED, Reason.STATUS})
 
-#: until somebody may be there again who was not
+#: pause before a model server that was absent is tried again
 _ABSENT_SECONDS = 2.0
 
 
@@ -56,7 +57,7 @@ async def fetch_answer(
         else:
             pieces.append(message.get("body", b""))
 
-    # nobody watches it come
+    # no reader watches the answer arrive
     request = replace(request, directives=replace(request.directives, paced=False))
     answer = await handle(exchange, request, services, client)
     try:
@@ -107,7 +108,7 @@ class CallHandler:
         )
 
     def begin(self, item: Claimed) -> Exchange:
-        """The notebook of one of a job's calls."""
+        """Makes the exchange of a job's call."""
         job, tracer, now = item.job, self._services.tracer, time.time()
         return Exchange(
             self._ids.next(),
@@ -132,7 +133,7 @@ class CallHandler:
         self._count(exchange)
 
     def retry_or_fail(self, item: Claimed, error: ProxyError, exchange: Exchange) -> ItemResult | Reschedule:
-        """What follows from a failed try."""
+        """Decides what follows from a failed attempt."""
         decision = decide(error)
         if decision is RetryDecision.WAIT:
             return Reschedule(max(_ABSENT_SECONDS, pause_after(1, error)), counts=False)
@@ -156,7 +157,7 @@ def failed_result(error: ProxyError, exchange: Exchange) -> ItemResult:
 
 
 def token_usage(body: bytes) -> TokenUsage:
-    """The tokens an answer says it took, of chat, completions, embeddings or Responses."""
+    """Reads the tokens that an answer of chat, completions, embeddings or Responses counts."""
     usage = (peek(body) or {}).get("usage")
     if not isinstance(usage, dict):
         return TokenUsage()

@@ -1,4 +1,4 @@
-"""What does the work of an item, and how it is told to stop."""
+"""The interface of handlers, which do the work of an item, and the token that cancels it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -6,7 +6,7 @@ from llmproxy.jobs.model import Claimed, ItemResult, JobKind, Reschedule, Step
 
 
 class CancelToken:
-    """A ``proxy.listener.Listener``."""
+    """A ``proxy.listen.Client`` without a socket: it leaves when its work is cancelled."""
 
     def __init__(self) -> None:
         self.disconnected = False
@@ -18,7 +18,7 @@ class CancelToken:
             wake()
 
     def leave(self) -> None:
-        """The answer is not wanted any more: its call ends upstream, unless others listen to it."""
+        """Cancels the work: its call ends upstream, unless others listen to it."""
         self.disconnected = True
         for wake in self._wakes:
             wake()

@@ -31,29 +31,29 @@ from llmproxy.jobs.model import Claimed, ItemStatus, Job, JobStatus, Lane, Step
 from llmproxy.jobs.store import LONGEST_SECONDS
 from llmproxy.jobs.tables import items, jobs, requests
 
-#: in the statement's text: the partial indexes are only used where their condition is seen before values are
+#: in the statement's text: a partial index is used only if its condition is seen before the values are
 WAITING = items.c.status == literal_column(f"'{ItemStatus.WAITING}'")
 RUNNING = items.c.status == literal_column(f"'{ItemStatus.RUNNING}'")
 
-#: when an item is due that waits for nothing, by whatever clock
+#: the due time of an item that waits for nothing, by any clock
 AT_ONCE = 0.0
 
-#: a lease that is given up
+#: the columns of a released item
 RELEASED: dict[str, Any] = {"status": ItemStatus.WAITING, "worker": None, "leased_until": None}
 
 
 def is_due(now: BindParameter[float]) -> ColumnElement[bool]:
-    """Whether an item waits for nothing any more."""
+    """Whether an item may be claimed."""
     return or_(items.c.due_at <= now, _is_foreign(items.c.due_at, now))
 
 
 def has_lapsed(now: BindParameter[float]) -> ColumnElement[bool]:
-    """Whether the time of a lease is up."""
+    """Whether a lease has run out."""
     return or_(items.c.leased_until < now, _is_foreign(items.c.leased_until, now))
 
 
 def _is_foreign(moment: Column[float], now: BindParameter[float]) -> ColumnElement[bool]:
-    """Whether a moment is not of the clock of waits and leases as it is now."""
+    """Whether a moment was written by the clock of another start of the machine."""
     return moment > now + literal_column(str(LONGEST_SECONDS), Double)
 
 
@@ -201,7 +201,7 @@ def _bounds(lane: Lane) -> dict[str, int]:
 async def claim(
     connection: AsyncConnection, worker: str, limit: int, now: float, until: float, started_at: float, lane: Lane
 ) -> tuple[list[Claimed], set[str]]:
-    """What is taken, in the order of the queue; and the jobs of which these are the first calls."""
+    """Takes items. Returns them in the order of the queue, and the jobs of which these are the first calls."""
     await lapse(connection, now)
     lease = {"by": worker, "until": until}
     values = {**lease, **_bounds(lane), "now": now, "started": started_at, "most": limit}

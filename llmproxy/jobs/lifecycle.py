@@ -59,7 +59,7 @@ async def _end(queue: Queue, job_id: str, item_status: ItemStatus, status: JobSt
 
 
 async def retry(queue: Queue, job_id: str) -> Job | None:
-    """Has every call of a job made again that was not completed. None if there is no such job.
+    """Makes every call of a job wait again that was not completed. None if there is no such job.
 
     Raises ``Conflict`` for a job that is not over, or has nothing to be tried again.
     """

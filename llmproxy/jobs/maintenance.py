@@ -1,4 +1,4 @@
-"""What has to be done now and then: leases are renewed, the dead are buried, jobs expire, old things go."""
+"""Periodic work: leases are renewed, those of crashed workers released, jobs expire, what is old is deleted."""
 
 import asyncio
 import logging
@@ -45,7 +45,7 @@ def periodic(name: str, seconds: float, work: Work) -> Periodic:
 
 
 class LeaseHolder(Protocol):
-    """Those who hold this process's leases."""
+    """What holds this process's leases."""
 
     @property
     def name(self) -> str: ...
@@ -60,7 +60,7 @@ class LeaseHolder(Protocol):
 
 
 class Heartbeat:
-    """One beat: this process's leases go on, and what was lost is dropped here too."""
+    """One beat renews this process's leases, and drops here the items whose leases were lost."""
 
     def __init__(self, queue: Queue, workers: LeaseHolder, lease_seconds: float) -> None:
         self._queue = queue
@@ -83,8 +83,8 @@ class Heartbeat:
         await self._give_back(still)
 
     async def _give_back(self, still: dict[int, int]) -> None:
-        """Leases in this process's name that nobody here knows of: their item could not be put off. One that a claim is
-        just bringing is unknown too, so only what was a stray before is given back."""
+        """Gives back leases in this process's name that nothing here holds: their item could not be rescheduled. A
+        lease that a claim is just bringing is unknown too, so only one that was a stray before is given back."""
         held = self._workers.held()
         strays = {id: claims for id, claims in still.items() if id not in held}
         for id, claims in strays.items():
@@ -107,7 +107,7 @@ async def expire(queue: Queue) -> None:
 
 
 async def delete_old(queue: Queue, days: float, others: Sequence[Callable[[float], Awaitable[object]]]) -> None:
-    """Deletes jobs that were over ``days`` ago, and what ``others`` keep from before that time."""
+    """Deletes jobs that were over ``days`` ago; ``others`` delete what is older than that."""
     before = queue.clock() - days * DAY
     while ids := await lifecycle.ended_before(queue, before, _CHUNK):
         for job_id in ids:

@@ -11,7 +11,7 @@ from sqlalchemy import RowMapping
 
 
 class JobKind(StrEnum):
-    """The face through which a job came in."""
+    """The part of the API through which a job came in."""
 
     TASK = "task"
     BATCH = "batch"
@@ -75,9 +75,10 @@ class Step(StrEnum):
 class JobTraits:
     """What differs between the kinds of jobs.
 
-    ``prefix`` begins their ids. ``priority`` is that of their calls, lower goes first: somebody waits for a single one.
-    ``first`` is the step that finds out what the calls are, None where they come with the job; ``last`` is done when
-    the calls have ended.
+    ``prefix`` begins their ids. ``priority`` is that of their calls; lower goes first, because a caller waits for a
+    single one.
+    ``first`` is the step that finds the calls, None if they come with the job; ``last`` is done when the calls have
+    ended.
     """
 
     prefix: str
@@ -92,7 +93,7 @@ TRAITS = {
     JobKind.RESPONSE: JobTraits("resp_", 0),
 }
 
-#: of the steps that are no calls. Those of batches are short, and all the calls of one wait for them
+#: of the steps that are not calls. Those of batches are short, and all calls of a batch wait for them
 STEP_PRIORITIES = {Step.VALIDATE: -1, Step.FINALIZE: -1, Step.DELIVER: -2}
 
 
@@ -100,10 +101,10 @@ BATCH_STEPS = frozenset({Step.VALIDATE, Step.FINALIZE})
 
 
 class Lane(Enum):
-    """Items that are claimed together, by their lowest and their highest priority: the index knows these."""
+    """Items that are claimed together, by their lowest and their highest priority, which the index orders."""
 
     ALL = (-2, 2)
-    #: what may take long, and only a receiver waits for
+    #: webhooks: they may take long, and only their receivers wait for them
     MESSAGES = (-2, -2)
     #: calls, and the steps of batches
     WORK = (-1, 2)
@@ -122,12 +123,12 @@ def outcome(completed: int, cancelled: int, expired: int) -> JobStatus:
 Headers = list[tuple[bytes, bytes]]
 
 #: prefixes of the headers that a job hands on to each of its calls
-_SPEAKING = (b"x-llmproxy-", b"cache-control", b"traceparent", b"tracestate")
+_FORWARDED = (b"x-llmproxy-", b"cache-control", b"traceparent", b"tracestate")
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no answer, in OpenAI's words."""
+    """Why a job or an item has no answer, in OpenAI's words."""
 
     code: str
     message: str
@@ -154,7 +155,7 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What is known of a job when it is accepted. ``headers`` are those that its calls carry."""
+    """A job to be accepted. ``headers`` are those that its calls carry."""
 
     kind: JobKind
     path: str
@@ -325,7 +326,7 @@ class Reschedule:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item as its job's face shows it, with its result where it has one."""
+    """An item as the API shows it, with its result if it has one."""
 
     id: int
     position: int
@@ -348,8 +349,8 @@ def new_id(kind: JobKind) -> str:
 
 
 def forwarded_headers(headers: Headers) -> Headers:
-    """Of a request's headers those that its job hands on to its calls: what they say to the cache, and the trace."""
-    return [header for header in headers if header[0].startswith(_SPEAKING)]
+    """Returns the headers that a job hands on to its calls: those for the cache, and the trace."""
+    return [header for header in headers if header[0].startswith(_FORWARDED)]
 
 
 def write_headers(headers: Headers) -> str:

@@ -1,4 +1,4 @@
-"""Tells those of this process who wait for work, or for a job to move. Other processes look for themselves."""
+"""Wakes the tasks of this process that wait for work, or for a job to change. Other processes poll."""
 
 import asyncio
 from collections import defaultdict
@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from llmproxy.jobs.model import Lane
 
-#: seconds for each who waits: one looks at once, each of a hundred once a second, however much happens
+#: seconds of pause for each waiter: one looks at once, each of a hundred once per second, however much happens
 _TURN_SECONDS = 0.01
 
 
 class JobNotifications:
-    """Wakes waiters. They look at the database afterwards: a wake-up may be missed, or mean nothing."""
+    """Wakes waiters. They read the database afterwards: a wake-up may be missed, or mean nothing."""
 
     def __init__(self) -> None:
         self._jobs: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
@@ -24,11 +24,11 @@ class JobNotifications:
 
     @property
     def closed(self) -> bool:
-        """Whether the server stops: who tells a client of changes ends."""
+        """Whether the server stops: streams of events end then."""
         return self._closed.is_set()
 
     def close(self) -> None:
-        """Wakes those who wait for jobs to move, for the last time."""
+        """Wakes every waiter for a job, for the last time."""
         self._closed.set()
         for job_id in list(self._jobs):
             self.job_changed(job_id)
@@ -38,12 +38,12 @@ class JobNotifications:
         self._on_work.append(client)
 
     def work(self, lane: Lane = Lane.ALL) -> None:
-        """There may be something to claim in ``lane``."""
+        """Reports that there may be something to claim in ``lane``."""
         for client in self._on_work:
             client(lane)
 
     def job_changed(self, job_id: str) -> None:
-        """The job's state has changed."""
+        """Wakes the waiters for a job whose state has changed."""
         for future in self._jobs.pop(job_id, ()):
             if not future.done():
                 future.set_result(None)
@@ -53,14 +53,15 @@ class JobNotifications:
         self._on_job_ended.append(client)
 
     def job_ended(self, job_id: str) -> None:
-        """The job was ended from outside."""
+        """Reports that a job was ended from outside."""
         for client in self._on_job_ended:
             client(job_id)
 
     async def wait_for_job(self, job_id: str, seconds: float) -> None:
-        """Until the job has moved, or for so long. What moved before the call is not seen: look first, then wait.
+        """Waits until the job changes, at most ``seconds``. A change before the call is not seen: read first, then
+        wait.
 
-        The more there are who wait, the longer each of them does: their looks must not take the time of the work that
+        The more waiters there are, the longer each of them waits: their reads must not take the time of the work that
         they look at.
         """
         if self.closed:

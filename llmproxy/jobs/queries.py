@@ -1,4 +1,4 @@
-"""What is known of jobs and their items, a page at a time."""
+"""Reading jobs and their items, a page at a time."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,7 @@ class JobQuery:
 
 
 async def job(store: Store, id: str, kind: JobKind | None = None, scope: str | None = "") -> Job | None:
-    """The job, None where there is none of this kind in this scope; ``scope`` None sees all of them."""
+    """The job, None if there is none of this kind in this scope; ``scope`` None sees all of them."""
     query = _visible(select(jobs).where(jobs.c.id == id), kind, scope)
     rows = await store.rows(query)
     return Job.read(rows[0]) if rows else None
@@ -47,7 +47,7 @@ async def page(store: Store, query: JobQuery) -> tuple[list[Job], bool]:
     """The jobs, newest first, and whether there are more. The list ends with an ``after`` that does not exist."""
     statement, after = _filtered(select(jobs), query), None
     if query.after is not None:
-        # of another's job not even the age is told
+        # not even the age of another caller's job is revealed
         created = select(jobs.c.created_at).where(jobs.c.id == query.after)
         after = (_visible(created, query.kind, query.scope).scalar_subquery(), query.after)
     rows, last = cut(await store.rows(_NEWEST.page(statement, query.limit, after)), query.limit)
@@ -61,7 +61,7 @@ async def calls(store: Store, job_id: str, *, after: int = -1, limit: int = 1000
 
 
 async def ended(store: Store, job_id: str, *, after: int = 0, limit: int = 1000) -> list[Item]:
-    """Calls of a job in the order in which they ended; ``after`` is the number of the last one that is known."""
+    """Calls of a job in the order in which they ended; ``after`` is the number of the last one that was read."""
     query = _items(job_id).where(items.c.ended > after).order_by(items.c.ended).limit(limit)
     return [_item(row) for row in await store.rows(query)]
 
@@ -82,8 +82,8 @@ async def attempts(store: Store, job_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What the queue holds. ``oldest`` is when the job was accepted whose item has waited longest
-    without having been tried, Unix seconds."""
+    """What the queue holds. ``oldest`` is when the job was accepted whose untried item has waited longest, Unix
+    seconds."""
 
     waiting: int
     running: int

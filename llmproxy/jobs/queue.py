@@ -1,7 +1,7 @@
 """The durable queue: jobs come in, items are claimed under a lease, results count once.
 
 A lease is the worker's name and the number of the claim on the item's row. A result counts only while both are still
-there: whoever lost the lease, to the clock or to a cancellation, cannot overwrite what came after.
+there: a worker that lost the lease, to the clock or to a cancellation, cannot overwrite what came after.
 """
 
 import time
@@ -22,11 +22,11 @@ from llmproxy.jobs.tables import jobs
 
 
 class Queue:
-    """See the module. Every method raises ``Unavailable`` where the database cannot be used; ``clock`` gives Unix
-    seconds, for what is shown. Waits and leases go by ``shared``: the clock on the wall is set while they last.
+    """See the module. Every method raises ``Unavailable`` if the database cannot be used. ``clock`` gives Unix seconds,
+    for what callers see. Waits and leases go by ``shared``, because the clock on the wall may be set while they last.
 
-    What a worker has done is on the disk when a method returns. What it holds need not be: a machine that loses its
-    power loses its workers with their leases.
+    Results are on the disk when a method returns. Leases need not be: a machine that loses its power loses its workers
+    with their leases.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ _TERMINAL = frozenset({b"response.completed", b"response.incomplete", b"response
 
 
 def is_terminal(frame: bytes) -> bool:
-    """Whether a frame, as it is kept here, ends its stream."""
+    """Whether a stored frame ends its stream."""
     return sse_event(frame) in _TERMINAL
 
 

@@ -20,7 +20,7 @@ _GROUP = 256
 #: results, and bytes of them, that may wait before no more work is begun
 _MOST = 512
 _MOST_BYTES = 64 * 1024 * 1024
-#: how long results are gathered for one transaction where there are many of them
+#: how long results are gathered for one transaction if there are many of them
 _GATHER_SECONDS = 0.1
 #: how long the last results may take at the end
 _CLOSE_SECONDS = 3.0
@@ -29,12 +29,13 @@ _BACKOFF = Backoff(longest=10.0)
 
 _UNKEPT = "The proxy could not keep the answer to this item."
 
-#: told of each try at an item: the job's kind, the step, what came of it
+#: called with each attempt at an item: the job's kind, the step, the outcome
 OnAttempt = Callable[[str, str, str], None]
 
 
 class ResultWriter:
-    """While the database is away results wait, and nothing new is begun once there are many of them.
+    """Writes results in groups. While the database cannot be used they wait, and nothing new is begun once there are
+    many.
 
     A result that can never be written ends its item as failed: it must not keep the others from counting. ``freed`` is
     called when there is room again after ``full``.
@@ -66,14 +67,15 @@ class ResultWriter:
         return len(self._waiting) >= _MOST or self._waiting.bytes >= _MOST_BYTES
 
     def held(self) -> dict[int, int]:
-        """The items whose results do not count yet: item -> number of the claim."""
+        """The items whose results are not written yet: item -> number of the claim."""
         return {item.id: item.claims for item, _ in self._waiting}
 
     def add(self, item: Claimed, result: ItemResult) -> None:
         self._waiting.put((item, result))
 
     async def close(self) -> None:
-        """Writes what waits, for a few seconds at most. What is left is done again by whoever claims it next."""
+        """Writes what waits, for a few seconds at most. What is left is done again by the next worker that claims
+        it."""
         await self._waiting.close(_CLOSE_SECONDS)
 
     async def _write(self, group: Sequence[tuple[Claimed, ItemResult]]) -> None:
@@ -94,7 +96,7 @@ class ResultWriter:
 
 
 def internal_failure(message: str) -> ItemResult:
-    """The result of an item that a defect of ours has ended."""
+    """The result of an item that a defect of the proxy has ended."""
     error = InternalError(message)
     return ItemResult(
         ItemStatus.FAILED, error.http_status, error.body(), error=Failure(error.error_code or "", error.message)
@@ -102,6 +104,6 @@ def internal_failure(message: str) -> ItemResult:
 
 
 def passes(error: ProxyError) -> bool:
-    """Whether what the database did not take may be taken later."""
+    """Whether the database may take later what it did not take now."""
     cause = error.__cause__
     return cause is None or (fault_of(cause).passes and not isinstance(cause, DEFECTS))

@@ -20,16 +20,16 @@ class RetryDecision(StrEnum):
     END = "end"
     #: another attempt, if there is one left
     AGAIN = "again"
-    #: nobody was there: not an attempt at all
+    #: no server was there: not an attempt at all
     WAIT = "wait"
 
 
 def decide(error: ProxyError) -> RetryDecision:
-    """What follows from a call's failure."""
+    """Decides what follows from a call's failure."""
     if isinstance(error, UpstreamRefused) or _is_loading(error):
         return RetryDecision.WAIT
-    told = next((value for name, value in error.headers if name == b"x-should-retry"), b"")
-    if told == b"false":
+    should_retry = next((value for name, value in error.headers if name == b"x-should-retry"), b"")
+    if should_retry == b"false":
         return RetryDecision.END
     if isinstance(error, UpstreamError) and (error.http_status >= 500 or error.http_status in _PASSING):
         return RetryDecision.AGAIN
@@ -52,7 +52,7 @@ def pause_after(failures: int, error: ProxyError) -> float:
 
 
 def asked_seconds(error: ProxyError) -> float:
-    """``retry-after-ms`` or ``retry-after`` of an error in seconds, 0 where it has none that can be read.
+    """``retry-after-ms`` or ``retry-after`` of an error in seconds, 0 if it has none that can be read.
 
     A server that asks for more than ``MOST_ASKED_SECONDS`` is asked again earlier.
     """

@@ -31,14 +31,14 @@ _RETRY = (retry_after(2),)
 
 
 class Store:
-    """Runs pieces of work on the database. Every method raises ``Unavailable`` where the database cannot be used, and
-    ``BadRequest`` for a text that it cannot keep."""
+    """Runs pieces of work on the database. Every method raises ``Unavailable`` if the database cannot be used, and
+    ``BadRequest`` for a text that it cannot store."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
-        """``work`` in a transaction, maybe more than once: the last one counts.
+        """Runs ``work`` in a transaction, maybe more than once: the last run counts.
 
         ``durable`` ones are on the disk when this returns; of the others the last few are undone by a loss of power.
         A ``ProxyError`` of the work undoes it and is passed on.
@@ -56,7 +56,7 @@ class Store:
         raise AssertionError("the last try returns or raises")
 
     async def now(self) -> float | None:
-        """The database's own clock in Unix seconds; None where every process that uses it is on one machine."""
+        """The database's own clock in Unix seconds; None if every process that uses it runs on one machine."""
         return await self.read(self._database.dialect.now)
 
     async def rows(self, query: Select[Any]) -> Sequence[RowMapping]:
@@ -78,7 +78,7 @@ class Store:
         return await self.read(work)
 
     async def read(self, work: Work[T]) -> T:
-        """``work`` on a connection that only reads."""
+        """Runs ``work`` on a connection that only reads."""
         try:
             async with self._database.read() as connection:
                 return await work(connection)
@@ -116,17 +116,17 @@ def _root_cause(error: BaseException) -> BaseException:
 
 #: no wait and no lease is longer: what ends later was written by the clock of another start of the machine
 LONGEST_SECONDS = 86_400.0
-#: seconds between those clocks: more than a machine runs; and how many starts are told apart
+#: seconds between the clocks of two starts, more than a machine runs; and the number of starts that differ
 _APART, _STARTS = 2.5e8, 4096
-#: seconds for which the database's clock is gone on with by the monotonic one
+#: seconds for which the monotonic clock continues a reading of the database's clock
 _READ_SECONDS = 5.0
 
 
 class SharedClock:
     """Seconds since no particular moment.
 
-    Where all processes run on one machine (SQLite), its monotonic clock, which they share; it begins anew with each
-    start of the machine, so each start has a part of its own. Else the database's own clock.
+    On one machine (SQLite) it is the monotonic clock, which all processes share; it begins anew with each start of the
+    machine, so each start has a range of its own. Else it is the database's own clock.
     """
 
     def __init__(self, store: Store) -> None:

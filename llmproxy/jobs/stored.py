@@ -31,7 +31,7 @@ _OLDEST = Keyset(stored.c.created_at, stored.c.id, ascending=True)
 
 
 class StoredCursor(NamedTuple):
-    """Where an answer stands in a list, and its bytes, roughly."""
+    """The position of an answer in a list, and its bytes, roughly."""
 
     created_at: float
     id: str
@@ -40,8 +40,8 @@ class StoredCursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredQuery:
-    """Which answers. The page begins behind ``after``, (``created_at``, ``id``) of an answer that may be gone by now;
-    they have all of ``labels``."""
+    """Which answers: they have all of ``labels``. The page begins behind ``after``, (``created_at``, ``id``) of an
+    answer that may be gone by now."""
 
     kind: AnswerKind
     scope: str
@@ -52,7 +52,7 @@ class StoredQuery:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def matches(self, answer: StoredAnswer) -> bool:
-        """Whether an answer that waits in memory is one of them."""
+        """Whether an answer that waits in memory is one of these."""
         if (answer.kind, answer.scope) != (self.kind, self.scope) or self.model not in (None, answer.model):
             return False
         if not all(label_json(name, value) in answer.metadata for name, value in self.labels.items()):
@@ -98,10 +98,10 @@ _BACKOFF = Backoff(first=0.5, longest=30.0)
 
 
 class StoredAnswers:
-    """``lost`` is told of each answer that could not be kept: for want of room to wait, because no row can hold it, or
-    because it still waited at the end. ``clock`` gives Unix seconds.
+    """``lost`` is called for each answer that could not be stored: for want of room to wait, because no row can hold
+    it, or because it still waited at the end. ``clock`` gives Unix seconds.
 
-    Methods that read, change or delete raise ``Unavailable`` where the database cannot be used.
+    Methods that read, change or delete raise ``Unavailable`` if the database cannot be used.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class StoredAnswers:
         self._clock = clock
 
     def open(self) -> None:
-        """Starts to write. Answers may be kept before."""
+        """Starts to write. Answers may be stored before."""
         self._waiting.open()
 
     async def close(self, seconds: float) -> None:
@@ -135,11 +135,11 @@ class StoredAnswers:
         await self._waiting.close(seconds)
 
     def keep(self, answer: StoredAnswer) -> None:
-        """From now on it is found; it is written behind."""
+        """Stores an answer: it is found from now on, and written soon."""
         self._waiting.put(answer)
 
     async def find(self, id: str, kind: AnswerKind, scope: str) -> StoredAnswer | None:
-        """The answer, None where there is none of this kind in this scope."""
+        """The answer, None if there is none of this kind in this scope."""
         waiting = self._waiting.find(id)
         if waiting is not None:
             return waiting if (waiting.kind, waiting.scope) == (kind, scope) else None
@@ -276,6 +276,6 @@ async def put_answer(connection: AsyncConnection, answer: StoredAnswer) -> None:
 
 
 async def complete_answer(connection: AsyncConnection, id: str, document: bytes, expires_at: float | None) -> None:
-    """Gives the answer of the background its document, in the caller's transaction."""
+    """Gives an answer made in the background its document, in the caller's transaction."""
     finished = update(stored).where(stored.c.id == id).values(document=document, expires_at=expires_at)
     await connection.execute(finished)

@@ -57,8 +57,8 @@ class AnswerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """``request`` is what was asked beside ``input``, the request's own items or messages; both are JSON, and so is
-    ``document``, the answer itself: None while it is being made. Times are Unix seconds."""
+    """``request`` is the request without ``input``, its own items or messages; both are JSON, and so is ``document``,
+    the answer itself: None while it is being made. Times are Unix seconds."""
 
     id: str
     kind: AnswerKind
@@ -70,13 +70,13 @@ class StoredAnswer:
     document: bytes | None = None
     expires_at: float | None = None
     background: bool = False
-    #: whether it was asked for as a stream
+    #: whether the request asked for a stream
     stream: bool = False
     #: the Response before it in the conversation, "" for none
     previous_id: str = ""
     #: JSON: the caller's labels, in the form of ``labels.written``
     metadata: str = "{}"
-    #: how the job stands that makes it in the background
+    #: the status of the job that makes it in the background
     job: JobStatus | None = None
 
     @property

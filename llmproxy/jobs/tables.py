@@ -9,7 +9,7 @@ from sqlalchemy.types import TypeEngine
 
 from llmproxy.database.metadata import metadata
 
-#: SQLite numbers rows by itself only where the type is INTEGER
+#: SQLite numbers rows by itself only if the type is INTEGER
 _ID: TypeEngine[int] = BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -58,7 +58,7 @@ jobs = Table(
     _count("reasoning_tokens"),
     # JSON: the headers that speak to the cache, as [[name, value], ...]
     Column("headers", Text, nullable=False, server_default="[]"),
-    # JSON: what only the face knows
+    # JSON: what only this kind of job knows
     Column("detail", Text, nullable=False, server_default="{}"),
     # JSON: why it failed as a whole
     _text("error"),
@@ -123,7 +123,7 @@ results = Table(
     "job_results",
     metadata,
     Column("item_id", _ID, primary_key=True, autoincrement=False),
-    # the HTTP status of the answer, 0 where there was none
+    # the HTTP status of the answer, 0 if there was none
     Column("status_code", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False),
     # JSON {"code", "message"}: why there is no answer

@@ -72,7 +72,7 @@ def padded(ids: list[T]) -> list[T]:
 
 
 async def put_job(connection: AsyncConnection, new: NewJob, total: int, now: float) -> Job:
-    """Raises ``IntegrityError`` where the idempotency key is known already."""
+    """Raises ``IntegrityError`` if the idempotency key is known already."""
     row: dict[str, Any] = {
         "id": new.id or new_id(new.kind),
         "kind": new.kind,
@@ -147,7 +147,7 @@ async def advance(connection: AsyncConnection, job: Job, now: float, changed: Va
 async def finish_calls(
     connection: AsyncConnection, job: Job, status: JobStatus, now: float, changed: Values = NOTHING
 ) -> Job:
-    """Ends a locked job whose calls have all ended, by its last step where its kind has one and it ever began."""
+    """Ends a locked job whose calls have all ended: by its last step if its kind has one and the job ever began."""
     last = TRAITS[job.kind].last
     if last is None or job.status is JobStatus.PENDING:
         return await close_job(connection, job, status, now, changed=changed)
@@ -189,7 +189,7 @@ async def end_items(connection: AsyncConnection, job: Job, status: ItemStatus, n
 
 
 async def fail(connection: AsyncConnection, job_id: str, error: Failure, now: float, detail: Values = NOTHING) -> None:
-    """Ends a job that cannot be worked on, unless it is over. ``detail`` is added to what its face knows of it."""
+    """Ends a job that cannot be worked on, unless it is over. ``detail`` is added to the job's own."""
     job = await lock(connection, job_id)
     if job is None or job.status.over:
         return
@@ -204,7 +204,7 @@ Results = Sequence[tuple[Claimed, ItemResult]]
 #: the largest number that a column holds: what model servers say of tokens is added up
 _LARGEST = 2**63 - 1
 #: steps without which a job cannot end by itself
-_NEEDED = (Step.VALIDATE, Step.FINALIZE)
+_REQUIRED_STEPS = (Step.VALIDATE, Step.FINALIZE)
 _UNKNOWN = Failure("internal_error", "The job could not be worked on.")
 
 _HELD = (
@@ -284,7 +284,7 @@ async def _advance_job(connection: AsyncConnection, job: Job, group: Results, no
         changed = _counters(job, calls, now)
         advanced = await advance(connection, replace(job, **changed), now, changed)
     for claimed, result in group:
-        if claimed.step in _NEEDED and result.status is ItemStatus.FAILED:
+        if claimed.step in _REQUIRED_STEPS and result.status is ItemStatus.FAILED:
             # unless the result itself has said so already
             await fail(connection, job.id, result.error or _UNKNOWN, now)
     return len(calls) < len(group) or advanced.status.open != job.status.open

@@ -1,4 +1,4 @@
-"""Which URLs may be told of a job's end. Pure.
+"""Which URLs a webhook may have. Pure.
 
 A stranger's URL is fetched from inside the operator's network. So it is read by one narrow grammar, in which every
 parser sees the same host: no credentials, no backslashes, nothing but ASCII. The host is compared as text, and what
@@ -25,7 +25,7 @@ HostPort = tuple[str, int]
 
 
 def webhook_url_for(requested: str, settings: Settings) -> str:
-    """The URL that is told of a new job's end, "" for none: the request's own, else the settings' one.
+    """Returns the URL of a new job's webhook, "" for none: the request's own, else that of the settings.
 
     Raises ``BadRequest`` for one that a request must not name.
     """
@@ -38,7 +38,8 @@ def webhook_url_for(requested: str, settings: Settings) -> str:
 
 
 def refusal(url: str, hosts: Iterable[str]) -> str:
-    """Why a URL must not be told, "" if it may. Each of ``hosts`` is ``host:port``, or ``host`` for the usual port."""
+    """Says why a webhook must not have this URL, "" if it may. Each of ``hosts`` is ``host:port``, or ``host`` for the
+    default port."""
     parts = _URL.fullmatch(url)
     if len(url) > LONGEST_URL or parts is None or "#" in url or "\\" in url:
         return (

@@ -1,4 +1,4 @@
-"""The handler of the step that tells a webhook of a job's end, and its signature (Standard Webhooks 1.0)."""
+"""The handler of the step that calls a webhook at a job's end, and its signature (Standard Webhooks 1.0)."""
 
 import asyncio
 import hmac
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 SECONDS = 10.0
 #: longest pause that a receiver can ask for
 _LONGEST_SECONDS = 3600.0
-#: who does not want to be told any more answers so
+#: the status of a receiver that wants no more events
 _GONE = 410
 
 _BACKOFF = Backoff(first=1.0, longest=_LONGEST_SECONDS)
@@ -34,8 +34,8 @@ _GROWTH = 3
 
 
 class Deliver:
-    """Tells the job's ``webhook_url``. Twice only where a process died between the telling and the noting of it; the
-    event has the same id then."""
+    """Posts an event to the job's ``webhook_url``. A second time only if a process died between the answer and the
+    noting of it; the event has the same id then."""
 
     def __init__(self, settings: Settings) -> None:
         self._trusted = settings.webhook_url
@@ -76,7 +76,8 @@ class Deliver:
         return headers
 
     def _retry_or_fail(self, item: Claimed, status: int, why: str, least: float = 0.0) -> ItemResult | Reschedule:
-        """What follows from a failed try. ``least`` is the pause that the receiver asked for, in seconds."""
+        """Decides what follows from a failed attempt. ``least`` is the pause that the receiver asked for, in
+        seconds."""
         failures = item.attempts + 1
         if failures >= self._most_attempts:
             return _failed(item, status, why)
@@ -89,7 +90,7 @@ def event_id(item: Claimed) -> str:
 
 
 def event_json(item: Claimed) -> bytes:
-    """The JSON that is told."""
+    """The JSON of the event."""
     return orjson.dumps({"id": event_id(item), "object": "event", **orjson.loads(item.body)})
 
 
@@ -125,7 +126,7 @@ _SECRET_PREFIX = "whsec_"
 def key_of(secret: str) -> bytes:
     """The key that a secret stands for: base64 after ``whsec_``, else the text itself.
 
-    Raises ``ValueError`` where there is no base64 after the prefix.
+    Raises ``ValueError`` if there is no base64 after the prefix.
     """
     if secret.startswith(_SECRET_PREFIX):
         return b64decode(secret.removeprefix(_SECRET_PREFIX), validate=True)

@@ -23,12 +23,12 @@ from llmproxy.runtime.process_id import process_id
 from llmproxy.upstream.upstreams import Upstreams
 from llmproxy.wire.errors import ProxyError
 
-#: whoever chats asks again soon: a slot is kept free for so long
+#: an interactive caller asks again soon: a slot is kept free for so long
 _RECENT_SECONDS = 10.0
 
 
 class Capacity(Protocol):
-    """How much may be in work at once."""
+    """How many items may be in work at once."""
 
     @property
     def paused(self) -> bool: ...
@@ -51,7 +51,7 @@ class FixedLimit:
 
 
 class InteractiveFirst:
-    """The ``Capacity`` for calls. Reads the upstreams' state at each question. ``clock`` is monotonic, in seconds."""
+    """The ``Capacity`` for calls. It reads the upstreams' state each time. ``clock`` is monotonic, in seconds."""
 
     def __init__(self, settings: Settings, upstreams: Upstreams, clock: Callable[[], float] = monotonic) -> None:
         self._workers = settings.task_queue_workers
@@ -62,14 +62,14 @@ class InteractiveFirst:
 
     @property
     def paused(self) -> bool:
-        """Whether no model server is there: calls wait, and lose no attempts."""
+        """Whether no model server can be reached: calls wait, and lose no attempts."""
         return not self._upstreams.ready()[0]
 
     def allowed(self, running: int) -> int:
         """How many calls may be in work, of which ``running`` are.
 
-        While interactive requests are upstream, or were a moment ago, so many that a slot of the model servers stays
-        free for the next one; at least one, so that jobs never stand still.
+        While interactive requests are upstream, or were a moment ago, a slot of the model servers stays free for the
+        next one; one call may always run, so that jobs never stand still.
         """
         interactive = max(0, self._upstreams.in_flight - running)
         if interactive:
@@ -147,7 +147,7 @@ class Workers:
         self._claimer = asyncio.create_task(self._claim_loop(), name="job workers")
 
     async def close(self) -> None:
-        """Gives every lease back, within seconds. Safe to call twice."""
+        """Gives every lease back within seconds. Safe to call twice."""
         if self._claimer is None:
             return
         self._claimer.cancel()
@@ -172,7 +172,7 @@ class Workers:
         return self._results.held() | known
 
     def lost(self, item_ids: set[int]) -> None:
-        """These leases are not ours any more: others have the items, or they are over."""
+        """Drops items whose leases this process has lost: others have them, or they are over."""
         self._ready = deque(item for item in self._ready if item.id not in item_ids)
         for run in self._runs:
             if run.item.id in item_ids:
@@ -269,7 +269,8 @@ class Workers:
                     self._wake()
 
     async def _reschedule(self, run: _Run, how: Reschedule) -> None:
-        """For as long as it takes: else the item would wait for the end of its lease, and the try not be counted."""
+        """Gives an item back. It tries for as long as it takes: else the item would wait for the end of its lease, and
+        the attempt would not be counted."""
         item, failures, once = run.item, 0, LogOnce(log)
         while not run.cancel_token.disconnected:
             try:
@@ -299,7 +300,7 @@ class Workers:
 
 
 class _Pace:
-    """How many items were done lately."""
+    """The rate at which items are done."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock

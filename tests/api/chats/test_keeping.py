@@ -2,7 +2,7 @@
 
 from starlette.types import Message
 
-from llmproxy.api.chat_endpoint import Keeping
+from llmproxy.api.chat import ChatRecorder
 from llmproxy.database.engine import Database
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.stored import StoredAnswers
@@ -31,7 +31,7 @@ async def test_who_sees_the_end_can_ask_for_it_at_once(sqlite: Database) -> None
     request = CacheableRequest(endpoint, parsed, Directives(), REQUEST, PATH.encode(), [], Peer("127.0.0.1"))
     exchange = Exchange("r", "POST", PATH, 0.0, 1_800_000_000.0, response_body=ANSWER)
     answers = StoredAnswers(Store(sqlite), ignore, lambda: 1_800_000_000.0)
-    keeping = Keeping(request, exchange, answers)
+    keeping = ChatRecorder(request, exchange, answers)
     id = (keeping.request.parsed.echo or {})["id"]
     found: list[bool] = []
 

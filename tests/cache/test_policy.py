@@ -25,16 +25,34 @@ CACHED = Verdict(look_up=True, keep=True)
         (CachePolicy.ALL, ANY, Directives(no_store=True), bypass(Reason.NO_STORE)),
         (CachePolicy.OFF, FIXED, PLAIN, bypass(Reason.POLICY_OFF)),
         (CachePolicy.ALL, RequestTraits(side_effect=True), PLAIN, bypass(Reason.SIDE_EFFECT)),
+        (CachePolicy.ALL, RequestTraits(other_numbers=True), PLAIN, bypass(Reason.NOT_FLOAT32)),
         (CachePolicy.DETERMINISTIC, ANY, PLAIN, bypass(Reason.NOT_DETERMINISTIC)),
         (CachePolicy.DETERMINISTIC, FIXED, PLAIN, CACHED),
         (CachePolicy.OPT_IN, FIXED, PLAIN, bypass(Reason.NOT_OPTED_IN)),
         (CachePolicy.OPT_IN, ANY, Directives(ttl=5), CACHED),
+        (CachePolicy.OPT_IN, ANY, Directives(namespace="a"), CACHED),
+        (CachePolicy.OPT_IN, ANY, Directives(tags=("a",)), CACHED),
+        (CachePolicy.OPT_IN, ANY, Directives(max_age=0), CACHED),
+        (CachePolicy.OPT_IN, ANY, Directives(min_fresh=0), CACHED),
+        (CachePolicy.OPT_IN, ANY, Directives(max_stale=0), CACHED),
+        (CachePolicy.OPT_IN, ANY, Directives(stale_if_error=5, user="u", session="s"), bypass(Reason.NOT_OPTED_IN)),
         (CachePolicy.ALL, ANY, Directives(no_cache=True), Verdict(look_up=False, keep=True, reason=Reason.NO_CACHE)),
         (CachePolicy.ALL, ANY, Directives(no_cache=True, no_store=True), bypass(Reason.NO_STORE)),
     ],
 )
 def test_admit(policy: CachePolicy, traits: RequestTraits, directives: Directives, verdict: Verdict) -> None:
     assert admit(policy, traits, directives) == verdict
+
+
+def test_the_first_reason_that_applies_decides() -> None:
+    everything = RequestTraits(side_effect=True, other_numbers=True)
+    assert admit(CachePolicy.OFF, everything, Directives(no_store=True)).reason is Reason.NO_STORE
+    assert admit(CachePolicy.OFF, everything, PLAIN).reason is Reason.POLICY_OFF
+    assert admit(CachePolicy.DETERMINISTIC, everything, PLAIN).reason is Reason.SIDE_EFFECT
+    assert admit(CachePolicy.DETERMINISTIC, RequestTraits(other_numbers=True), PLAIN).reason is Reason.NOT_FLOAT32
+    no_cache = Directives(no_cache=True)
+    assert admit(CachePolicy.DETERMINISTIC, ANY, no_cache).reason is Reason.NOT_DETERMINISTIC
+    assert admit(CachePolicy.OPT_IN, FIXED, no_cache).reason is Reason.NOT_OPTED_IN
 
 
 #: made at 1000, good until 1100

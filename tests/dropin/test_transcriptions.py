@@ -255,6 +255,23 @@ def test_a_body_that_is_too_large_is_refused(proxy: MakeProxy, upstream: Scripte
     assert answer.status_code == 413
 
 
+def test_directives_hold_as_everywhere(client: httpx.Client) -> None:
+    word = marker()
+
+    def asked(**headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return client.post(PATH, files={"file": ("a.wav", RECORDING)}, data={"prompt": word}, headers=named)
+
+    assert asked(cache_control="only-if-cached").status_code == 504
+    assert asked(cache_control="no-store").headers["x-cache"] == "BYPASS"
+    assert asked().headers["x-cache"] == "MISS"
+    assert asked(cache_control="only-if-cached").headers["x-cache"] == "HIT"
+    assert asked(cache_control="no-cache").headers["x-cache"] == "MISS"
+    assert asked(x_llmproxy_namespace=word).headers["x-cache"] == "MISS"
+    refused = asked(x_llmproxy_ttl="soon")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "X-LLMProxy-TTL")
+
+
 def test_history_shows_the_file_by_its_digest(client: httpx.Client) -> None:
     word = marker()
     id = ask(client, word, {"temperature": "0"}, "meeting.wav").headers["x-request-id"]

@@ -142,7 +142,7 @@ async def _pump(answer: Live, exchange: Exchange, client: Client, send: Send, pi
             frames = shown.feed(frames)
             if buffer.outcome is not None and not reader.behind:
                 frames += shown.close()
-        if answer.own is not None and other_form(buffer, stream=answer.stream):
+        if answer.own is not None and other_form(buffer, answer.dialect, stream=answer.stream):
             return None
         if frames:
             exchange.first_byte = exchange.first_byte or perf_counter()
@@ -164,7 +164,7 @@ def _fetched_result(answer: Live, exchange: Exchange, fetched: Fetched) -> bytes
     if answer.stream and head is not None and not head.stream:
         if fetched.reason is Reason.TOO_LARGE and not fetched.document:
             return _failure(answer, exchange, UpstreamBroke(TOO_LARGE))
-        if not fetched.both:
+        if not fetched.serves(answer.dialect, framed=False, stream=True):
             # pings went out first: the form in which it came can no longer be given
             error = refusal(answer.dialect, fetched) or UpstreamBroke(_NO_STREAM)
             return _failed(answer, exchange, error)

@@ -52,11 +52,14 @@ _ASIDE_BYTES = 128 * 1024
 class Batch:
     """The inputs of one request. Each has an entry for each encoding, under the one in which its vector came."""
 
-    def __init__(self, request: CacheableRequest, body: dict[str, Any], scope: str, *, shortest: bool) -> None:
+    def __init__(
+        self, request: CacheableRequest, body: dict[str, Any], scope: str, identity: str, *, shortest: bool
+    ) -> None:
         """``shortest``: the server prints float32s in their shortest form."""
         self.request = request
         self.body = body
         self.scope = scope
+        self.identity = identity
         self.shortest = shortest
         self.encoding = encoding_of(body)
         self.inputs = inputs_of(body)
@@ -68,7 +71,7 @@ class Batch:
         """Of the entry of one input."""
         request = self.request
         parts = request.each + orjson.dumps([encoding, value])
-        return key_of(request.endpoint.name, request.identity, self.scope, request.directives.namespace, parts)
+        return key_of(request.endpoint.name, self.identity, self.scope, request.directives.namespace, parts)
 
     @property
     def all_keys(self) -> bytes:
@@ -79,7 +82,7 @@ class Batch:
         """A request for these inputs only."""
         values = [self.by_key[key] for key in missing]
         inputs = values if isinstance(self.body["input"], list) else values[0]
-        return Batch(self.request, self.body | {"input": inputs}, self.scope, shortest=self.shortest)
+        return Batch(self.request, self.body | {"input": inputs}, self.scope, self.identity, shortest=self.shortest)
 
     async def settle(self, recorder: AnswerRecorder, body: bytes) -> Fetched:
         """An answer as it came, with an entry for each input.
@@ -92,7 +95,7 @@ class Batch:
 
     def under(self, identity: str, fetched: Fetched) -> Iterator[Entry]:
         """The entries of an answer, for a more precise identity of the model that made it."""
-        precise = Batch(replace(self.request, identity=identity), self.body, self.scope, shortest=self.shortest)
+        precise = Batch(self.request, self.body, self.scope, identity, shortest=self.shortest)
         kept = {entry.key for entry in fetched.entries}
         for value, entry in zip(self.inputs, fetched.parts, strict=True):
             if entry.key in kept:
@@ -120,7 +123,7 @@ class InputByInput:
         shortest = services.upstreams.any_case(request.parsed.model, request.path)
         self._exchange = exchange
         self._services = services
-        self._batch = Batch(request, body, exchange.caller.scope, shortest=shortest)
+        self._batch = Batch(request, body, exchange.caller.scope, exchange.identity, shortest=shortest)
         self._known = _Known({}, {})
         self._since = services.cache.position()
         #: whether only the inputs are asked for that are not known
@@ -166,7 +169,7 @@ class InputByInput:
             batch = batch.rest(missing)
         self._asked = batch
         key = sha256(b"".join(batch.keys)).digest() if shared and batch.request.directives.single_flight else None
-        return Plan(batch.request, batch.body, None, batch.scope, batch.request.identity, key, batch)
+        return Plan(batch.request, batch.body, None, batch.scope, batch.identity, key, batch)
 
     def own_plan(self) -> Plan:
         raise AssertionError("vectors have one form")
@@ -229,7 +232,7 @@ class InputByInput:
         if not await services.confirmations.wait([part.key for part in fetched.parts]):
             return False
         now = services.upstreams.identity(request.parsed.model, request.path)
-        return now is not None and (now == request.identity or more_precise(now, request.identity))
+        return now is not None and (now == self._batch.identity or more_precise(now, self._batch.identity))
 
     async def _give(self, entries: Mapping[bytes, Entry], cache: CacheStatus, reason: Reason) -> LookUp:
         """The answer made of entries alone."""

@@ -262,14 +262,17 @@ async def settle(recorder: AnswerRecorder, plan: Plan, body: bytes) -> Fetched:
         fetched = await offload(len(body), settle_document, recorder, body)
     else:
         fetched = await plan.split.settle(recorder, body)
-    if plan.own and fetched.entries and not fetched.both and recorder.framed != plan.request.parsed.stream:
+    dialect, stream = plan.request.endpoint.dialect, plan.request.parsed.stream
+    if plan.own and fetched.entries and not fetched.serves(dialect, framed=recorder.framed, stream=stream):
         # it cannot serve those who ask for what its key says
         return replace(fetched, entries=(), reason=Reason.MALFORMED)
     return fetched
 
 
-async def read_on(reply: Reply) -> None:
-    """To the end of the body, so that the connection can serve again. Everyone has their answer already."""
+async def read_on(reply: Reply, recorder: AnswerRecorder) -> None:
+    """To the end of a stream's body, so that the connection can serve again. Everyone has their answer already."""
+    if not recorder.framed:
+        return
     with suppress(ProxyError, TimeoutError):
         async with asyncio.timeout(_READ_ON_SECONDS):
             async for _ in reply.chunks():

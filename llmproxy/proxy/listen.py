@@ -122,7 +122,7 @@ async def _first(
             # what the upstream said in its stream is told there, however quickly it came
         if head is not None and head.status != _ANSWERED:
             return _live(exchange, request, flight, reader, None, stream=False)
-        if own is not None and other_form(buffer, stream=stream):
+        if own is not None and other_form(buffer, request.endpoint.dialect, stream=stream):
             return TryAgain()
         if head is not None and reader.behind:
             if head.stream and stream:
@@ -140,13 +140,15 @@ async def _first(
         await reader.wait(wait)
 
 
-def other_form(buffer: BroadcastBuffer[Outcome], *, stream: bool) -> bool:
+def other_form(buffer: BroadcastBuffer[Outcome], dialect: Dialect, *, stream: bool) -> bool:
     """Whether it is known that the answer comes in the other form and cannot be given in this one. Not where it was
     asked for in this form: to ask again would change nothing."""
     head, outcome = buffer.head, buffer.outcome
     if head is None or stream in (head.stream, head.request):
         return False
-    return not head.both or (isinstance(outcome, Fetched) and not outcome.both)
+    if not head.both:
+        return True
+    return isinstance(outcome, Fetched) and not outcome.serves(dialect, framed=head.stream, stream=stream)
 
 
 def refusal(dialect: Dialect, fetched: Fetched) -> ProxyError | None:
@@ -173,7 +175,7 @@ def _whole(
 ) -> Whole | Failed:
     dialect = request.endpoint.dialect
     framed = buffer.head is not None and buffer.head.stream
-    if fetched.type is not None or (not fetched.both and framed != request.parsed.stream):
+    if fetched.type is not None or not fetched.serves(dialect, framed=framed, stream=request.parsed.stream):
         error = refusal(dialect, fetched) if request.parsed.stream and not framed else None
         if error is not None:
             return Failed(error, fetched.reason)

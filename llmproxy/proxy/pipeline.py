@@ -101,7 +101,7 @@ async def parse_request(
     exchange.endpoint = endpoint.name
     directives = parse_directives(headers)
     form = b"" if endpoint.dialect.json_requests else content_type(headers)
-    parsed, any_case = await services.memo.parsed(endpoint, raw, form), False
+    (parsed, document), any_case = await services.memo.read(endpoint, raw, form), False
     if (stream := parsed.any_case_stream) is not None:
         any_case = services.upstreams.any_case(parsed.model, exchange.path)
         parsed = replace(parsed, stream=stream) if any_case else parsed
@@ -112,7 +112,7 @@ async def parse_request(
     exchange.request_body = parsed.described or raw
     exchange.recorded = True
     exchange.mark(Phase.READ)
-    return CacheableRequest(endpoint, parsed, directives, raw, target, headers, peer, any_case)
+    return CacheableRequest(endpoint, parsed, directives, raw, target, headers, peer, any_case, document)
 
 
 async def handle(exchange: Exchange, request: CacheableRequest, services: ProxyServices, client: Client) -> Answer:
@@ -122,7 +122,7 @@ async def handle(exchange: Exchange, request: CacheableRequest, services: ProxyS
     """
     verdict = admit(services.settings.cache_policy, request.parsed.traits, request.directives)
     exchange.mark(Phase.ADMIT)
-    request, verdict = await _identify(exchange, request, verdict, services)
+    verdict = await _identify(exchange, request, verdict, services)
     strategy = await _strategy(exchange, request, verdict, services)
     exchange.mark(Phase.KEY)
     if verdict.look_up:
@@ -179,7 +179,7 @@ async def fetch(plan: Plan, buffer: Work, exchange: Exchange, services: ProxySer
             fetched = storage.keep(fetched, target)
             exchange.mark(Phase.STORE)
             finish(fetched)
-            await read_on(reply)
+            await read_on(reply, recorder)
         finally:
             await reply.aclose()
     except ProxyError as error:
@@ -232,32 +232,31 @@ def note(exchange: Exchange, facts: AnswerFacts) -> None:
 
 async def _identify(
     exchange: Exchange, request: CacheableRequest, verdict: Verdict, services: ProxyServices
-) -> tuple[CacheableRequest, Verdict]:
-    """The request with its model's identity, and the verdict that follows from it and from who asks.
+) -> Verdict:
+    """The verdict that follows from the identity of the request's model, which is noted, and from who asks.
 
     An answer to the very same request that ended just now is waited for first: with it, what stands behind the name may
     be known better.
     """
     if not verdict.keep:
-        return request, verdict
+        return verdict
     if verdict.look_up and services.confirmations.pending:
         await services.confirmations.wait((request.question_key(exchange.caller.scope),))
     model = request.parsed.model
     if request.any_case:
-        return request, Verdict(look_up=False, keep=False, reason=Reason.FIELD_CASE)
+        return Verdict(look_up=False, keep=False, reason=Reason.FIELD_CASE)
     shown = credentials(request.headers, services.settings)
     identity = await services.upstreams.identify(model, request.path, shown)
     if identity is None:
-        return request, Verdict(look_up=False, keep=False, reason=Reason.IDENTITY_UNKNOWN)
+        return Verdict(look_up=False, keep=False, reason=Reason.IDENTITY_UNKNOWN)
     exchange.identity = identity
-    request = replace(request, identity=identity)
     if verdict.look_up and not services.is_accepted(exchange, request):
         # what is not known yet is asked of the server's own pages
         if shown:
             await services.upstreams.show(services.targets(request), shown)
         if not services.is_accepted(exchange, request):
             verdict = replace(verdict, look_up=False, reason=Reason.CREDENTIAL)
-    return request, verdict
+    return verdict
 
 
 async def _strategy(

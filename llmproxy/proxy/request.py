@@ -1,7 +1,7 @@
 """What a caller asks for: the body parsed once, and a memo that keeps a repeat from being parsed again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import Any
 
@@ -76,15 +76,17 @@ class CacheableRequest:
     peer: Peer
     #: whether the server reads members of it that are spelt in another case than they are read here (``Model``)
     any_case: bool = False
-    #: what stands behind the model's name, "" while it has not been asked for
-    identity: str = ""
+    #: the JSON of the body if it was parsed just now; it is not to be changed
+    document: dict[str, Any] | None = None
+    #: of the target, decoded as far as it has to be to compare it
+    path: str = field(init=False)
 
-    @property
-    def path(self) -> str:
-        return self.target.partition(b"?")[0].decode("latin-1")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.target.partition(b"?")[0].decode("latin-1"))
 
     def body(self) -> dict[str, Any]:
-        return parse(self.raw)
+        """The JSON of the body, not to be changed."""
+        return parse(self.raw) if self.document is None else self.document
 
     @property
     def digest(self) -> bytes:
@@ -114,14 +116,20 @@ class BodyMemo:
 
         Raises ``UnreadableBody`` for what does not have the endpoint's form; such a body leaves no trace.
         """
+        return (await self.read(endpoint, raw, content_type))[0]
+
+    async def read(
+        self, endpoint: Endpoint, raw: bytes, content_type: bytes = b""
+    ) -> tuple[ParsedBody, dict[str, Any] | None]:
+        """The same, with the JSON of a body that was not known."""
         token = await offload(len(raw), _token, endpoint, raw, content_type)
         known = self._drafts.get(token)
         if known is not None:
-            return known
-        parsed, held = await offload(len(raw), _read, endpoint, raw, content_type)
+            return known, None
+        parsed, held, document = await offload(len(raw), _read, endpoint, raw, content_type)
         if held <= _MEMO_BYTES:
             self._drafts[token] = parsed
-        return parsed
+        return parsed, document if endpoint.dialect.json_requests else None
 
 
 def _token(endpoint: Endpoint, raw: bytes, content_type: bytes) -> bytes:
@@ -130,15 +138,16 @@ def _token(endpoint: Endpoint, raw: bytes, content_type: bytes) -> bytes:
     return digest.digest()
 
 
-def _read(endpoint: Endpoint, raw: bytes, content_type: bytes) -> tuple[ParsedBody, int]:
-    """The draft, and how many bytes it holds on to."""
-    parsed = draft_of(endpoint, raw, content_type)
-    return parsed, len(parsed.model) + len(parsed.user) + len(orjson.dumps(parsed.echo)) + len(parsed.described)
-
-
-def draft_of(endpoint: Endpoint, raw: bytes, content_type: bytes = b"") -> ParsedBody:
-    """Raises ``UnreadableBody``, ``BadRequest`` for a form that nobody can read."""
+def _read(endpoint: Endpoint, raw: bytes, content_type: bytes) -> tuple[ParsedBody, int, dict[str, Any]]:
+    """What is known of a body, how many bytes that holds on to, and the members of the body."""
     body = endpoint.dialect.read_request(raw, content_type)
+    parsed = draft_of(endpoint, body)
+    held = len(parsed.model) + len(parsed.user) + len(parsed.described)
+    return parsed, held if parsed.echo is None else held + len(orjson.dumps(parsed.echo)), body
+
+
+def draft_of(endpoint: Endpoint, body: dict[str, Any]) -> ParsedBody:
+    """Raises ``UnreadableBody``, ``BadRequest`` for a form that nobody can read."""
     others = {folded: value for name, value in body.items() if (folded := name.casefold()) != name and folded in _READ}
     model = body.get("model", others.get("model"))
     if model is not None and not isinstance(model, str):

@@ -12,9 +12,10 @@ from llmproxy.cache.entry import Entry
 from llmproxy.cache.single_flight import Flight
 from llmproxy.config.settings import Replay, Settings
 from llmproxy.proxy.broadcast import BroadcastBuffer, BroadcastReader
+from llmproxy.proxy.offload import INLINE_BYTES
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.wire.dialect import Dialect, Filter
-from llmproxy.wire.documents import dump, dump_leniently, peek, read_leniently
+from llmproxy.wire.documents import Document, Malformed, dump, dump_leniently, peek, read_leniently
 from llmproxy.wire.echo import event_with_echo, with_echo
 from llmproxy.wire.errors import ProxyError, UpstreamStatus
 from llmproxy.wire.exchange import NO_USAGE, Exchange, Usage
@@ -110,11 +111,11 @@ class Fetched:
     """An upstream call that came to its proper end. ``document`` is the plain answer.
 
     ``reason`` says whether it was kept: STORED, or why not. ``entries`` is what was kept of it. ``both``: whether it
-    serves callers of the other form than the one in which it came. ``parts`` are the entries of an answer that is kept
-    input by input, kept or not, in the order of the inputs.
+    may serve callers of the other form than the one in which it came; ``serves`` finds out. ``parts`` are the entries
+    of an answer that is kept input by input, kept or not, in the order of the inputs.
 
     ``type`` is the content type of what is no answer that its endpoint knows: it is given as it came, whoever asked. It
-    is empty where the upstream named none, and None for an answer.
+    is empty if the upstream named none, and None for an answer.
     """
 
     document: bytes
@@ -126,6 +127,10 @@ class Fetched:
     both: bool = True
     parts: tuple[Entry, ...] = ()
     type: bytes | None = None
+
+    def serves(self, dialect: Dialect, *, framed: bool, stream: bool) -> bool:
+        """Whether a caller's form can be had from it, which came in ``framed``."""
+        return framed == stream or (self.both and (framed or _gives_stream(dialect, self.document)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +295,37 @@ def replay_headers(
 
 def serves(request: CacheableRequest, entry: Entry) -> bool:
     """Whether this caller's form can be had from it."""
-    return entry.both or bool(entry.frames) == request.parsed.stream
+    framed = bool(entry.frames)
+    if framed == request.parsed.stream:
+        return True
+    return entry.both and (framed or _gives_stream(request.endpoint.dialect, entry.document))
+
+
+def _gives_stream(dialect: Dialect, body: bytes) -> bool:
+    """Whether a plain answer that may be rendered as a stream can be. Of a large one that was found out before."""
+    if len(body) > INLINE_BYTES:
+        return True
+    document = dialect.read_answer(body, JSON)
+    return document is not None and is_renderable(dialect, document)
+
+
+def is_renderable(dialect: Dialect, document: Document) -> bool:
+    """Whether a stream can be made of it that says all of it: one of which it can be made again."""
+    if dialect.flaw(document) not in (None, Reason.INCOMPLETE):
+        return False
+    try:
+        return _says_all(dialect.assemble(dialect.render(document)), document)
+    except (Malformed, RecursionError):
+        return False
+
+
+def _says_all(made: Any, document: Any) -> bool:
+    """Whether everything in ``document`` is in what was made of it; members that a server left out may be beside it."""
+    if isinstance(document, dict) and isinstance(made, dict):
+        return all(name in made and _says_all(made[name], value) for name, value in document.items())
+    if isinstance(document, list) and isinstance(made, list):
+        return len(made) == len(document) and all(map(_says_all, made, document))
+    return bool(made == document)
 
 
 def wants_frames(request: CacheableRequest, entry: Entry) -> bool:

@@ -3,14 +3,13 @@
 import time
 from array import array
 from dataclasses import replace
-from typing import Any
 
 from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.broadcast import BroadcastBuffer
-from llmproxy.proxy.offload import offload
+from llmproxy.proxy.offload import INLINE_BYTES, offload
 from llmproxy.proxy.request import CacheableRequest
-from llmproxy.proxy.response import Fetched, Outcome
+from llmproxy.proxy.response import Fetched, Outcome, is_renderable
 from llmproxy.upstream.headers import coding_of, kept_headers
 from llmproxy.upstream.target import Adapted, Reply
 from llmproxy.wire.dialect import Lossy
@@ -157,33 +156,16 @@ def settle_document(recorder: AnswerRecorder, body: bytes) -> Fetched:
     document = recorder.request.endpoint.dialect.read_answer(body, recorder.content_type)
     if document is None:
         return replace(_unkept(recorder, body), type=recorder.content_type)
-    both = recorder.both and recorder.request.endpoint.streams and _is_renderable(recorder.request, document)
+    both = recorder.both and recorder.request.endpoint.streams
+    if both and len(body) > INLINE_BYTES:
+        # of a smaller one it is found out when somebody wants it
+        both = is_renderable(recorder.request.endpoint.dialect, document)
     return _fetched_result(recorder, body, document, (), both)
 
 
 def _unkept(recorder: AnswerRecorder, body: bytes) -> Fetched:
     """What can be given in the form in which it came only, and once."""
     return Fetched(body, Reason.MALFORMED, seconds=recorder.seconds, headers=recorder.headers, both=False)
-
-
-def _is_renderable(request: CacheableRequest, document: Document) -> bool:
-    """Whether a stream can be made of it that says all of it: one of which it can be made again."""
-    dialect = request.endpoint.dialect
-    if dialect.flaw(document) not in (None, Reason.INCOMPLETE):
-        return False
-    try:
-        return _says_all(dialect.assemble(dialect.render(document)), document)
-    except (Malformed, RecursionError):
-        return False
-
-
-def _says_all(made: Any, document: Any) -> bool:
-    """Whether everything in ``document`` is in what was made of it; members that a server left out may be beside it."""
-    if isinstance(document, dict) and isinstance(made, dict):
-        return all(name in made and _says_all(made[name], value) for name, value in document.items())
-    if isinstance(document, list) and isinstance(made, list):
-        return len(made) == len(document) and all(map(_says_all, made, document))
-    return bool(made == document)
 
 
 def _fetched_result(

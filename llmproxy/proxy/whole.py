@@ -35,7 +35,7 @@ class WholeAnswers:
         self._key: bytes | None = None
         if is_kept:
             scope, namespace = exchange.caller.scope, request.directives.namespace
-            self._key = key_of(request.endpoint.name, request.identity, scope, namespace, request.digest)
+            self._key = key_of(request.endpoint.name, exchange.identity, scope, namespace, request.digest)
         #: whether the key is that of one form, since what the request's key finds serves the other form only
         self._own = False
         self._since = services.cache.position()
@@ -124,8 +124,8 @@ class WholeAnswers:
         return await self.give(entry, CacheStatus.STALE, Reason.UPSTREAM_DOWN)
 
     def _plan(self, flight_key: bytes | None) -> Plan:
-        scope, request = self._exchange.caller.scope, self._request
-        return Plan(request, None, self._key, scope, request.identity, flight_key, own=self._own)
+        exchange = self._exchange
+        return Plan(self._request, None, self._key, exchange.caller.scope, exchange.identity, flight_key, own=self._own)
 
     def _use_own_key(self) -> None:
         if not self._own:

@@ -17,6 +17,7 @@ from llmproxy.upstream.headers import Peer
 from llmproxy.wire.cache_headers import Directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.json_body import parse
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 from tests.cache.entries import entry
 
@@ -41,7 +42,7 @@ class Leaving:
 def request(directives: Directives = Directives(paced=True), *, usage: bool = True) -> CacheableRequest:  # noqa: B008  frozen
     endpoint = BY_PATH["/v1/chat/completions"]
     raw = b'{"stream":true,"stream_options":{"include_usage":%s}}' % (b"true" if usage else b"false")
-    parsed = draft_of(endpoint, raw)
+    parsed = draft_of(endpoint, parse(raw))
     return CacheableRequest(endpoint, parsed, directives, raw, b"/v1/chat/completions", [], Peer("127.0.0.1"))
 
 

@@ -123,6 +123,10 @@ class BroadcastReader(Generic[Outcome]):
         self._position = 0
         self._future: asyncio.Future[None] | None = None
         self._poked = False
+        #: until when a wait may last, on the loop's clock; the timer is not moved at every wait
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._expired = False
 
     def take(self, most: int | None = None) -> list[bytes]:
         """What arrived since the last call, maybe nothing: all of it, or some ``most`` bytes. Raises ``Lagged``."""
@@ -154,23 +158,37 @@ class BroadcastReader(Generic[Outcome]):
         loop = asyncio.get_running_loop()
         future = self._future = loop.create_future()
         self.buffer._waiting.append(future)
-        expired = False
-
-        def expire() -> None:
-            nonlocal expired
-            expired = True
-            if not future.done():
-                future.set_result(None)
-
-        timer = loop.call_later(seconds, expire) if seconds is not None else None
+        self._expired = False
+        self._deadline = float("inf") if seconds is None else loop.time() + seconds
+        if seconds is not None and (self._timer is None or self._timer.when() > self._deadline):
+            self._set_timer(loop)
         try:
             await future
         finally:
             self._future = None
-            if timer is not None:
-                timer.cancel()
         self._poked = False
-        return not expired
+        return not self._expired
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.close()
+        self._timer = loop.call_at(self._deadline, self._check)
+
+    def _check(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        if self._future is None or self._future.done() or self._deadline == float("inf"):
+            return
+        if loop.time() < self._deadline:
+            # a later wait than the one for which it was set
+            self._set_timer(loop)
+            return
+        self._expired = True
+        self._future.set_result(None)
 
 
 def _first(frames: list[bytes], start: int, most: int) -> list[bytes]:

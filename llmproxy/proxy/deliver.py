@@ -111,6 +111,7 @@ async def _live(
         await send({"type": "http.response.body", "body": _failure(answer, exchange, stopping)})
         raise
     finally:
+        answer.reader.close()
         answer.flight.leave()
 
 
@@ -119,6 +120,7 @@ def _in_own_form(answer: Live, client: Client) -> Live:
     assert answer.own is not None
     flight = answer.own()
     answer.flight.leave()
+    answer.reader.close()
     reader = BroadcastReader(flight.work)
     client.watch(reader.poke)
     return replace(answer, reader=reader, flight=flight, own=None)

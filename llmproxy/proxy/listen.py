@@ -77,6 +77,7 @@ async def follow(
         return answer
     finally:
         if not stays:
+            reader.close()
             flight.leave()
 
 

@@ -176,6 +176,8 @@ class HttpConnection(asyncio.Protocol):
         self._parser = self._new_parser()
         self._reply: HttpReply | None = None
         self._headers: HeaderList = []
+        #: of a body, while one read is being parsed
+        self._pieces: list[bytes] = []
         self._received = 0
         #: whether the head of the answer under way is there; what has a header's form after it is a trailer
         self._in_body = False
@@ -263,8 +265,10 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._hand_over()
             self._fail(NotHttp(str(error)))
             return
+        self._hand_over()
         if not self._in_body and self._received > _MOST_HEADER_BYTES and self._reply is not None:
             self._fail(NotHttp("a head without an end"))
         elif self._in_body and reply.bodiless and self._reply is not None:
@@ -275,6 +279,12 @@ class HttpConnection(asyncio.Protocol):
             self._paused = True
             self._transport.pause_reading()
 
+    def _hand_over(self) -> None:
+        """What one read has brought of the body."""
+        pieces, self._pieces = self._pieces, []
+        if pieces and self._reply is not None and not self._reply.bodiless:
+            self._reply.feed(pieces)
+
     def _fail(self, error: Exception) -> None:
         reply, self._reply = self._reply, None
         self.close()
@@ -282,6 +292,7 @@ class HttpConnection(asyncio.Protocol):
             reply.fail(error)
 
     def _complete(self, reply: "HttpReply") -> None:
+        self._hand_over()
         self._reply = None
         is_kept = self._parser.should_keep_alive() and not reply.uploading and not self.is_closing
         reply.end()
@@ -309,8 +320,7 @@ class HttpConnection(asyncio.Protocol):
             self._reply.begin(status, self._headers)
 
     def on_body(self, body: bytes) -> None:
-        if self._reply is not None and not self._reply.bodiless:
-            self._reply.feed(body)
+        self._pieces.append(body)
 
     def on_message_complete(self) -> None:
         if self._in_body and self._reply is not None and not self._reply.bodiless:
@@ -362,9 +372,9 @@ class HttpReply:
         self.delimited = any(name.lower() in _FRAMING for name, _ in headers)
         self._wake()
 
-    def feed(self, data: bytes) -> None:
-        self._pieces.append(data)
-        self.held += len(data)
+    def feed(self, pieces: list[bytes]) -> None:
+        self._pieces += pieces
+        self.held += sum(map(len, pieces))
         self._wake()
 
     def end(self) -> None:

@@ -1,11 +1,14 @@
 """The answers of chat and legacy completions: put together from the chunks of a stream, and taken apart into them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from typing import Any
 
 from llmproxy.wire.documents import Document, Malformed
 from llmproxy.wire.formats import chunks
 from llmproxy.wire.formats.deltas import LONG, Deltas, ToolCalls
+
+#: of a choice in a chunk
+_USUAL = frozenset({"index", "delta", "finish_reason"})
 
 #: texts of a message; the reasoning keeps the name it came under (llama.cpp's, Ollama's)
 _TEXTS = ("reasoning_content", "reasoning", "content", "refusal")
@@ -25,6 +28,7 @@ class _ChatChoice:
         "_message",
         "_parts",
         "_tool_calls",
+        "_usual",
         "finish_reason",
         "pieces",
     )
@@ -32,6 +36,8 @@ class _ChatChoice:
     def __init__(self, index: int, ambiguities: list[str]):
         #: deltas with some text
         self.pieces = 0
+        #: the names in a chunk that may hold no more than a piece of text, once they have been seen
+        self._usual: KeysView[str] | None = None
         self.finish_reason: object = None
         self._index = index
         self._ambiguities = ambiguities
@@ -56,7 +62,15 @@ class _ChatChoice:
 
     def add(self, choice: Mapping[str, Any]) -> None:
         """Takes the choice's part of one chunk. Raises ``Malformed``."""
+        if choice.keys() == self._usual and choice["finish_reason"] is None and choice.get("logprobs") is None:
+            delta = choice["delta"]
+            if isinstance(delta, dict) and len(delta) == 1 and (text := delta.get("content")) and isinstance(text, str):
+                # most chunks: a piece of text, and everything else as it was
+                self.pieces += 1
+                self._message.add_text("content", text)
+                return
         members = {name: value for name, value in choice.items() if name not in ("index", "delta")}
+        self._usual = choice.keys() if _USUAL <= choice.keys() <= _USUAL | {"logprobs"} else None
         if isinstance(members.get("logprobs"), dict):
             self._logprobs.add(members.pop("logprobs"))
         if members.get("message") is not None:
@@ -175,7 +189,10 @@ class _Chat(chunks.ChunkDialect):
         for chunk in chunks.read(frames):
             shell.add(chunk)
             for index, choice in chunks.entries(chunk):
-                choices.setdefault(index, _ChatChoice(index, ambiguities)).add(choice)
+                builder = choices.get(index)
+                if builder is None:
+                    builder = choices[index] = _ChatChoice(index, ambiguities)
+                builder.add(choice)
         for choice_builder in choices.values():
             shell.ended(choice_builder.finish_reason, choice_builder.pieces)
         numbered = shell.fingerprint == _OLLAMA
@@ -204,7 +221,10 @@ class _Completions(chunks.ChunkDialect):
         for chunk in chunks.read(frames):
             shell.add(chunk)
             for index, choice in chunks.entries(chunk):
-                choices.setdefault(index, _TextChoice(index, ambiguities)).add(choice)
+                builder = choices.get(index)
+                if builder is None:
+                    builder = choices[index] = _TextChoice(index, ambiguities)
+                builder.add(choice)
         for choice_builder in choices.values():
             shell.ended(choice_builder.finish_reason, choice_builder.pieces)
         return shell.document("text_completion", [choices[index].result() for index in sorted(choices)])

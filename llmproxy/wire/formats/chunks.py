@@ -58,8 +58,9 @@ class UsageFilter:
         return [] if pending is None else [pending]
 
     def _emit(self, frame: bytes, output: list[bytes]) -> None:
-        output += self.close()
-        if _FINISH.search(frame):
+        if self._pending is not None:
+            output += self.close()
+        if b"finish_reason" in frame and _FINISH.search(frame):
             self._pending = frame
         else:
             output.append(frame)
@@ -235,15 +236,21 @@ class Shell:
     """The answer around its choices: the first id, model and creation time, further members of the chunks, the
     usage."""
 
-    __slots__ = ("_ambiguities", "_members", "_rest", "_usage")
+    __slots__ = ("_ambiguities", "_last", "_members", "_rest", "_usage")
 
     def __init__(self, ambiguities: list[str]) -> None:
         self._ambiguities = ambiguities
+        self._last: Document | None = None
         self._members: Document = {}
         self._rest = Deltas(ambiguities)
         self._usage = _UsageTally()
 
     def add(self, chunk: Document) -> None:
+        around = {**chunk, "choices": None}
+        if around == self._last:
+            # most chunks differ from the one before in their choices alone
+            return
+        self._last = around if chunk.get("usage") is None else None
         self._usage.add(chunk)
         rest: Document = {}
         for name, value in chunk.items():

@@ -61,6 +61,15 @@ class Deltas:
             else:
                 self._set(name, value)
 
+    def add_text(self, name: str, text: str) -> None:
+        """``add`` for a piece of one text whose name is in ``joined``."""
+        self._added = True
+        if name not in self._values:
+            self._values[name] = None
+        if (pieces := self._pieces.get(name)) is None:
+            pieces = self._pieces[name] = []
+        pieces.append(text)
+
     def _set(self, name: str, value: Any) -> None:
         current = self._values.get(name)
         if name in self._joined:

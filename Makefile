@@ -3,8 +3,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# tests of one file stay together; more of them wait than work
-PROCESSES := --numprocesses 3 --dist loadfile
+# tests of one file stay together, and those of the quick rooms come last; more of them wait than work
+PROCESSES := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 HOST ?= http://127.0.0.1:4141
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage check soak bench load docs clean
+.PHONY: help demo test check soak bench load docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,11 +21,8 @@ help: ## list the targets
 demo: $(VENV)/demo.stamp ## a real small model, the proxy and a tour; ARGS=--once ends after the tour
 	@$(BIN)/llmproxy demo $(ARGS)
 
-test: $(VENV)/dev.stamp ## all tests with coverage by branch; ARGS goes to pytest
-	$(BIN)/python -m pytest --cov $(PROCESSES) $(ARGS)
-
-coverage: $(VENV)/dev.stamp ## the same, and the programs that the tests start are followed too
-	$(BIN)/python -m pytest --cov --cov-config=tests/children.toml $(PROCESSES) $(ARGS)
+test: $(VENV)/dev.stamp ## all tests, and enough of the branches taken; ARGS goes to pytest, and some tests need not be enough
+	$(BIN)/python -m pytest --cov $(if $(ARGS),--cov-fail-under=0) $(PROCESSES) $(ARGS)
 
 check: $(VENV)/dev.stamp ## lint, format, types, imports, rendered pages
 	$(BIN)/ruff check .

@@ -55,7 +55,7 @@ def upstream() -> Iterator[ScriptedUpstream]:
 @pytest.fixture(scope="session")
 def front(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """The program with its default settings in front of ``upstream``, for everyone."""
-    with Proxy(upstream.url, database=tmp_path_factory.mktemp("front") / "llmproxy.db") as proxy:
+    with Proxy(upstream.url, database=tmp_path_factory.mktemp("front") / "llmproxy.db", followed=True) as proxy:
         yield proxy
     sound(proxy)
 

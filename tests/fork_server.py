@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import coverage
+
 from llmproxy.cli import VERBS, main
 from llmproxy.database.engine import DIALECTS
 
@@ -147,6 +149,8 @@ def _become(
     sys.argv = ["llmproxy", *arguments]
     if descriptors is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+    # does nothing but where the environment asks for it
+    coverage.process_startup()
 
 
 if __name__ == "__main__":

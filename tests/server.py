@@ -14,13 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
+import coverage
 import h11
 import psutil
 
 from tests.fork_server import ForkedProcess, ForkServer
 
 ProxyProcess: TypeAlias = "ForkedProcess | subprocess.Popen[str]"
-PATIENCE = 30.0
+ROOT = Path(__file__).parents[1]
+PATIENCE = 60.0
 #: settings that also work without the prefix; a developer's own must not reach a test's server
 BARE = (*("CACHE_MAX_SIZE", "CACHE_TTL_HOURS", "DATABASE_PATH", "DATABASE_URL", "REDIS_URL", "TASK_QUEUE_WORKERS"),)
 _LISTENING = re.compile(r"listening on http://([^:\s]+):(\d+)")
@@ -34,10 +36,12 @@ class Proxy:
     """
 
     def __init__(self, *upstreams: str, database: Path, **settings: object) -> None:
-        """Of ``settings`` two are none: ``descriptors`` is how many of them the system grants at most, and with
-        ``python_path`` a new interpreter is started, to which modules in that folder come before all others."""
+        """Of ``settings`` three are none: ``descriptors`` is how many of them the system grants at most, ``followed``
+        says that coverage follows the process where it follows the tests, and with ``python_path`` a new interpreter
+        is started, to which modules in that folder come before all others."""
         self.database = database
         self._python_path = settings.pop("python_path", None)
+        self._followed = bool(settings.pop("followed", False))
         descriptors = settings.pop("descriptors", None)
         self._descriptors = None if descriptors is None else int(str(descriptors))
         self.port = 0
@@ -82,6 +86,9 @@ class Proxy:
 
     def _started(self) -> ProxyProcess:
         arguments, folder, variables = ["serve", *self._arguments], self.database.parent, environment(**self.settings)
+        if self._followed and coverage.Coverage.current() is not None:
+            variables["COVERAGE_PROCESS_START"] = str(ROOT / "pyproject.toml")
+            variables["COVERAGE_FILE"] = str(ROOT / ".coverage")
         if self._python_path is None:
             return ForkedProcess(fork_server(), arguments, cwd=folder, env=variables, descriptors=self._descriptors)
         variables["PYTHONPATH"] = f"{self._python_path}{os.pathsep}{variables['PYTHONPATH']}"

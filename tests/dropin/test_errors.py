@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import MakeProxy
 from tests.scripted import Json, marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.scripted_upstream.refusals import SHAPES
@@ -98,11 +97,18 @@ def test_what_only_the_cache_may_answer_and_a_coding_that_nobody_knows(line: Lin
     assert "lzma" in message(path, heard)
 
 
-@pytest.mark.parametrize("path", [*OPENAI, *OLLAMA, *ANTHROPIC])
-def test_an_upstream_that_is_not_there(proxy: MakeProxy, path: str) -> None:
+@pytest.fixture(scope="module")
+def forsaken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A proxy whose upstream is not there."""
     with ScriptedUpstream() as gone:
-        own = proxy(gone.url)
-    with own.line() as line:
+        url = gone.url
+    with Proxy(url, database=tmp_path_factory.mktemp("forsaken") / "llmproxy.db") as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("path", [*OPENAI, *OLLAMA, *ANTHROPIC])
+def test_an_upstream_that_is_not_there(forsaken: Proxy, path: str) -> None:
+    with forsaken.line() as line:
         heard = line.ask("POST", path, [JSON], b'{"model": "m", "input": "x", "query": "x"}')
     assert heard.status == 502
     assert "Cannot connect" in message(path, heard)

@@ -19,10 +19,10 @@ import h11
 import psutil
 
 from tests.fork_server import ForkedProcess, ForkServer
+from tests.timeouts import WAIT_SECONDS
 
 ProxyProcess: TypeAlias = "ForkedProcess | subprocess.Popen[str]"
 ROOT = Path(__file__).parents[1]
-PATIENCE = 60.0
 #: settings that also work without the prefix; a developer's own must not reach a test's server
 BARE = (*("CACHE_MAX_SIZE", "CACHE_TTL_HOURS", "DATABASE_PATH", "DATABASE_URL", "REDIS_URL", "TASK_QUEUE_WORKERS"),)
 _LISTENING = re.compile(r"listening on http://([^:\s]+):(\d+)")
@@ -79,7 +79,7 @@ class Proxy:
         self._process = self._started()
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
-        if not self._listening.wait(PATIENCE) or self.port == 0:
+        if not self._listening.wait(WAIT_SECONDS) or self.port == 0:
             self.kill()
             raise RuntimeError(f"the proxy does not listen; it printed:\n{self.log}")
         return self
@@ -125,7 +125,7 @@ class Proxy:
             return
         self._process.send_signal(how)
         try:
-            self._process.wait(PATIENCE)
+            self._process.wait(WAIT_SECONDS)
         finally:
             if self._process.poll() is None:
                 self._process.kill()
@@ -175,7 +175,7 @@ def environment(**settings: object) -> dict[str, str]:
 class Line:
     """One connection, blocking and with a time limit. Sends what it is told to, byte by byte; reads with h11."""
 
-    def __init__(self, port: int, seconds: float = PATIENCE) -> None:
+    def __init__(self, port: int, seconds: float = WAIT_SECONDS) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), seconds)
         self.port = port
         self._protocol = h11.Connection(h11.CLIENT)

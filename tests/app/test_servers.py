@@ -14,7 +14,8 @@ import pytest
 
 from tests.scripted import CHAT, marker
 from tests.scripted_upstream import ScriptedUpstream
-from tests.server import PATIENCE, environment
+from tests.server import environment
+from tests.timeouts import WAIT_SECONDS
 
 #: a server's name -> what starts it on a port
 SERVERS: dict[str, Callable[[int], list[str]]] = {
@@ -60,7 +61,7 @@ class Served:
                     return
 
     async def stopped(self) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             await self.process.wait()
             await self._reading
 
@@ -89,9 +90,9 @@ async def started(server: str, folder: Path, **settings: object) -> AsyncIterato
 async def test_it_answers_drains_and_keeps_what_it_had(server: str, upstream: ScriptedUpstream, tmp_path: Path) -> None:
     gate, prompt, late = upstream.gate(), marker(), marker()
     async with started(server, tmp_path, upstream=upstream.url) as served:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             await served.answers()
-        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=PATIENCE) as http:
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=WAIT_SECONDS) as http:
             for expected in ("MISS", "HIT"):
                 answer = await http.post(CHAT.path, json=CHAT.request(prompt))
                 assert (answer.status_code, answer.headers["x-cache"]) == (200, expected)
@@ -112,9 +113,9 @@ async def test_it_answers_drains_and_keeps_what_it_had(server: str, upstream: Sc
         assert '"logger":"llmproxy.access"' in served.log
     # what waited to be written was written: another program finds it
     async with started("uvicorn", tmp_path, upstream=upstream.url) as served:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             await served.answers()
-        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=PATIENCE) as http:
+        async with httpx.AsyncClient(base_url=served.url, trust_env=False, timeout=WAIT_SECONDS) as http:
             answer = await http.post(CHAT.path, json=CHAT.request(f"[script:gate={gate.name}] {late}"))
             assert answer.headers["x-cache"] == "HIT"
 
@@ -137,7 +138,7 @@ async def test_a_server_without_a_lifespan_is_told(upstream: ScriptedUpstream, t
     )
     served = Served(process, f"http://127.0.0.1:{port}")
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             await served.answers()
     finally:
         process.terminate()

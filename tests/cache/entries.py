@@ -6,6 +6,7 @@ from array import array
 from typing import Any
 
 from llmproxy.cache.entry import Entry
+from tests.timeouts import WAIT_SECONDS
 
 
 class Clock:
@@ -31,7 +32,7 @@ class Faults:
 
     async def seen(self, kind: str, times: int = 1) -> None:
         """Returns when ``kind`` was counted so many times."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             while self.kinds.count(kind) < times:
                 self._more.clear()
                 await self._more.wait()

@@ -19,6 +19,7 @@ from llmproxy.database.write_behind import WriteLimits
 from llmproxy.runtime.background import Backoff
 from tests.cache.entries import Clock, Faults, entry, key, streamed
 from tests.databases import PostgresServer, remove_sqlite, ruin_sqlite, sqlite_url
+from tests.timeouts import WAIT_SECONDS
 
 QUICK = WriteLimits(linger=0.001)
 #: after a fault a tier tries again at once: that it rests at all is tested with a clock in ``test_breaker``
@@ -44,7 +45,7 @@ async def sql_tier(
 
 
 async def written(tier: SqlTier) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_SECONDS):
         await tier.drained()
 
 

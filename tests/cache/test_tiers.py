@@ -28,6 +28,7 @@ from llmproxy.runtime.process_id import process_id
 from llmproxy.wire.vocabulary import Reason
 from tests.cache.entries import Clock, Faults, entry, key
 from tests.databases import sqlite_url
+from tests.timeouts import WAIT_SECONDS
 
 
 class Process:
@@ -223,7 +224,7 @@ async def test_a_flush_waits_for_a_process_that_is_late(
         await late.cache.follow()
         late.memory.keep(entry(1))
         flush = asyncio.create_task(first.cache.flush(Selector(all=True)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             await first.parted.wait()
         assert not flush.done()
         await late.cache.follow()
@@ -417,7 +418,7 @@ async def test_opened_the_cache_sweeps(sqlite: Database) -> None:
     async with open_cache(Settings(cache_sweep_seconds=0.01, cache_stale_hours=0), sqlite, Faults()) as cache:
         _, sql = cache.tiers
         cache.store(entry(1, created=time.time(), expires=time.time()))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             while sql.peek(key(1)) or await sql.holds([key(1)]):
                 gone.clear()
                 await gone.wait()
@@ -440,7 +441,7 @@ async def test_opened_the_cache_follows(sqlite: Database, monkeypatch: pytest.Mo
         async with open_cache(Settings(), elsewhere, Faults()) as other:
             other.tiers[0].keep(entry(1, expires=time.time() + 600))
             await cache.flush(Selector(all=True))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(WAIT_SECONDS):
                 await forgotten.wait()
             assert other.peek(key(1)) is None
 

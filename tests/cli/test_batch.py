@@ -19,7 +19,8 @@ from tests.cli.program import Outcome, Program
 from tests.conftest import MakeProxy
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
-from tests.server import PATIENCE, Proxy, environment
+from tests.server import Proxy, environment
+from tests.timeouts import WAIT_SECONDS
 
 Run = Callable[..., Outcome]
 
@@ -179,7 +180,7 @@ class Interrupted:
                 self.id = next(line for line in child.stderr if line.startswith("batch_")).partition(":")[0]
                 upstream.journal.wait(self.prompt)
                 child.send_signal(signal.SIGINT)
-                self.out, self.err = child.communicate(timeout=PATIENCE)
+                self.out, self.err = child.communicate(timeout=WAIT_SECONDS)
                 self.code = child.returncode
             finally:
                 child.kill()

@@ -20,7 +20,8 @@ from tests.conftest import MakeProxy
 from tests.databases import sqlite_url
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
-from tests.server import PATIENCE, Proxy, environment
+from tests.server import Proxy, environment
+from tests.timeouts import WAIT_SECONDS
 
 Child = subprocess.Popen[str]
 
@@ -69,7 +70,7 @@ def test_a_worker_does_what_a_server_accepted(upstream: ScriptedUpstream, proxy:
     with working(server, upstream, "--workers", "2", task_queue_workers=0) as worker:
         assert finished(server, id)["status"] == "completed"
         worker.terminate()
-        _, said = worker.communicate(timeout=PATIENCE)
+        _, said = worker.communicate(timeout=WAIT_SECONDS)
     assert worker.returncode == 0
     opening = said.splitlines()[:2]
     assert opening[0].startswith("llmproxy ")
@@ -89,7 +90,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_begun(
         visit = upstream.journal.wait(prompt)
         assert holders(server)
         worker.send_signal(how)
-        _, said = worker.communicate(timeout=PATIENCE)
+        _, said = worker.communicate(timeout=WAIT_SECONDS)
         assert worker.returncode == 0
     visit.left.wait()
     assert holders(server) == set()
@@ -97,7 +98,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_begun(
     with working(server, upstream) as worker:
         job = finished(server, id)
         worker.terminate()
-        worker.communicate(timeout=PATIENCE)
+        worker.communicate(timeout=WAIT_SECONDS)
     assert (job["status"], job["attempts"]) == ("completed", 3)
     assert "Traceback" not in said
 
@@ -135,7 +136,7 @@ def test_a_worker_shows_its_metrics_where_a_port_is_set(upstream: ScriptedUpstre
             assert client.get(page.replace("/metrics", "/health")).json()["status"] == "ok"
             assert client.get(page.replace("/metrics", "/other")).status_code == 404
         worker.terminate()
-        _, said = worker.communicate(timeout=PATIENCE)
+        _, said = worker.communicate(timeout=WAIT_SECONDS)
     assert 'llmproxy_job_tries_total{kind="task",outcome="completed",step="call"} 1.0' in metrics.text
     assert worker.returncode == 0
     assert "server process" not in said

@@ -29,9 +29,8 @@ from tests.cache.entries import Clock, Faults, entry, key
 from tests.database.faulty import FaultyDatabase, StuckDatabase, full
 from tests.history.exchanges import fetched
 from tests.jobs.queue.working import claim, submit
+from tests.timeouts import WAIT_SECONDS
 
-#: seconds, for a machine that is busy
-PATIENCE = 60.0
 SOON = Backoff(0.001, 0.001)
 #: items of each test at most
 MOST = 12
@@ -206,9 +205,9 @@ async def user(request: pytest.FixtureRequest, database: Database) -> User:
 async def writing(user: User, database: Database) -> AsyncIterator[User]:
     """The writer, until all is written or lost."""
     user.begin(database)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         yield user
-        await user.close(PATIENCE)
+        await user.close(WAIT_SECONDS)
 
 
 async def test_what_is_handed_over_is_written_once(user: User, database: Database) -> None:
@@ -242,7 +241,7 @@ async def test_the_end_has_a_limit_and_what_is_left_then_is_counted(user: User, 
     user.begin(stuck)
     user.put(0)
     user.put(1)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await stuck.reached.wait()
         await user.close(0.01)
     assert await user.written(database) == []

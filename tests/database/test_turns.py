@@ -7,9 +7,7 @@ from sqlalchemy import select, text
 from llmproxy.database.engine import Database, open_database
 from llmproxy.history.tables import marks
 from tests.databases import PostgresServer
-
-#: seconds that a turn may be waited for
-PATIENCE = 20.0
+from tests.timeouts import WAIT_SECONDS
 
 
 async def test_who_comes_second_waits_until_the_first_is_done(database: Database) -> None:
@@ -39,7 +37,7 @@ async def test_other_turns_are_free(postgres: PostgresServer) -> None:
     url = postgres.create()
     async with open_database(url) as database, open_database(url) as other:
         await database.verify()
-        async with database.write() as connection, asyncio.timeout(PATIENCE):
+        async with database.write() as connection, asyncio.timeout(WAIT_SECONDS):
             await database.dialect.take_turn(connection, "rows")
             async with other.write() as second:
                 await other.dialect.take_turn(second, "other rows")

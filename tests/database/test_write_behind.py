@@ -7,8 +7,8 @@ from llmproxy.database.breaker import CircuitBreaker, ignore
 from llmproxy.database.write_behind import UNBOUNDED, Loss, WriteBehind, WriteLimits
 from llmproxy.runtime.background import Backoff
 from tests.database.faulty import full
+from tests.timeouts import WAIT_SECONDS
 
-PATIENCE = 30.0
 #: an item is its key and its bytes
 Item = tuple[str, int]
 
@@ -70,8 +70,8 @@ def queue(
 
 
 async def closed(waiting: WriteBehind[Item]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        await waiting.close(PATIENCE)
+    async with asyncio.timeout(WAIT_SECONDS):
+        await waiting.close(WAIT_SECONDS)
 
 
 async def test_groups_are_bounded_in_items_and_bytes_and_keep_the_order() -> None:
@@ -93,7 +93,7 @@ async def test_what_comes_during_a_write_shares_the_next_one() -> None:
     waiting = queue(writes)
     waiting.open()
     waiting.put(("a", 1))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await writes.reached.wait()
     for name in "bcd":
         waiting.put((name, 1))
@@ -148,7 +148,7 @@ async def test_what_is_replaced_during_its_write_is_written_again() -> None:
     waiting = queue(writes, keyed=True)
     waiting.open()
     waiting.put(("a", 1))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await writes.reached.wait()
         waiting.put(("a", 2))
         assert waiting.find("a") == ("a", 2)
@@ -185,7 +185,7 @@ async def test_a_fault_is_waited_out() -> None:
     waiting = queue(writes)
     waiting.open()
     waiting.put(("a", 1))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         assert await waiting.settle()
     assert (writes.groups, writes.attempts) == ([["a"]], [1, 1, 1, 1])
     await closed(waiting)
@@ -196,7 +196,7 @@ async def test_at_the_end_a_fault_is_tried_once_more() -> None:
     waiting = queue(writes, pause=3600.0)
     waiting.open()
     waiting.put(("a", 1))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await writes.failed.wait()
     await closed(waiting)
     assert writes.attempts == [1, 1]
@@ -220,7 +220,7 @@ async def test_the_end_has_a_limit() -> None:
     waiting.open()
     waiting.put(("a", 1))
     waiting.put(("b", 1))
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await writes.reached.wait()
         asked = asyncio.create_task(waiting.settle())
         await waiting.close(0.001)
@@ -237,7 +237,7 @@ async def test_settling_waits_for_what_is_there_and_not_for_what_comes_later() -
     waiting.put(("a", 1))
     assert not await waiting.settle(0.001), "it is not open"
     waiting.open()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         assert await waiting.settle()
     assert writes.groups[0] == ["a"]
     await waiting.close(0.001)
@@ -250,7 +250,7 @@ async def test_who_gave_up_settling_is_forgotten() -> None:
     waiting.open()
     waiting.put(("a", 1))
     asked = asyncio.create_task(waiting.settle())
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await writes.reached.wait()
     asked.cancel()
     await asyncio.wait({asked})
@@ -263,7 +263,7 @@ async def test_while_it_is_paused_nothing_is_on_its_way() -> None:
     writes = Writes()
     waiting = queue(writes, keyed=True)
     waiting.open()
-    async with asyncio.timeout(PATIENCE), waiting.paused():
+    async with asyncio.timeout(WAIT_SECONDS), waiting.paused():
         waiting.put(("a", 1))
         waiting.put(("b", 1))
         for _ in range(10):

@@ -12,8 +12,9 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from tests.timeouts import WAIT_SECONDS
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
-PATIENCE = 60.0
 
 _CONFIG = """\
 global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
@@ -67,7 +68,7 @@ class Prometheus:
     ) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(PATIENCE)
+            self._process.wait(WAIT_SECONDS)
         self._client.close()
         self._log.close()
 
@@ -87,7 +88,7 @@ class Prometheus:
 
     def scraped(self, since: float) -> None:
         """Waits until it has begun and stored a good scrape after the Unix time ``since``."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_SECONDS
         while not self._has(f"timestamp(llmproxy_build_info) > {since}"):
             assert time.monotonic() < deadline, f"no scrape: {(self._folder / 'log').read_text()}"
 

@@ -12,10 +12,11 @@ import yaml
 from deploy.grafana.build import BOARDS
 from deploy.grafana.panels import Figure, Query
 from llmproxy.observe.catalogue import Catalogue
-from tests.deploy.prometheus import DEPLOY, PATIENCE, Prometheus
+from tests.deploy.prometheus import DEPLOY, Prometheus
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 QUERIES = [
     pytest.param(query, id=f"{panel.title}: {query.legend or query.expression[:40]}")
@@ -83,7 +84,7 @@ def test_every_panel_shows_something(prometheus: Prometheus, query: Query) -> No
 
 def test_a_proxy_that_nobody_asks_is_shown_as_idle(prometheus: Prometheus) -> None:
     """Not as NaN, and not as busy with being scraped."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while prometheus.ask('sum(rate(llmproxy_requests_total{endpoint!="metrics"}[3s])) > 0'):
         assert time.monotonic() < deadline
     assert prometheus.ask('rate(llmproxy_requests_total{endpoint="metrics"}[5s]) > 0')

@@ -8,6 +8,7 @@ import pytest
 
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 NAMES, AT_ONCE = 10_000, 16
 #: no more names of models than these are told apart, by metrics of ours and of OpenTelemetry's conventions
@@ -45,7 +46,7 @@ async def test_ten_thousand_invented_models_are_a_hundred_series(upstream: Scrip
         async with aiohttp.ClientSession(proxy.url) as http:
             await asyncio.gather(*(ask(http, numbers) for _ in range(AT_ONCE)))
             # the last of them are counted a moment later
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(WAIT_SECONDS):
                 while sum(of("llmproxy_requests_total", found := await scraped(http))) < NAMES:
                     pass
     assert len(of("llmproxy_requests_total", found)) == MOST + 1

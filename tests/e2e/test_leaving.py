@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import MakeProxy
 from tests.e2e.asking import body, chat
 from tests.llama import Llama
+from tests.timeouts import WAIT_SECONDS
 
 #: llama.cpp notices that a plain caller left only when nobody asked it anything for a whole second
 BETWEEN_LOOKS = 1.2
@@ -24,7 +25,7 @@ async def test_the_slot_becomes_idle(llama: Llama, proxy: MakeProxy, stream: boo
     arguments = body(chat("Write a very long story.", max_tokens=900, stream=stream))
     async with httpx.AsyncClient(base_url=own.url, timeout=60, trust_env=False) as http:
         asking = asyncio.create_task(http.post("/v1/chat/completions", json=arguments))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             while not await busy_slots(llama):
                 assert not asking.done()
         asking.cancel()
@@ -41,7 +42,7 @@ async def test_the_work_goes_on_where_that_is_wanted(llama: Llama, proxy: MakePr
     arguments = body(chat("Write a story.", max_tokens=100))
     async with httpx.AsyncClient(base_url=own.url, timeout=60, trust_env=False) as http:
         asking = asyncio.create_task(http.post("/v1/chat/completions", json=arguments))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_SECONDS):
             while not await busy_slots(llama):
                 assert not asking.done()
         asking.cancel()

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from tests.scripted import Endpoint, Json, marker
+from tests.timeouts import WAIT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ async def ask(
 async def arrived(http: httpx.AsyncClient, endpoint: Endpoint, count: int) -> None:
     """Returns when the proxy has exactly ``count`` requests in work for an endpoint, by its own metric."""
     label = f'llmproxy_requests_in_flight{{endpoint="{endpoint.name}"}}'
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(WAIT_SECONDS):
         while True:
             page = (await http.get("/metrics")).text
             now = next((line for line in page.splitlines() if line.startswith(label)), "0")

@@ -11,6 +11,7 @@ from tests.faults.outcome import ask
 from tests.scripted import CHAT, marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 HOUR = 3600
 
@@ -45,7 +46,7 @@ def set_clock(tmp_path: Path) -> SetClock:
 
 
 async def completed(http: httpx.AsyncClient, task: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WAIT_SECONDS):
         while (found := (await http.get(f"/api/tasks/{task}")).json())["status"] != "completed":
             assert found["status"] in ("pending", "running"), found
             await asyncio.sleep(0.05)

@@ -16,6 +16,7 @@ from tests.faults.outcome import ask
 from tests.scripted import CHAT, COMPLETIONS, OLLAMA_CHAT, RESPONSES, marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 ENDPOINTS = (CHAT, COMPLETIONS, RESPONSES, OLLAMA_CHAT)
 
@@ -148,7 +149,7 @@ async def test_an_emptied_database_is_made_anew(upstream: ScriptedUpstream, prox
         os.truncate(own.database, 0)
         prompt = marker()
         await ask(http, CHAT, CHAT.request(prompt))
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(WAIT_SECONDS):
             while not (await http.get("/api/history?limit=1")).json().get("data"):
                 await ask(http, CHAT, CHAT.request(marker()))
     own.stop()

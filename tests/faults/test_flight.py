@@ -13,6 +13,7 @@ from tests.faults.outcome import Outcome, ask, failed, failed_inside, joined
 from tests.scripted import CHAT, OLLAMA_CHAT, RESPONSES, Endpoint, Json, marker, named
 from tests.scripted_upstream import Gate, ScriptedUpstream
 from tests.server import Line, Proxy
+from tests.timeouts import WAIT_SECONDS
 
 MiB = 1024 * 1024
 
@@ -89,7 +90,7 @@ async def test_the_leader_is_killed_and_the_others_finish(
 async def first_text(pieces: Any, endpoint: Endpoint) -> bytes:
     """Reads until the first words of the answer have come."""
     body = b""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(WAIT_SECONDS):
         while b"answer-" not in body:
             body += await anext(pieces)
     return body

@@ -19,6 +19,7 @@ from tests.faults.outcome import Outcome, ask, joined
 from tests.scripted import CHAT, MESSAGES, OLLAMA_CHAT, RESPONSES, Endpoint, marker, named
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 ONLY = {"cache-control": "only-if-cached"}
 
@@ -65,7 +66,7 @@ async def kept(http: httpx.AsyncClient, endpoint: Endpoint, request: dict[str, A
 
 async def seen(http: httpx.AsyncClient, endpoint: Endpoint, request: dict[str, Any]) -> Outcome:
     """A hit in the other process, which is one as soon as the first one has written it."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(WAIT_SECONDS):
         while (outcome := await ask(http, endpoint, request, ONLY)).status != 200:
             assert outcome.status == 504
     return outcome

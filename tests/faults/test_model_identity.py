@@ -13,6 +13,7 @@ from tests.faults.outcome import ask
 from tests.scripted import CHAT, OLLAMA_CHAT, OLLAMA_GENERATE, RESPONSES, Endpoint, marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 #: what is known stands for as long as the test runs, if nothing makes it doubtful
 FOREVER = 1000
@@ -185,7 +186,7 @@ async def test_a_server_that_does_not_say_what_it_is_delays_no_answer(proxy: Mak
             assert (outcome.status, outcome.cache) == (200, "MISS"), "all of it, while the question hangs"
             gate.open()
             upstream.hesitation = None
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(WAIT_SECONDS):
                 while (await ask(http, CHAT, CHAT.request(prompt, stream=stream))).cache != "HIT":
                     pass
 

@@ -9,6 +9,7 @@ from tests.conftest import MakeProxy
 from tests.faults.outcome import ask, failed, refused
 from tests.scripted import CHAT, OLLAMA_CHAT, RESPONSES, STREAMING, Endpoint, marker, named
 from tests.scripted_upstream import ScriptedUpstream
+from tests.timeouts import WAIT_SECONDS
 
 
 def client(url: str) -> httpx.AsyncClient:
@@ -58,7 +59,7 @@ async def test_an_upstream_that_is_away_is_a_502_and_may_come_back(proxy: MakePr
             assert (await http.get("/health")).status_code == 200
             assert (await http.get("/ready")).status_code == 503
             upstream.up()
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(WAIT_SECONDS):
                 while (outcome := await ask(http, CHAT, CHAT.request(prompt))).status != 200:
                     assert outcome.status == 502
             assert outcome.cache == "MISS"

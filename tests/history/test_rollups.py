@@ -14,6 +14,7 @@ from llmproxy.observe.performance import Cell, Cells, Performance, PerformanceSe
 from llmproxy.observe.quantiles import EXACT, Distribution
 from tests.databases import ruin_sqlite, sqlite_url
 from tests.history.exchanges import fetched
+from tests.timeouts import WAIT_SECONDS
 
 MISSES = PerformanceSeries("chat", "smollm2", "miss")
 HOUR = 3600
@@ -195,7 +196,7 @@ async def test_the_task_writes_by_itself_and_makes_hours(
     performance.add([fetched()])
     clock.now += MINUTES_KEPT + HOUR
     kept.open()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         while await spans(database) != [(NOON, HOUR, 1)]:
             pass
     await kept.close(10.0)

@@ -16,10 +16,9 @@ from llmproxy.jobs import queries
 from llmproxy.jobs.model import Item, Job, JobKind, NewCall, NewJob
 from llmproxy.observe.access_log import AccessLog, JsonFormatter
 from llmproxy.observe.logs import AsyncLogWriter
+from tests.timeouts import WAIT_SECONDS
 
 PATH = "/v1/chat/completions"
-#: how long a test waits for what must come
-PATIENCE = 30.0
 
 
 @asynccontextmanager
@@ -50,7 +49,7 @@ async def over(jobs: JobServices, job_id: str) -> Job:
 
 async def until(jobs: JobServices, job_id: str, holds: Callable[[Job], bool]) -> Job:
     """The job as soon as ``holds`` is true of it. Raises ``TimeoutError`` if it does not come to that."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         while True:
             job = await queries.job(jobs.store, job_id, scope=None)
             assert job is not None

@@ -5,10 +5,10 @@ from typing import Any
 
 from llmproxy.jobs.model import Lane
 from llmproxy.jobs.notifications import JobNotifications
+from tests.timeouts import WAIT_SECONDS
 
 #: longer than any test may take: who waits for so long was not woken
 LONG = 60.0
-PATIENCE = 10.0
 #: the last of so many has its turn after minutes
 MANY = 20_000
 
@@ -26,17 +26,17 @@ async def test_everyone_who_waits_for_the_job_and_nobody_else() -> None:
     other = asyncio.create_task(notifications.wait_for_job("b", LONG))
     await begun(*mine, other)
     notifications.job_changed("a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_SECONDS):
         await asyncio.gather(*mine)
     assert not other.done()
     notifications.job_changed("b")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_SECONDS):
         await other
 
 
 async def test_a_wait_ends_by_itself() -> None:
     notifications = JobNotifications()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_SECONDS):
         await notifications.wait_for_job("a", 0.001)
     # nothing is left of it
     notifications.job_changed("a")
@@ -51,7 +51,7 @@ async def test_one_who_leaves_takes_nobody_along() -> None:
     assert leaves.cancelled()
     assert not stays.done()
     notifications.job_changed("a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_SECONDS):
         await stays
 
 
@@ -78,7 +78,7 @@ async def test_the_end_wakes_everyone_and_keeps_nobody() -> None:
     waiting = [asyncio.create_task(notifications.wait_for_job(id, LONG)) for id in ("a", "b")]
     await begun(*waiting)
     notifications.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(WAIT_SECONDS):
         await asyncio.gather(*waiting)
         await notifications.wait_for_job("a", LONG)
     assert notifications.closed
@@ -90,7 +90,7 @@ async def test_one_alone_is_woken_at_once() -> None:
     await asyncio.sleep(0)
     notifications.job_changed("another")
     notifications.job_changed("job")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await waiting
 
 
@@ -99,7 +99,7 @@ async def test_many_take_turns_and_all_leave_when_the_server_stops() -> None:
     waiting = [asyncio.create_task(notifications.wait_for_job("job", 1000)) for _ in range(MANY)]
     await asyncio.sleep(0)
     notifications.job_changed("job")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await waiting[0]
         assert not waiting[-1].done()
         notifications.close()
@@ -117,5 +117,5 @@ async def test_one_who_left_takes_nobodys_turn() -> None:
     alone = asyncio.create_task(notifications.wait_for_job("job", 1000))
     await asyncio.sleep(0)
     notifications.job_changed("job")
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         await alone

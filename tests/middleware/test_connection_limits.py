@@ -14,7 +14,8 @@ import pytest
 from tests.conftest import MakeProxy
 from tests.scripted import CHAT, Json, marker
 from tests.scripted_upstream import ScriptedUpstream
-from tests.server import PATIENCE, Line, Proxy
+from tests.server import Line, Proxy
+from tests.timeouts import WAIT_SECONDS
 
 START = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
 #: of the server ``hasty``
@@ -51,7 +52,7 @@ def flood(line: Line, piece: bytes, most: int = 64 * 1024 * 1024) -> None:
     line.socket.setblocking(False)
     sent = 0
     while sent < most:
-        readable, writable, _ = select.select([line.socket], [line.socket], [], PATIENCE)
+        readable, writable, _ = select.select([line.socket], [line.socket], [], WAIT_SECONDS)
         if readable:
             return
         assert writable, "it neither reads nor answers"

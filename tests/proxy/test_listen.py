@@ -8,6 +8,7 @@ from llmproxy.proxy.listen import wait_result
 from llmproxy.proxy.response import Failed, Outcome
 from llmproxy.wire.vocabulary import Reason
 from tests.proxy.test_life import Patient
+from tests.timeouts import WAIT_SECONDS
 
 
 async def test_an_answer_too_large_to_be_held_is_told_at_once() -> None:
@@ -17,7 +18,7 @@ async def test_an_answer_too_large_to_be_held_is_told_at_once() -> None:
 
     flights: Flights[BroadcastBuffer[Outcome]] = Flights(0.0)
     flight = flights.launch(BroadcastBuffer(10), produce)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         outcome = await wait_result(flight, Patient())
     assert isinstance(outcome, Failed)
     assert outcome.reason is Reason.TOO_LARGE

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmproxy.runtime.background import Backoff, FailureLogger, LogOnce, Periodic
+from tests.timeouts import WAIT_SECONDS
 
 log = logging.getLogger("tests.background")
 
@@ -69,7 +70,7 @@ class Rounds:
             raise RuntimeError("a defect")
 
     async def reach(self, number: int) -> None:
-        async with asyncio.timeout(30), self._moved:
+        async with asyncio.timeout(WAIT_SECONDS), self._moved:
             await self._moved.wait_for(lambda: self.begun >= number)
 
     def failed(self, error: Exception) -> None:
@@ -127,7 +128,7 @@ async def test_waking_in_the_middle_of_a_round_brings_the_next_one() -> None:
         begun.set()
         await go_on.wait()
 
-    async with asyncio.timeout(30), Periodic("test", LONG, work) as rounds:
+    async with asyncio.timeout(WAIT_SECONDS), Periodic("test", LONG, work) as rounds:
         await begun.wait()
         rounds.wake()
         begun.clear()
@@ -166,7 +167,7 @@ async def test_closing_ends_a_round_in_its_middle_and_can_be_repeated() -> None:
 
     rounds = Periodic("test", LONG, work)
     rounds.open()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WAIT_SECONDS):
         await begun.wait()
         await rounds.close()
         assert ended.is_set()

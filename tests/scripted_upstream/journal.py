@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-PATIENCE = 15.0
+from tests.timeouts import WAIT_SECONDS
 
 
 class Signal:
@@ -24,12 +24,12 @@ class Signal:
     def happened(self) -> bool:
         return self._event.is_set()
 
-    def wait(self, seconds: float = PATIENCE) -> None:
+    def wait(self, seconds: float = WAIT_SECONDS) -> None:
         """Raises ``TimeoutError`` if it does not happen in time."""
         if not self._event.wait(seconds):
             raise TimeoutError(f"{self.name} did not happen within {seconds} s")
 
-    async def reached(self, seconds: float = PATIENCE) -> None:
+    async def reached(self, seconds: float = WAIT_SECONDS) -> None:
         """``wait`` for coroutines."""
         await asyncio.to_thread(self.wait, seconds)
 
@@ -111,13 +111,13 @@ class Journal:
         with self._changed:
             return sum(each.digest.digest() == visit.digest.digest() for each in self._visits)
 
-    def wait(self, marker: str, count: int = 1, seconds: float = PATIENCE) -> Visit:
+    def wait(self, marker: str, count: int = 1, seconds: float = WAIT_SECONDS) -> Visit:
         """The ``count``-th visit with the marker, once it is there. Raises ``TimeoutError``."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.visits(marker)) >= count, seconds):
                 raise TimeoutError(f"{len(self.visits(marker))} of {count} requests came within {seconds} s")
             return self.visits(marker)[count - 1]
 
-    async def reached(self, marker: str, count: int = 1, seconds: float = PATIENCE) -> Visit:
+    async def reached(self, marker: str, count: int = 1, seconds: float = WAIT_SECONDS) -> Visit:
         """``wait`` for coroutines."""
         return await asyncio.to_thread(self.wait, marker, count, seconds)

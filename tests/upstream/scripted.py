@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-PATIENCE = 10.0
+from tests.timeouts import WAIT_SECONDS
 
 Handler = Callable[["Visit"], Awaitable[None]]
 
@@ -50,7 +50,7 @@ class Visit:
 
     async def left(self) -> None:
         """Returns once the client has closed its end. Raises ``TimeoutError``."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             while await self.reader.read(65536):
                 pass
 
@@ -77,7 +77,7 @@ class Scripted:
         def seen() -> list[Visit]:
             return [visit for visit in self.visits if visit.path == path]
 
-        async with asyncio.timeout(PATIENCE), self._arrival:
+        async with asyncio.timeout(WAIT_SECONDS), self._arrival:
             await self._arrival.wait_for(lambda: len(seen()) >= times)
         return seen()[times - 1]
 

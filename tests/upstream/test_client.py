@@ -10,9 +10,10 @@ from llmproxy.upstream.client import CallTimeouts, HttpClient, HttpReply, send
 from llmproxy.upstream.kinds import GENERIC
 from llmproxy.upstream.target import Call, HeaderList, Target
 from llmproxy.wire.errors import UpstreamBroke, UpstreamRefused, UpstreamSlow
-from tests.upstream.scripted import CHUNKED, PATIENCE, Handler, Scripted, Visit, chunk, nothing, scripted
+from tests.timeouts import WAIT_SECONDS
+from tests.upstream.scripted import CHUNKED, Handler, Scripted, Visit, chunk, nothing, scripted
 
-AMPLE = CallTimeouts(connect=PATIENCE, first_byte=PATIENCE, idle=PATIENCE)
+AMPLE = CallTimeouts(connect=WAIT_SECONDS, first_byte=WAIT_SECONDS, idle=WAIT_SECONDS)
 
 
 @pytest.fixture
@@ -191,7 +192,7 @@ async def test_every_piece_is_delivered_when_it_arrives(client: HttpClient) -> N
         await visit.write(CHUNKED)
         for word in (b"one", b"two", b"three"):
             await visit.write(chunk(word))
-            assert await asyncio.wait_for(seen.get(), PATIENCE) == word
+            assert await asyncio.wait_for(seen.get(), WAIT_SECONDS) == word
         await visit.write(chunk(b""))
 
     async with scripted(answer) as server:
@@ -226,7 +227,7 @@ async def test_closing_closes_the_socket_at_once(client: HttpClient) -> None:
         assert ends == []
         await reply.aclose()
         await reply.aclose()
-        await asyncio.wait_for(left.wait(), PATIENCE)
+        await asyncio.wait_for(left.wait(), WAIT_SECONDS)
         assert ends == [None]
 
 
@@ -245,7 +246,7 @@ async def test_cancelling_closes_the_socket_at_once(client: HttpClient) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(left.wait(), PATIENCE)
+        await asyncio.wait_for(left.wait(), WAIT_SECONDS)
         assert ends == [None]
 
 
@@ -359,13 +360,15 @@ async def test_a_port_that_does_not_accept(client: HttpClient) -> None:
         with socket.create_connection(deaf.getsockname()):
             target = Target.at(f"http://127.0.0.1:{deaf.getsockname()[1]}", GENERIC)
             with pytest.raises(UpstreamRefused):
-                await send(client, target, post(), CallTimeouts(connect=0.05, first_byte=PATIENCE, idle=PATIENCE))
+                await send(
+                    client, target, post(), CallTimeouts(connect=0.05, first_byte=WAIT_SECONDS, idle=WAIT_SECONDS)
+                )
 
 
 async def test_no_first_byte_in_time(client: HttpClient) -> None:
     ends: list[None] = []
     async with scripted(nothing) as server:
-        limits = CallTimeouts(connect=PATIENCE, first_byte=0.05, idle=PATIENCE)
+        limits = CallTimeouts(connect=WAIT_SECONDS, first_byte=0.05, idle=WAIT_SECONDS)
         with pytest.raises(UpstreamSlow, match=r"nothing came within 0\.05 s"):
             await send(client, Target.at(server.url, GENERIC), post(), limits, lambda: ends.append(None))
         assert ends == [None]
@@ -374,7 +377,7 @@ async def test_no_first_byte_in_time(client: HttpClient) -> None:
 async def test_a_long_upload_does_not_use_up_the_time_for_the_first_byte(client: HttpClient, clock: Clock) -> None:
     async def slow() -> AsyncIterator[bytes]:
         for _ in range(3):
-            clock.pass_by(0.6 * PATIENCE)
+            clock.pass_by(0.6 * WAIT_SECONDS)
             await asyncio.sleep(0)
             yield b"x"
 
@@ -385,7 +388,7 @@ async def test_a_long_upload_does_not_use_up_the_time_for_the_first_byte(client:
 async def test_an_upload_that_stops_is_given_up(client: HttpClient, clock: Clock) -> None:
     async def stuck() -> AsyncIterator[bytes]:
         yield b"x"
-        clock.pass_by(2 * PATIENCE)
+        clock.pass_by(2 * WAIT_SECONDS)
         await asyncio.Event().wait()
 
     async with scripted(ok) as server:
@@ -401,7 +404,7 @@ async def begins_only(visit: Visit) -> None:
 async def test_silence_in_the_middle(client: HttpClient) -> None:
     ends: list[None] = []
     async with scripted(begins_only) as server:
-        limits = CallTimeouts(connect=PATIENCE, first_byte=PATIENCE, idle=0.05)
+        limits = CallTimeouts(connect=WAIT_SECONDS, first_byte=WAIT_SECONDS, idle=0.05)
         reply = await send(client, Target.at(server.url, GENERIC), post(), limits, lambda: ends.append(None))
         assert await anext(reply.chunks()) == b"one"
         with pytest.raises(UpstreamSlow, match=r"fell silent for 0\.05 s"):
@@ -413,7 +416,7 @@ async def test_silence_in_the_middle(client: HttpClient) -> None:
 @pytest.mark.parametrize("handler", [nothing, begins_only])
 async def test_the_total_is_limited(client: HttpClient, handler: Handler) -> None:
     async with scripted(handler) as server:
-        limits = CallTimeouts(connect=PATIENCE, first_byte=PATIENCE, idle=PATIENCE, total=0.1)
+        limits = CallTimeouts(connect=WAIT_SECONDS, first_byte=WAIT_SECONDS, idle=WAIT_SECONDS, total=0.1)
         with pytest.raises(UpstreamSlow, match=r"within 0\.1 s"):
             await whole(await send(client, Target.at(server.url, GENERIC), post(), limits))
 
@@ -430,7 +433,7 @@ async def test_a_reader_who_takes_its_time_is_not_the_upstreams_silence(client: 
         reply = await send(client, Target.at(server.url, GENERIC), post(), AMPLE)
         assert await anext(reply.chunks()) == b"one"
         for _ in range(3):
-            clock.pass_by(2 * PATIENCE)
+            clock.pass_by(2 * WAIT_SECONDS)
             await asyncio.sleep(0)
         go_on.set()
         assert await whole(reply) == b"two"

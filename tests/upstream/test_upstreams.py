@@ -14,8 +14,9 @@ from llmproxy.upstream.identity import IdentityStore
 from llmproxy.upstream.target import Call, Document, Target
 from llmproxy.upstream.upstreams import AnswerOrigin, Upstreams
 from llmproxy.wire.errors import NotFound, UpstreamRefused
+from tests.timeouts import WAIT_SECONDS
 from tests.upstream.configured import configured
-from tests.upstream.scripted import PATIENCE, Handler, Visit, nothing, scripted
+from tests.upstream.scripted import Handler, Visit, nothing, scripted
 
 
 class Llama:
@@ -210,7 +211,7 @@ async def test_nobody_there() -> None:
 
 
 async def test_a_silent_server_does_not_hold_the_start_up() -> None:
-    async with scripted(nothing) as server, asyncio.timeout(PATIENCE), opened(server.url) as upstreams:
+    async with scripted(nothing) as server, asyncio.timeout(WAIT_SECONDS), opened(server.url) as upstreams:
         assert upstreams.ready() == (False, f"no model server answers: {server.url} (no answer yet)")
         assert (await upstreams.pick("a", CHAT, [])).name == server.url
 
@@ -349,7 +350,7 @@ async def test_a_server_that_does_not_tell_in_time_is_not_relied_on_and_not_wait
     async with scripted(pages) as server, opened(server.url, wait=wait) as upstreams:
         server.handler = nothing
         upstreams.doubt(await upstreams.pick("m", CHAT, []))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_SECONDS):
             assert await upstreams.identify("m", CHAT, []) is None
             began = monotonic()
             assert await upstreams.identify("m", CHAT, []) is None

@@ -14,7 +14,8 @@ from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from tests.databases import sqlite_url
-from tests.server import PATIENCE, Proxy
+from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 Json = dict[str, Any]
 
@@ -51,7 +52,7 @@ async def operator(proxy: Proxy, token: str = "") -> AsyncIterator[httpx.AsyncCl
 
 async def until(client: httpx.AsyncClient, id: str, wanted: Callable[[Json], bool]) -> Json:
     """The job as the operator sees it, once it is as wanted. Raises ``TimeoutError``."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         while True:
             job: Json = (await client.get(f"/admin/jobs/{id}")).raise_for_status().json()
             if wanted(job):

@@ -9,7 +9,8 @@ import openai
 from openai.types import Batch
 
 from tests.api.batches.made import CHAT, Json, jsonl, read
-from tests.server import PATIENCE, Proxy
+from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 ENDED = frozenset({"completed", "failed", "expired", "cancelled"})
 
@@ -27,7 +28,7 @@ def created(client: openai.OpenAI, *lines: Json | str, endpoint: str = CHAT, **m
 
 def until(client: openai.OpenAI, id: str, holds: Callable[[Batch], bool]) -> Batch:
     """The batch as soon as ``holds`` is true of it. Raises ``TimeoutError`` if it does not come to that."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         batch = client.batches.retrieve(id)
         if holds(batch):

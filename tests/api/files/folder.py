@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-from tests.server import PATIENCE, Proxy
+from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 
 def kept(proxy: Proxy) -> list[str]:
@@ -14,7 +15,7 @@ def kept(proxy: Proxy) -> list[str]:
 
 def until_kept(proxy: Proxy, names: list[str]) -> None:
     """Waits until the folder holds just these. Raises ``AssertionError`` if it does not come to that."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while kept(proxy) != sorted(names):
         assert time.monotonic() < deadline, kept(proxy)
         time.sleep(0.01)

@@ -12,7 +12,8 @@ import pytest
 from tests.api.files.folder import kept, until_kept
 from tests.conftest import MakeProxy, sound
 from tests.scripted_upstream import ScriptedUpstream
-from tests.server import PATIENCE, Heard, Line, Proxy
+from tests.server import Heard, Line, Proxy
+from tests.timeouts import WAIT_SECONDS
 from tests.wire.test_multipart import BAD, END, FILE, PURPOSE, TYPE, part
 
 MiB = 1024 * 1024
@@ -167,7 +168,7 @@ def test_a_client_that_leaves_midway_leaves_nothing(own: Proxy, before: list[str
     with own.line() as line:
         line.send(head(len(body)))
         line.send(body[:sent])
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_SECONDS
         while kept(own) == before:
             assert time.monotonic() < deadline, "the upload does not begin"
             time.sleep(0.01)
@@ -231,7 +232,7 @@ def test_two_hundred_megabytes_at_constant_memory(proxy: MakeProxy, upstream: Sc
         leaving.request("GET", f"/v1/files/{file['id']}/content")
         assert leaving.head().status_code == 200
         assert open_files(own), "it is far from being sent"
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while open_files(own):
         assert time.monotonic() < deadline, "it is still read for nobody"
         time.sleep(0.01)

@@ -8,13 +8,11 @@ import openai
 from openai.types.responses import Response
 
 from tests.server import Proxy
-
-#: how long a test waits for what must come
-PATIENCE = 30.0
+from tests.timeouts import WAIT_SECONDS
 
 
 def client_of(proxy: Proxy, key: str = "none") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{proxy.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
+    return openai.OpenAI(base_url=f"{proxy.url}/v1", api_key=key, max_retries=0, timeout=WAIT_SECONDS)
 
 
 def over(client: openai.OpenAI, id: str) -> Response:
@@ -24,7 +22,7 @@ def over(client: openai.OpenAI, id: str) -> Response:
 
 def until(client: openai.OpenAI, id: str, holds: Callable[[Response], bool]) -> Response:
     """The Response as soon as ``holds`` is true of it. Raises ``TimeoutError`` if it does not come to that."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while not holds(response := client.responses.retrieve(id)):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{id} is still {response.status}")

@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx
 
+from tests.timeouts import WAIT_SECONDS
+
 Json = dict[str, Any]
-PATIENCE = 60.0
 
 
 async def background(http: httpx.AsyncClient, prompt: str, **more: Any) -> str:
@@ -35,7 +36,7 @@ async def task(http: httpx.AsyncClient, id: str, **query: int) -> Json:
 
 async def ended(http: httpx.AsyncClient, id: str) -> Json:
     """The task once it is over: its events say when. Raises ``TimeoutError``."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         async for _ in events(http, id):
             pass
     return await task(http, id)

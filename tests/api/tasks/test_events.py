@@ -6,17 +6,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.api.tasks.asking import PATIENCE, Json, background, batch, ended, events, message
+from tests.api.tasks.asking import Json, background, batch, ended, events, message
 from tests.conftest import MakeProxy, sound
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Line, Proxy
+from tests.timeouts import WAIT_SECONDS
 
 Events = list[tuple[int, str, Json]]
 
 
 async def heard(http: httpx.AsyncClient, id: str, last: int | None = None) -> Events:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         return [event async for event in events(http, id, last)]
 
 
@@ -24,7 +25,7 @@ async def test_everything_that_happens_is_told_once(http: httpx.AsyncClient, ups
     gate = upstream.gate()
     id = await batch(http, [f"{marker()} [script:gate={gate.name}]", marker(), f"{marker()} [script:status=400]"])
     told: Events = []
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         async for event in events(http, id):
             told.append(event)
             if len(told) == 4:
@@ -76,7 +77,7 @@ async def test_a_cancelled_task_ends_its_stream(http: httpx.AsyncClient, upstrea
     gate = upstream.gate()
     id = await batch(http, [f"{marker()} [script:gate={gate.name}]"] * 2)
     told: Events = []
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         async for event in events(http, id):
             told.append(event)
             if len(told) == 2:
@@ -111,7 +112,7 @@ async def test_the_work_is_done_by_another_process(upstream: ScriptedUpstream, t
             told: Events = []
             worker = Proxy(upstream.url, database=database)
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(WAIT_SECONDS):
                     async for event in events(client, id):
                         told.append(event)
                         if event[0] == 1:
@@ -142,6 +143,6 @@ async def test_a_stream_ends_with_either_side(proxy: MakeProxy, upstream: Script
             assert b"id: 4\n" not in seen
             return
     line_of_it = f"GET /api/tasks/{id}/events 499"
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         while line_of_it not in own.log:  # noqa: ASYNC110 - the log is read by a thread
             await asyncio.sleep(0.05)

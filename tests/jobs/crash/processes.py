@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.server import PATIENCE, environment
+from tests.server import environment
+from tests.timeouts import WAIT_SECONDS
 
 _LISTENING = re.compile(r"listening on (http://[^:\s]+:\d+)")
 _WORKING = re.compile(r"working on the jobs of (\S+)")
@@ -31,7 +32,7 @@ class Process:
 
     def said(self, words: re.Pattern[str]) -> str:
         """What the group in ``words`` stands for, once it was said. Raises ``RuntimeError`` if that takes too long."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + WAIT_SECONDS
         while (found := words.search(self.log.read_text())) is None:
             if self._child.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"it did not say {words.pattern!r} but:\n{self.log.read_text()}")
@@ -41,13 +42,13 @@ class Process:
     def kill(self) -> None:
         """SIGKILL."""
         self._child.kill()
-        self._child.wait(PATIENCE)
+        self._child.wait(WAIT_SECONDS)
 
     def stop(self) -> None:
         """SIGTERM. Safe where it has ended."""
         self._child.terminate()
         try:
-            self._child.wait(PATIENCE)
+            self._child.wait(WAIT_SECONDS)
         finally:
             self._child.kill()
             self._child.wait()

@@ -23,6 +23,7 @@ from tests.jobs.queue.working import (
     some_calls,
     submit,
 )
+from tests.timeouts import WAIT_SECONDS
 
 
 async def test_what_comes_first_and_what_somebody_waits_for(queue: Queue) -> None:
@@ -155,7 +156,7 @@ async def test_a_claim_does_not_wait_for_a_job_that_somebody_notifications(queue
     job = await submit(queue, 2)
     async with database.write() as connection:
         await connection.exec_driver_sql("SELECT id FROM jobs FOR UPDATE")
-        claimed = await asyncio.wait_for(claim(queue), 5)
+        claimed = await asyncio.wait_for(claim(queue), WAIT_SECONDS)
     assert [item.job.status for item in claimed] == [JobStatus.PENDING] * 2
     await finish(queue, claimed[:1])
     assert (await job_of(queue, job.id)).status is JobStatus.RUNNING
@@ -167,7 +168,7 @@ async def test_what_is_being_ended_is_passed_over(queue: Queue, database: Databa
     job, other = await submit(queue, 2), await submit(queue, 1)
     async with database.write() as connection:
         await connection.exec_driver_sql(f"SELECT id FROM job_items WHERE job_id = '{job.id}' FOR UPDATE")
-        claimed = await asyncio.wait_for(claim(queue), 5)
+        claimed = await asyncio.wait_for(claim(queue), WAIT_SECONDS)
     assert [item.job.id for item in claimed] == [other.id]
     await lifecycle.cancel(queue, job.id)
     assert await claim(queue) == []

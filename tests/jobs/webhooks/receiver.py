@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
 
-PATIENCE = 20.0
+from tests.timeouts import WAIT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Receiver:
 
     def taken(self) -> Delivery:
         """The next request, waited for. Raises ``queue.Empty`` when none comes."""
-        return self._deliveries.get(timeout=PATIENCE)
+        return self._deliveries.get(timeout=WAIT_SECONDS)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -81,7 +81,7 @@ class Receiver:
         status = self._statuses.pop(0) if self._statuses else 200
         self._deliveries.put(Delivery(request.path, headers, body))
         if self._silent:
-            self._closed.wait(PATIENCE)
+            self._closed.wait(WAIT_SECONDS)
             return
         request.send_response(status)
         for name, value in {"content-length": "0", **self._headers}.items():

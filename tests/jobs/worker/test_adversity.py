@@ -17,9 +17,10 @@ from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.result_writer import ResultWriter
 from llmproxy.jobs.worker import InteractiveFirst, Workers
 from llmproxy.wire.errors import Unavailable
-from tests.jobs.opened import PATIENCE, calls, opened, over, submit
+from tests.jobs.opened import calls, opened, over, submit
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
+from tests.timeouts import WAIT_SECONDS
 
 
 def ignore(kind: str, step: str, what: str) -> None:
@@ -51,7 +52,7 @@ async def test_the_end_of_a_lost_claim_does_not_touch_the_next_one(upstream: Scr
         await gates[item.claims].wait()
         return ItemResult(ItemStatus.COMPLETED, 200, b"{}")
 
-    async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs, asyncio.timeout(PATIENCE):
+    async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs, asyncio.timeout(WAIT_SECONDS):
         job = await submit(jobs, [marker()])
         async with working(jobs, slow) as workers:
             first = await begun.get()
@@ -99,7 +100,7 @@ async def test_an_item_is_put_off_once_the_database_is_back(upstream: ScriptedUp
 async def test_a_result_that_is_refused_fails_alone(
     upstream: ScriptedUpstream, tmp_path: Path, defect: dict[str, Any]
 ) -> None:
-    async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs, asyncio.timeout(PATIENCE):
+    async with opened(upstream.url, folder=tmp_path, task_queue_workers=0) as jobs, asyncio.timeout(WAIT_SECONDS):
         job = await submit(jobs, [marker() for _ in range(5)])
         items = await jobs.queue.claim("w", 5, 1000)
         committer = ResultWriter(jobs.queue, "w", ignore, lambda: None)

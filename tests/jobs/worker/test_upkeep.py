@@ -18,6 +18,7 @@ from llmproxy.runtime.process_id import is_dead, process_id
 from tests.jobs.opened import calls, opened, over, submit, until
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
+from tests.timeouts import WAIT_SECONDS
 
 
 def dead_worker() -> str:
@@ -151,7 +152,7 @@ async def test_a_round_that_fails_does_not_end_the_others() -> None:
 
     every = maintenance.periodic("test", 0.001, work)
     every.open()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_SECONDS):
         while await rounds.get() < 3:
             pass
     await every.close()

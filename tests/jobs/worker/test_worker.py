@@ -15,9 +15,10 @@ from llmproxy.jobs.model import ItemStatus, JobKind, JobStatus, NewCall, NewJob
 from llmproxy.proxy.pipeline import parse_request
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.exchange import Exchange
-from tests.jobs.opened import PATH, PATIENCE, calls, chat, opened, over, submit, until
+from tests.jobs.opened import PATH, calls, chat, opened, over, submit, until
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
+from tests.timeouts import WAIT_SECONDS
 
 
 async def test_every_call_has_its_answer(upstream: ScriptedUpstream, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ async def ask(jobs: JobServices, prompt: str) -> int:
 
 async def until_paused(jobs: JobServices) -> None:
     """Until it is known that no model server answers. Raises ``TimeoutError``."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(WAIT_SECONDS):
         while jobs.proxy.upstreams.ready()[0]:  # noqa: ASYNC110 - nothing tells when it changes
             await asyncio.sleep(0.02)
 

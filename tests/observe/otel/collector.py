@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-PATIENCE = 20.0
+from tests.timeouts import WAIT_SECONDS
 
 
 class Collector:
@@ -82,8 +82,8 @@ class Collector:
 
     def _wait(self, there: Callable[[], bool], what: str) -> None:
         with self._arrived:
-            if not self._arrived.wait_for(there, PATIENCE):
-                raise TimeoutError(f"{what} did not reach the collector within {PATIENCE} s")
+            if not self._arrived.wait_for(there, WAIT_SECONDS):
+                raise TimeoutError(f"{what} did not reach the collector within {WAIT_SECONDS} s")
 
 
 def words(attributes: Iterable[KeyValue]) -> dict[str, object]:

@@ -12,13 +12,14 @@ from llmproxy.api.http import json_response, list_response
 from llmproxy.api.services import JobServices, exchange_of, job_services
 from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.blobs import NAME
-from llmproxy.jobs.model import File, Headers, Job, JobKind, JobStatus, NewJob, forwarded_headers
+from llmproxy.jobs.model import File, Job, JobKind, JobStatus, NewJob, forwarded_headers
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.proxy.asgi import read
 from llmproxy.proxy.endpoint import listening
 from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.json_body import parse
 from llmproxy.wire.validation import idempotency_key, query_limit
 
@@ -42,7 +43,7 @@ class CreateBatch:
 create = CreateBatch()
 
 
-async def _submitted(spec: BatchSpec, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
+async def _submitted(spec: BatchSpec, headers: HeaderList, exchange: Exchange, services: JobServices) -> Job:
     directives = parse_directives(headers)
     file = await _input_file(spec.input_file_id, exchange.caller.owner, services)
     detail = Detail(spec.input_file_id, file.id if file else None, spec.metadata, spec.output_seconds)

@@ -11,7 +11,7 @@ from starlette.types import Send
 from llmproxy.api.responses_events import EventReplay
 from llmproxy.api.responses_model import conversation_before, response_object
 from llmproxy.api.services import JobServices
-from llmproxy.jobs.model import Event, Headers, JobKind, JobStatus, NewCall, NewJob, forwarded_headers, new_id
+from llmproxy.jobs.model import Event, JobKind, JobStatus, NewCall, NewJob, forwarded_headers, new_id
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
 from llmproxy.proxy.asgi import SocketClient
 from llmproxy.proxy.endpoint import Incoming, Prepared
@@ -26,6 +26,7 @@ from llmproxy.wire.errors import NotFound, TooLarge
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.formats.responses import EventWriter
 from llmproxy.wire.formats.responses_request import ResponsesRequest
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.json_body import parse
 from llmproxy.wire.validation import idempotency_key
 from llmproxy.wire.vocabulary import Reason
@@ -117,7 +118,7 @@ def _keep(request: ResponsesRequest, cacheable: CacheableRequest, exchange: Exch
 
 
 async def accept(
-    services: JobServices, exchange: Exchange, request: ResponsesRequest, body: bytes, headers: Headers
+    services: JobServices, exchange: Exchange, request: ResponsesRequest, body: bytes, headers: HeaderList
 ) -> StoredAnswer:
     """The Response as it waits for a worker; with an ``Idempotency-Key`` that is known, the first one's as it stands.
 
@@ -145,7 +146,7 @@ def _job(
     exchange: Exchange,
     request: ResponsesRequest,
     parsed: ParsedBody,
-    headers: Headers,
+    headers: HeaderList,
     now: float,
 ) -> NewJob:
     directives = parse_directives(headers)

@@ -26,7 +26,7 @@ from llmproxy.api.tasks_model import (
 from llmproxy.config.settings import Settings
 from llmproxy.jobs import lifecycle, queries
 from llmproxy.jobs.call import NO_ANSWERS, fetch_answer
-from llmproxy.jobs.model import Headers, Job, JobKind, JobStatus, NewCall, NewJob, forwarded_headers
+from llmproxy.jobs.model import Job, JobKind, JobStatus, NewCall, NewJob, forwarded_headers
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.proxy.asgi import peer_of, read
 from llmproxy.proxy.endpoint import listening
@@ -37,6 +37,7 @@ from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound, UpstreamBroke
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.validation import idempotency_key, query_choice, query_limit, query_number
 
 #: those that a task can have
@@ -175,7 +176,7 @@ async def _answer(
     return response
 
 
-async def _submitted(task_request: TaskRequest, headers: Headers, exchange: Exchange, services: JobServices) -> Job:
+async def _submitted(task_request: TaskRequest, headers: HeaderList, exchange: Exchange, services: JobServices) -> Job:
     """The job that does what was requested, on the disk. Raises ``BadRequest``, ``Unavailable``."""
     key = idempotency_key(headers)
     # headers must be right before anything is stored: later no caller is there to see the error

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import Message
 
 from llmproxy.jobs.handler import CancelToken
-from llmproxy.jobs.model import Claimed, Failure, Headers, ItemResult, ItemStatus, Reschedule, TokenUsage
+from llmproxy.jobs.model import Claimed, Failure, ItemResult, ItemStatus, Reschedule, TokenUsage
 from llmproxy.jobs.retry import RetryDecision, decide, pause_after
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.listen import Client, ClientDisconnected, StreamAborted
@@ -22,7 +22,7 @@ from llmproxy.wire.documents import peek
 from llmproxy.wire.endpoints import BY_PATH
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamError, UpstreamStatus
 from llmproxy.wire.exchange import Caller, Exchange, RequestIds
-from llmproxy.wire.headers import fingerprint
+from llmproxy.wire.headers import HeaderList, fingerprint
 from llmproxy.wire.vocabulary import Reason
 
 #: the address of a job's calls, as the model server sees it
@@ -40,7 +40,7 @@ class CallAnswer:
     """A whole answer."""
 
     status: int
-    headers: Headers
+    headers: HeaderList
     body: bytes
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from llmproxy.wire.headers import HeaderList
+
 
 class JobKind(StrEnum):
     """The part of the API through which a job came in."""
@@ -120,8 +122,6 @@ def outcome(completed: int, cancelled: int, expired: int) -> JobStatus:
     return JobStatus.COMPLETED if completed else JobStatus.FAILED
 
 
-Headers = list[tuple[bytes, bytes]]
-
 #: prefixes of the headers that a job hands on to each of its calls
 _FORWARDED = (b"x-llmproxy-", b"cache-control", b"traceparent", b"tracestate")
 
@@ -164,7 +164,7 @@ class NewJob:
     caller: str = ""
     user: str = ""
     session: str = ""
-    headers: Headers = field(default_factory=list)
+    headers: HeaderList = field(default_factory=list)
     detail: Mapping[str, Any] = field(default_factory=dict)
     expires_at: float | None = None
     webhook_url: str = ""
@@ -213,7 +213,7 @@ class Job:
     completion_tokens: int
     cached_tokens: int
     reasoning_tokens: int
-    headers: Headers
+    headers: HeaderList
     detail: dict[str, Any]
     error: Failure | None
     webhook_url: str
@@ -348,14 +348,14 @@ def new_id(kind: JobKind) -> str:
     return TRAITS[kind].prefix + secrets.token_hex(16)
 
 
-def forwarded_headers(headers: Headers) -> Headers:
+def forwarded_headers(headers: HeaderList) -> HeaderList:
     """Returns the headers that a job hands on to its calls: those for the cache, and the trace."""
     return [header for header in headers if header[0].startswith(_FORWARDED)]
 
 
-def write_headers(headers: Headers) -> str:
+def write_headers(headers: HeaderList) -> str:
     return json.dumps([[name.decode("latin-1"), value.decode("latin-1")] for name, value in headers])
 
 
-def read_headers(text: str) -> Headers:
+def read_headers(text: str) -> HeaderList:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in json.loads(text)]

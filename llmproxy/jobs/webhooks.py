@@ -16,8 +16,7 @@ from llmproxy.jobs.model import Claimed, Failure, ItemResult, ItemStatus, Resche
 from llmproxy.jobs.webhook_urls import refusal
 from llmproxy.runtime.background import Backoff
 from llmproxy.upstream.post import Posted, PostFailed, post
-from llmproxy.upstream.target import HeaderList
-from llmproxy.wire.headers import retry_after_seconds
+from llmproxy.wire.headers import HeaderList, retry_after_seconds
 
 log = logging.getLogger(__name__)
 

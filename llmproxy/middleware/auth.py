@@ -11,9 +11,7 @@ from llmproxy.middleware.origin import is_loopback
 from llmproxy.middleware.routing import AccessLevel
 from llmproxy.wire.errors import Forbidden, Unauthorized
 from llmproxy.wire.exchange import ANYONE, Caller
-from llmproxy.wire.headers import bearer_tokens, credentials, fingerprint
-
-Headers = list[tuple[bytes, bytes]]
+from llmproxy.wire.headers import HeaderList, bearer_tokens, credentials, fingerprint
 
 _BEARER = ((b"www-authenticate", b"Bearer"),)
 
@@ -37,7 +35,7 @@ class Authenticator:
         # callers who are told apart must not see each other's answers in the history
         self._shut = token is None and (bool(self._names) or self._separate)
 
-    def admit(self, access: AccessLevel, headers: Headers, address: str) -> Caller:
+    def admit(self, access: AccessLevel, headers: HeaderList, address: str) -> Caller:
         """Who asks, as far as the access level needs to know. Raises ``Unauthorized``, ``Forbidden``.
 
         ``address`` is the server's at which the request arrived, "" for one that is no network's.
@@ -51,7 +49,7 @@ class Authenticator:
             case AccessLevel.CALLER:
                 return self._caller(headers)
 
-    def _check_operator(self, headers: Headers, address: str) -> None:
+    def _check_operator(self, headers: HeaderList, address: str) -> None:
         if self._shut:
             raise Forbidden("Where callers are told apart by keys, these paths need LLMPROXY_ADMIN_TOKEN to be set.")
         if self._token is None:
@@ -65,7 +63,7 @@ class Authenticator:
                 "The admin token is missing or wrong; send LLMPROXY_ADMIN_TOKEN as a Bearer token.", headers=_BEARER
             )
 
-    def _caller(self, headers: Headers) -> Caller:
+    def _caller(self, headers: HeaderList) -> Caller:
         secrets = credentials(headers)
         if not self._names:
             return self._unnamed(secrets) if secrets else self._nobody

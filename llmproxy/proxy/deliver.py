@@ -11,9 +11,10 @@ from llmproxy.proxy.broadcast import BroadcastReader, Lagged
 from llmproxy.proxy.listen import TOO_LARGE, Client, ClientDisconnected, StreamAborted, facts_of, other_form, refusal
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.pipeline import note
-from llmproxy.proxy.response import Answer, Failed, Fetched, HeaderList, Live, Paced, Whole
+from llmproxy.proxy.response import Answer, Failed, Fetched, Live, Paced, Whole
 from llmproxy.wire.errors import ProxyError, Unavailable, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.vocabulary import Reason
 
 _PING = b": ping\n\n"

@@ -27,7 +27,6 @@ from llmproxy.proxy.response import (
     AnswerFacts,
     Failed,
     Fetched,
-    HeaderList,
     LookUp,
     Outcome,
     TryAgain,
@@ -43,6 +42,7 @@ from llmproxy.wire.documents import Malformed
 from llmproxy.wire.errors import ProxyError, UpstreamBroke
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.formats.embeddings import BASE64, FLOAT, OtherNumbers, Part, assembled, cut, encoding_of, inputs_of
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 #: bytes from which on vectors are read and written in a thread

@@ -15,7 +15,6 @@ from llmproxy.proxy.response import (
     AnswerFacts,
     Failed,
     Fetched,
-    HeaderList,
     Live,
     Outcome,
     TryAgain,
@@ -30,6 +29,7 @@ from llmproxy.wire.documents import Malformed, is_json, peek
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.formats.messages import MESSAGES, request_id_of
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.vocabulary import Reason
 
 _ANSWERED = 200

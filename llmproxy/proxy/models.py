@@ -17,10 +17,11 @@ from llmproxy.proxy.endpoint import PASS_THROUGH
 from llmproxy.proxy.model_name import LISTS, in_path
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.headers import credentials, forwarded, relayed
-from llmproxy.upstream.target import Call, Document, HeaderList, Target
+from llmproxy.upstream.target import Call, Document, Target
 from llmproxy.upstream.upstreams import no_such_model
 from llmproxy.wire.errors import UpstreamError
 from llmproxy.wire.exchange import EXCHANGE, Exchange
+from llmproxy.wire.headers import HeaderList
 
 #: Ollama's own: what there is, and what is loaded
 OLLAMA_LISTS = ("/api/tags", "/api/ps")

@@ -12,7 +12,7 @@ from llmproxy.proxy.model_name import Opened, names_in
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import Peer, credentials, forwarded, relayed
-from llmproxy.upstream.target import Call, HeaderList, Reply, Target
+from llmproxy.upstream.target import Call, Reply, Target
 from llmproxy.wire.cache_headers import forward_headers
 from llmproxy.wire.errors import (
     MethodNotAllowed,
@@ -23,6 +23,7 @@ from llmproxy.wire.errors import (
     UpstreamRefused,
 )
 from llmproxy.wire.exchange import Exchange, Trace
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.vocabulary import Reason
 
 Send = Callable[[Any], Awaitable[None]]

@@ -20,10 +20,8 @@ from llmproxy.wire.echo import event_with_echo, with_echo
 from llmproxy.wire.errors import ProxyError, UpstreamStatus
 from llmproxy.wire.exchange import NO_USAGE, Exchange, Usage
 from llmproxy.wire.framing import sse_data, sse_event, sse_frame
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.vocabulary import CacheStatus, Reason
-
-HeaderList = list[tuple[bytes, bytes]]
-
 
 #: members that an event has whose echo may have to change
 _HOLDING = (b'"response"', b'"choices"', b'"id"')

@@ -17,8 +17,9 @@ import httptools
 
 from llmproxy.config.settings import Settings
 from llmproxy.upstream.headers import end_to_end
-from llmproxy.upstream.target import Address, Call, HeaderList, Target
+from llmproxy.upstream.target import Address, Call, Target
 from llmproxy.wire.errors import UpstreamBroke, UpstreamError, UpstreamRefused, UpstreamSlow
+from llmproxy.wire.headers import HeaderList
 
 log = logging.getLogger(__name__)
 

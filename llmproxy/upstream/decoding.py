@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from llmproxy.upstream.target import HeaderList, Reply
+from llmproxy.upstream.target import Reply
 from llmproxy.wire.content_coding import Decoder, NotCoded, UnknownCoding, decoder
 from llmproxy.wire.errors import UpstreamBroke
+from llmproxy.wire.headers import HeaderList
 
 _FRAMING = frozenset({b"content-encoding", b"content-length"})
 #: other calls get their turn after so many decoded bytes

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llmproxy.config.settings import Settings
-from llmproxy.upstream.target import HeaderList
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.exchange import Trace
-from llmproxy.wire.headers import CREDENTIALS, sendable
+from llmproxy.wire.headers import CREDENTIALS, HeaderList, sendable
 
 _VIA = b"1.1 llmproxy"
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 from llmproxy.upstream.identity import SavedIdentity, more_precise
 from llmproxy.upstream.kinds import BY_NAME, GENERIC
-from llmproxy.upstream.target import NOTHING_KNOWN, HeaderList, Identities, Kind, ServerInfo, Target
+from llmproxy.upstream.target import NOTHING_KNOWN, Identities, Kind, ServerInfo, Target
+from llmproxy.wire.headers import HeaderList
 
 #: in the names of models whose server does not tell what they are for
 _WORDS = ("embed", "rerank")

@@ -14,7 +14,8 @@ from llmproxy.upstream.client import (
     open_reply,
 )
 from llmproxy.upstream.kinds import GENERIC
-from llmproxy.upstream.target import Address, Call, HeaderList, Target
+from llmproxy.upstream.target import Address, Call, Target
+from llmproxy.wire.headers import HeaderList
 
 #: what a path and a query may hold as it is (RFC 3986)
 _SAFE = "/?%:@!$&'()*+,;=~-._[]"

@@ -16,9 +16,9 @@ from llmproxy.upstream.decoding import decoded
 from llmproxy.upstream.headers import forwarded
 from llmproxy.upstream.kinds import GENERIC, KINDS
 from llmproxy.upstream.model_server import Attempt, Server
-from llmproxy.upstream.target import Call, HeaderList, Identities, Kind, ServerInfo, Target
+from llmproxy.upstream.target import Call, Identities, Kind, ServerInfo, Target
 from llmproxy.wire.errors import UpstreamBroke, UpstreamError, UpstreamLoading
-from llmproxy.wire.headers import credentials, fingerprint
+from llmproxy.wire.headers import HeaderList, credentials, fingerprint
 
 _LIMITS = CallTimeouts(connect=2.0, first_byte=5.0, idle=5.0, total=10.0)
 _LONGEST_DOCUMENT = 16 * 1024 * 1024

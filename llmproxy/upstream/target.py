@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, Protocol, Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from llmproxy.config.settings import Settings
+from llmproxy.wire.headers import HeaderList
 
 #: where a scheme's servers listen unless said otherwise
 _PORTS = {"http": 80, "https": 443}
 
-HeaderList = list[tuple[bytes, bytes]]
 Document = dict[str, Any]
 
 

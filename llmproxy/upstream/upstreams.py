@@ -14,8 +14,9 @@ from llmproxy.upstream.identity import IdentityStore, more_precise, together
 from llmproxy.upstream.kinds import GENERIC, KINDS
 from llmproxy.upstream.model_server import Server, ServerHealth
 from llmproxy.upstream.probe import Probe, Readings
-from llmproxy.upstream.target import Call, Document, HeaderList, Reply, Target
+from llmproxy.upstream.target import Call, Document, Reply, Target
 from llmproxy.wire.errors import NotFound, UpstreamError, UpstreamRefused
+from llmproxy.wire.headers import HeaderList
 
 #: where model servers listen by default
 USUAL = {

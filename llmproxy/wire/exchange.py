@@ -7,15 +7,14 @@ from itertools import count
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class Trace(Protocol):
     """One request's part in a trace, as W3C Trace Context describes it."""
 
-    def propagate(self, headers: Headers) -> Headers:
+    def propagate(self, headers: HeaderList) -> HeaderList:
         """A client's headers as the upstream gets them, with our part of the trace in place of the client's."""
         ...
 

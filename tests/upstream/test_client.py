@@ -8,8 +8,9 @@ import pytest
 
 from llmproxy.upstream.client import CallTimeouts, HttpClient, HttpReply, send
 from llmproxy.upstream.kinds import GENERIC
-from llmproxy.upstream.target import Call, HeaderList, Target
+from llmproxy.upstream.target import Call, Target
 from llmproxy.wire.errors import UpstreamBroke, UpstreamRefused, UpstreamSlow
+from llmproxy.wire.headers import HeaderList
 from tests.timeouts import WAIT_SECONDS
 from tests.upstream.scripted import CHUNKED, Handler, Scripted, Visit, chunk, nothing, scripted
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmproxy.upstream.errors import normalise, text_of
-from llmproxy.upstream.target import HeaderList
+from llmproxy.wire.headers import HeaderList
 
 
 def told(status: int, body: bytes, headers: HeaderList | None = None) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_
 
 from llmproxy.observe.metrics import OPERATIONS
 from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.headers import HeaderList
 from llmproxy.wire.vocabulary import Phase
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class RequestTrace:
@@ -29,7 +28,7 @@ class RequestTrace:
         self.parent = parent
         self._fields = fields
 
-    def propagate(self, headers: Headers) -> Headers:
+    def propagate(self, headers: HeaderList) -> HeaderList:
         if self.span is None:
             return headers
         carrier: dict[str, str] = {}

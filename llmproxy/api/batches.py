@@ -15,7 +15,7 @@ from llmproxy.jobs.blobs import NAME
 from llmproxy.jobs.model import File, Job, JobKind, JobStatus, NewJob, forwarded_headers
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.proxy.asgi import read
-from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.endpoint import Listening
 from llmproxy.wire.cache_headers import parse_directives
 from llmproxy.wire.errors import BadRequest, Conflict, NotFound
 from llmproxy.wire.exchange import Exchange
@@ -34,7 +34,7 @@ class CreateBatch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         services, exchange = job_services(connection), exchange_of(connection)
-        with listening(receive, exchange):
+        with Listening(receive, exchange):
             spec = read_batch_spec(parse(await read(receive, scope["headers"], services.proxy.settings, _LONGEST_BODY)))
             job = await _submitted(spec, scope["headers"], exchange, services)
             await json_response(batch_object(job))(scope, receive, send)

@@ -16,7 +16,7 @@ from llmproxy.api.services import JobServices, exchange_of, job_services
 from llmproxy.jobs.stored import StoredAnswers, StoredQuery
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer, dump_labels, parse_metadata
 from llmproxy.proxy.asgi import read
-from llmproxy.proxy.endpoint import Incoming, Prepared, listening
+from llmproxy.proxy.endpoint import Incoming, Listening, Prepared
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.request import CacheableRequest
 from llmproxy.wire import validation
@@ -144,7 +144,7 @@ class Update:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
-        with listening(receive, exchange_of(connection)):
+        with Listening(receive, exchange_of(connection)):
             settings = job_services(connection).proxy.settings
             body = parse(await read(receive, scope["headers"], settings, _LONGEST_BODY))
             if "metadata" not in body:

@@ -15,7 +15,7 @@ from llmproxy.api.http import json_response, list_response
 from llmproxy.api.services import exchange_of, job_services
 from llmproxy.jobs.blobs import NAME, Blobs
 from llmproxy.jobs.model import File
-from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.endpoint import Listening
 from llmproxy.proxy.listen import Client, ClientDisconnected, StreamAborted
 from llmproxy.wire.errors import NotFound, Unavailable
 from llmproxy.wire.exchange import EXCHANGE
@@ -35,7 +35,7 @@ class Download:
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with listening(receive, scope[EXCHANGE]) as client:
+        with Listening(receive, scope[EXCHANGE]) as client:
             async with aclosing(self._blobs.read(self._file.id)) as pieces:
                 try:
                     first = await anext(pieces, b"")
@@ -86,7 +86,7 @@ class UploadFile:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        with listening(receive, exchange_of(request)):
+        with Listening(receive, exchange_of(request)):
             response = json_response(file_object(await upload(request)))
             await response(scope, receive, send)
 

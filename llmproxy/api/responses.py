@@ -11,7 +11,7 @@ from llmproxy.api.responses_model import is_id, response_object
 from llmproxy.api.services import exchange_of, job_services
 from llmproxy.jobs import lifecycle
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
-from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.endpoint import Listening
 from llmproxy.wire.errors import BadRequest, NotFound
 from llmproxy.wire.formats.responses_request import listed_items
 from llmproxy.wire.validation import query_flag, query_limit, query_newest_first, query_number
@@ -34,7 +34,7 @@ class Retrieve:
         after = query_number(connection.query_params, "starting_after", -1, 0)
         # no event that is kept has padding: asked for or not, there is none
         query_flag(connection.query_params, "include_obfuscation")
-        with listening(receive, exchange_of(connection)) as client:
+        with Listening(receive, exchange_of(connection)) as client:
             await EventReplay(answer, after, job_services(connection), client, send).run()
 
 

@@ -29,7 +29,7 @@ from llmproxy.jobs.call import NO_ANSWERS, fetch_answer
 from llmproxy.jobs.model import Job, JobKind, JobStatus, NewCall, NewJob, forwarded_headers
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.proxy.asgi import peer_of, read
-from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.endpoint import Listening
 from llmproxy.proxy.listen import Client
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.pipeline import parse_request
@@ -134,7 +134,7 @@ class Completions:
         connection = HTTPConnection(scope)
         services, exchange = job_services(connection), exchange_of(connection)
         settings = services.proxy.settings
-        with listening(receive, exchange) as client:
+        with Listening(receive, exchange) as client:
             raw = await read(receive, scope["headers"], settings)
             task_request = await offload(len(raw), self._read, raw, settings)
             if task_request.background:

@@ -19,7 +19,7 @@ from llmproxy.api.services import JobServices, exchange_of, job_services
 from llmproxy.api.tasks import load_task
 from llmproxy.jobs import queries
 from llmproxy.jobs.model import Job, JobStatus
-from llmproxy.proxy.endpoint import listening
+from llmproxy.proxy.endpoint import Listening
 from llmproxy.proxy.listen import Client
 from llmproxy.wire.errors import BadRequest, Unavailable
 from llmproxy.wire.framing import sse_frame
@@ -52,7 +52,7 @@ class Events:
             # the client has the end: this status makes a browser stop asking
             await Response(status_code=204)(scope, receive, send)
             return
-        with listening(receive, exchange_of(connection)) as client:
+        with Listening(receive, exchange_of(connection)) as client:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             try:
                 if scope["method"] != "HEAD":

@@ -7,12 +7,12 @@ came: it is never decoded and encoded again.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from llmproxy.config.settings import Settings
 from llmproxy.proxy.listen import ClientDisconnected
 from llmproxy.upstream.headers import Peer
-from llmproxy.wire.content_coding import NotCoded, UnknownCoding, decoder
+from llmproxy.wire.content_coding import Decoder, NotCoded, UnknownCoding, decoder
 from llmproxy.wire.errors import BadRequest, TooLarge, TooSlow, Unsupported
 
 
@@ -52,8 +52,16 @@ async def read(
     Raises ``TooLarge``, ``TooSlow``, ``Unsupported``, ``BadRequest``, ``ClientDisconnected``.
     """
     most = settings.max_body_bytes if limit is None else limit
+    decode = _decoder(headers)
+    first = await _message(receive, settings)
+    if decode is None and not first.get("more_body", False):
+        # most bodies are here as one piece
+        piece: bytes = first.get("body", b"")
+        if len(piece) > most:
+            raise _too_large(most)
+        return bytes(piece)
     body = bytearray()
-    async for chunk in decoded(received(receive, settings, most), headers):
+    async for chunk in _decoded(_received(first, receive, settings, most), decode):
         if len(body) + len(chunk) > most:
             raise _too_large(most)
         body += chunk
@@ -62,15 +70,14 @@ async def read(
 
 async def received(receive: Receive, settings: Settings, limit: int | None = None) -> AsyncIterator[bytes]:
     """The body as it arrives, at constant memory. Raises ``ClientDisconnected``, ``TooSlow``, ``TooLarge``."""
-    seconds, size = settings.request_body_timeout, 0
+    async for chunk in _received(await _message(receive, settings), receive, settings, limit):
+        yield chunk
+
+
+async def _received(message: Message, receive: Receive, settings: Settings, limit: int | None) -> AsyncIterator[bytes]:
+    """The body from its first message on."""
+    size = 0
     while True:
-        try:
-            async with asyncio.timeout(seconds):
-                message = await receive()
-        except TimeoutError:
-            raise TooSlow(f"The request body stopped for {seconds:g} s.") from None
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnected
         if chunk := message.get("body", b""):
             size += len(chunk)
             if limit is not None and size > limit:
@@ -78,16 +85,38 @@ async def received(receive: Receive, settings: Settings, limit: int | None = Non
             yield chunk
         if not message.get("more_body", False):
             return
+        message = await _message(receive, settings)
+
+
+async def _message(receive: Receive, settings: Settings) -> Message:
+    """The next part of a body. Raises ``ClientDisconnected``, ``TooSlow``."""
+    try:
+        async with asyncio.timeout(settings.request_body_timeout):
+            message = await receive()
+    except TimeoutError:
+        raise TooSlow(f"The request body stopped for {settings.request_body_timeout:g} s.") from None
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnected
+    return message
 
 
 async def decoded(chunks: AsyncIterator[bytes], headers: Iterable[tuple[bytes, bytes]]) -> AsyncIterator[bytes]:
     """The body without its content coding. Raises ``Unsupported``, ``BadRequest``."""
+    async for chunk in _decoded(chunks, _decoder(headers)):
+        yield chunk
+
+
+def _decoder(headers: Iterable[tuple[bytes, bytes]]) -> Decoder | None:
+    """Raises ``Unsupported``."""
     try:
-        decode = decoder(headers)
+        return decoder(headers)
     except UnknownCoding as coding:
         raise Unsupported(
             f"Content-Encoding {str(coding)[:40]!r} is not understood; gzip, deflate, zstd are."
         ) from None
+
+
+async def _decoded(chunks: AsyncIterator[bytes], decode: Decoder | None) -> AsyncIterator[bytes]:
     turn = 0
     try:
         async for chunk in chunks:

@@ -5,8 +5,9 @@ with its answer when it is complete.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
@@ -50,7 +51,7 @@ class ProxyEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: ProxyServices = scope["state"]["services"]
         exchange: Exchange = scope[EXCHANGE]
-        with listening(receive, exchange) as client:
+        with Listening(receive, exchange) as client:
             try:
                 prepared = await self._prepare(scope, receive, send, client)
             except PassThrough as passed:
@@ -93,7 +94,7 @@ class Incoming:
 
         Raises ``BadRequest``; if ``is_lenient``, ``PassThrough`` for what cannot be read.
         """
-        with self.unreadable_passes() if is_lenient else nullcontext():
+        try:
             request = await parse_request(
                 self.exchange,
                 self.row,
@@ -103,6 +104,10 @@ class Incoming:
                 peer_of(self.scope),
                 self.services,
             )
+        except UnreadableBody as error:
+            if is_lenient:
+                raise self._passed(error) from error
+            raise
         self.exchange.request_body = request.parsed.described or self.raw
         _pass_unkept(request, self.services)
         return request
@@ -114,13 +119,17 @@ class Incoming:
         try:
             yield
         except UnreadableBody as error:
-            # the bytes of a recording are nothing that history could show
-            is_form = content_type(self.scope["headers"]).startswith(b"multipart/")
-            self.exchange.request_body = b"" if is_form else self.raw
-            if parse_directives(self.scope["headers"]).only_if_cached:
-                message = "Nothing stored can answer this request, and it forbids to ask the upstream."
-                raise OnlyIfCached(message) from error
-            raise PassThrough(self.raw, Reason.UNREADABLE) from error
+            raise self._passed(error) from error
+
+    def _passed(self, error: UnreadableBody) -> PassThrough:
+        """Raises ``OnlyIfCached``."""
+        # the bytes of a recording are nothing that history could show
+        is_form = content_type(self.scope["headers"]).startswith(b"multipart/")
+        self.exchange.request_body = b"" if is_form else self.raw
+        if parse_directives(self.scope["headers"]).only_if_cached:
+            message = "Nothing stored can answer this request, and it forbids to ask the upstream."
+            raise OnlyIfCached(message) from error
+        return PassThrough(self.raw, Reason.UNREADABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +197,30 @@ def _passed(
     )
 
 
-@contextmanager
-def listening(receive: Receive, exchange: Exchange) -> Iterator[SocketClient]:
+class Listening:
     """The client as a listener for as long as its request is in work; one who left is noted, and answered no more."""
-    client = SocketClient(receive)
-    try:
-        yield client
-    except ClientDisconnected:
-        exchange.status, exchange.error = 499, "the client left"
-    except StreamAborted as broken:
-        # without a last chunk the connection is closed, and the client sees that something is missing
-        exchange.error = str(broken)
-    finally:
-        client.close()
+
+    __slots__ = ("_client", "_exchange")
+
+    def __init__(self, receive: Receive, exchange: Exchange) -> None:
+        self._client = SocketClient(receive)
+        self._exchange = exchange
+
+    def __enter__(self) -> SocketClient:
+        return self._client
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        self._client.close()
+        if isinstance(error, ClientDisconnected):
+            self._exchange.status, self._exchange.error = 499, "the client left"
+            return True
+        if isinstance(error, StreamAborted):
+            # without a last chunk the connection is closed, and the client sees that something is missing
+            self._exchange.error = str(error)
+            return True
+        return None
 
 
 def remember(scope: Scope, exchange: Exchange, request: CacheableRequest, services: ProxyServices) -> None:

@@ -30,6 +30,8 @@ def more_precise(identity: str, than: str) -> bool:
 
 def together(identities: Collection[str]) -> str:
     """The identity of a name that several servers have: theirs where they agree, else all of them as one."""
+    if len(identities) == 1:
+        return next(iter(identities))
     most = {one for one in identities if not any(more_precise(other, one) for other in identities)}
     return next(iter(most)) if len(most) == 1 else digest(sorted(most))
 

@@ -201,17 +201,27 @@ class Upstreams:
         Where several servers have the model and differ, all of them together are its identity. None where it cannot be
         told: no server has it, or one that has it does not say, or what it said may be wrong by now.
         """
-        servers = candidates(self._servers.values(), model, path)
-        now, seconds = monotonic(), self._settings.identity_seconds
-        told = {None if server.due(now, seconds) else server.identity(model) for server in servers}
-        known = {identity for identity in told if identity is not None}
-        return together(known) if known and len(known) == len(told) else None
+        return self._identity(candidates(self._servers.values(), model, path), model, monotonic())
+
+    def _identity(self, servers: list[Server], model: str, now: float) -> str | None:
+        seconds = self._settings.identity_seconds
+        identities: set[str] = set()
+        for server in servers:
+            identity = None if server.due(now, seconds) else server.identity(model)
+            if identity is None:
+                return None
+            identities.add(identity)
+        return together(identities) if identities else None
 
     async def identify(self, model: str, path: str, credentials: HeaderList) -> str | None:
         """``identity``, from readings that are young enough to rest a hit on: waits for new ones, but not for long."""
         self._wanted = True
         now, seconds = monotonic(), self._settings.identity_seconds
         servers = candidates(self._servers.values(), model, path)
+        # as a rule nobody has to be waited for
+        identity = self._identity(servers, model, now)
+        if identity is not None:
+            return identity
         for server in servers:
             if server.due(now, seconds):
                 await self._wait_for(server, max(now - seconds, server.doubted_at), credentials)

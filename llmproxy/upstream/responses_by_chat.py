@@ -1,7 +1,7 @@
-"""The chat completions request that stands for a Responses request, for servers that have chat only.
+"""Responses for servers that have chat completions only: the request translated, and the stream translated back.
 
-What chat has no word for (hosted tools, stored prompts, conversations, file ids) is refused by name. Members that
-neither shape knows are passed on: they are the server's own.
+Features that chat does not have (hosted tools, stored prompts, conversations, file ids) are refused by name. Members
+that neither API knows are passed on: they are the server's own. Pure.
 """
 
 import time
@@ -44,14 +44,14 @@ _TRANSLATED = frozenset(
     }
 )
 
-#: what would have to live in the server, and does not
+#: state of the server that a chat server does not have
 _UNAVAILABLE = ("conversation", "previous_response_id", "prompt")
 
 _LOGPROBS = "message.output_text.logprobs"
 
 
 def chat_request(body: Document) -> Document:
-    """The streamed chat completions request for ``body``, a Responses request. ``body`` is left as it is.
+    """The streamed chat completions request for ``body``, a Responses request. ``body`` is not changed.
 
     Raises ``BadRequest`` for what chat completions cannot express.
     """
@@ -157,13 +157,13 @@ def _messages(body: Document) -> list[Document]:
 
 
 class _Conversation:
-    """Messages under way. What an assistant thought, said and called in one turn becomes one message."""
+    """The messages so far. An assistant's reasoning, text and calls of one turn become one message."""
 
     def __init__(self) -> None:
         self.messages: list[Document] = []
         #: the assistant's message that further items of its turn go into
         self._turn: Document | None = None
-        #: what was thought before the message that it belongs to
+        #: reasoning that belongs to the next message
         self._thoughts = ""
 
     def add(self, item: Document, param: str) -> None:
@@ -212,7 +212,7 @@ class _Conversation:
 
 
 def _assistant(content: Any, param: str) -> Document:
-    """An assistant's message. Its parts are one text there."""
+    """An assistant's message, with its parts joined to one text."""
     if not isinstance(content, list):
         return {"role": "assistant", "content": content}
     texts = {"text": "", "refusal": ""}
@@ -227,7 +227,7 @@ def _assistant(content: Any, param: str) -> Document:
 
 
 def _content(content: Any, param: str) -> Any:
-    """A message's content: a single text as a string, which every chat template takes."""
+    """A message's content; a single text is a string, which every chat template accepts."""
     if not isinstance(content, list):
         return content
     parts = [_part(part, f"{param}[{place}]") for place, part in enumerate(content)]
@@ -257,7 +257,7 @@ def _part_unknown(kind: object, param: str) -> BadRequest:
 
 
 def _thoughts(item: Document) -> str:
-    """The text of a reasoning item: what was thought, else its summary."""
+    """The text of a reasoning item: its content, else its summary."""
     for name in ("content", "summary"):
         parts = item.get(name)
         texts = [part.get("text") for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
@@ -267,12 +267,11 @@ def _thoughts(item: Document) -> str:
 
 
 def arguments_text(arguments: Any) -> str:
-    """A call's arguments as the JSON text that they are on the wire; some servers send the object itself."""
+    """A call's arguments as JSON text; some servers send the object itself."""
     return arguments if isinstance(arguments, str) else orjson.dumps(arguments).decode()
 
 
-#: texts of a delta, in the order in which they are told, and the events that carry them; servers differ in the
-#: name of what was thought
+#: texts of a delta, in the order of their events, and these events; servers differ in the name of the reasoning
 _TEXTS = {
     "reasoning_content": ("rs", "response.reasoning_text.delta"),
     "reasoning": ("rs", "response.reasoning_text.delta"),
@@ -282,17 +281,17 @@ _TEXTS = {
 
 #: finish reasons of a whole answer
 _COMPLETE = frozenset({"stop", "tool_calls", "function_call", "eos", "eos_token", "end_turn", "stop_sequence"})
-#: why a Response is incomplete, by the finish reason of chat; any other word is given on as it is
+#: why a Response is incomplete, by the finish reason of chat; any other reason is passed on unchanged
 _INCOMPLETE = {"length": "max_output_tokens", "max_tokens": "max_output_tokens"}
-#: finish reasons that say that the answer is none
+#: finish reasons of a failed answer
 _FAILED = frozenset({"abort", "aborted", "cancelled", "error"})
 
 
 class ChatTranslation:
-    """Takes one frame of a chat stream, gives the frames of the Responses stream; one instance reads one stream.
+    """Takes one frame of a chat stream, returns the frames of the Responses stream; one instance reads one stream.
 
-    The first choice counts: a Response has one. ``request`` is the Responses request, ``clock`` gives Unix seconds.
-    Words of the model become events as they arrive; ids are made here, because those of chat may repeat.
+    Only the first choice counts: a Response has one. ``request`` is the Responses request, ``clock`` gives Unix
+    seconds. Texts become events as they arrive; ids are made here, because those of chat may repeat.
     """
 
     def __init__(self, request: Document, clock: Callable[[], float] = time.time):
@@ -302,10 +301,10 @@ class ChatTranslation:
         self._items = 0
         #: the kind and id of the item that a text goes into
         self._open: tuple[str, str] | None = None
-        #: call ids by what the server told them apart by
+        #: call ids by the server's index
         self._calls: dict[Any, str] = {}
         self._call_id = ""
-        #: what came so far of each call's arguments
+        #: each call's arguments so far
         self._arguments: dict[str, str] = {}
         self._finish_reason: str | None = None
         self._usage: Document | None = None
@@ -356,7 +355,7 @@ class ChatTranslation:
             if not isinstance(text, str) or not text:
                 continue
             if name == "reasoning" and delta.get("reasoning_content") == text:
-                # told under both names
+                # some servers send it under both names
                 continue
             if self._open is None or self._open[0] != prefix:
                 self._open = (prefix, self._next_id(prefix))
@@ -366,8 +365,11 @@ class ChatTranslation:
             yield event
 
     def _call(self, call: Document) -> Iterator[Document]:
-        """One piece of a tool call. A new id begins a new call, whatever index it comes under, and so does a name that
-        comes with arguments where those of the call before are whole."""
+        """One piece of a tool call.
+
+        A new id begins a new call, whatever its index; so does a name with arguments if the previous call's arguments
+        are whole.
+        """
         function = call.get("function")
         function = function if isinstance(function, dict) else {}
         id, index, name = call.get("id"), call.get("index"), function.get("name")
@@ -409,7 +411,7 @@ class ChatTranslation:
 
 
 def _flat(delta: Document) -> Document:
-    """A delta whose content is a text, where it came as a list of parts: what was thought is told apart."""
+    """A delta whose content is a text; of a list of parts, the reasoning goes to a member of its own."""
     content = delta.get("content")
     if not isinstance(content, list):
         return delta
@@ -423,7 +425,7 @@ def _is_thought(part: Any) -> bool:
 
 
 def _part_text(part: Any) -> str:
-    """The text of a part of a content. Mistral's thoughts hold parts of their own."""
+    """The text of a part of a content. Mistral's reasoning parts have parts of their own."""
     if isinstance(part, list):
         return "".join(map(_part_text, part))
     if not isinstance(part, dict):

@@ -1,7 +1,7 @@
-"""Mends a Responses stream of llama.cpp, event by event, into one that the SDKs' stream helpers can read.
+"""Repairs a Responses stream of llama.cpp, event by event, so that the SDKs' stream helpers can read it. Pure.
 
 llama.cpp sends no sequence numbers and no indexes, only fragments of the Response in its first events, no ``done`` of
-arguments, in some versions no ids on function calls, and keeps every ``done`` of items for the end. Each of its items
+arguments, in some versions no ids on function calls, and sends every ``done`` of items at the end. Each of its items
 has one part.
 """
 
@@ -18,7 +18,7 @@ from llmproxy.wire.framing import sse_data
 _TEXT_DELTAS = {f"{part.events}.delta": kind for kind, part in TEXT_PARTS.items()}
 _ARGUMENTS_DELTA = "response.function_call_arguments.delta"
 
-#: members of an event that are written anew; what stands beside them (progress, timings) is passed on
+#: members of an event that are written anew; others (progress, timings) are passed on
 _WRITTEN = frozenset(
     {"type", "sequence_number", "response", "item_id", "output_index", "content_index", "delta", "logprobs"}
 )
@@ -38,7 +38,7 @@ _REPLACED = frozenset(
 
 @dataclass(slots=True)
 class _Item:
-    """One output item on its way. ``item`` is what is known of it, ``pieces`` what was sent of its one text."""
+    """One unfinished output item. ``item`` has its members so far, ``pieces`` the sent pieces of its one text."""
 
     index: int
     item: Document
@@ -60,7 +60,7 @@ class _Item:
         return name is not None and name in (self.item["id"], self.item.get("call_id"))
 
     def finished(self) -> Document:
-        """The whole item as far as its pieces tell."""
+        """The whole item, as far as its pieces show."""
         text = "".join(self.pieces)
         item = self.item | ({"status": "completed"} if "status" in self.item else {})
         if item.get("type") == "function_call":
@@ -72,9 +72,9 @@ class _Item:
 
 
 class Repair:
-    """Takes one upstream frame, gives the frames that stand for it; one instance mends one stream.
+    """Takes one upstream frame, returns the frames that stand for it; one instance repairs one stream.
 
-    A stream that is standard already passes unchanged. ``request`` is the request's body; ``clock`` gives Unix seconds.
+    A standard stream passes unchanged. ``request`` is the request's body; ``clock`` gives Unix seconds.
     """
 
     def __init__(self, request: Document, clock: Callable[[], float] = time.time):
@@ -94,7 +94,7 @@ class Repair:
         data = sse_data(frame)
         event = peek(data)
         if event is None:
-            # what is no strict JSON is handed on: the client may read it
+            # JSON that is not strict is passed on: the client may read it
             return [] if data.strip() == b"[DONE]" else [frame]
         if not self._response and _is_standard(event):
             self._standard = True
@@ -129,12 +129,12 @@ class Repair:
         return frames
 
     def _begin(self, event: Document) -> list[bytes]:
-        """The opening events. A stream whose first token ends it has none of its own."""
+        """The opening events. A stream that ends with its first token has none of its own."""
         self._response = self._under_way(_member(event, "response").get("id"))
         return self._writer.opening(complete(self._response, self._request))
 
     def _progress(self, event: Document) -> list[bytes]:
-        """How far the prompt is. The event that only opens the stream says nothing beside its Response."""
+        """The progress of the prompt. An event that only opens the stream has no further members."""
         extra = _extra(event)
         if not extra:
             return []
@@ -150,7 +150,7 @@ class Repair:
         }
 
     def _add(self, item: Document) -> list[bytes]:
-        """Opens an item, which closes the one before: readers show an item as under way until it is done."""
+        """Opens an item, and closes the previous one: readers show an item as in progress until it is done."""
         frames = [
             frame for current in self._items if not current.done for frame in self._close(current, current.finished())
         ]
@@ -168,7 +168,7 @@ class Repair:
         if item is None:
             frames += self._add(_unannounced(kind, event))
             item = self._items[-1]
-        # the calls of a chat may come by turns: the item is told again as it is at the end
+        # the calls of a chat may come by turns: the item's end is sent again with all of it
         item.done = False
         item.pieces.append(delta)
         if kind is None:
@@ -224,7 +224,7 @@ class Repair:
         return [self._writer.ending(complete(failed, self._request))]
 
     def _identity(self) -> Document:
-        """What must be the same in every event, and the items in the order they were streamed."""
+        """The members that must be the same in every event, and the items in the order in which they were streamed."""
         output = [current.item for current in self._items if current.done]
         return {"id": self._response["id"], "created_at": self._response["created_at"], "output": output}
 
@@ -251,7 +251,7 @@ def _member(event: Document, name: str) -> Document:
 
 
 def _unannounced(kind: str | None, event: Document) -> Document:
-    """The item a delta belongs to where nothing announced it."""
+    """The item of a delta that no event announced."""
     if kind is None:
         return {
             "type": "function_call",

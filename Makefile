@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # tests of one file stay together, and those of the quick rooms come last; more of them wait than work
-PROCESSES := --numprocesses 4 --dist loadfile --no-loadscope-reorder
+PROCESSES := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 HOST ?= http://127.0.0.1:4141
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)

@@ -1,5 +1,6 @@
 """The history as the operator asks for it, from the running program."""
 
+import asyncio
 import csv
 import io
 import json
@@ -17,15 +18,25 @@ from tests.history.keeping import write
 from tests.scripted import CHAT, Json, marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
+from tests.timeouts import WAIT_SECONDS
 
 FAILING = "[script:status=502]"
 
 
 async def ask(client: httpx.AsyncClient, prompt: str, *, user: str = "ann", session: str = "s1", **more: Any) -> str:
-    """Asks, and returns the request's id."""
+    """Asks, and returns the request's id when the history has its row."""
     headers = {"x-llmproxy-user": user.encode(), "x-llmproxy-session": session.encode(), **more.pop("headers", {})}
     answer = await client.post(CHAT.path, json=CHAT.request(prompt, **more), headers=headers)
-    return answer.headers["x-request-id"]
+    id: str = answer.headers["x-request-id"]
+    await recorded(client, id)
+    return id
+
+
+async def recorded(client: httpx.AsyncClient, id: str) -> None:
+    """Returns when the history has a row of this request: on a busy machine that takes longer than a reader waits."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await client.get(f"/api/history/{quote(id, safe='')}")).status_code == 404:
+            pass
 
 
 async def listed(client: httpx.AsyncClient, **parameters: Any) -> list[str]:
@@ -319,6 +330,7 @@ async def test_why_a_request_was_a_miss(client: httpx.AsyncClient) -> None:
 async def test_a_query_in_the_url_is_part_of_the_key(client: httpx.AsyncClient) -> None:
     body = CHAT.request(marker())
     ids = [(await client.post(f"{CHAT.path}?v={number}", json=body)).headers["x-request-id"] for number in (1, 2)]
+    await recorded(client, ids[1])
     told = await explained(client, ids[1])
     assert told["because"][-1].endswith("what differs is the query of the URL.")
 

@@ -63,9 +63,9 @@ class Queue:
                 if new.idempotency_key is None:
                     raise
                 return await _known(connection, new)
-            await transitions.put_calls(connection, job, calls, now)
+            await transitions.put_calls(connection, job, calls)
             if first is not None:
-                await transitions.put_step(connection, job.id, first, b"", now)
+                await transitions.put_step(connection, job.id, first, b"")
             if answer is not None:
                 await put_answer(connection, answer)
                 await put_events(connection, answer.id, events)
@@ -150,14 +150,13 @@ class Queue:
         return job
 
     async def add(self, claimed: Claimed, worker: str, calls: Sequence[NewCall]) -> bool:
-        """Adds calls to a job that ``begin`` began. False if the lease was lost: somebody else goes on with it."""
-        now = self.clock()
+        """Adds calls to a job that ``begin`` began. False if the lease was lost: another worker continues with it."""
 
         async def work(connection: AsyncConnection) -> bool:
             job = await transitions.lock(connection, claimed.job.id)
             if job is None or not job.status.open or not await leases.holds(connection, worker, claimed):
                 return False
-            await transitions.put_calls(connection, job, calls, now)
+            await transitions.put_calls(connection, job, calls)
             return True
 
         added = await self.store.write(work)

@@ -43,6 +43,13 @@ T = TypeVar("T")
 #: columns of a job's row, or members of its detail
 Values = Mapping[str, Any]
 NOTHING: Values = MappingProxyType({})
+Results = Sequence[tuple[Claimed, ItemResult]]
+
+#: the largest number that a column holds: what model servers say of tokens is added up
+_LARGEST = 2**63 - 1
+#: steps without which a job cannot end by itself
+_REQUIRED_STEPS = (Step.VALIDATE, Step.FINALIZE)
+_UNKNOWN = Failure("internal_error", "The job could not be worked on.")
 
 #: as values, so that the job's own index is used: those of the queue hold the items of all others too
 _OPEN = items.c.status.in_([ItemStatus.WAITING, ItemStatus.RUNNING])
@@ -94,14 +101,14 @@ async def put_job(connection: AsyncConnection, new: NewJob, total: int, now: flo
     return Job.read((await connection.execute(insert(jobs).values(**row).returning(jobs))).mappings().one())
 
 
-async def put_calls(connection: AsyncConnection, job: Job, calls: Sequence[NewCall], now: float) -> None:
+async def put_calls(connection: AsyncConnection, job: Job, calls: Sequence[NewCall]) -> None:
     """Adds calls that wait to be made."""
-    await _put(connection, job.id, Step.CALL, TRAITS[job.kind].priority, calls, now)
+    await _put(connection, job.id, Step.CALL, TRAITS[job.kind].priority, calls)
 
 
-async def put_step(connection: AsyncConnection, job_id: str, step: Step, body: bytes, now: float) -> None:
+async def put_step(connection: AsyncConnection, job_id: str, step: Step, body: bytes) -> None:
     """Adds a step that is not a call; a job has one of each sort at most."""
-    await _put(connection, job_id, step, STEP_PRIORITIES[step], [NewCall(0, body)], now)
+    await _put(connection, job_id, step, STEP_PRIORITIES[step], [NewCall(0, body)])
 
 
 _ITEM = insert(items)
@@ -115,9 +122,7 @@ _REQUEST = insert(requests).from_select(
 )
 
 
-async def _put(
-    connection: AsyncConnection, job_id: str, step: Step, priority: int, calls: Sequence[NewCall], now: float
-) -> None:
+async def _put(connection: AsyncConnection, job_id: str, step: Step, priority: int, calls: Sequence[NewCall]) -> None:
     same = {"job_id": job_id, "step": step, "status": ItemStatus.WAITING, "priority": priority, "due_at": AT_ONCE}
     for start in range(0, len(calls), _PAGE):
         page = calls[start : start + _PAGE]
@@ -154,7 +159,7 @@ async def finish_calls(
     if status is JobStatus.FAILED:
         # a batch of which every line failed is completed: its error file says so
         status = JobStatus.COMPLETED
-    await put_step(connection, job.id, last, b"", now)
+    await put_step(connection, job.id, last, b"")
     columns: dict[str, Any] = {"status": JobStatus.FINALIZING, "finalizing_at": now}
     if status is JobStatus.CANCELLED:
         columns = {"status": JobStatus.CANCELLING, "cancelling_at": now}
@@ -172,7 +177,7 @@ async def close_job(
     """The last move of a locked job: its final status, and word of it to a webhook."""
     if job.webhook_url:
         event = {"type": f"{job.kind}.{status}", "created_at": int(now), "data": {"id": job.id}}
-        await put_step(connection, job.id, Step.DELIVER, json.dumps(event).encode(), now)
+        await put_step(connection, job.id, Step.DELIVER, json.dumps(event).encode())
     columns: dict[str, Any] = {"status": status, "ending": "", "finished_at": now}
     columns["error"] = error.json() if error is not None else ""
     if status is JobStatus.CANCELLED and job.cancelling_at is None:
@@ -198,14 +203,6 @@ async def fail(connection: AsyncConnection, job_id: str, error: Failure, now: fl
         changed |= await end_items(connection, job, ItemStatus.CANCELLED, now)
     await close_job(connection, job, JobStatus.FAILED, now, error, changed)
 
-
-Results = Sequence[tuple[Claimed, ItemResult]]
-
-#: the largest number that a column holds: what model servers say of tokens is added up
-_LARGEST = 2**63 - 1
-#: steps without which a job cannot end by itself
-_REQUIRED_STEPS = (Step.VALIDATE, Step.FINALIZE)
-_UNKNOWN = Failure("internal_error", "The job could not be worked on.")
 
 _HELD = (
     select(items.c.id, items.c.claims)

@@ -59,7 +59,7 @@ async def test_who_is_not_known_is_not_cancelled(queue: Queue) -> None:
     assert await lifecycle.cancel(queue, "task_x") == (None, False)
 
 
-async def test_a_batch_cancelled_on_its_way_writes_what_it_has(queue: Queue) -> None:
+async def test_a_batch_cancelled_on_its_way_writes_what_it_has(queue: Queue, clock: Clock) -> None:
     lines = await batch(queue, 3)
     [item] = await claim(queue, limit=1)
     await finish(queue, [item])
@@ -67,10 +67,14 @@ async def test_a_batch_cancelled_on_its_way_writes_what_it_has(queue: Queue) -> 
     assert ended is not None
     assert (ended.status, ended.ending, ended.cancelled, done) == (JobStatus.CANCELLING, "cancelled", 2, True)
     assert (await lifecycle.cancel(queue, lines.id))[1] is False
+    cancelled_at = clock()
+    clock.passes(3)
     [last] = await claim(queue)
     assert last.step is Step.FINALIZE
     await finish(queue, [last], closing(good()))
-    assert (await job_of(queue, lines.id)).status is JobStatus.CANCELLED
+    found = await job_of(queue, lines.id)
+    assert found.status is JobStatus.CANCELLED
+    assert (found.cancelling_at, found.finished_at) == (cancelled_at, cancelled_at + 3)
 
 
 async def test_a_batch_cancelled_before_it_began_has_nothing_to_write(queue: Queue) -> None:

@@ -26,7 +26,7 @@ from llmproxy.jobs.model import (
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.response_events import read_events
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
-from llmproxy.jobs.tables import files, jobs, results, stored
+from llmproxy.jobs.tables import files, items, jobs, results, stored
 from llmproxy.wire.errors import Unavailable
 from tests.jobs.queue.working import (
     BROKEN,
@@ -140,7 +140,7 @@ async def test_a_result_whose_move_fails_is_undone_with_it(queue: Queue) -> None
 
 
 async def test_a_last_step_puts_its_files_in_the_place_of_those_before(queue: Queue, clock: Clock) -> None:
-    made = await batch(queue, 1)
+    made = await batch(queue, 1, detail={"input": "file-0"})
     await finish(queue, await claim(queue))
     [last] = await claim(queue)
     old = File("file-1", "", "batch_output", "x", 1, "ab", 0.0)
@@ -151,7 +151,10 @@ async def test_a_last_step_puts_its_files_in_the_place_of_those_before(queue: Qu
     rows = await queue.store.read(lambda connection: connection.execute(select(files)))
     assert [File(**row) for row in rows.mappings()] == [new]
     found = await job_of(queue, made.id)
-    assert (found.status, found.detail, found.finished_at) == (JobStatus.COMPLETED, {"output": "file-1"}, clock())
+    assert (found.status, found.finished_at) == (JobStatus.COMPLETED, clock())
+    assert found.detail == {"input": "file-0", "output": "file-1"}
+    # of items only calls are counted
+    assert set(await queue.store.scalars(select(items.c.ended).where(items.c.step != Step.CALL))) == {None}
 
 
 async def test_a_last_step_of_a_batch_that_has_ended_changes_nothing(queue: Queue) -> None:
@@ -250,6 +253,14 @@ async def test_what_a_step_says_of_its_failure_stands(queue: Queue) -> None:
     await finish(queue, [first], replace(good(), move=Refusal(BROKEN, {"lines": [3]})))
     found = await job_of(queue, made.id)
     assert (found.status, found.error, found.detail) == (JobStatus.FAILED, BROKEN, {"file": "f", "lines": [3]})
+
+
+async def test_a_job_that_is_over_does_not_fail_any_more(queue: Queue) -> None:
+    made = await submit(queue, 1)
+    await finish(queue, await claim(queue))
+    before = await job_of(queue, made.id)
+    await queue.store.write(lambda connection: transitions.fail(connection, made.id, BROKEN, queue.clock(), {"a": 1}))
+    assert await job_of(queue, made.id) == before
 
 
 async def test_a_word_that_could_not_be_delivered_changes_nothing(queue: Queue) -> None:

@@ -9,9 +9,12 @@ import pytest
 from llmproxy.wire.dialect import Dialect
 from llmproxy.wire.documents import Document
 from llmproxy.wire.formats.chat import CHAT, COMPLETIONS
+from llmproxy.wire.formats.embeddings import EMBEDDINGS
 from llmproxy.wire.formats.messages import MESSAGES
 from llmproxy.wire.formats.ollama import OLLAMA_CHAT, OLLAMA_GENERATE
+from llmproxy.wire.formats.plain import RERANK
 from llmproxy.wire.formats.responses import RESPONSES
+from llmproxy.wire.formats.transcriptions import TRANSCRIPTIONS
 from llmproxy.wire.framing import NdjsonSplitter, SseSplitter, sse_data, sse_event, sse_frame
 from llmproxy.wire.vocabulary import Reason
 from tests.wire.samples import fault_message
@@ -270,3 +273,15 @@ def test_an_error_whose_member_is_empty_has_its_members_beside_it() -> None:
     fault = CHAT.fault(sse_frame(b'{"type":"error","error":null,"message":"no","sequence_number":3}'))
     assert fault is not None
     assert fault.error == {"message": "no"}
+
+
+@pytest.mark.parametrize("dialect", [CHAT, COMPLETIONS, MESSAGES, OLLAMA_CHAT, RESPONSES, TRANSCRIPTIONS])
+def test_only_chunks_have_frames_for_those_who_asked_for_usage(dialect: Dialect) -> None:
+    counted = sse_frame(b'{"choices":[],"usage":{"prompt_tokens":1}}')
+    assert dialect.usage_only(counted) is (dialect in (CHAT, COMPLETIONS))
+    assert (dialect.usage_filter() is None) is (dialect not in (CHAT, COMPLETIONS))
+
+
+@pytest.mark.parametrize("dialect", [RESPONSES, TRANSCRIPTIONS, RERANK, EMBEDDINGS])
+def test_some_streams_end_with_their_terminal_event_only(dialect: Dialect) -> None:
+    assert dialect.finished([sse_frame(b'{"choices":[{"finish_reason":"stop"}]}')]) is False

@@ -9,16 +9,6 @@ from llmproxy.cache.entry import Entry
 from tests.timeouts import WAIT_SECONDS
 
 
-class Clock:
-    """Unix seconds that pass only when told to."""
-
-    def __init__(self, now: float = 1_000_000.0):
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Faults:
     """Counts what a tier is said to have suffered."""
 

@@ -10,7 +10,8 @@ from llmproxy.cache.sql import SqlTier
 from llmproxy.cache.tier import Selector
 from llmproxy.database.engine import Database
 from llmproxy.database.paging import cursor
-from tests.cache.entries import Clock, Faults, entry, key
+from tests.cache.entries import Faults, entry, key
+from tests.clock import Clock
 
 NOW = 1_000_000.0
 ALL = Selector(all=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from llmproxy.cache.sql import SqlTier
 from llmproxy.database.engine import open_database
-from tests.cache.entries import Clock, Faults, key, streamed
+from tests.cache.entries import Faults, key, streamed
+from tests.clock import Clock
 from tests.databases import sqlite_url
 
 WRITE = """
@@ -17,7 +18,8 @@ import asyncio, sys
 from llmproxy.cache.sql import SqlTier
 from llmproxy.database.write_behind import WriteLimits
 from llmproxy.database.engine import open_database
-from tests.cache.entries import Clock, Faults, streamed
+from tests.cache.entries import Faults, streamed
+from tests.clock import Clock
 
 async def main():
     async with open_database(sys.argv[1]) as database:

@@ -6,7 +6,8 @@ import pytest
 
 from llmproxy.cache.memory import MemoryTier
 from llmproxy.cache.tier import Selector
-from tests.cache.entries import Clock, entry, key, streamed
+from tests.cache.entries import entry, key, streamed
+from tests.clock import Clock
 
 
 def numbers(tier: MemoryTier) -> list[int]:

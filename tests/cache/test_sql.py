@@ -17,7 +17,8 @@ from llmproxy.cache.tier import Selector
 from llmproxy.database.engine import Database, open_database
 from llmproxy.database.write_behind import WriteLimits
 from llmproxy.runtime.background import Backoff
-from tests.cache.entries import Clock, Faults, entry, key, streamed
+from tests.cache.entries import Faults, entry, key, streamed
+from tests.clock import Clock
 from tests.databases import PostgresServer, remove_sqlite, ruin_sqlite, sqlite_url
 from tests.timeouts import WAIT_SECONDS
 

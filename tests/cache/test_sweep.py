@@ -13,7 +13,8 @@ from llmproxy.cache.sweep import Sweep, Swept
 from llmproxy.cache.tables import entries
 from llmproxy.database.engine import Database
 from llmproxy.database.write_behind import WriteLimits
-from tests.cache.entries import Clock, Faults, entry, key
+from tests.cache.entries import Faults, entry, key
+from tests.clock import Clock
 
 
 class Bench:

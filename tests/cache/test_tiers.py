@@ -26,7 +26,8 @@ from llmproxy.database.write_behind import WriteLimits
 from llmproxy.runtime.background import Periodic
 from llmproxy.runtime.process_id import process_id
 from llmproxy.wire.vocabulary import Reason
-from tests.cache.entries import Clock, Faults, entry, key
+from tests.cache.entries import Faults, entry, key
+from tests.clock import Clock
 from tests.databases import sqlite_url
 from tests.timeouts import WAIT_SECONDS
 

@@ -25,7 +25,8 @@ from llmproxy.jobs.stored import StoredAnswers
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
 from llmproxy.jobs.tables import items, stored
 from llmproxy.runtime.background import Backoff
-from tests.cache.entries import Clock, Faults, entry, key
+from tests.cache.entries import Faults, entry, key
+from tests.clock import Clock
 from tests.database.faulty import FaultyDatabase, StuckDatabase, full
 from tests.history.exchanges import fetched
 from tests.jobs.queue.working import claim, submit

@@ -5,7 +5,8 @@ from sqlalchemy.exc import DBAPIError
 
 from llmproxy.database.breaker import BACKOFF, CircuitBreaker
 from llmproxy.database.faults import DatabaseFault
-from tests.cache.entries import Clock, Faults
+from tests.cache.entries import Faults
+from tests.clock import Clock
 
 FAILS, WORKS = "reading fails (%(fault)s): %(error)s", "reading works again"
 

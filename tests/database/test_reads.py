@@ -13,7 +13,8 @@ from llmproxy.cache.sql import SqlTier
 from llmproxy.database.engine import Database
 from llmproxy.database.reads import DirectReads, PointQuery, Rows
 from llmproxy.history.tables import marks
-from tests.cache.entries import Clock, Faults, entry, key
+from tests.cache.entries import Faults, entry, key
+from tests.clock import Clock
 from tests.databases import ruin_sqlite
 
 QUERY = PointQuery("SELECT 1")

@@ -12,6 +12,7 @@ from llmproxy.history.rollups import HOURS_KEPT, MINUTES_KEPT, Rollups, condense
 from llmproxy.history.rollups import rollups as table
 from llmproxy.observe.performance import Cell, Cells, Performance, PerformanceSeries, report
 from llmproxy.observe.quantiles import EXACT, Distribution
+from tests.clock import Clock
 from tests.databases import ruin_sqlite, sqlite_url
 from tests.history.exchanges import fetched
 from tests.timeouts import WAIT_SECONDS
@@ -22,19 +23,9 @@ HOUR = 3600
 NOON = 1_700_000 * HOUR
 
 
-class Clock:
-    """Unix seconds, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = float(NOON)
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(float(NOON))
 
 
 @pytest.fixture

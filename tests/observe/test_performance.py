@@ -6,20 +6,11 @@ from llmproxy.observe import performance as module
 from llmproxy.observe.performance import Cell, Performance, PerformanceSeries, report
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.vocabulary import CacheStatus
+from tests.clock import Clock
 from tests.observe.exchanges import hit, miss
 
 HITS = PerformanceSeries("chat", "smollm2", "hit")
 MISSES = PerformanceSeries("chat", "smollm2", "miss")
-
-
-class Clock:
-    """Unix seconds, moved by hand."""
-
-    def __init__(self, now: float = 1_000_020.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def now(performance: Performance) -> dict[PerformanceSeries, Cell]:

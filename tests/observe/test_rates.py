@@ -9,19 +9,12 @@ from llmproxy.observe.performance import MOST_TOKENS
 from llmproxy.observe.rates import NAMES, Rates
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.vocabulary import CacheStatus, Reason
+from tests.clock import Clock
 from tests.observe.exchanges import hit, miss
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_counts_by_window() -> None:
-    clock = Clock()
+    clock = Clock(0.0)
     rates = Rates(clock)
     rates.add([miss(), hit()])
     clock.now = 30 * 60.0
@@ -62,7 +55,7 @@ def test_every_word_has_a_name() -> None:
 @given(st.lists(st.tuples(st.integers(0, 4000), st.sampled_from(CacheStatus)), max_size=30))
 @settings(max_examples=100, deadline=None)
 def test_windows_are_those_of_a_plain_count(steps: list[tuple[int, CacheStatus]]) -> None:
-    clock = Clock()
+    clock = Clock(0.0)
     rates = Rates(clock)
     seen: list[tuple[int, CacheStatus]] = []
     for step, cache in steps:
@@ -82,7 +75,7 @@ def test_windows_are_those_of_a_plain_count(steps: list[tuple[int, CacheStatus]]
 
 
 def test_hits_are_told_apart_by_tier() -> None:
-    rates = Rates(Clock())
+    rates = Rates(Clock(0.0))
     rates.add([hit(), miss()])
     rates.add_many(hit(reason=Reason.SQL), 3)
     assert (rates.hits_by("memory"), rates.hits_by("sql"), rates.hits_by("other")) == (1, 3, 0)

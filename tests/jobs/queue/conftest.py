@@ -6,12 +6,12 @@ from llmproxy.database.engine import Database
 from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
-from tests.jobs.queue.working import Clock
+from tests.clock import Clock
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_700_000_000.0)
 
 
 @pytest.fixture

@@ -11,19 +11,12 @@ from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queries import Backlog
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
-from tests.jobs.queue.working import (
-    LEASE,
-    PATH,
-    Clock,
-    batch,
-    calls_of,
-    claim,
-    finish,
-    job_of,
-    some_calls,
-    submit,
-)
+from tests.clock import Clock
+from tests.jobs.queue.working import LEASE, PATH, batch, calls_of, claim, finish, job_of, some_calls, submit
 from tests.timeouts import WAIT_SECONDS
+
+#: on SQLite writers take turns as a whole
+ROWS_ARE_LOCKED = pytest.mark.parametrize("database_kind", ["postgresql"])
 
 
 async def test_what_comes_first_and_what_somebody_waits_for(queue: Queue) -> None:
@@ -151,8 +144,6 @@ async def test_a_worker_that_ends_gives_everything_back(queue: Queue) -> None:
 
 async def test_a_claim_does_not_wait_for_a_job_that_somebody_notifications(queue: Queue, database: Database) -> None:
     """It finds the job locked, and the job is said to have begun when its first result comes."""
-    if database.dialect.single_writer:
-        pytest.skip("there writers take turns as a whole")
     job = await submit(queue, 2)
     async with database.write() as connection:
         await connection.exec_driver_sql("SELECT id FROM jobs FOR UPDATE")
@@ -162,9 +153,8 @@ async def test_a_claim_does_not_wait_for_a_job_that_somebody_notifications(queue
     assert (await job_of(queue, job.id)).status is JobStatus.RUNNING
 
 
+@ROWS_ARE_LOCKED
 async def test_what_is_being_ended_is_passed_over(queue: Queue, database: Database) -> None:
-    if database.dialect.single_writer:
-        pytest.skip("there writers take turns as a whole")
     job, other = await submit(queue, 2), await submit(queue, 1)
     async with database.write() as connection:
         await connection.exec_driver_sql(f"SELECT id FROM job_items WHERE job_id = '{job.id}' FOR UPDATE")

@@ -13,7 +13,8 @@ from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import results
-from tests.jobs.queue.working import LEASE, PATH, Clock, calls_of, claim, count, finish, good, job_of, some_calls
+from tests.clock import Clock
+from tests.jobs.queue.working import LEASE, PATH, calls_of, claim, count, finish, good, job_of, some_calls
 
 WORKERS = 5
 JOBS, CALLS = 6, 40

@@ -12,8 +12,9 @@ from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from llmproxy.wire.errors import Unavailable
+from tests.clock import Clock
 from tests.databases import PostgresServer
-from tests.jobs.queue.working import Clock, claim, finish, job_of, submit
+from tests.jobs.queue.working import claim, finish, job_of, submit
 
 
 async def test_postgres_away_and_back(postgres: PostgresServer, clock: Clock) -> None:

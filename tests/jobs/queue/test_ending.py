@@ -9,9 +9,9 @@ from llmproxy.jobs.model import ItemStatus, JobKind, JobStatus, NewJob, Step
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.tables import items, jobs, requests, results
 from llmproxy.wire.errors import Conflict
+from tests.clock import Clock
 from tests.jobs.queue.working import (
     PATH,
-    Clock,
     bad,
     batch,
     calls_of,

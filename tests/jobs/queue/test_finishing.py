@@ -28,10 +28,10 @@ from llmproxy.jobs.response_events import read_events
 from llmproxy.jobs.stored_model import AnswerKind, StoredAnswer
 from llmproxy.jobs.tables import files, items, jobs, results, stored
 from llmproxy.wire.errors import Unavailable
+from tests.clock import Clock
 from tests.jobs.queue.working import (
     BROKEN,
     PATH,
-    Clock,
     bad,
     batch,
     calls_of,

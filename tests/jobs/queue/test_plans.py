@@ -12,7 +12,8 @@ from llmproxy.jobs.notifications import JobNotifications
 from llmproxy.jobs.queries import JobQuery
 from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
-from tests.jobs.queue.working import LEASE, Clock, bad, batch, claim, finish, submit
+from tests.clock import Clock
+from tests.jobs.queue.working import LEASE, bad, batch, claim, finish, submit
 
 #: what may be read from one end to the other: they hold only what waits, and what runs
 SHORT = ("ix_job_items_waiting", "ix_job_items_running")

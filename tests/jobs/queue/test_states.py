@@ -37,8 +37,9 @@ from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items, jobs, requests, results
 from llmproxy.wire.errors import Conflict
+from tests.clock import Clock
 from tests.jobs.queue.lawful import ENDED, Row, check_items, check_jobs
-from tests.jobs.queue.working import LEASE, PATH, Clock, bad, closing, good, made, opened, some_calls
+from tests.jobs.queue.working import LEASE, PATH, bad, closing, good, made, opened, some_calls
 
 T = TypeVar("T")
 Held = tuple[str, Claimed]
@@ -63,7 +64,7 @@ class QueueMachine(RuleBasedStateMachine):
         # past the program, and quicker
         self.looking = sqlite3.connect(file)
         self.looking.row_factory = sqlite3.Row
-        self.clock = Clock()
+        self.clock = Clock(1_700_000_000.0)
         self.queue = Queue(Store(self.database), JobNotifications(), self.clock, self.clock.shared)
         #: leases as they should be held, by item
         self.held: dict[int, Held] = {}

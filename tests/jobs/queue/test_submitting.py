@@ -13,18 +13,8 @@ from llmproxy.jobs.queue import Queue
 from llmproxy.jobs.store import Store
 from llmproxy.jobs.tables import items, jobs, requests
 from llmproxy.wire.errors import BadRequest
-from tests.jobs.queue.working import (
-    PATH,
-    Clock,
-    a_task,
-    calls_of,
-    claim,
-    count,
-    job_of,
-    some_calls,
-    steps_of,
-    submit,
-)
+from tests.clock import Clock
+from tests.jobs.queue.working import PATH, a_task, calls_of, claim, count, job_of, some_calls, steps_of, submit
 
 
 async def test_all_that_was_said_is_known_to_another_process(queue: Queue, database: Database, clock: Clock) -> None:

@@ -35,23 +35,6 @@ LEASE = 10.0
 BROKEN = Failure("broken", "It broke.")
 
 
-class Clock:
-    """Unix seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def shared(self) -> float:
-        """As the clock of waits and leases."""
-        return self.now
-
-    def passes(self, seconds: float) -> None:
-        self.now += seconds
-
-
 def some_calls(number: int) -> list[NewCall]:
     return [NewCall(position, b'{"call": %d}' % position, f"label-{position}") for position in range(number)]
 

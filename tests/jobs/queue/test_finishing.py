@@ -52,7 +52,8 @@ async def test_a_jobs_way_to_its_end(queue: Queue, clock: Clock) -> None:
     clock.passes(1)
     first, second, third = await claim(queue)
     clock.passes(1)
-    assert await queue.finish("w", [(third, good(2)), (first, bad())]) == {first.id, third.id}
+    # what is shown as a hit is an answer
+    assert await queue.finish("w", [(third, good(2)), (first, replace(bad(), cache="hit"))]) == {first.id, third.id}
     job = await job_of(queue, job.id)
     assert (job.status, job.completed, job.failed, job.finished_at) == (JobStatus.RUNNING, 1, 1, None)
     clock.passes(1)
@@ -253,6 +254,19 @@ async def test_what_a_step_says_of_its_failure_stands(queue: Queue) -> None:
     await finish(queue, [first], replace(good(), move=Refusal(BROKEN, {"lines": [3]})))
     found = await job_of(queue, made.id)
     assert (found.status, found.error, found.detail) == (JobStatus.FAILED, BROKEN, {"file": "f", "lines": [3]})
+
+
+async def test_workers_hear_of_the_steps_that_follow_from_a_result(queue: Queue) -> None:
+    await submit(queue, 2, webhook_url="http://hook")
+    first, second = await claim(queue)
+    heard: list[Lane] = []
+    queue.notifications.on_work(heard.append)
+    await finish(queue, [first])
+    assert heard == []
+    await finish(queue, [second])
+    assert heard == [Lane.ALL]
+    await finish(queue, await claim(queue))
+    assert heard == [Lane.ALL] * 2
 
 
 async def test_a_job_that_is_over_does_not_fail_any_more(queue: Queue) -> None:

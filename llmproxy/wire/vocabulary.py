@@ -1,6 +1,7 @@
 """The vocabulary of headers, history rows, metric labels and log lines: one closed list of each."""
 
 from enum import StrEnum
+from typing import Self
 
 
 class CacheStatus(StrEnum):
@@ -29,70 +30,68 @@ FETCHED = frozenset({CacheStatus.MISS, CacheStatus.BYPASS})
 
 
 class Reason(StrEnum):
-    """Why a hit, why not, why not stored. ``Cache-Status``'s ``detail``, and the metric label ``reason``."""
+    """Why a hit, why not, why not stored. ``Cache-Status``'s ``detail``, and the metric label ``reason``.
 
-    #: the memory tier had it
-    MEMORY = "memory"
-    #: the SQL tier had it
-    SQL = "sql"
-    #: another tier had it
-    TIER = "tier"
-    #: every input of an embeddings request was known
-    INPUTS = "inputs"
-    #: no tier had it
-    ABSENT = "absent"
-    #: an entry was there but too old for this request
-    EXPIRED = "expired"
-    #: the request said ``no-cache``
-    NO_CACHE = "no-cache"
-    #: the request said ``no-store``
-    NO_STORE = "no-store"
-    #: the request said ``only-if-cached`` and nothing was
-    ONLY_IF_CACHED = "only-if-cached"
-    #: the upstream has refused the caller's credentials, or has not accepted them yet
-    CREDENTIAL = "credential"
-    #: caching is switched off by policy
-    POLICY_OFF = "policy-off"
-    #: the policy ``deterministic`` and neither temperature 0 nor a seed
-    NOT_DETERMINISTIC = "not-deterministic"
-    #: the policy ``opt-in`` and the request did not ask
-    NOT_OPTED_IN = "not-opted-in"
-    #: the request must run every time (a wall-clock limit, a background job)
-    SIDE_EFFECT = "side-effect"
-    #: the request only loads or unloads a model
-    LOAD = "load"
-    #: vectors in another form than lists of floats or base64 of float32s
-    NOT_FLOAT32 = "not-float32"
-    #: the identity of the model is not known
-    IDENTITY_UNKNOWN = "identity-unknown"
-    #: a member of the body is spelt in another case than the proxy reads, and the server takes it all the same
-    FIELD_CASE = "field-case"
-    #: no key can be made of the body; the upstream judges it
-    UNREADABLE = "unreadable"
-    #: the path is not cached
-    PASS_THROUGH = "pass-through"
-    #: the upstream answered with another status than 200
-    STATUS = "status"
-    #: the upstream's answer holds an error
-    ERROR = "error"
-    #: the upstream's answer does not parse
-    MALFORMED = "malformed"
-    #: the answer ended before its terminal event or finish reason
-    INCOMPLETE = "incomplete"
-    #: the upstream could not be reached, or broke off
-    UPSTREAM_FAILED = "upstream-failed"
-    #: the upstream was too slow
-    TIMEOUT = "timeout"
-    #: delivered, but larger than an entry may be
-    TOO_LARGE = "too-large"
-    #: delivered, but the model behind the name changed while it was made
-    MODEL_CHANGED = "model-changed"
-    #: every listener left before the end
-    ABANDONED = "abandoned"
-    #: the upstream was down; an entry past its lifetime was allowed
-    UPSTREAM_DOWN = "upstream-down"
-    #: complete and kept
-    STORED = "stored"
+    ``sentence`` explains it to the operator.
+    """
+
+    sentence: str
+
+    def __new__(cls, value: str, sentence: str = "") -> Self:
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    MEMORY = "memory", "The entry was in the memory tier."
+    SQL = "sql", "The entry was in the SQL tier."
+    TIER = "tier", "The entry was in another tier."
+    INPUTS = "inputs", "Each input of the request was known."
+    ABSENT = "absent", "No tier had an entry with this key."
+    EXPIRED = (
+        "expired",
+        "An entry with this key was there, but past its lifetime, or too old for what the request asked.",
+    )
+    NO_CACHE = (
+        "no-cache",
+        "The request said 'Cache-Control: no-cache': the cache was not asked, the new answer may be kept.",
+    )
+    NO_STORE = "no-store", "The request said 'Cache-Control: no-store': the cache was neither asked nor told."
+    ONLY_IF_CACHED = (
+        "only-if-cached",
+        "The request said 'Cache-Control: only-if-cached', and nothing was stored for it.",
+    )
+    CREDENTIAL = "credential", "The model server refused the caller's key, or has not accepted it yet."
+    POLICY_OFF = "policy-off", "Caching is switched off: LLMPROXY_CACHE_POLICY=off."
+    NOT_DETERMINISTIC = (
+        "not-deterministic",
+        "LLMPROXY_CACHE_POLICY=deterministic caches only requests with temperature 0 or a seed.",
+    )
+    NOT_OPTED_IN = "not-opted-in", "LLMPROXY_CACHE_POLICY=opt-in caches only requests that ask for it with a header."
+    SIDE_EFFECT = "side-effect", "The body asks for what must happen every time."
+    LOAD = "load", "The request only loads or unloads a model."
+    NOT_FLOAT32 = (
+        "not-float32",
+        "The vectors come, or were asked for, in another form than floats or base64 of float32s.",
+    )
+    IDENTITY_UNKNOWN = "identity-unknown", "The model server does not tell what stands behind the model's name."
+    FIELD_CASE = (
+        "field-case",
+        "A member of the body is spelt in another case than the proxy reads, and the server takes it.",
+    )
+    UNREADABLE = "unreadable", "The body cannot be read as a request to this endpoint; the upstream judged it."
+    PASS_THROUGH = "pass-through", "The path is none of those that are cached."
+    STATUS = "status", "The upstream answered with another status than 200."
+    ERROR = "error", "The upstream's answer held an error."
+    MALFORMED = "malformed", "The upstream's answer could not be understood."
+    INCOMPLETE = "incomplete", "The answer ended before it was complete."
+    UPSTREAM_FAILED = "upstream-failed", "The upstream could not be reached, or broke off."
+    TIMEOUT = "timeout", "The upstream was too slow."
+    TOO_LARGE = "too-large", "The answer was larger than LLMPROXY_CACHE_ENTRY_BYTES."
+    MODEL_CHANGED = "model-changed", "The model behind the name changed while the answer was made."
+    ABANDONED = "abandoned", "Everybody who waited for the answer left before it was complete."
+    UPSTREAM_DOWN = "upstream-down", "The upstream was down, and the request allowed an entry past its lifetime."
+    STORED = "stored", "The answer was kept."
 
 
 class Phase(StrEnum):

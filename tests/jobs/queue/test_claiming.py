@@ -142,7 +142,8 @@ async def test_a_worker_that_ends_gives_everything_back(queue: Queue) -> None:
     assert [item.claims for item in await claim(queue)] == [2, 2, 1, 1]
 
 
-async def test_a_claim_does_not_wait_for_a_job_that_somebody_notifications(queue: Queue, database: Database) -> None:
+@ROWS_ARE_LOCKED
+async def test_a_claim_does_not_wait_for_a_job_that_somebody_changes(queue: Queue, database: Database) -> None:
     """It finds the job locked, and the job is said to have begun when its first result comes."""
     job = await submit(queue, 2)
     async with database.write() as connection:

@@ -32,6 +32,7 @@ from llmproxy.wire.errors import (
 )
 from llmproxy.wire.exchange import Exchange, Trace
 from llmproxy.wire.framing import is_stream
+from llmproxy.wire.headers import media_type
 from llmproxy.wire.vocabulary import Reason
 
 #: an error document larger than this says nothing more
@@ -285,7 +286,7 @@ async def _form(reply: Reply, recorder: AnswerRecorder) -> tuple[bool, bytes]:
         # in a way that is not known here
         return False, b""
     endpoint = recorder.request.endpoint
-    kind = recorder.content_type.partition(b";")[0].strip().lower()
+    kind = media_type(recorder.content_type)
     if not endpoint.dialect.document_type and kind != endpoint.dialect.stream_type:
         # a text may begin as an event does
         return False, b""

@@ -29,7 +29,7 @@ from llmproxy.wire.documents import Malformed, is_json, peek
 from llmproxy.wire.errors import ProxyError, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.formats.messages import MESSAGES, request_id_of
-from llmproxy.wire.headers import HeaderList
+from llmproxy.wire.headers import HeaderList, media_type
 from llmproxy.wire.vocabulary import Reason
 
 _ANSWERED = 200
@@ -157,7 +157,7 @@ def refusal(dialect: Dialect, fetched: Fetched) -> ProxyError | None:
     empty success. None where there is more to it."""
     body = fetched.document
     if fetched.type is not None:
-        kind = fetched.type.partition(b";")[0].strip().lower()
+        kind = media_type(fetched.type)
         torn = kind.endswith(b"json") and not is_json(body)
         if torn or kind == b"text/html" or not body.strip():
             return UpstreamBroke("The upstream answered a request for a stream with a body that is no answer.")

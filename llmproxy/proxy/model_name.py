@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 
 import orjson
 
+from llmproxy.wire.headers import content_type
 from llmproxy.wire.json_body import BOM
 
 #: where OpenAI's list of models is, with and without the prefix; under it a page for each model
@@ -97,7 +98,7 @@ async def names_in(target: bytes, path: str, headers: Iterable[tuple[bytes, byte
 
     ``target`` is the raw path and query, ``path`` the decoded one; ``body`` is b"" if there is none.
     """
-    kind = next((value for name, value in headers if name == b"content-type"), b"").decode("latin-1")
+    kind = content_type(headers).decode("latin-1")
     if isinstance(body, bytes):
         body = Opened(_at_once(body))
     if kind.lower().startswith("multipart/"):

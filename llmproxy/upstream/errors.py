@@ -14,7 +14,7 @@ import orjson
 
 from llmproxy.upstream.headers import answer_headers
 from llmproxy.wire.errors import UpstreamStatus, envelope
-from llmproxy.wire.headers import retry_after
+from llmproxy.wire.headers import content_type, retry_after
 
 _LOADING_RETRY_SECONDS = 2
 _LONGEST_MESSAGE = 2000
@@ -71,7 +71,7 @@ def _parsed(body: bytes) -> Any:
 
 def _json_type(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The upstream's own content type where it is one of JSON."""
-    given = next((value for name, value in headers if name == b"content-type"), b"")
+    given = content_type(headers)
     return given if b"json" in given.lower() else b"application/json"
 
 

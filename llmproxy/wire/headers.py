@@ -28,6 +28,11 @@ def content_type(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     return next((value for name, value in headers if name == b"content-type"), b"")
 
 
+def media_type(content_type: bytes) -> bytes:
+    """``text/plain`` of ``Text/Plain; charset=utf-8``."""
+    return content_type.partition(b";")[0].strip().lower()
+
+
 #: OpenAI's SDKs and most others, Azure's, Google's, Anthropic's. Lower case.
 CREDENTIALS = frozenset({b"authorization", b"api-key", b"x-api-key", b"x-goog-api-key"})
 

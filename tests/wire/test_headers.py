@@ -7,6 +7,7 @@ from llmproxy.wire.headers import (
     content_type,
     credentials,
     fingerprint,
+    media_type,
     retry_after,
     retry_after_seconds,
     sendable,
@@ -86,3 +87,9 @@ def test_the_content_type() -> None:
         content_type([(b"accept", b"*/*"), (b"content-type", b"text/plain"), (b"content-type", b"b")]) == b"text/plain"
     )
     assert content_type([(b"accept", b"*/*")]) == b""
+
+
+@pytest.mark.parametrize("value", [b"text/plain", b"Text/PLAIN; charset=utf-8", b" text/plain ;x=;y", b"text/plain;"])
+def test_the_media_type_is_the_content_type_without_parameters(value: bytes) -> None:
+    assert media_type(value) == b"text/plain"
+    assert media_type(b"") == b""

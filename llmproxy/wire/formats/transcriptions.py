@@ -15,6 +15,7 @@ from llmproxy.wire.documents import Document, Malformed, dump, parse, peek, read
 from llmproxy.wire.errors import OPENAI_ERRORS, BadRequest, ProxyError, UnreadableBody, error_document
 from llmproxy.wire.exchange import Usage
 from llmproxy.wire.framing import sse_data, sse_frame
+from llmproxy.wire.headers import media_type
 from llmproxy.wire.multipart import MultipartForm
 from llmproxy.wire.vocabulary import Reason
 
@@ -40,7 +41,7 @@ class _Transcriptions(JsonDialect):
 
     def read_request(self, body: bytes, content_type: bytes) -> Document:
         """The fields of the form, and the recording as its digest, its length, its name and its type."""
-        if content_type.partition(b";")[0].strip().lower() != b"multipart/form-data":
+        if media_type(content_type) != b"multipart/form-data":
             raise UnreadableBody("The request body must be multipart/form-data.")
         form = MultipartForm(content_type.decode("latin-1"))
         digest, size = sha256(), 0
@@ -57,7 +58,7 @@ class _Transcriptions(JsonDialect):
 
     def read_answer(self, body: bytes, content_type: bytes) -> Document | None:
         document = peek(body)
-        if document is not None or content_type.partition(b";")[0].strip().lower().endswith(b"json"):
+        if document is not None or media_type(content_type).endswith(b"json"):
             return document
         text = body.decode("utf-8", "replace")
         is_transcript = bool(text.strip()) and not text.lstrip().lower().startswith(_MARKUP)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pydantic.fields import FieldInfo
 
-from llmproxy.config.load import allowed, environment_names, is_secret, shown
+from llmproxy.config.load import allowed, display_value, environment_names, is_secret
 from llmproxy.config.settings import Settings
 
 #: a section begins at this setting
@@ -59,7 +59,7 @@ def _default(name: str, field: FieldInfo) -> str:
     value = field.default
     if value in (None, (), ""):
         return "–"
-    text = shown(name, value).strip("'")
+    text = display_value(name, value).strip("'")
     return f"`{text}`" + _as_size(value if name.endswith("_bytes") else 0)
 
 

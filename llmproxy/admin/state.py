@@ -9,8 +9,8 @@ from starlette.requests import HTTPConnection
 from llmproxy.cache.tiers import Cache
 from llmproxy.history.history import History
 from llmproxy.history.rollups import Rollups
+from llmproxy.observe.performance import Rates
 from llmproxy.observe.process_stats import Lag, Resources
-from llmproxy.observe.rates import Rates
 
 
 @dataclass(frozen=True, slots=True)

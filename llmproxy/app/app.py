@@ -43,7 +43,7 @@ class Application:
     async def open(self, settings: Settings, access: AccessLog, deadline: Deadline) -> AsyncIterator[AppState]:
         """Opens the services; meanwhile the application answers requests. Raises ``CannotStart``."""
         async with open_services(settings, access, deadline) as state:
-            count, tracer = state.accounts.ledger.add, state.services.tracer
+            count, tracer = state.sinks.batcher.add, state.services.tracer
             table, ids, entries = route_table(settings), state.ids, state.scope_entries()
             self._requests = RequestStack(table, settings, ids, count, state.in_flight, tracer, entries)
             yield state

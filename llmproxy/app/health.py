@@ -112,13 +112,13 @@ async def _database(state: AppState) -> dict[str, Any]:
             await state.database.verify()
             size = await state.database.size()
     except Exception as error:  # noqa: BLE001 - whatever the driver raises: it is told, in our words
-        state.watch.faults.note(DATABASE, fault_of(error))
+        state.monitoring.faults.note(DATABASE, fault_of(error))
         return _part(
             HealthStatus.DOWN, **_last(state, DATABASE), kind=state.database.dialect.name, latency_seconds=None
         )
     latency = time.perf_counter() - began
     # it answers, but what is written behind the requests may fail: a full disk stops writing and not reading
-    status = HealthStatus.DEGRADED if state.watch.faults.failing(DATABASE) else HealthStatus.OK
+    status = HealthStatus.DEGRADED if state.monitoring.faults.failing(DATABASE) else HealthStatus.OK
     name, last = state.database.dialect.name, _last(state, DATABASE)
     return _part(status, **last, kind=name, latency_seconds=latency, bytes=size)
 
@@ -128,7 +128,7 @@ async def _cache(state: AppState) -> dict[str, dict[str, Any]]:
     tiers: dict[str, dict[str, Any]] = {}
     latencies = await state.services.cache.latencies()
     for name, stats in (await state.services.cache.stats()).items():
-        failing = state.watch.faults.failing(name)
+        failing = state.monitoring.faults.failing(name)
         tiers[name] = _part(
             HealthStatus.DEGRADED if failing else HealthStatus.OK,
             **_last(state, name),
@@ -147,7 +147,7 @@ async def _queue(state: AppState) -> dict[str, Any]:
         async with asyncio.timeout(_PART_SECONDS):
             backlog = await queries.backlog(state.jobs.store)
     except Exception as error:  # noqa: BLE001 - as above
-        state.watch.faults.note(_QUEUE, fault_of(error))
+        state.monitoring.faults.note(_QUEUE, fault_of(error))
         return _part(HealthStatus.DEGRADED, **_last(state, _QUEUE), latency_seconds=None)
     latency = time.perf_counter() - began
     age = 0.0 if backlog.oldest is None else max(0.0, state.jobs.queue.clock() - backlog.oldest)
@@ -176,7 +176,7 @@ def _upstream(health: ServerHealth) -> dict[str, Any]:
 
 
 def _last(state: AppState, part: str) -> dict[str, Any]:
-    fault = state.watch.faults.last(part)
+    fault = state.monitoring.faults.last(part)
     return {"error": fault.kind if fault else None, "failed_at": fault.at if fault else None}
 
 

@@ -11,7 +11,7 @@ from llmproxy.admin.state import AdminState
 from llmproxy.api.lifespan import open_jobs
 from llmproxy.api.services import JobServices
 from llmproxy.app.deadline import Deadline
-from llmproxy.app.monitoring import open_watch
+from llmproxy.app.monitoring import open_monitoring
 from llmproxy.app.sinks import RequestSinks
 from llmproxy.app.state import AppState
 from llmproxy.cache.raw_requests import RawRequestIndex
@@ -27,8 +27,8 @@ from llmproxy.jobs.blob_stores import BlobsUnusable
 from llmproxy.middleware.limits import InFlight
 from llmproxy.observe.access_log import AccessLog
 from llmproxy.observe.metrics import Metrics
-from llmproxy.observe.rates import Rates
-from llmproxy.observe.tracing import open_telemetry
+from llmproxy.observe.performance import Rates
+from llmproxy.observe.tracing import open_tracing
 from llmproxy.proxy.broadcast import BroadcastBuffer
 from llmproxy.proxy.confirmations import Confirmations
 from llmproxy.proxy.credential_memory import AcceptedCredentials
@@ -63,24 +63,24 @@ async def open_services(settings: Settings, access: AccessLog, deadline: Deadlin
     """
     metrics, rates = Metrics(__version__), Rates()
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(await _usable(settings.database))
-        watch = await stack.enter_async_context(open_watch(database, metrics, deadline.left))
+        database = await stack.enter_async_context(await _open_database(settings.database))
+        monitoring = await stack.enter_async_context(open_monitoring(database, metrics, deadline.left))
         # before the cache and the history, so that these are written before a collector is waited for
-        telemetry = open_telemetry(os.environ, metrics, __version__)
-        stack.push_async_callback(lambda: telemetry.close(deadline.left()))
-        cache = await stack.enter_async_context(open_cache(settings, database, watch.store_failed, deadline.left))
-        history = history_for(settings, database, watch.keeping_failed)
+        tracing = open_tracing(os.environ, metrics, __version__)
+        stack.push_async_callback(lambda: tracing.close(deadline.left()))
+        cache = await stack.enter_async_context(open_cache(settings, database, monitoring.store_failed, deadline.left))
+        history = history_for(settings, database, monitoring.database_failed)
         history.open()
         stack.push_async_callback(lambda: history.close(deadline.left()))
-        accounts = RequestSinks(metrics, rates, watch.performance, access, history, telemetry)
-        stack.callback(accounts.ledger.close)
+        sinks = RequestSinks(metrics, rates, monitoring.performance, access, history, tracing)
+        stack.callback(sinks.batcher.close)
         upstreams = Upstreams(settings, IdentityStore(database))
         stack.push_async_callback(upstreams.close)
         await upstreams.open()
         if not upstreams.targets:
             raise CannotStart(_NOTHING_FOUND)
         metrics.name_kinds(upstreams.kind)
-        telemetry.name_kinds(upstreams.kind)
+        tracing.name_kinds(upstreams.kind)
         confirmations = Confirmations(settings.identity_wait)
         stack.push_async_callback(lambda: confirmations.close(deadline.requests_left()))
         grace = settings.disconnect_grace if settings.on_disconnect is OnDisconnect.CANCEL else None
@@ -90,23 +90,23 @@ async def open_services(settings: Settings, access: AccessLog, deadline: Deadlin
         hot = RawRequestIndex(settings.cache_max_size, settings.cache_max_bytes, cache.touch, upstreams.current_epoch)
         accepted = AcceptedCredentials(refused=hot.clear)
         shared = (settings, cache, upstreams, flights, BodyMemo(), hot, accepted, confirmations)
-        services = ProxyServices(*shared, metrics.upstream_failed, telemetry.tracer)
-        watched = (watch.rollups, watch.resources, watch.lag, database.size)
-        admin = AdminState(cache, rates, history, accounts.ledger.drain, *watched)
+        services = ProxyServices(*shared, metrics.upstream_failed, tracing.tracer)
+        watched = (monitoring.rollups, monitoring.resources, monitoring.lag, database.size)
+        admin = AdminState(cache, rates, history, sinks.batcher.drain, *watched)
         ids = RequestIds()
         jobs = None
         if settings.jobs:
-            counting = (accounts.ledger.add, metrics.job_tried, metrics.answer_lost)
+            counting = (sinks.batcher.add, metrics.job_tried, metrics.answer_lost)
             try:
                 jobs = await stack.enter_async_context(open_jobs(database, services, ids, *counting, deadline.left))
             except BlobsUnusable as error:
                 raise CannotStart(str(error)) from error
-        state = AppState(settings, services, jobs, admin, metrics, accounts, database, InFlight(), ids, watch)
-        _show(state)
+        state = AppState(settings, services, jobs, admin, metrics, sinks, database, InFlight(), ids, monitoring)
+        _register_refreshes(state)
         yield state
 
 
-async def _usable(url: str) -> Database:
+async def _open_database(url: str) -> Database:
     """Raises ``CannotStart`` for a database that no waiting will make usable; one that is down may come back."""
     try:
         database = open_database(url)
@@ -123,36 +123,37 @@ async def _usable(url: str) -> Database:
     return database
 
 
-def _show(state: AppState) -> None:
-    """What ``/metrics`` reads at each scrape. First the ledger: what happened is counted before it is shown."""
+def _register_refreshes(state: AppState) -> None:
+    """Registers what ``/metrics`` reads at each scrape. First the batcher: what happened is counted before it is
+    shown."""
     metrics, services, history = state.metrics, state.services, state.admin.history
 
     async def settle() -> None:
-        state.accounts.ledger.drain()
+        state.sinks.batcher.drain()
 
     async def tiers() -> None:
         for name, stats in (await services.cache.stats()).items():
-            metrics.show_tier(name, stats.entries, stats.bytes, stats.evictions)
+            metrics.set_tier(name, stats.entries, stats.bytes, stats.evictions)
 
     async def others() -> None:
         for tier, evictions in services.cache.evictions().items():
-            metrics.show_evictions(tier, evictions)
-        metrics.show_reclaimed(services.cache.reclaimed)
-        metrics.show_history(history.written, history.lost)
-        metrics.show_in_flight(state.in_flight.by_endpoint())
-        metrics.show_upstreams(services.upstreams.up())
-        state.watch.show()
+            metrics.set_evictions(tier, evictions)
+        metrics.set_reclaimed(services.cache.reclaimed)
+        metrics.set_history(history.written, history.lost)
+        metrics.set_in_flight(state.in_flight.by_endpoint())
+        metrics.set_upstreams(services.upstreams.up())
+        state.monitoring.show()
 
     async def database() -> None:
-        metrics.show_database(await state.database.size())
+        metrics.set_database(await state.database.size())
 
     for part, refresh in (("ledger", settle), ("tiers", tiers), ("database", database), ("others", others)):
-        metrics.on_scrape(part, refresh)
+        metrics.refresh_at_scrape(part, refresh)
     limits, together = _limits(state.settings)
-    metrics.show_limits(limits, together)
-    metrics.expect(limits, DatabaseFault, FAILURES)
+    metrics.set_limits(limits, together)
+    metrics.preset(limits, DatabaseFault, FAILURES)
     if state.jobs is not None:
-        metrics.on_scrape("jobs", partial(_queue, metrics, state.jobs))
+        metrics.refresh_at_scrape("jobs", partial(_queue, metrics, state.jobs))
 
 
 def _limits(settings: Settings) -> tuple[dict[str, int], int]:
@@ -164,4 +165,4 @@ def _limits(settings: Settings) -> tuple[dict[str, int], int]:
 async def _queue(metrics: Metrics, jobs: JobServices) -> None:
     backlog = await queries.backlog(jobs.store)
     age = 0.0 if backlog.oldest is None else max(0.0, jobs.queue.clock() - backlog.oldest)
-    metrics.show_queue(backlog.waiting, backlog.running, age)
+    metrics.set_queue(backlog.waiting, backlog.running, age)

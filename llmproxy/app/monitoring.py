@@ -63,7 +63,7 @@ class Monitoring:
         self.metrics.store_failed(tier, kind)
         self.faults.note(tier, kind)
 
-    def keeping_failed(self, part: str, fault: DatabaseFault) -> None:
+    def database_failed(self, part: str, fault: DatabaseFault) -> None:
         """Counts and remembers a fault of the database. ``part`` names what was to be kept or derived behind requests,
         one of a closed list of words."""
         self.metrics.observing_failed(part)
@@ -71,26 +71,26 @@ class Monitoring:
 
     def show(self) -> None:
         """Hands what is known now to the metrics."""
-        self.metrics.show_performance(self.performance.lost)
+        self.metrics.set_performance(self.performance.lost)
         if self.resources.latest is not None:
-            self.metrics.show_resources(self.resources.latest)
+            self.metrics.set_resources(self.resources.latest)
 
 
 @asynccontextmanager
-async def open_watch(database: Database, metrics: Metrics, left: Callable[[], float]) -> AsyncIterator[Monitoring]:
+async def open_monitoring(database: Database, metrics: Metrics, left: Callable[[], float]) -> AsyncIterator[Monitoring]:
     """At the end what waits is written, within the seconds that are ``left`` then; close the database after it."""
     performance = Performance()
 
     def failed(part: str, fault: DatabaseFault) -> None:
-        watch.keeping_failed(part, fault)
+        monitoring.database_failed(part, fault)
 
     rollups = Rollups(database, performance, on_fault=failed)
-    watch = Monitoring(metrics, performance, rollups, Resources(), Lag(metrics.loop_lagged), FaultLog())
+    monitoring = Monitoring(metrics, performance, rollups, Resources(), Lag(metrics.loop_lagged), FaultLog())
     async with AsyncExitStack() as stack:
         rollups.open()
         stack.push_async_callback(lambda: rollups.close(left()))
-        watch.resources.open()
-        stack.push_async_callback(watch.resources.close)
-        watch.lag.open()
-        stack.push_async_callback(watch.lag.close)
-        yield watch
+        monitoring.resources.open()
+        stack.push_async_callback(monitoring.resources.close)
+        monitoring.lag.open()
+        stack.push_async_callback(monitoring.lag.close)
+        yield monitoring

@@ -20,7 +20,7 @@ from llmproxy.app.app import create_app
 from llmproxy.app.deadline import Deadline, end_process_after
 from llmproxy.app.lifespan import CannotStart
 from llmproxy.config.settings import LogLevel, Settings
-from llmproxy.middleware.fast_path import Hot, protocol_class
+from llmproxy.middleware.fast_path import FastPath, protocol_class
 from llmproxy.middleware.protocol import ConnectionLimits, bound, raise_descriptor_limit, sweep
 from llmproxy.observe.access_log import LineFormatter, TextFormatter
 from llmproxy.observe.logs import configure, form_for
@@ -47,11 +47,11 @@ async def _serve(settings: Settings) -> None:
     deadline = Deadline(settings.shutdown_seconds)
     app = create_app(settings)
     async with app.open(settings, log, deadline) as state:
-        hot = Hot(state.services.hot, state.ids, state.accounts.ledger.add, cors=bool(settings.cors_origins))
+        hot = FastPath(state.services.hot, state.ids, state.sinks.batcher.add, cors=bool(settings.cors_origins))
         _settle_memory()
-        tell = partial(say, form=form_for(settings.log_format, sys.stderr))
-        server = _Server(_config(settings, app, hot, deadline), tell, state.stop, deadline)
-        tell(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
+        announce_line = partial(announce, form=form_for(settings.log_format, sys.stderr))
+        server = _Server(_config(settings, app, hot, deadline), announce_line, state.stop, deadline)
+        announce_line(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
         await server.serve([listener])
 
 
@@ -79,7 +79,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(settings: Settings, app: Any, hot: Hot, deadline: Deadline) -> uvicorn.Config:
+def _config(settings: Settings, app: Any, hot: FastPath, deadline: Deadline) -> uvicorn.Config:
     limits = ConnectionLimits.of(settings)
     return uvicorn.Config(
         app,
@@ -101,18 +101,18 @@ class _Server(uvicorn.Server):
     """uvicorn's, but for its signals: it would raise them again before the rooms could be closed."""
 
     def __init__(
-        self, config: uvicorn.Config, say: Callable[[str], None], on_stop: Callable[[], None], deadline: Deadline
+        self, config: uvicorn.Config, announce: Callable[[str], None], on_stop: Callable[[], None], deadline: Deadline
     ) -> None:
         super().__init__(config)
         self._deadline = deadline
-        self._say = say
+        self._announce = announce
         self._on_stop = on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
-            self._say(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+            self._announce(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS == 0:
@@ -138,7 +138,7 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(stop)
 
 
-def say(line: str, form: LineFormatter) -> None:
+def announce(line: str, form: LineFormatter) -> None:
     """For whoever started the program, whatever the log level."""
     record = logging.makeLogRecord({"name": "llmproxy", "levelname": "INFO", "levelno": logging.INFO, "msg": line})
     print(line if isinstance(form, TextFormatter) else form.record(record).rstrip(), file=sys.stderr, flush=True)  # noqa: T201

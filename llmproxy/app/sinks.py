@@ -8,9 +8,8 @@ from llmproxy.history.history import History
 from llmproxy.observe.access_log import AccessLog
 from llmproxy.observe.batcher import Batcher, Sink
 from llmproxy.observe.metrics import Metrics
-from llmproxy.observe.performance import Performance
-from llmproxy.observe.rates import Rates
-from llmproxy.observe.tracing import Telemetry
+from llmproxy.observe.performance import Performance, Rates
+from llmproxy.observe.tracing import Tracing
 from llmproxy.wire.exchange import Exchange, RepeatHit
 from llmproxy.wire.vocabulary import Phase
 
@@ -27,7 +26,7 @@ Hits = list[tuple[Exchange, list[RepeatHit]]]
 
 
 class RequestSinks:
-    """The ledger and its sinks. Hits that were answered inside the protocol come by the thousand: they are grouped
+    """The batcher and its sinks. Hits that were answered inside the protocol come by the thousand: they are grouped
     by their answer, and only what must be told apart is.
     """
 
@@ -38,14 +37,14 @@ class RequestSinks:
         performance: Performance,
         log: AccessLog,
         history: History,
-        telemetry: Telemetry,
+        tracing: Tracing,
     ) -> None:
         self._metrics = metrics
         self._rates = rates
         self._performance = performance
         self._log = log
         self._history = history
-        self._telemetry = telemetry
+        self._tracing = tracing
         self._batch: Sequence[Finished] = ()
         self._split: tuple[list[Exchange], Hits] = ([], [])
         sinks = {
@@ -55,9 +54,9 @@ class RequestSinks:
             "log": self._write,
             "history": self._timed(Phase.RECORD, self._record),
         }
-        if telemetry.tracer is not None:
+        if tracing.tracer is not None:
             sinks["traces"] = self._trace
-        self.ledger: Batcher[Finished] = Batcher(sinks, on_fault=metrics.observing_failed)
+        self.batcher: Batcher[Finished] = Batcher(sinks, on_fault=metrics.observing_failed)
 
     def _timed(self, phase: Phase, sink: Sink[Finished]) -> Sink[Finished]:
         """``sink``, which counts how long a batch took as a phase of each of its requests."""
@@ -69,7 +68,7 @@ class RequestSinks:
 
         return timed
 
-    def _parts(self, batch: Sequence[Finished]) -> tuple[list[Exchange], Hits]:
+    def _split_hits(self, batch: Sequence[Finished]) -> tuple[list[Exchange], Hits]:
         """The same for each sink of one batch."""
         if batch is not self._batch:
             exchanges: list[Exchange] = []
@@ -84,25 +83,25 @@ class RequestSinks:
         return self._split
 
     def _count(self, batch: Sequence[Finished]) -> None:
-        exchanges, hits = self._parts(batch)
+        exchanges, hits = self._split_hits(batch)
         self._metrics.count(exchanges)
         for template, group in hits:
             self._metrics.count_many(template, [hit.seconds for hit in group])
 
     def _rate(self, batch: Sequence[Finished]) -> None:
-        exchanges, hits = self._parts(batch)
+        exchanges, hits = self._split_hits(batch)
         self._rates.add(exchanges)
         for template, group in hits:
             self._rates.add_many(template, len(group))
 
     def _add_up(self, batch: Sequence[Finished]) -> None:
-        exchanges, hits = self._parts(batch)
+        exchanges, hits = self._split_hits(batch)
         self._performance.add(exchanges)
         for template, group in hits:
             self._performance.add_many(template, [hit.seconds for hit in group], stream=template.stream)
 
     def _write(self, batch: Sequence[Finished]) -> None:
-        exchanges, hits = self._parts(batch)
+        exchanges, hits = self._split_hits(batch)
         lines = [exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED]
         if sum(len(group) for _, group in hits) <= MOST_LINES:
             lines += [hit.exchange() for _, group in hits for hit in group]
@@ -110,14 +109,14 @@ class RequestSinks:
         self._log.write(lines, [(template, len(group)) for template, group in hits])
 
     def _record(self, batch: Sequence[Finished]) -> None:
-        exchanges, hits = self._parts(batch)
+        exchanges, hits = self._split_hits(batch)
         self._history.record(exchanges)
         for template, group in hits:
             self._history.record_hits(template, group)
 
     def _trace(self, batch: Sequence[Finished]) -> None:
-        exchanges, hits = self._parts(batch)
-        self._telemetry.record([exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED])
+        exchanges, hits = self._split_hits(batch)
+        self._tracing.record([exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED])
         for _, group in hits:
             # what finds no room there need not be made
-            self._telemetry.record([hit.exchange() for hit in group[: self._telemetry.room + 1]])
+            self._tracing.record([hit.exchange() for hit in group[: self._tracing.room + 1]])

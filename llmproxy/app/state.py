@@ -1,4 +1,4 @@
-"""The opened rooms, as requests find them in their scope."""
+"""The services that were opened, as requests find them in their scope."""
 
 from dataclasses import dataclass
 from typing import Any, cast
@@ -25,11 +25,11 @@ class AppState:
     jobs: JobServices | None
     admin: AdminState
     metrics: Metrics
-    accounts: RequestSinks
+    sinks: RequestSinks
     database: Database
     in_flight: InFlight
     ids: RequestIds
-    watch: Monitoring
+    monitoring: Monitoring
 
     def stop(self) -> None:
         """The server stops: streams that tell of what goes on elsewhere end now, not when they are cut off."""

@@ -17,7 +17,7 @@ from llmproxy import __version__
 from llmproxy.app import health
 from llmproxy.app.deadline import Deadline, end_process_after
 from llmproxy.app.lifespan import CannotStart, open_services
-from llmproxy.app.server import bind, say
+from llmproxy.app.server import announce, bind
 from llmproxy.app.state import AppState
 from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import Settings
@@ -35,14 +35,14 @@ def run(settings: Settings) -> None:
 
 async def _work(settings: Settings) -> None:
     log = configure(settings.log_level, settings.log_format, sys.stderr)
-    tell = partial(say, form=form_for(settings.log_format, sys.stderr))
+    announce_line = partial(announce, form=form_for(settings.log_format, sys.stderr))
     deadline = Deadline(settings.shutdown_seconds)
     with _stopped() as stopped:
         async with open_services(settings, log, deadline) as state:
-            tell(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
+            announce_line(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
             place = settings.sqlite_file or without_credentials(settings.database)
-            tell(f"working on the jobs of {place}, {settings.task_queue_workers} calls at once")
-            async with _metrics(state, tell):
+            announce_line(f"working on the jobs of {place}, {settings.task_queue_workers} calls at once")
+            async with _metrics(state, announce_line):
                 await stopped.wait()
                 deadline.begin()
                 end_process_after(deadline)
@@ -56,7 +56,7 @@ class _MetricsServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _metrics(state: AppState, tell: Callable[[str], None]) -> AsyncIterator[None]:
+async def _metrics(state: AppState, announce_line: Callable[[str], None]) -> AsyncIterator[None]:
     """``/metrics`` and ``/health`` while this is open. Raises ``CannotStart`` for a port that cannot be used."""
     settings = state.settings
     if settings.worker_metrics_port is None:
@@ -74,7 +74,7 @@ async def _metrics(state: AppState, tell: Callable[[str], None]) -> AsyncIterato
         uvicorn.Config(with_state, ws="none", lifespan="off", access_log=False, log_config=None, log_level="warning")
     )
     serving = asyncio.create_task(server.serve([listener]), name="metrics of the worker")
-    tell(f"metrics on http://{settings.host}:{listener.getsockname()[1]}/metrics")
+    announce_line(f"metrics on http://{settings.host}:{listener.getsockname()[1]}/metrics")
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The command line: a table of verbs, each loaded only when it is the one asked for, and ``main``."""
+"""The command line: a table of verbs, each loaded only when it is called, and ``main``."""
 
 import gc
 import sys
@@ -67,8 +67,8 @@ def _stand_in() -> None:
     """In the list of verbs for ``--help``; never runs."""
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"llmproxy {__version__}")
         raise typer.Exit
 

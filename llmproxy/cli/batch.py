@@ -16,7 +16,7 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 
-from llmproxy.cli.batch_client import BatchApi, BatchStatus, Source, id_of, inspect, standing, summary
+from llmproxy.cli.batch_client import BatchApi, BatchStatus, Source, id_of, inspect, parse_status, summary
 from llmproxy.cli.batch_progress import BatchProgress, progress
 from llmproxy.cli.client import Refused, Unreachable, base
 from llmproxy.cli.options import ApiKeyFlag, CommandFailed, UrlFlag
@@ -69,12 +69,12 @@ class StateFile:
 #: between two looks at the batch, in seconds: soon at first, for short ones
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.1, 1.0, 1.3
 #: how long a proxy that is not there is waited for, and between two tries
-_PATIENCE_SECONDS, _TRY_SECONDS = 120.0, 0.5
+_AWAY_SECONDS, _TRY_SECONDS = 120.0, 0.5
 
 T = TypeVar("T")
 
 
-class Left(Exception):
+class Interrupted(Exception):
     """Interrupted; ``batch`` goes on, "" where none is known to have begun."""
 
     def __init__(self, batch: str) -> None:
@@ -94,19 +94,19 @@ class Paths:
 def run_batch(paths: Paths, api: BatchApi, console: Console) -> BatchStatus:
     """Returns the batch when it is over and its files are on the disk.
 
-    Raises ``Left``, ``CommandFailed``, ``OSError``.
+    Raises ``Interrupted``, ``CommandFailed``, ``OSError``.
     """
     source, file = inspect(paths.source), StateFile(paths.output)
-    state = _known(file, source, api.url, console)
+    state = _resume(file, source, api.url, console)
     try:
         if not state.batch:
-            state = _begun(api, source, state, file, console)
-        with progress(console) as shown:
-            batch = _watched(api, state.batch, shown)
-            _fetch(api, batch, paths, shown)
+            state = _begin(api, source, state, file, console)
+        with progress(console) as display:
+            batch = _watch(api, state.batch, display)
+            _fetch(api, batch, paths, display)
     except KeyboardInterrupt:
         state = file.read() or state
-        raise Left(state.batch) from None
+        raise Interrupted(state.batch) from None
     except Refused as error:
         if not state.batch or error.status == 404:
             # there is nothing to go on with
@@ -116,57 +116,59 @@ def run_batch(paths: Paths, api: BatchApi, console: Console) -> BatchStatus:
     return batch
 
 
-def _known(file: StateFile, source: Source, url: str, console: Console) -> State:
+def _resume(file: StateFile, source: Source, url: str, console: Console) -> State:
     """What an earlier run began, if these are its requests and its proxy; else a new beginning."""
     state = file.read()
     if state is None:
         return file.begin(url, source.sha256)
     if (state.url, state.sha256) != (url, source.sha256):
-        _say(console, f"{state.batch or 'what was begun'} was for other requests or another proxy: this is a new batch")
+        _print(
+            console, f"{state.batch or 'what was begun'} was for other requests or another proxy: this is a new batch"
+        )
         return file.begin(url, source.sha256)
     if state.batch:
-        _say(console, f"{state.batch}: going on")
+        _print(console, f"{state.batch}: going on")
     return state
 
 
-def _begun(api: BatchApi, source: Source, state: State, file: StateFile, console: Console) -> State:
+def _begin(api: BatchApi, source: Source, state: State, file: StateFile, console: Console) -> State:
     """The state with the batch's id."""
-    _say(console, f"sending {source.path} ({source.size / 1e6:,.1f} MB)")
+    _print(console, f"sending {source.path} ({source.size / 1e6:,.1f} MB)")
     file_id = api.upload(source, f"{state.key}-file")
     batch = id_of(api.create(file_id, source.endpoint, f"{state.key}-batch"))
-    _say(console, f"{batch}: begun")
+    _print(console, f"{batch}: begun")
     return file.begun(state, batch)
 
 
-def _watched(api: BatchApi, batch_id: str, shown: BatchProgress) -> BatchStatus:
+def _watch(api: BatchApi, batch_id: str, display: BatchProgress) -> BatchStatus:
     """The batch when it is over."""
     pause = _FIRST_PAUSE
     while True:
-        batch = standing(_patiently(partial(api.get, batch_id), shown))
-        shown.show(batch)
+        batch = parse_status(_retry_while_away(partial(api.get, batch_id), display))
+        display.show(batch)
         if batch.over:
             return batch
         time.sleep(pause)
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
 
 
-def _fetch(api: BatchApi, batch: BatchStatus, paths: Paths, shown: BatchProgress) -> None:
+def _fetch(api: BatchApi, batch: BatchStatus, paths: Paths, display: BatchProgress) -> None:
     """The answers and the failures of a batch of which anything was run."""
     if batch.refused:
         return
     if batch.output:
-        _patiently(partial(api.download, batch.output, paths.output), shown)
+        _retry_while_away(partial(api.download, batch.output, paths.output), display)
     else:
         paths.output.write_bytes(b"")
     if batch.errors:
-        _patiently(partial(api.download, batch.errors, paths.errors), shown)
+        _retry_while_away(partial(api.download, batch.errors, paths.errors), display)
     else:
         paths.errors.unlink(missing_ok=True)
 
 
-def _patiently(ask: Callable[[], T], shown: BatchProgress) -> T:
+def _retry_while_away(ask: Callable[[], T], display: BatchProgress) -> T:
     """Asks again for a while where the proxy is away, as one is that is being started again."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _AWAY_SECONDS
     while True:
         try:
             return ask()
@@ -175,11 +177,11 @@ def _patiently(ask: Callable[[], T], shown: BatchProgress) -> T:
                 raise
             if time.monotonic() > deadline:
                 raise CommandFailed(f"{error} The batch is not lost: the same command goes on with it.") from error
-            shown.wait(str(error))
+            display.wait(str(error))
         time.sleep(_TRY_SECONDS)
 
 
-def _say(console: Console, line: str) -> None:
+def _print(console: Console, line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
 
 
@@ -232,8 +234,8 @@ def run(
     with BatchApi(where, api_key) as api:
         try:
             done = run_batch(paths, api, Console(stderr=True, highlight=False))
-        except Left as left:
-            typer.echo(f"{left.batch or 'what was begun'} goes on; the same command goes on with it", err=True)
+        except Interrupted as interrupted:
+            typer.echo(f"{interrupted.batch or 'what was begun'} goes on; the same command goes on with it", err=True)
             raise typer.Exit(130) from None
     _report(done, paths)
 

@@ -10,9 +10,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 from urllib.parse import quote
 
-import httpx
-
-from llmproxy.cli.client import Json, document, reaching
+from llmproxy.cli.client import Json, document, http_client, reaching
 from llmproxy.cli.format import NOTHING, aligned, printable
 from llmproxy.cli.options import CommandFailed
 
@@ -62,9 +60,7 @@ class BatchApi:
 
     def __init__(self, url: str, key: str | None) -> None:
         self.url = url
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        # the proxy is on this machine or named in full: a system-wide HTTP proxy has no say
-        self._http = httpx.Client(trust_env=False, timeout=_TIMEOUT, headers=headers)
+        self._http = http_client(url, key, _TIMEOUT)
 
     def __enter__(self) -> Self:
         return self
@@ -83,28 +79,28 @@ class BatchApi:
 
     def create(self, file_id: str, endpoint: str, key: str) -> Json:
         """Begins the batch: the same one for the same ``key``."""
-        wanted = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": "24h"}
-        return self._post("/v1/batches", key, json=wanted)
+        body = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": "24h"}
+        return self._post("/v1/batches", key, json=body)
 
     def get(self, batch_id: str) -> Json:
         """The batch as it stands."""
         with reaching(self.url):
-            return document(self._http.get(f"{self.url}/v1/batches/{quote(batch_id, safe='')}"))
+            return document(self._http.get(f"/v1/batches/{quote(batch_id, safe='')}"))
 
     def download(self, file_id: str, to: Path) -> None:
         """Puts the file's content in the place of ``to`` once all of it is on the disk. Raises ``OSError``."""
         part = to.with_name(f"{to.name}.{os.getpid()}.part")
         try:
             with part.open("wb") as file:
-                self._copy(f"{self.url}/v1/files/{quote(file_id, safe='')}/content", file)
+                self._copy(f"/v1/files/{quote(file_id, safe='')}/content", file)
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(to)
         finally:
             part.unlink(missing_ok=True)
 
-    def _copy(self, url: str, file: IO[bytes]) -> None:
-        with reaching(self.url), self._http.stream("GET", url) as answer:
+    def _copy(self, path: str, file: IO[bytes]) -> None:
+        with reaching(self.url), self._http.stream("GET", path) as answer:
             if answer.is_error:
                 answer.read()
                 document(answer)
@@ -113,7 +109,7 @@ class BatchApi:
 
     def _post(self, path: str, key: str, **content: Any) -> Json:
         with reaching(self.url):
-            return document(self._http.post(self.url + path, headers={"idempotency-key": key}, **content))
+            return document(self._http.post(path, headers={"idempotency-key": key}, **content))
 
 
 def id_of(answer: Json) -> str:
@@ -163,7 +159,7 @@ class BatchStatus:
         return self.completed + self.failed
 
 
-def standing(batch: Json) -> BatchStatus:
+def parse_status(batch: Json) -> BatchStatus:
     """Raises ``CommandFailed`` for a document that is no batch."""
     try:
         counts, usage = batch["request_counts"], batch.get("usage") or {}

@@ -16,7 +16,7 @@ _LINE_SECONDS = 5.0
 
 
 class BatchProgress(Protocol):
-    """``show`` is given the batch as it stands, ``wait`` why nothing is known of it now."""
+    """``show`` is given the batch as it stands, ``wait`` the reason why its state is not known now."""
 
     def show(self, batch: BatchStatus) -> None: ...
     def wait(self, reason: str) -> None: ...
@@ -64,10 +64,10 @@ class BatchProgressBar:
 class BatchProgressLines:
     """Elsewhere. ``clock`` is monotonic, in seconds."""
 
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
-        self._say = say
+    def __init__(self, write_line: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
+        self._write_line = write_line
         self._clock = clock
-        self._said = ""
+        self._last_line = ""
         self._status = ""
         self._at = 0.0
         self._first: tuple[float, int] | None = None
@@ -80,15 +80,15 @@ class BatchProgressLines:
         if batch.total:
             line += f", {batch.ended:,} of {batch.total:,}"
             line += "".join(f", {part}" for part in (note(batch), self._rate(now, batch)) if part)
-        if batch.status == self._status and (line == self._said or now - self._at < _LINE_SECONDS):
+        if batch.status == self._status and (line == self._last_line or now - self._at < _LINE_SECONDS):
             return
-        self._status, self._said, self._at = batch.status, line, now
-        self._say(line)
+        self._status, self._last_line, self._at = batch.status, line, now
+        self._write_line(line)
 
     def wait(self, reason: str) -> None:
-        if self._said != reason:
-            self._said, self._status = reason, ""
-            self._say(reason)
+        if self._last_line != reason:
+            self._last_line, self._status = reason, ""
+            self._write_line(reason)
 
     def _rate(self, now: float, batch: BatchStatus) -> str:
         assert self._first is not None

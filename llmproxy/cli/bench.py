@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import random
 import secrets
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -14,8 +13,8 @@ import httpx
 import typer
 from rich.console import Console
 
-from llmproxy.cli.client import Json, Refused, base, document, reaching
-from llmproxy.cli.format import NOTHING, aligned, printable
+from llmproxy.cli.client import Json, Refused, authorization, base, document, http_client, reaching
+from llmproxy.cli.format import NOTHING, aligned, print_json, printable
 from llmproxy.cli.options import ApiKeyFlag, CommandFailed, JsonFlag, UrlFlag
 from llmproxy.observe.access_log import duration
 from llmproxy.observe.quantiles import Distribution
@@ -62,7 +61,7 @@ def bench(
     stages = asyncio.run(measure(where, api_key, chosen, seconds, lambda name: console.print(name, markup=False)))
     if as_json:
         found = {figures.name: figures.document() for figures in stages}
-        typer.echo(json.dumps({"url": where, "model": chosen, "stages": found, "hits": hits(stages)}, indent=2))
+        print_json({"url": where, "model": chosen, "stages": found, "hits": hits(stages)})
     else:
         for line in lines(where, chosen, stages):
             typer.echo(line)
@@ -102,14 +101,12 @@ def own_cache(name: str, key: str | None) -> dict[str, str]:
         "x-llmproxy-tags": name,
         "x-llmproxy-user": name,
     }
-    return own | ({"authorization": f"Bearer {key}"} if key else {})
+    return own | authorization(key)
 
 
 def answering_model(url: str, key: str | None, model: str | None) -> str:
     """``model``, or the first of the proxy's list, once it has answered. Raises ``CommandFailed``."""
-    headers = {"authorization": f"Bearer {key}"} if key else {}
-    # the proxy is on this machine or named in full: a system-wide HTTP proxy has no say
-    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False) as http, reaching(url):
+    with http_client(url, key, _TIMEOUT) as http, reaching(url):
         if "version" not in document(http.get("/health")):
             raise CommandFailed(f"{url} answers, but not as llmproxy would")
         return first_that_answers(http, [model] if model else listed_models(http))
@@ -128,8 +125,8 @@ def first_that_answers(http: httpx.Client, names: Iterable[str]) -> str:
     refused: Refused | None = None
     for name in list(names)[:_MOST_TRIED] * _TRIES:
         try:
-            asked = {"cache-control": "no-store"}
-            document(http.post("/v1/chat/completions", json=chat(name, 0, 1), headers=asked))
+            uncached = {"cache-control": "no-store"}
+            document(http.post("/v1/chat/completions", json=chat(name, 0, 1), headers=uncached))
         except Refused as error:
             refused = error
         else:
@@ -248,9 +245,9 @@ def stages() -> dict[str, tuple[float, Stage]]:
 
 
 async def measure(
-    url: str, key: str | None, model: str, seconds: float, tell: Callable[[str], None] = lambda name: None
+    url: str, key: str | None, model: str, seconds: float, on_stage: Callable[[str], None] = lambda name: None
 ) -> list[Figures]:
-    """The figures of every stage, after about ``seconds``. ``tell`` gets the name of the stage that begins."""
+    """The figures of every stage, after about ``seconds``. ``on_stage`` gets the name of the stage that begins."""
     limits = httpx.Limits(max_connections=_MOST_AT_ONCE, max_keepalive_connections=_MOST_AT_ONCE)
     headers = own_cache("bench", key)
     client = httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT, limits=limits, trust_env=False)
@@ -258,7 +255,7 @@ async def measure(
     async with client as http:
         run = Run(http, model)
         for name, (share, stage) in stages().items():
-            tell(name)
+            on_stage(name)
             figures, began = Figures(name), perf_counter()
             await stage(run, figures, began + share * seconds)
             figures.seconds = perf_counter() - began

@@ -1,6 +1,5 @@
 """``llmproxy cache``: the cache of a running proxy, through its API."""
 
-import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -8,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from llmproxy.cli.client import operator
-from llmproxy.cli.format import NOTHING, aligned
+from llmproxy.cli.client import operator, understanding
+from llmproxy.cli.format import NOTHING, aligned, print_json
 from llmproxy.cli.options import CommandFailed, JsonFlag, UrlFlag
 from llmproxy.observe.access_log import duration
 
@@ -32,7 +31,7 @@ def stats(url: UrlFlag = None, as_json: JsonFlag = False) -> None:
     """Print what the cache holds and what it saved."""
     document = operator(url).stats()
     if as_json:
-        typer.echo(json.dumps(document, indent=2))
+        print_json(document)
         return
     for line in lines(document):
         typer.echo(line)
@@ -46,7 +45,7 @@ def show(
     url: UrlFlag = None,
 ) -> None:
     """Print one entry as JSON."""
-    typer.echo(json.dumps(operator(url).entry(key), indent=2, ensure_ascii=False))
+    print_json(operator(url).entry(key))
 
 
 @app.command()
@@ -127,31 +126,29 @@ def _count(answer: dict[str, Any]) -> str:
     return f"{entries:,} {'entry' if entries == 1 else 'entries'} ({size:,} bytes)"
 
 
-#: name in the document -> as it is shown
+#: name in the document -> name in the table
 _WINDOWS = {"since_start": "since start", "last_5_minutes": "last 5 minutes", "last_60_minutes": "last 60 minutes"}
 _COUNTS = {"hits": "hits", "misses": "misses", "joins": "joined", "stale": "stale", "bypasses": "bypassed"}
 
 
 def lines(document: dict[str, Any]) -> Iterator[str]:
     """What became of the requests, what that saved, and the tiers. Raises ``CommandFailed`` for another document."""
-    try:
+    with understanding():
         yield from aligned(_requests(document))
         yield ""
         yield _saved(document["saved"])
         yield ""
         yield from aligned(_tiers(document["tiers"]))
         yield from _beside_the_tiers(document)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CommandFailed("the proxy's answer is not understood; is it of this version? --json prints it") from error
 
 
 def _requests(document: dict[str, Any]) -> Iterator[list[str]]:
     yield ["requests", *_COUNTS.values(), "hit rate"]
-    for name, shown in _WINDOWS.items():
+    for name, label in _WINDOWS.items():
         window = document[name]
         rate = window["hit_rate"]
         yield [
-            shown,
+            label,
             *(f"{window[count]:,}" for count in _COUNTS),
             NOTHING if rate is None else f"{rate:.1%}",
         ]

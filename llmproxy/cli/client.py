@@ -48,12 +48,23 @@ def operator(url: str | None) -> "ApiClient":
     return ApiClient(url or address(settings), token)
 
 
+def authorization(key: str | None) -> dict[str, str]:
+    """Headers that present ``key``, none without one."""
+    return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def http_client(url: str, key: str | None, timeout: float = _TIMEOUT) -> httpx.Client:
+    """A client for the paths of the proxy at ``url``; ``timeout`` in seconds."""
+    # the proxy is on this machine or named in full: a system-wide HTTP proxy has no say
+    return httpx.Client(base_url=url, headers=authorization(key), timeout=timeout, trust_env=False)
+
+
 class ApiClient:
     """The running proxy at ``url``. Every method raises ``CommandFailed`` where it cannot be reached or refuses."""
 
     def __init__(self, url: str, token: str | None = None):
         self._url = url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._token = token
 
     def health(self) -> Json:
         return self._call("GET", "/health")
@@ -72,9 +83,9 @@ class ApiClient:
         """Why a request was a hit or not."""
         return self._call("GET", f"/api/history/{quote(request_id, safe='')}/explain")
 
-    def jobs(self, wanted: Mapping[str, str]) -> Json:
+    def jobs(self, query: Mapping[str, str]) -> Json:
         """A page of the jobs: ``{"data": [...], "next": cursor}``."""
-        return self._call("GET", f"/admin/jobs?{httpx.QueryParams(wanted)}")
+        return self._call("GET", f"/admin/jobs?{httpx.QueryParams(query)}")
 
     def job(self, id: str, errors: int) -> Json:
         """A job with its first ``errors`` failed calls."""
@@ -87,9 +98,8 @@ class ApiClient:
         return self._call("POST", f"/admin/jobs/{quote(id, safe='')}/retry")
 
     def _call(self, method: str, path: str, body: Json | None = None) -> Json:
-        # the proxy is on this machine or named in full: a system-wide HTTP proxy has no say
-        with reaching(self._url), httpx.Client(trust_env=False, timeout=_TIMEOUT) as http:
-            response = http.request(method, self._url + path, headers=self._headers, json=body)
+        with reaching(self._url), http_client(self._url, self._token) as http:
+            response = http.request(method, path, json=body)
         return document(response)
 
 
@@ -101,6 +111,15 @@ def reaching(url: str) -> Iterator[None]:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
         raise Unreachable(f"no answer from {url} ({reason}): is `llmproxy serve` running there?") from error
+
+
+@contextmanager
+def understanding() -> Iterator[None]:
+    """Raises ``CommandFailed`` if a document of the proxy's does not have the form that is read here."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CommandFailed("the proxy's answer is not understood; is it of this version? --json prints it") from error
 
 
 def document(response: httpx.Response) -> Json:

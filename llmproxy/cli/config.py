@@ -13,7 +13,7 @@ from llmproxy.cli.options import (
     UpstreamFlag,
     load_with,
 )
-from llmproxy.config.load import Loaded, shown
+from llmproxy.config.load import Loaded, display_value
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -45,7 +45,7 @@ def lines(loaded: Loaded) -> list[str]:
         elif name == "database_path" and loaded.settings.database_url is not None:
             left.append(f"# {name} is not used")
         else:
-            left.append(f"{name} = {_table(value) if isinstance(value, dict) else shown(name, value)}")
+            left.append(f"{name} = {_table(value) if isinstance(value, dict) else display_value(name, value)}")
     width = min(max(map(len, left)), 60)
     return [f"{text:<{width}}  # {source}" for text, source in zip(left, loaded.sources.values(), strict=True)]
 

@@ -26,7 +26,7 @@ def db() -> None:
 def upgrade(database: DatabaseFlag = None) -> None:
     """Bring the schema up to this version's."""
     url = load_with(database=database).settings.database
-    with _told(url):
+    with _reporting(url):
         migrate.upgrade(url)
         typer.echo(f"the schema is at revision {migrate.current(url)}")
 
@@ -46,7 +46,7 @@ def check(database: DatabaseFlag = None) -> None:
     if revision is None:
         raise CommandFailed(f"there is no schema; this version's is {migrate.head()}: llmproxy db upgrade")
     # Alembic prints a verdict in words of its own
-    with _told(settings.database), redirect_stdout(io.StringIO()):
+    with _reporting(settings.database), redirect_stdout(io.StringIO()):
         flaw = migrate.check(settings.database)
     if flaw:
         raise CommandFailed(f"the schema is at revision {revision}, this version's is {migrate.head()}: {flaw}")
@@ -57,13 +57,13 @@ def _revision(settings: Settings) -> str | None:
     """The schema's revision, None where there is none. Looking makes no file where there was none."""
     if settings.sqlite_file is not None and not settings.sqlite_file.exists():
         return None
-    with _told(settings.database):
+    with _reporting(settings.database):
         return migrate.current(settings.database)
 
 
 @contextmanager
-def _told(url: str) -> Iterator[None]:
-    """What goes wrong with the database, said in one line."""
+def _reporting(url: str) -> Iterator[None]:
+    """Raises ``CommandFailed`` with one line for whatever goes wrong with the database."""
     try:
         yield
     # each driver raises errors of its own, and a person wants the line, not the stack

@@ -1,15 +1,14 @@
 """``llmproxy explain``: why a request was a hit or not, from the history of a running proxy."""
 
-import json
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from rich.cells import cell_len
 
-from llmproxy.cli.client import Json, operator
-from llmproxy.cli.format import NOTHING, aligned, printable
-from llmproxy.cli.options import CommandFailed, JsonFlag, UrlFlag
+from llmproxy.cli.client import Json, operator, understanding
+from llmproxy.cli.format import NOTHING, aligned, print_json, printable
+from llmproxy.cli.options import JsonFlag, UrlFlag
 from llmproxy.observe.access_log import duration
 
 #: characters of a line of text, and of what is cut out of it
@@ -34,7 +33,7 @@ def explain(
     """
     document = operator(url).explain(request_id)
     if as_json:
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
         return
     for line in lines(document):
         typer.echo(line)
@@ -42,7 +41,7 @@ def explain(
 
 def lines(document: Json) -> Iterator[str]:
     """The explanation for people. Raises ``CommandFailed`` for another kind of document."""
-    try:
+    with understanding():
         yield _head(document)
         for sentence in document["because"]:
             yield f"  {printable(sentence, 400)}"
@@ -54,8 +53,6 @@ def lines(document: Json) -> Iterator[str]:
         for difference in document["differences"]:
             yield ""
             yield from _difference(difference)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CommandFailed("the proxy's answer is not understood; is it of this version? --json prints it") from error
 
 
 def _head(document: Json) -> str:
@@ -89,9 +86,9 @@ def _difference(difference: Json) -> Iterator[str]:
     for span in difference.get("spans", ()):
         yield from _marked("this", span["before"], span["ours"], span["after"])
         yield from _marked("that", span["before"], span["theirs"], span["after"])
-    for name, shown in (("ours", "this"), ("theirs", "that")):
+    for name, label in (("ours", "this"), ("theirs", "that")):
         if name in difference:
-            yield f"  {shown}: {printable(difference[name], _LINE)}"
+            yield f"  {label}: {printable(difference[name], _LINE)}"
 
 
 def _marked(name: str, before: str, differing: str, after: str) -> Iterator[str]:
@@ -104,5 +101,5 @@ def _marked(name: str, before: str, differing: str, after: str) -> Iterator[str]
 
 def _visible(text: str) -> str:
     """With what cannot be seen made visible: white space but plain spaces, control characters."""
-    shown = {"\n": "↵", "\t": "→", "\r": "␍", "\u00a0": "⍽"}
-    return "".join(shown.get(each, each if each.isprintable() else "\ufffd") for each in text)
+    symbols = {"\n": "↵", "\t": "→", "\r": "␍", "\u00a0": "⍽"}
+    return "".join(symbols.get(each, each if each.isprintable() else "\ufffd") for each in text)

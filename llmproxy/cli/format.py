@@ -1,9 +1,16 @@
-"""Tables for people, in plain text."""
+"""What commands print: tables for people in plain text, and JSON for programs."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+
+import typer
 
 #: what stands where there is nothing
 NOTHING = "–"
+
+
+def print_json(document: object) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def aligned(rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:
@@ -20,5 +27,5 @@ def aligned(rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:
 
 def printable(text: str, width: int) -> str:
     """A text from elsewhere in one line of at most ``width`` characters: what would move the cursor is replaced."""
-    shown = "".join(each if each.isprintable() else "\ufffd" for each in " ".join(text.split()))
-    return shown if len(shown) <= width else f"{shown[: width - 1]}…"
+    line = "".join(each if each.isprintable() else "\ufffd" for each in " ".join(text.split()))
+    return line if len(line) <= width else f"{line[: width - 1]}…"

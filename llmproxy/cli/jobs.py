@@ -1,17 +1,15 @@
 """``llmproxy jobs``: the background jobs of a running proxy, through its API."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from llmproxy.cli.client import Json, operator
-from llmproxy.cli.format import NOTHING, aligned, printable
-from llmproxy.cli.options import CommandFailed, JsonFlag, UrlFlag
+from llmproxy.cli.client import Json, operator, understanding
+from llmproxy.cli.format import NOTHING, aligned, print_json, printable
+from llmproxy.cli.options import JsonFlag, UrlFlag
 from llmproxy.observe.access_log import duration
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -45,9 +43,9 @@ def list_jobs(
     given = {"kind": kind, "status": status, "limit": str(limit), "cursor": after}
     page = operator(url).jobs({name: value for name, value in given.items() if value is not None})
     if as_json:
-        _print(page)
+        print_json(page)
         return
-    with understood():
+    with understanding():
         for line in table(page["data"], time.time()):
             typer.echo(line)
         if page["next"]:
@@ -66,9 +64,9 @@ def show(
     """Show one job, and why calls of it failed."""
     job = operator(url).job(id, errors)
     if as_json:
-        _print(job)
+        print_json(job)
         return
-    with understood():
+    with understanding():
         for line in details(job, time.time()):
             typer.echo(line)
 
@@ -87,27 +85,14 @@ def retry(id: Id, url: UrlFlag = None, as_json: JsonFlag = False) -> None:
 
 def _moved(job: Json, as_json: bool) -> None:
     if as_json:
-        _print(job)
+        print_json(job)
         return
-    with understood():
+    with understanding():
         typer.echo(f"{printable(job['id'], 80)} is {printable(job['status'], 20)}")
-
-
-def _print(document: Json) -> None:
-    typer.echo(json.dumps(document, indent=2))
 
 
 #: characters of a model's name, of a caller's label, of an error
 _NAME, _LABEL, _REASON = 30, 40, 200
-
-
-@contextmanager
-def understood() -> Iterator[None]:
-    """Raises ``CommandFailed`` where a document is not what these lines are made for."""
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CommandFailed("the proxy's answer is not understood; is it of this version? --json prints it") from error
 
 
 def table(jobs: Sequence[Json], now: float) -> Iterator[str]:
@@ -151,8 +136,8 @@ def _facts(job: Json, now: float) -> Iterator[list[str]]:
     if job["error"]:
         yield ["error", _reason(job["error"])]
     yield ["model", printable(job["model"], _NAME) or NOTHING]
-    who = [printable(job[name], _LABEL) for name in ("caller", "user", "session") if job[name]]
-    yield ["from", ", ".join(who) or "anybody"]
+    names = [printable(job[name], _LABEL) for name in ("caller", "user", "session") if job[name]]
+    yield ["from", ", ".join(names) or "anybody"]
     yield ["created", _stamp(job["created_at"])]
     yield ["took", _took(job, now)]
     ended = [f"{progress[name]:,} {name}" for name in ("completed", "failed", "cancelled", "expired") if progress[name]]

@@ -87,13 +87,13 @@ def _from_file(env: Mapping[str, str], file: Path | None) -> _Layer:
 
 def _from_environment(env: Mapping[str, str]) -> _Layer:
     """An empty variable counts as absent, as container tools pass on what was never set."""
-    known = {variable: name for name in Settings.model_fields for variable in environment_names(name)}
+    variables = {variable: name for name in Settings.model_fields for variable in environment_names(name)}
     for variable in env:
-        if variable.startswith(PREFIX) and variable not in known and variable != FILE_VARIABLE:
-            prefixed = [each for each in known if each.startswith(PREFIX)]
+        if variable.startswith(PREFIX) and variable not in variables and variable != FILE_VARIABLE:
+            prefixed = [each for each in variables if each.startswith(PREFIX)]
             raise ConfigError(f"environment: there is no setting {variable}{_guess(variable, prefixed)}")
     layer: _Layer = {}
-    for variable, name in known.items():
+    for variable, name in variables.items():
         if env.get(variable) and name not in layer:
             layer[name] = _Value(env[variable], f"environment {variable}")
     return layer
@@ -103,8 +103,8 @@ def _from_flags(flags: Mapping[str, object]) -> _Layer:
     return {name: _Value(raw, "flag") for name, raw in flags.items() if raw is not None}
 
 
-def _guess(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
+def _guess(name: str, names: list[str]) -> str:
+    close = get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]}?" if close else "; `llmproxy config` lists them all"
 
 
@@ -127,7 +127,7 @@ def _lines(error: ValidationError, values: _Layer) -> Iterator[str]:
             continue
         name = str(problem["loc"][0]).lower().removeprefix(PREFIX.lower())
         value = values[name]
-        yield f"{name} = {shown(name, value.raw)} ({value.source}): {own or 'allowed is ' + allowed(name)}"
+        yield f"{name} = {display_value(name, value.raw)} ({value.source}): {own or 'allowed is ' + allowed(name)}"
 
 
 PREFIX = "LLMPROXY_"
@@ -168,12 +168,12 @@ def allowed(name: str) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Whether a setting's value must never be shown."""
+    """Whether a setting's value must never be display_value."""
     annotation = Settings.model_fields[name].annotation
     return SecretStr in (annotation, *get_args(annotation))
 
 
-def shown(name: str, value: object) -> str:
+def display_value(name: str, value: object) -> str:
     """A setting's value for people: secrets and passwords inside URLs hidden."""
     if is_secret(name) and value not in (None, ()):
         return HIDDEN

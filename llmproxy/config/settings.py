@@ -255,7 +255,7 @@ class Settings(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _guarded(self) -> Self:
+    def _check_access(self) -> Self:
         if not self.loopback and self.admin_token is None:
             raise ValueError(
                 f"listening on {self.host} needs LLMPROXY_ADMIN_TOKEN, because others can reach /admin there"

@@ -23,7 +23,7 @@ INSTRUCTIONS = {
 _SENDABLE = re.compile("[!-~]([ -~]*[!-~])?")
 
 
-def _parted(value: Any) -> Any:
+def _split_words(value: Any) -> Any:
     if isinstance(value, str):
         return tuple(word for word in (part.strip() for part in value.split(",")) if word)
     return value
@@ -35,11 +35,11 @@ def _web_address(value: str) -> str:
     return value
 
 
-def _bases(value: tuple[str, ...]) -> tuple[str, ...]:
+def _base_urls(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_web_address(url).rstrip("/").removesuffix("/v1") for url in value)
 
 
-def _patterns(value: Any) -> Any:
+def _parse_patterns(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
@@ -51,7 +51,7 @@ def _patterns(value: Any) -> Any:
     return found if is_array else (value,)
 
 
-def _searchable(value: tuple[str, ...]) -> tuple[str, ...]:
+def _check_patterns(value: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in value:
         try:
             matches_nothing = re.search(pattern, "") is not None
@@ -62,7 +62,7 @@ def _searchable(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _with_the_usual(value: Any) -> Any:
+def _with_defaults(value: Any) -> Any:
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -71,7 +71,7 @@ def _with_the_usual(value: Any) -> Any:
     return {**INSTRUCTIONS, **value} if isinstance(value, dict) else value
 
 
-def _decodable(value: SecretStr | None) -> SecretStr | None:
+def _check_signing_secret(value: SecretStr | None) -> SecretStr | None:
     secret = value.get_secret_value() if value is not None else ""
     if value is not None and not secret.strip():
         raise ValueError("it is blank: anybody could sign with it")
@@ -89,12 +89,12 @@ def parse_api_key(text: str) -> tuple[str, str]:
     return (name, secret) if colon else (sha256(text.encode()).hexdigest()[:8], text)
 
 
-def _listed_keys(value: Any) -> Any:
+def _split_keys(value: Any) -> Any:
     # an empty word is not left out as in other lists: it is a variable that was never set
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-def _telling_apart(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+def _check_api_keys(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     """No message shows any of the texts: in a wrong one, every part may be the secret."""
     names: set[str] = set()
     secrets: set[str] = set()
@@ -113,7 +113,7 @@ def _telling_apart(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return value
 
 
-def _sendable(value: SecretStr | None) -> SecretStr | None:
+def _check_header_value(value: SecretStr | None) -> SecretStr | None:
     if value is not None and not _SENDABLE.fullmatch(value.get_secret_value()):
         raise ValueError("ASCII characters are wanted, without blanks around them")
     return value
@@ -122,15 +122,15 @@ def _sendable(value: SecretStr | None) -> SecretStr | None:
 #: in a setting's metadata: its words are regular expressions, and are not parted at commas
 REGULAR = "regular expressions"
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_parted)]
-ApiKeys = Annotated[tuple[SecretStr, ...], BeforeValidator(_listed_keys), AfterValidator(_telling_apart)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_split_words)]
+ApiKeys = Annotated[tuple[SecretStr, ...], BeforeValidator(_split_keys), AfterValidator(_check_api_keys)]
 #: what is sent in a header; none where it is not given
-Secret = Annotated[SecretStr | None, AfterValidator(_sendable)]
+Secret = Annotated[SecretStr | None, AfterValidator(_check_header_value)]
 #: with or without ``/v1``; kept without
-BaseUrls = Annotated[Words, AfterValidator(_bases)]
+BaseUrls = Annotated[Words, AfterValidator(_base_urls)]
 #: of a web server; empty for none
 WebAddress = Annotated[str, AfterValidator(_web_address)]
-Patterns = Annotated[tuple[str, ...], REGULAR, BeforeValidator(_patterns), AfterValidator(_searchable)]
-Instructions = Annotated[dict[str, str], BeforeValidator(_with_the_usual)]
+Patterns = Annotated[tuple[str, ...], REGULAR, BeforeValidator(_parse_patterns), AfterValidator(_check_patterns)]
+Instructions = Annotated[dict[str, str], BeforeValidator(_with_defaults)]
 #: of Standard Webhooks
-SigningSecret = Annotated[SecretStr | None, AfterValidator(_decodable)]
+SigningSecret = Annotated[SecretStr | None, AfterValidator(_check_signing_secret)]

@@ -31,13 +31,13 @@ _SPECIAL = frozenset({b"transfer-encoding", b"expect", b"origin", b"upgrade"})
 _CONNECTION = frozenset({b"connection", b"proxy-connection"})
 
 
-class HotProtocol(Protocol):
+class FastPathProtocol(Protocol):
     """Answers what ``RawRequestIndex`` knows; leaves everything else to its base class.
 
     ``hot`` is given by the subclass that ``protocol_class`` makes.
     """
 
-    hot: ClassVar["Hot"]
+    hot: ClassVar["FastPath"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,7 +68,7 @@ class HotProtocol(Protocol):
             self._raw = self._raw + data if len(self._raw) + len(data) <= LONGEST else b""
         super().data_received(data)
 
-    def _hold(self, hot: "Hot", data: bytes) -> bool:
+    def _hold(self, hot: "FastPath", data: bytes) -> bool:
         """Clients send head and body in two writes: waits for the second where the first is known."""
         end = data.find(b"\r\n\r\n")
         if end >= 0 and hot.table.length(data[: end + 4]) > len(data):
@@ -84,7 +84,7 @@ class HotProtocol(Protocol):
             super().data_received(self._raw)
         super().check(now)
 
-    def _answer(self, hot: "Hot", answer: HotAnswer, started: float, now: float) -> None:
+    def _answer(self, hot: "FastPath", answer: HotAnswer, started: float, now: float) -> None:
         self._unset_keepalive_if_required()
         request_id = answer.request_id or hot.ids.next()
         lines = [STATUS_LINE[200]]
@@ -113,8 +113,8 @@ class HotProtocol(Protocol):
             self.hot.table.remember(raw, answer)
 
 
-class Hot:
-    """What a ``HotProtocol`` needs of the app. ``cors``: whether answers differ for pages of other origins."""
+class FastPath:
+    """What a ``FastPathProtocol`` needs of the app. ``cors``: whether answers differ for pages of other origins."""
 
     def __init__(
         self, table: RawRequestIndex, ids: RequestIds, add: Callable[[RepeatHit], None], *, cors: bool
@@ -125,11 +125,11 @@ class Hot:
         self.vary = b"vary: Origin\r\n" if cors else b""
 
 
-def protocol_class(hot: Hot, limits: ConnectionLimits) -> type[Protocol]:
-    """``HotProtocol``, or the plain protocol where uvicorn is not the one this was written for."""
+def protocol_class(hot: FastPath, limits: ConnectionLimits) -> type[Protocol]:
+    """``FastPathProtocol``, or the plain protocol where uvicorn is not the one this was written for."""
     if not all(callable(getattr(Protocol, name, None)) for name in _NEEDED):
         return bound(limits)
-    return type("BoundHotProtocol", (HotProtocol,), {"hot": hot, "limits": limits})
+    return type("BoundFastPathProtocol", (FastPathProtocol,), {"hot": hot, "limits": limits})
 
 
 def _plain_length(head: bytes) -> int | None:

@@ -41,7 +41,7 @@ class LineFormatter(Protocol):
         """The line of a finished request."""
         ...
 
-    def others(self, endpoint: str, cache: str, count: int, at: float) -> str:
+    def summary(self, endpoint: str, cache: str, count: int, at: float) -> str:
         """The line that stands for ``count`` further requests, at the Unix time ``at``. ``cache`` may be ""."""
         ...
 
@@ -86,7 +86,7 @@ class TextFormatter:
         parts.append(self._paint(_plain(observed.request_id), DIM))
         return " ".join(parts) + "\n"
 
-    def others(self, endpoint: str, cache: str, count: int, at: float) -> str:
+    def summary(self, endpoint: str, cache: str, count: int, at: float) -> str:
         return f"{_clock(at)} ... and {_more(endpoint, cache, count)}\n"
 
     def lost(self, count: int) -> str:
@@ -132,7 +132,7 @@ class JsonFormatter:
             error=observed.error[:LONGEST] or None,
         )
 
-    def others(self, endpoint: str, cache: str, count: int, at: float) -> str:
+    def summary(self, endpoint: str, cache: str, count: int, at: float) -> str:
         return _json(
             time=_iso(at),
             level="info",
@@ -242,7 +242,7 @@ class AccessLog:
         self._clock = clock
 
     def write(self, batch: Sequence[Exchange], hits: Iterable[tuple[Exchange, int]] = ()) -> None:
-        """Writes finished requests: a sink of the ledger.
+        """Writes finished requests: a sink of the batcher.
 
         ``hits`` are answers with the number of requests that got them and are not in ``batch``; they are summed up.
         """
@@ -256,7 +256,7 @@ class AccessLog:
             rest[answered.endpoint, answered.cache or ""] += count
         lines = [self._form.request(observed) for observed in listed]
         now = self._clock()
-        lines += [self._form.others(endpoint, cache, count, now) for (endpoint, cache), count in rest.items()]
+        lines += [self._form.summary(endpoint, cache, count, now) for (endpoint, cache), count in rest.items()]
         if lines:
             self._write("".join(lines))
 

@@ -66,7 +66,7 @@ class Counter(Series):
         """Adds ``amount``, which must not be negative."""
         self.child(labels).value += amount
 
-    def follow(self, labels: Labels, total: float) -> None:
+    def set_total(self, labels: Labels, total: float) -> None:
         """Takes over the state of a count that is kept elsewhere."""
         self.child(labels).value = total
 

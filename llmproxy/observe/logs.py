@@ -71,7 +71,7 @@ SERVER = ("uvicorn", "uvicorn.error", "uvicorn.asgi")
 SERVER_ACCESS = "uvicorn.access"
 
 
-class OutletHandler(logging.Handler):
+class LogHandler(logging.Handler):
     """Brings what is logged into the form and to the outlet, and closes the outlet at the end of the program."""
 
     def __init__(self, form: LineFormatter, outlet: AsyncLogWriter) -> None:
@@ -132,7 +132,7 @@ def _take_over(logger: logging.Logger, threshold: int, format: LogFormat, stream
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    logger.addHandler(OutletHandler(form, outlet))
+    logger.addHandler(LogHandler(form, outlet))
     return AccessLog(form, outlet.write, failures_only=threshold > logging.INFO)
 
 

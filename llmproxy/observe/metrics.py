@@ -91,7 +91,7 @@ class Metrics:
         """Counts how late the event loop woke somebody."""
         self.catalogue.lag.observe((), seconds)
 
-    def expect(self, tiers: Iterable[str], faults: Iterable[str], failures: Iterable[str]) -> None:
+    def preset(self, tiers: Iterable[str], faults: Iterable[str], failures: Iterable[str]) -> None:
         """Shows a 0 for what has not happened yet, because a rate does not see the first of what had no number before.
 
         ``faults`` are the kinds of faults of every tier, ``failures`` those of calls to an upstream.
@@ -121,65 +121,65 @@ class Metrics:
         """Counts an answer that nobody can ask for by its id, although it should be there."""
         self.catalogue.answers_lost.add(())
 
-    def show_queue(self, waiting: int, running: int, oldest_seconds: float) -> None:
+    def set_queue(self, waiting: int, running: int, oldest_seconds: float) -> None:
         """Takes over what the job queue holds now."""
         self.catalogue.job_items.set(("waiting",), waiting)
         self.catalogue.job_items.set(("running",), running)
         self.catalogue.job_age.set((), oldest_seconds)
 
-    def show_tier(self, tier: str, entries: int, bytes: int, evictions: Mapping[str, int]) -> None:
+    def set_tier(self, tier: str, entries: int, bytes: int, evictions: Mapping[str, int]) -> None:
         """Takes over a tier's present size, and what left it since start, by reason."""
         self.catalogue.entries.set((tier,), entries)
         self.catalogue.bytes.set((tier,), bytes)
-        self.show_evictions(tier, evictions)
+        self.set_evictions(tier, evictions)
 
-    def show_evictions(self, tier: str, evictions: Mapping[str, int]) -> None:
+    def set_evictions(self, tier: str, evictions: Mapping[str, int]) -> None:
         """Takes over what left a tier since start, by reason."""
         for reason, count in evictions.items():
-            self.catalogue.evictions.follow((tier, reason), count)
+            self.catalogue.evictions.set_total((tier, reason), count)
 
-    def show_limits(self, tiers: Mapping[str, int], database: int) -> None:
+    def set_limits(self, tiers: Mapping[str, int], database: int) -> None:
         """Takes over how many bytes each tier, and the database, may hold."""
         for tier, limit in tiers.items():
             self.catalogue.limits.set((tier,), limit)
         self.catalogue.database_limit.set((), database)
 
-    def show_resources(self, sample: Sample) -> None:
+    def set_resources(self, sample: Sample) -> None:
         """Takes over what the process and the machine used last."""
         self.catalogue.threads.set((), sample.threads)
         self.catalogue.system_cpu.set((), sample.system_cpu)
         self.catalogue.system_memory.set(("total",), sample.system_memory_bytes)
         self.catalogue.system_memory.set(("available",), sample.system_memory_available_bytes)
 
-    def show_performance(self, lost: int) -> None:
+    def set_performance(self, lost: int) -> None:
         """Takes over how much ``/api/performance`` has lost since start."""
-        self.catalogue.performance_lost.follow((), lost)
+        self.catalogue.performance_lost.set_total((), lost)
 
-    def show_history(self, rows: int, lost: int) -> None:
+    def set_history(self, rows: int, lost: int) -> None:
         """Takes over how many rows of history were written and lost since start."""
-        self.catalogue.history_rows.follow((), rows)
-        self.catalogue.history_lost.follow((), lost)
+        self.catalogue.history_rows.set_total((), rows)
+        self.catalogue.history_lost.set_total((), lost)
 
-    def show_database(self, size: int) -> None:
+    def set_database(self, size: int) -> None:
         """Takes over the database's present bytes."""
         self.catalogue.database_bytes.set((), size)
 
-    def show_reclaimed(self, reclaimed: int) -> None:
+    def set_reclaimed(self, reclaimed: int) -> None:
         """Takes over how many bytes were given back to the file system since start."""
-        self.catalogue.reclaimed.follow((), reclaimed)
+        self.catalogue.reclaimed.set_total((), reclaimed)
 
-    def show_in_flight(self, requests: Mapping[str, int]) -> None:
+    def set_in_flight(self, requests: Mapping[str, int]) -> None:
         """Takes over how many requests are being answered now, by endpoint."""
         for endpoint, count in requests.items():
             self.catalogue.in_flight.set((endpoint,), count)
 
-    def show_upstreams(self, up: Mapping[str, bool]) -> None:
+    def set_upstreams(self, up: Mapping[str, bool]) -> None:
         """Takes over which upstreams answer; those not named are no longer shown."""
         self.catalogue.upstream_up.clear()
         for upstream, answers in up.items():
             self.catalogue.upstream_up.set((upstream,), float(answers))
 
-    def on_scrape(self, part: str, refresh: Refresh) -> None:
+    def refresh_at_scrape(self, part: str, refresh: Refresh) -> None:
         """Has ``refresh`` called before each exposition, in the order of registration."""
         self._refreshes[part], self._logs[part] = refresh, LogOnce(logger)
 

@@ -9,10 +9,10 @@ from llmproxy.observe.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_OPENING = "llmproxy.observe.otel.setup"
+_SETUP_MODULE = "llmproxy.observe.otel.setup"
 
 
-class Telemetry(Protocol):
+class Tracing(Protocol):
     """Traces of requests for a collector. Belongs to one event loop."""
 
     @property
@@ -38,7 +38,7 @@ class Telemetry(Protocol):
         ...
 
 
-class NoTelemetry:
+class NoTracing:
     """Nothing is wanted."""
 
     tracer = None
@@ -51,23 +51,23 @@ class NoTelemetry:
     async def close(self, limit: float) -> None: ...
 
 
-def open_telemetry(environment: Mapping[str, str], metrics: Metrics, version: str) -> Telemetry:
+def open_tracing(environment: Mapping[str, str], metrics: Metrics, version: str) -> Tracing:
     """What ``environment`` asks for. What cannot be had is said in the log, and requests go on without it."""
-    if not traces_wanted(environment):
-        return NoTelemetry()
+    if not is_tracing_enabled(environment):
+        return NoTracing()
     try:
-        opening = import_module(_OPENING)
+        opening = import_module(_SETUP_MODULE)
     except ImportError as error:
         log.warning("no traces for OpenTelemetry (%s): pip install 'llmproxy[otel]' brings what is missing", error)
-        return NoTelemetry()
+        return NoTracing()
     try:
-        return cast(Telemetry, opening.opened(environment, metrics, version))
+        return cast(Tracing, opening.open_otel(environment, metrics, version))
     except Exception as error:  # noqa: BLE001  the exporters read the environment: whatever they find wrong with it
         log.warning("OpenTelemetry cannot be used (%s); requests go on without it", error)
-        return NoTelemetry()
+        return NoTracing()
 
 
-def traces_wanted(environment: Mapping[str, str]) -> bool:
+def is_tracing_enabled(environment: Mapping[str, str]) -> bool:
     """Whether there is an exporter for traces, or a place to send them.
 
     https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/

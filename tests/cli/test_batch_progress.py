@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from llmproxy.cli.batch_client import BatchStatus, standing
+from llmproxy.cli.batch_client import BatchStatus, parse_status
 from llmproxy.cli.batch_progress import BatchProgressLines, progress
 from llmproxy.cli.options import CommandFailed
 
 
 def batch(status: str, done: int = 0, total: int = 0, **more: Any) -> BatchStatus:
     counts = {"total": total, "completed": done, "failed": 0}
-    return standing({"id": "batch_1", "status": status, "created_at": 0, "request_counts": counts} | more)
+    return parse_status({"id": "batch_1", "status": status, "created_at": 0, "request_counts": counts} | more)
 
 
 class Reader:
@@ -25,9 +25,9 @@ class Reader:
         self.now = 100.0
         self.lines = BatchProgressLines(self.said.append, lambda: self.now)
 
-    def after(self, seconds: float, standing: BatchStatus) -> None:
+    def after(self, seconds: float, parse_status: BatchStatus) -> None:
         self.now += seconds
-        self.lines.show(standing)
+        self.lines.show(parse_status)
 
 
 def test_a_change_of_status_is_said_at_once_and_numbers_now_and_then() -> None:
@@ -92,6 +92,6 @@ def test_on_a_terminal_it_is_a_bar() -> None:
 def test_a_document_that_is_no_batch_is_a_failure(spoilt: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     counts = {"total": 1, "completed": 1, "failed": 0}
     good = {"id": "batch_1", "status": "in_progress", "created_at": 0, "request_counts": counts}
-    assert standing(good).total == 1
+    assert parse_status(good).total == 1
     with pytest.raises(CommandFailed, match="not understood"):
-        standing(spoilt(good))
+        parse_status(spoilt(good))

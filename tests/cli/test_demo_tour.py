@@ -16,7 +16,7 @@ import openai
 from llmproxy.cli.demo.servers import running
 from llmproxy.cli.demo.tour import Tour
 
-_PATIENCE = 120.0
+_TIMEOUT = 120.0
 
 
 class _Holder(BaseHTTPRequestHandler):
@@ -36,7 +36,7 @@ class _Holder(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         kept = {"content-type": self.headers.get("content-type", "application/json")}
         url = self._target + self.path
-        with httpx.stream(self.command, url, content=body, headers=kept, trust_env=False, timeout=_PATIENCE) as answer:
+        with httpx.stream(self.command, url, content=body, headers=kept, trust_env=False, timeout=_TIMEOUT) as answer:
             pieces = list(answer.iter_bytes())
             self.send_response(answer.status_code)
             for name in ("content-type", "x-cache"):
@@ -70,7 +70,7 @@ def test_a_stream_that_is_held_back_is_a_flaw(tmp_path: Path) -> None:
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         steps = list(islice(Tour(client, replace(stack, url=url)).steps(), 5))
-    assert [step.asked for step in steps if step.flaw is None] == [
+    assert [step.question for step in steps if step.flaw is None] == [
         "a question",
         "the same question",
         "the same stream again",

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmproxy.cli.jobs import details, table, understood
+from llmproxy.cli.client import understanding
+from llmproxy.cli.jobs import details, table
 from llmproxy.cli.options import CommandFailed
 from tests.admin.jobs.submitting import operator, over, submit, until
 from tests.cli.program import Program
@@ -132,5 +133,5 @@ def test_nothing_that_callers_wrote_moves_the_terminals_cursor() -> None:
 
 @pytest.mark.parametrize("document", [{}, {**JOB, "progress": None}, {**JOB, "created_at": "yesterday"}])
 def test_a_document_of_another_version_is_a_failure(document: dict[str, Any]) -> None:
-    with pytest.raises(CommandFailed, match="not understood"), understood():
+    with pytest.raises(CommandFailed, match="not understood"), understanding():
         list(details(document, 0.0))

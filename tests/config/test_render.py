@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from docs.render.settings import page as settings_page
-from llmproxy.config.load import environment_names, shown
+from llmproxy.config.load import display_value, environment_names
 from llmproxy.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_bare_names_are_shown_where_there_are_any() -> None:
 
 
 def test_values_are_shown_without_secrets() -> None:
-    assert shown("admin_token", "x") == "(hidden)"
-    assert shown("admin_token", None) == "None"
-    assert shown("upstream", ("http://a:b@c/",)) == "['http://(hidden)@c/']"
-    assert shown("history", True) == "true"
+    assert display_value("admin_token", "x") == "(hidden)"
+    assert display_value("admin_token", None) == "None"
+    assert display_value("upstream", ("http://a:b@c/",)) == "['http://(hidden)@c/']"
+    assert display_value("history", True) == "true"

@@ -113,9 +113,9 @@ def test_secrets_and_bodies_are_never_in_a_line(form: LineFormatter) -> None:
 
 
 def test_a_sum_of_requests() -> None:
-    assert without_time(PLAIN.others("chat", "hit", 5900, 0.0)) == "... and 5,900 more hits of chat\n"
-    assert without_time(PLAIN.others("other", "", 2, 0.0)) == "... and 2 more requests of other\n"
-    assert parsed(JsonFormatter().others("chat", "hit", 5900, 0.0)) == {
+    assert without_time(PLAIN.summary("chat", "hit", 5900, 0.0)) == "... and 5,900 more hits of chat\n"
+    assert without_time(PLAIN.summary("other", "", 2, 0.0)) == "... and 2 more requests of other\n"
+    assert parsed(JsonFormatter().summary("chat", "hit", 5900, 0.0)) == {
         "time": "1970-01-01T00:00:00.000+00:00",
         "level": "info",
         "logger": "llmproxy.access",

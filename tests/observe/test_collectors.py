@@ -71,8 +71,8 @@ def test_without_labels_a_series_is_there_from_the_start() -> None:
 
 def test_a_counter_follows_a_count_kept_elsewhere() -> None:
     counter = Counter("c_total", "Counts.", ("kind",))
-    counter.follow(("a",), 5)
-    counter.follow(("a",), 7)
+    counter.set_total(("a",), 5)
+    counter.set_total(("a",), 7)
     assert 'c_total{kind="a"} 7.0' in page(counter)
 
 

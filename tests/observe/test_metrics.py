@@ -106,14 +106,14 @@ async def test_pulled_values_are_refreshed_at_each_scrape() -> None:
     async def refresh() -> None:
         nonlocal scrapes
         scrapes += 1
-        metrics.show_tier("memory", entries=scrapes, bytes=100, evictions={"size": scrapes * 2})
-        metrics.show_history(rows=5, lost=1)
-        metrics.show_database(size=4096)
-        metrics.show_reclaimed(100)
-        metrics.show_in_flight({"chat": 3})
-        metrics.show_upstreams({f"http://host-{scrapes}": True})
+        metrics.set_tier("memory", entries=scrapes, bytes=100, evictions={"size": scrapes * 2})
+        metrics.set_history(rows=5, lost=1)
+        metrics.set_database(size=4096)
+        metrics.set_reclaimed(100)
+        metrics.set_in_flight({"chat": 3})
+        metrics.set_upstreams({f"http://host-{scrapes}": True})
 
-    metrics.on_scrape("tiers", refresh)
+    metrics.refresh_at_scrape("tiers", refresh)
     await metrics.exposition()
     found = await samples(metrics)
     assert of(found, "cache_entries", tier="memory") == 2
@@ -139,10 +139,10 @@ async def test_a_refresh_that_fails_or_hangs_hides_nothing(
         await asyncio.Event().wait()
 
     async def works() -> None:
-        metrics.show_in_flight({"chat": 1})
+        metrics.set_in_flight({"chat": 1})
 
     for part, refresh in (("fails", fails), ("hangs", hangs), ("works", works)):
-        metrics.on_scrape(part, refresh)
+        metrics.refresh_at_scrape(part, refresh)
     await metrics.exposition()
     found = await samples(metrics)
     assert of(found, "requests_in_flight", endpoint="chat") == 1

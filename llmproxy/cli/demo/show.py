@@ -96,7 +96,7 @@ class TourTable:
         right = step.flaw is None
         self._table.add_row(
             Text("✓", "green") if right else Text("✗", "bold red"),
-            step.asked if step.flaw is None else f"{step.asked}: {step.flaw}",
+            step.question if step.flaw is None else f"{step.question}: {step.flaw}",
             Text(step.cache, _COLOURS.get(step.cache.split(" ")[-1], "")),
             duration(step.first),
             duration(step.total),

@@ -16,7 +16,7 @@ from llmproxy.cli.demo.servers import CHAT_MODEL, EMBEDDING_MODEL, Stack
 DIMENSIONS = 576
 AT_ONCE = 10
 
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 _MAX_TOKENS = 96
 _SKY = "In two sentences, why is the sky blue?"
 # long enough that the model still writes when a busy machine lets us read its first word
@@ -33,7 +33,7 @@ class TourStep:
     ``flaw`` says what is not as it should be.
     """
 
-    asked: str
+    question: str
     cache: str = ""
     first: float | None = None
     total: float = 0.0
@@ -42,7 +42,7 @@ class TourStep:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedAnswer:
     """One answer as the client saw it. ``value`` is what must be equal when it is asked for again.
 
     ``live`` says that the upstream was still writing when the first token was here.
@@ -94,7 +94,7 @@ class Tour:
         started = time.perf_counter()
         gate = Barrier(AT_ONCE)
 
-        def ask(_: int) -> Seen:
+        def ask(_: int) -> ObservedAnswer:
             gate.wait()
             return self._ask(_MOON)
 
@@ -124,14 +124,14 @@ class Tour:
     def _flush(self) -> Iterator[TourStep]:
         started = time.perf_counter()
         url = f"{self._stack.url}/admin/cache/flush"
-        answer = httpx.post(url, json={"all": True}, trust_env=False, timeout=_PATIENCE)
+        answer = httpx.post(url, json={"all": True}, trust_env=False, timeout=_TIMEOUT)
         total = time.perf_counter() - started
         flushed = answer.raise_for_status().json()["flushed"]
         flaw = None if flushed == 4 else f"should remove 4 entries, not {flushed}"
         yield TourStep(f"a flush: {flushed} entries gone", total=total, flaw=flaw)
         yield _step("the first question again", self._ask(_SKY), "MISS")
 
-    def _ask(self, question: str, max_tokens: int = _MAX_TOKENS) -> Seen:
+    def _ask(self, question: str, max_tokens: int = _MAX_TOKENS) -> ObservedAnswer:
         started = time.perf_counter()
         raw = self._client.chat.completions.with_raw_response.create(
             model=CHAT_MODEL, messages=_messages(question), max_tokens=max_tokens
@@ -139,9 +139,9 @@ class Tour:
         answer = raw.parse()
         total = time.perf_counter() - started
         tokens = answer.usage.completion_tokens if answer.usage else 0
-        return Seen(answer.choices[0].message.content, raw.headers.get("x-cache", ""), total, tokens=tokens)
+        return ObservedAnswer(answer.choices[0].message.content, raw.headers.get("x-cache", ""), total, tokens=tokens)
 
-    def _ask_streamed(self, question: str, *, watched: bool = False) -> Seen:
+    def _ask_streamed(self, question: str, *, watched: bool = False) -> ObservedAnswer:
         """``watched`` looks at the upstream once, in the middle of the answer."""
         started = time.perf_counter()
         raw = self._client.chat.completions.with_raw_response.create(
@@ -157,18 +157,18 @@ class Tour:
                 live = watched and self._llama("requests_processing") > 0
             text += piece or ""
         total = time.perf_counter() - started
-        return Seen(text, raw.headers.get("x-cache", ""), total, first, live=live)
+        return ObservedAnswer(text, raw.headers.get("x-cache", ""), total, first, live=live)
 
-    def _embed(self, text: str) -> Seen:
+    def _embed(self, text: str) -> ObservedAnswer:
         started = time.perf_counter()
         raw = self._client.embeddings.with_raw_response.create(model=EMBEDDING_MODEL, input=text)
         vector = tuple(raw.parse().data[0].embedding)
         total = time.perf_counter() - started
-        return Seen(vector, raw.headers.get("x-cache", ""), total, tokens=len(vector))
+        return ObservedAnswer(vector, raw.headers.get("x-cache", ""), total, tokens=len(vector))
 
     def _llama(self, name: str) -> int:
         """One of the chat server's own figures. Raises ``httpx.HTTPError``."""
-        page = httpx.get(f"{self._stack.chat}/metrics", trust_env=False, timeout=_PATIENCE).raise_for_status().text
+        page = httpx.get(f"{self._stack.chat}/metrics", trust_env=False, timeout=_TIMEOUT).raise_for_status().text
         line = next(line for line in page.splitlines() if line.startswith(f"llamacpp:{name} "))
         return int(float(line.split()[1]))
 
@@ -177,16 +177,18 @@ def _messages(question: str) -> list[ChatCompletionMessageParam]:
     return [{"role": "user", "content": question}]
 
 
-def _step(asked: str, seen: Seen, cache: str, *, like: Seen | None = None, live: bool = False) -> TourStep:
+def _step(
+    question: str, answer: ObservedAnswer, cache: str, *, like: ObservedAnswer | None = None, live: bool = False
+) -> TourStep:
     """The row for an answer that should be ``cache``, equal to ``like`` and, where ``live``, seen to be so."""
     flaw = None
-    if seen.cache != cache:
+    if answer.cache != cache:
         flaw = f"should be {cache}"
-    elif like is not None and seen.value != like.value:
+    elif like is not None and answer.value != like.value:
         flaw = "should be the same answer"
-    elif not seen.value:
+    elif not answer.value:
         flaw = "should not be empty"
-    elif live and not seen.live:
+    elif live and not answer.live:
         flaw = "should come while it is written"
-    speed_up = like.total / seen.total if like is not None else None
-    return TourStep(asked, seen.cache, seen.first, seen.total, speed_up, flaw)
+    speed_up = like.total / answer.total if like is not None else None
+    return TourStep(question, answer.cache, answer.first, answer.total, speed_up, flaw)

@@ -25,29 +25,29 @@ _BOUND = 2_048
 _PIECE = 8
 
 
-def opened(environment: Mapping[str, str], metrics: Metrics, version: str) -> "OpenTelemetry":
+def open_otel(environment: Mapping[str, str], metrics: Metrics, version: str) -> "OpenTelemetry":
     """Raises whatever the exporters raise that do not like the environment."""
     faults = ExportFaults(asyncio.get_running_loop(), metrics.observing_failed)
     provider = TracerProvider(resource=resource_for(version), shutdown_on_exit=False)
     for exporter in exporters(environment):
-        provider.add_span_processor(BatchSpanProcessor(Watched(exporter, faults)))
+        provider.add_span_processor(BatchSpanProcessor(CountingExporter(exporter, faults)))
     return OpenTelemetry(provider, version, metrics.observing_failed)
 
 
 class OpenTelemetry:
-    """The ``Telemetry`` there is with the SDK."""
+    """``Tracing`` with the SDK."""
 
     def __init__(self, provider: TracerProvider, version: str, on_fault: Callable[[str], None]) -> None:
         self._provider = provider
         self._on_fault = on_fault
         self.tracer = Spans(provider.get_tracer(NAME, version))
-        self._ledger: Batcher[Exchange] = Batcher(
+        self._batcher: Batcher[Exchange] = Batcher(
             {"traces": self._write}, on_fault=on_fault, interval=0.0, batch=_PIECE
         )
 
     @property
     def room(self) -> int:
-        return _BOUND - len(self._ledger)
+        return _BOUND - len(self._batcher)
 
     def name_kinds(self, kinds: Callable[[str], str]) -> None:
         self.tracer.kind_of = kinds
@@ -55,14 +55,14 @@ class OpenTelemetry:
     def record(self, requests: Sequence[Exchange]) -> None:
         room = self.room
         for traced in requests[:room]:
-            self._ledger.add(traced)
+            self._batcher.add(traced)
         if len(requests) > room:
             self._on_fault("traces")
 
     async def close(self, limit: float) -> None:
-        self._ledger.close()
+        self._batcher.close()
         with suppress(TimeoutError):
-            await aside(self._provider.shutdown, limit)
+            await run_in_thread(self._provider.shutdown, limit)
 
     def _write(self, batch: Sequence[Exchange]) -> None:
         for traced in batch:
@@ -92,7 +92,7 @@ class ExportFaults:
             self._loop.call_soon_threadsafe(self._count, part)
 
 
-class Watched(SpanExporter):
+class CountingExporter(SpanExporter):
     """Another exporter, whose failures are counted."""
 
     def __init__(self, exporter: SpanExporter, faults: ExportFaults) -> None:
@@ -152,7 +152,7 @@ def _protocol(environment: Mapping[str, str]) -> str:
     return _DEFAULT_PROTOCOL
 
 
-async def aside(work: Callable[[], object], limit: float) -> None:
+async def run_in_thread(work: Callable[[], object], limit: float) -> None:
     """Returns when ``work`` has. Raises ``TimeoutError`` after ``limit`` seconds, and whatever ``work`` raises.
 
     The threads of asyncio's own executor would hold up the program's end for as long as a collector is silent.

@@ -6,7 +6,7 @@ import pytest
 
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.otel.setup import NoExporter, exporters
-from llmproxy.observe.tracing import NoTelemetry, open_telemetry, traces_wanted
+from llmproxy.observe.tracing import NoTracing, is_tracing_enabled, open_tracing
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 
@@ -27,7 +27,7 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
     ],
 )
 def test_what_the_environment_asks_for(environment: dict[str, str], expected: bool) -> None:
-    assert traces_wanted(environment) is expected
+    assert is_tracing_enabled(environment) is expected
 
 
 def test_without_the_extra_a_line_says_what_is_missing(
@@ -35,9 +35,9 @@ def test_without_the_extra_a_line_says_what_is_missing(
 ) -> None:
     monkeypatch.delitem(sys.modules, "llmproxy.observe.otel.setup", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
-    telemetry = open_telemetry(ENDPOINT, Metrics("1"), "1")
-    assert isinstance(telemetry, NoTelemetry)
-    assert telemetry.tracer is None
+    tracing = open_tracing(ENDPOINT, Metrics("1"), "1")
+    assert isinstance(tracing, NoTracing)
+    assert tracing.tracer is None
     (line,) = caplog.messages
     assert "llmproxy[otel]" in line
 
@@ -54,7 +54,7 @@ def test_without_the_extra_a_line_says_what_is_missing(
 async def test_what_cannot_be_had_is_said_and_done_without(
     more: dict[str, str], why: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert isinstance(open_telemetry({**ENDPOINT, **more}, Metrics("1"), "1"), NoTelemetry)
+    assert isinstance(open_tracing({**ENDPOINT, **more}, Metrics("1"), "1"), NoTracing)
     (line,) = caplog.messages
     assert why in line
 

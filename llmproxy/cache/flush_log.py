@@ -151,7 +151,9 @@ class FlushLog:
             await self._database.verify()
             if self._generation != self._database.generation:
                 await self._register()
-            rows = await self._database.rows(self._later, (self._seen,))
+            rows = self._database.rows_at_once(self._later, (self._seen,))
+            if rows is None:
+                rows = await self._database.rows(self._later, (self._seen,))
             self._reached = monotonic()
             if not rows:
                 return []

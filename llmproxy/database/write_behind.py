@@ -22,7 +22,7 @@ _CANCEL_SECONDS = 1.0
 @dataclass(frozen=True, slots=True)
 class WriteLimits:
     """Bounds of what waits and of one transaction; ``linger`` is how many seconds the first of a group waits for
-    others."""
+    others, unless somebody asks for what waits."""
 
     items: int = 10_000
     bytes: int = 64 * 1024 * 1024
@@ -101,6 +101,8 @@ class WriteBehind(Generic[T]):
         #: who waits until nothing up to this number waits to be written
         self._settling: list[tuple[int, asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
+        #: somebody waits for what waits
+        self._hurry = asyncio.Event()
         self._closing = asyncio.Event()
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -175,6 +177,7 @@ class WriteBehind(Generic[T]):
         """Whether what waits now was written, or lost. Waits for it ``limit`` seconds, or for as long as it takes."""
         if not self._queue:
             return True
+        self._hurry.set()
         last = self._number, asyncio.get_running_loop().create_future()
         self._settling.append(last)
         try:
@@ -186,6 +189,7 @@ class WriteBehind(Generic[T]):
     async def close(self, limit: float) -> None:
         """Writes what waits, at most ``limit`` seconds long; what is left then is lost. Safe to call twice."""
         self._closing.set()
+        self._hurry.set()
         self._wake.set()
         task, self._task = self._task, None
         if task is not None and (await asyncio.wait({task}, timeout=limit))[1]:
@@ -207,7 +211,7 @@ class WriteBehind(Generic[T]):
         last = False
         while not last:
             await self._wake.wait()
-            await self._rest(self._limits.linger)
+            await _sleep(self._limits.linger, self._hurry)
             last = self._closing.is_set()
             self._wake.clear()
             while self._queue:
@@ -249,7 +253,7 @@ class WriteBehind(Generic[T]):
         self._group_items = min(2 * self._group_items, self._limits.group_items)
         self.breaker.succeeded()
         self._written(items)
-        await self._rest(self._pace(len(items), monotonic() - began))
+        await _sleep(self._pace(len(items), monotonic() - began), self._closing)
         return True
 
     def _next(self) -> Iterator[tuple[Hashable, int, int, T]]:
@@ -264,7 +268,7 @@ class WriteBehind(Generic[T]):
     async def _fail(self, error: Exception, group: Sequence[tuple[Hashable, int, int, T]]) -> bool:
         if not self._refused(error):
             self.breaker.failed(error)
-            await self._rest(self.breaker.remaining)
+            await _sleep(self.breaker.remaining, self._closing)
             return False
         self._group_items = max(1, len(group) // 2)
         if len(group) == 1:
@@ -291,10 +295,13 @@ class WriteBehind(Generic[T]):
             waiting = self._settling.pop(0)[1]
             if not waiting.done():
                 waiting.set_result(None)
+        if not self._settling and not self._closing.is_set():
+            self._hurry.clear()
 
-    async def _rest(self, seconds: float) -> None:
-        """Sleeps, unless and until the end has come."""
-        if seconds > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._closing.wait()
+
+async def _sleep(seconds: float, event: asyncio.Event) -> None:
+    """Until so many seconds are over, or the event."""
+    if seconds > 0 and not event.is_set():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await event.wait()

@@ -35,7 +35,8 @@ _MARKS = (
     "\u0610-\u061a\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
 )
 _WORD = re.compile(f"[{_SPACELESS}]|(?:[^\\W_{_SPACELESS}]|[{_MARKS}])+")
-_ASCII_WORD = re.compile("[a-z0-9]+")
+#: ASCII's letters small, its digits as they are, and a space for all else
+_ASCII = "".join(chr(code).lower() if chr(code).isalnum() else " " for code in range(128))
 # Signs in a row that no text has: putting them in order costs the square of their number. The two halfwidth signs are
 # letters that become such signs. After thirty a space is put in, as Unicode's stream-safe format puts in a joiner
 # (UAX #15, D4).
@@ -45,10 +46,12 @@ _STACK = re.compile("(?:[^\\w\\s\x00-\x7f]|[\uff9e\uff9f]){30}")
 def words_of(text: str) -> list[str]:
     """The words of a text in order, in lower case, each form of a letter the same."""
     if text.isascii():
-        found = _ASCII_WORD.findall(text.lower())
+        found: list[str] = text.translate(_ASCII).split()
     else:
         found = _WORD.findall(compatible(compatible(text).casefold()))
-    return [word[:LONGEST_WORD] for word in found]
+    if max(map(len, found), default=0) > LONGEST_WORD:
+        found = [word[:LONGEST_WORD] for word in found]
+    return found
 
 
 def compatible(text: str) -> str:
@@ -91,7 +94,7 @@ def _words(body: bytes | None) -> list[str]:
         words += words_of(text)
     if len(words) > MOST_WORDS:
         words = _ends(words, MOST_WORDS)
-    while sum(len(word.encode()) for word in words) > MOST_BYTES:
+    while len("".join(words).encode()) > MOST_BYTES:
         words = _ends(words, len(words) // 2)
     return words
 
@@ -191,7 +194,7 @@ class Texts:
         return last, len(rows), len(rows) == self._most
 
     async def _add(self, seen: int, last: int, texts: Sequence[tuple[int, str]]) -> None:
-        there = select(history.c.id).where(history.c.id.in_([id for id, _ in texts]))
+        there = select(history.c.id).where(history.c.id > seen, history.c.id <= last)
         async with self._database.write() as connection:
             if not await move(connection, self.name, seen, last) or not texts:
                 return

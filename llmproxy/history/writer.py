@@ -26,6 +26,8 @@ _ROW_BYTES = 700
 ROWS_PER_SECOND = 10_000.0
 #: bytes of bodies that may wait, and of one transaction
 QUEUE_BYTES = 64 * 1024 * 1024
+#: seconds that rows wait for others: a transaction costs as much as thirty of them. Who asks does not wait for it
+_LINGER_SECONDS = 0.25
 #: seconds for one transaction
 WRITE_SECONDS = 30.0
 #: until the next attempt after a fault
@@ -63,7 +65,7 @@ class HistoryWriter:
             "history writer",
             self._write,
             CircuitBreaker("history", on_fault, fails=fails, works="history is written again", backoff=backoff),
-            WriteLimits(items=queue_rows, bytes=queue_bytes, group_items=GROUP, group_bytes=QUEUE_BYTES),
+            WriteLimits(queue_rows, queue_bytes, group_items=GROUP, group_bytes=QUEUE_BYTES, linger=_LINGER_SECONDS),
             size=itemgetter(BODY_BYTES),
             lost=self._lose,
             written=self._count,

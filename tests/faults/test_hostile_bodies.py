@@ -8,13 +8,23 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
+from tests.conftest import sound
 from tests.scripted import CHAT, marker
+from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Line, Proxy
 
 #: seconds of its processor's time that the server may spend between a question and its answer; what each of these
 #: bodies costs on the event loop is several times as much
 MOST_SECONDS = 1.0
 PATHS = ["/v1/chat/completions", "/v1/embeddings", "/v1/responses", "/api/chat", "/api/completions", "/v1/messages"]
+
+
+@pytest.fixture(scope="module")
+def front(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """A server of this module's own: coverage follows everybody's, and what is measured here is processor time."""
+    with Proxy(upstream.url, database=tmp_path_factory.mktemp("hostile") / "llmproxy.db") as proxy:
+        yield proxy
+    sound(proxy)
 
 
 class Watchdog:

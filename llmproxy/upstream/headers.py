@@ -48,9 +48,13 @@ _NOT_FORWARDED_BY_A_CACHE = frozenset(
     {b"accept-encoding", b"age", b"cache-control", b"content-encoding", b"content-length", RESUMABLE}
 )
 _OUR_OWN = b"x-llmproxy-"
+_NEVER = _HOP_BY_HOP | _NOT_FORWARDED
+_NEVER_BY_A_CACHE = _NEVER | _NOT_FORWARDED_BY_A_CACHE
+_NONE: frozenset[bytes] = frozenset()
 
-#: The proxy's server and its CORS rules speak for themselves.
-_NOT_RELAYED = frozenset({b"date", b"server"})
+#: The proxy's server, its CORS rules and its cache speak for themselves; ``cache-status`` is a list to which every
+#: cache adds (RFC 9211).
+_NOT_RELAYED = frozenset({b"date", b"server", b"x-cache"})
 _CORS = b"access-control-"
 
 #: What a fetched answer's own headers say of the body and of its way through caches: the proxy says it anew.
@@ -75,8 +79,6 @@ _OF_THE_BODY = frozenset(
         b"x-accel-buffering",
     }
 )
-#: The proxy's own word; ``cache-status`` is a list to which every cache adds (RFC 9211).
-_REPLACED = frozenset({b"x-cache"})
 
 #: Not the content type: that is a matter of the rendering.
 _KEPT = frozenset({b"openai-model", b"openai-version"})
@@ -105,9 +107,7 @@ def forwarded(
     Raises ``BadRequest`` for a request that has been here before.
     """
     headers = list(headers)
-    dropped = _HOP_BY_HOP | _NOT_FORWARDED | _named_by_connection(headers)
-    if not passed:
-        dropped |= _NOT_FORWARDED_BY_A_CACHE
+    dropped = (_NEVER if passed else _NEVER_BY_A_CACHE) | _named_by_connection(headers)
     key = settings.upstream_api_key
     if not settings.forwards_credentials:
         dropped |= CREDENTIALS
@@ -138,8 +138,7 @@ def end_to_end(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
 
 def relayed(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
     """The headers of a reply that is passed through as it is, as the client gets them."""
-    dropped = _NOT_RELAYED | _REPLACED
-    return [header for header in headers if header[0] not in dropped and not header[0].startswith(_CORS)]
+    return [header for header in headers if header[0] not in _NOT_RELAYED and not header[0].startswith(_CORS)]
 
 
 def answer_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
@@ -165,14 +164,16 @@ def coding_of(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
 
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    return frozenset(
-        word.strip().lower() for name, value in headers if name == b"connection" for word in value.split(b",")
-    )
+    values = [value for name, value in headers if name == b"connection"]
+    return frozenset(word.strip().lower() for value in values for word in value.split(b",")) if values else _NONE
 
 
 def _via(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The request's way so far and we (RFC 9110 section 7.6.3)."""
-    stations = [part.strip() for name, value in headers if name == b"via" for part in value.split(b",") if part.strip()]
+    values = [value for name, value in headers if name == b"via"]
+    if not values:
+        return _VIA
+    stations = [part.strip() for value in values for part in value.split(b",") if part.strip()]
     if any(station.split()[1:2] == [b"llmproxy"] for station in stations):
         raise BadRequest(
             "This request has passed through llmproxy before: LLMPROXY_UPSTREAM leads back to the proxy itself.",

@@ -131,7 +131,10 @@ class Exchange:
         return self.status >= 500 or (self.status < 400 and self.error != "")
 
     def mark(self, phase: Phase) -> None:
-        """Ends the phase now; it began when the previous one ended."""
+        """Ends the phase now; it began when the previous one ended. After the end of the request nothing is noted."""
+        if self.finished is not None:
+            # the flight goes on for others, or for nobody
+            return
         now = perf_counter()
         self.phases[phase] = self.phases.get(phase, 0.0) + now - (self.marked or self.started)
         self.marked = now

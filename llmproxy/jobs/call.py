@@ -57,8 +57,9 @@ async def fetch_answer(
         else:
             pieces.append(message.get("body", b""))
 
-    # no reader watches the answer arrive
-    request = replace(request, directives=replace(request.directives, paced=False))
+    if request.parsed.stream:
+        # a model server may read a member of another case as the wish for a stream; nobody watches it arrive
+        request = replace(request, directives=replace(request.directives, paced=False))
     answer = await handle(exchange, request, services, client)
     try:
         await deliver(answer, exchange, client, collect, 0)

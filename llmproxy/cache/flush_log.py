@@ -4,6 +4,7 @@ An order by the numbers of its lines, never by clocks: they are set, and those o
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, time
 
@@ -65,6 +66,10 @@ async def flushed_since(connection: AsyncConnection, entries: Iterable[Entry], g
     }
 
 
+#: before every time
+_LOST = -math.inf
+
+
 class Lease:
     """Whether this process may answer from its memory: it reads the log, or it is the database that fails.
 
@@ -75,11 +80,12 @@ class Lease:
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._attended = clock()
-        self._lost = False
+        #: when it ends: a number, because every hit compares it
+        self.until = self._attended + LEASE_SECONDS
 
     @property
     def stands(self) -> bool:
-        return not self._lost and self._clock() - self._attended < LEASE_SECONDS
+        return self._clock() < self.until
 
     @property
     def stood_still(self) -> bool:
@@ -87,12 +93,14 @@ class Lease:
         return self._clock() - self._attended >= LEASE_SECONDS
 
     def renew(self) -> None:
-        self._attended, self._lost = self._clock(), False
+        self._attended = self._clock()
+        self.until = self._attended + LEASE_SECONDS
 
     def fail(self, *, lost: bool) -> None:
         """The log could not be read. ``lost`` if others no longer wait for this process."""
-        self._lost = self._lost or lost or self.stood_still
+        is_lost = lost or self.until == _LOST or self.stood_still
         self._attended = self._clock()
+        self.until = _LOST if is_lost else self._attended + LEASE_SECONDS
 
 
 class FlushLog:

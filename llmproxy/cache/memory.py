@@ -1,7 +1,6 @@
 """The memory tier: the entries asked for most recently, bounded in number and in bytes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import cachetools
@@ -63,14 +62,15 @@ class MemoryTier:
     def keep(self, entry: Entry) -> None:
         """Keeps ``entry`` in place of one with the same key; one that is larger than the tier only removes that."""
         self._drop(entry.key)
-        if entry.size > self._max_bytes or self._entries.maxsize < 1:
+        size = entry.size
+        if size > self._max_bytes or self._entries.maxsize < 1:
             return
-        while self._bytes + entry.size > self._max_bytes:
+        while self._bytes + size > self._max_bytes:
             self._evict("bytes")
         while len(self._entries) >= self._entries.maxsize:
             self._evict("size")
         self._entries[entry.key] = self._lean(entry)
-        self._bytes += entry.size
+        self._bytes += size
 
     def forget(self, selector: Selector) -> list[Entry]:
         """Removes what ``selector`` means and returns it. Raises ``ValueError`` for a prefix that is none."""
@@ -124,15 +124,27 @@ class MemoryTier:
 
     def _lean(self, entry: Entry) -> Entry:
         """The same entry, with the words that thousands have in common held once."""
-        return replace(
-            entry,
-            operation=self._share(entry.operation),
-            model=self._share(entry.model),
-            scope=self._share(entry.scope),
-            namespace=self._share(entry.namespace),
-            tags=self._share(entry.tags),
-            headers=self._share(entry.headers),
-            begun=None,
+        share = self._share
+        # by hand, as in ``Entry.begun_at``
+        return Entry(
+            entry.key,
+            share(entry.operation),
+            share(entry.model),
+            share(entry.scope),
+            share(entry.namespace),
+            share(entry.tags),
+            entry.created,
+            entry.expires,
+            entry.document,
+            entry.frames,
+            entry.ends,
+            entry.millis,
+            entry.hidden,
+            share(entry.headers),
+            entry.upstream_seconds,
+            entry.prompt_tokens,
+            entry.completion_tokens,
+            entry.both,
         )
 
     def _share(self, value: T) -> T:

@@ -1,6 +1,7 @@
 """The cache as the proxy sees it: a list of tiers behind one interface, and the flushes of all processes."""
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -88,11 +89,13 @@ class Cache:
         self._epoch = 0
         self._following = asyncio.Lock()
         self._lease = Lease()
+        if log is None:
+            self._lease.until = math.inf
 
     @property
     def is_current(self) -> bool:
         """Whether every flush that was answered, by whatever process, is known here."""
-        return self._log is None or self._lease.stands
+        return time.monotonic() < self._lease.until
 
     def position(self) -> Position:
         """To be taken when an answer is begun, and given with it to ``store``."""
@@ -118,7 +121,7 @@ class Cache:
 
     def touch(self, key: bytes) -> Entry | None:
         """The entry of the first tier that is this process's alone, used now."""
-        return self._front.touch(key) if self.is_current else None
+        return self._front.touch(key) if time.monotonic() < self._lease.until else None
 
     async def find(self, key: bytes) -> tuple[Entry, Reason] | None:
         """The entry, and why it is a hit; stale ones too, the caller decides."""
@@ -164,7 +167,7 @@ class Cache:
         begun = begun or self.position()
         if self._is_parted(entry, begun):
             return
-        entry = replace(entry, begun=begun)
+        entry = entry.begun_at(begun)
         for tier in self.tiers:
             self._call(tier, tier.keep, entry)
 

@@ -298,6 +298,7 @@ async def test_without_its_lease_a_process_answers_nothing_until_it_has_read_the
         for number, model in enumerate("ab"):
             still.memory.keep(entry(number, model=model))
         still.cache._lease._attended -= LEASE_SECONDS
+        still.cache._lease.until -= LEASE_SECONDS
         async with theirs.write() as connection:
             await FlushLog(theirs).write(connection, Selector(model="a"))
         assert still.cache.peek(key(1)) is None

@@ -60,7 +60,7 @@ class Application:
             await send({"type": f"{kind}.close"})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """From the server's start to its end. What is wrong is told to the server, which says it in its own words."""
+        """Runs from the server's start to its end. Errors are sent to the server, which logs them in its own form."""
         await receive()
         event = "startup"
         try:

@@ -25,7 +25,7 @@ class Deadline:
         return self._seconds - min(self._seconds * _SHARE, _MOST)
 
     def begin(self) -> None:
-        """The program was told to stop. Only the first call counts."""
+        """Starts the time limit. Only the first call counts."""
         if self._began is None:
             self._began = monotonic()
 
@@ -44,7 +44,7 @@ class Deadline:
 def end_process_after(deadline: Deadline) -> None:
     """Ends the process a second after ``deadline``, which has begun, even where a database or a thread hangs.
 
-    Nothing is lost by that which could still have been kept: rows are committed or not, jobs are claimed again.
+    This loses nothing that could still have been saved: rows are committed or not, jobs are claimed again.
     """
     # a thread of its own: the loop may wait for one that hangs. A daemon, for it must not itself hold up the end
     timer = threading.Timer(deadline.left() - _WRITING_SECONDS + _END_SECONDS, _end)

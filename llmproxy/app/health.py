@@ -68,7 +68,7 @@ _LONGEST_WAIT = 900.0
 
 
 class HealthStatus(StrEnum):
-    """One part's state, and the word for all of them together."""
+    """The state of one part of the program, and of the whole."""
 
     OK = "ok"
     #: requests are answered, but something does not work
@@ -80,7 +80,7 @@ class HealthStatus(StrEnum):
 
 
 async def api_health(request: Request) -> Response:
-    """``GET /api/health``. 503 where the overall word is ``down``."""
+    """``GET /api/health``. 503 if the whole program is ``down``."""
     state = state_of(request)
     database, cache, queue = await asyncio.gather(_database(state), _cache(state), _queue(state))
     upstreams = [_upstream(health) for health in state.services.upstreams.health()]
@@ -181,5 +181,5 @@ def _last(state: AppState, part: str) -> dict[str, Any]:
 
 
 def _part(state: HealthStatus, *, error: str | None = None, **known: Any) -> dict[str, Any]:
-    """``last_error`` is what failed last, even where it works again since."""
+    """``last_error`` is the last fault, even if the part works again since."""
     return {"state": state, "last_error": error, **known}

@@ -57,7 +57,7 @@ class CannotStart(Exception):
 
 @asynccontextmanager
 async def open_services(settings: Settings, access: AccessLog, deadline: Deadline) -> AsyncIterator[AppState]:
-    """Database, cache, history, upstreams, flights, jobs; at the end whatever waits is written.
+    """Opens database, cache, history, upstreams, flights and jobs; at the end, what waits to be written is written.
 
     Raises ``CannotStart``.
     """
@@ -107,7 +107,7 @@ async def open_services(settings: Settings, access: AccessLog, deadline: Deadlin
 
 
 async def _open_database(url: str) -> Database:
-    """Raises ``CannotStart`` for a database that no waiting will make usable; one that is down may come back."""
+    """Opens the database; one that is down may come back. Raises ``CannotStart`` for one that will never be usable."""
     try:
         database = open_database(url)
     except DatabaseUnusable as error:
@@ -157,7 +157,7 @@ def _register_refreshes(state: AppState) -> None:
 
 
 def _limits(settings: Settings) -> tuple[dict[str, int], int]:
-    """Bytes that each tier may hold, and that the answers and the history in the database may take together."""
+    """The limits in bytes: of each tier, and of answers and history in the database together."""
     tiers = {name: kind.bytes(settings) for name, kind in TIERS.items()}
     return tiers, settings.cache_disk_bytes + (settings.history_bytes if settings.history else 0)
 

@@ -18,7 +18,7 @@ RECENT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class LoggedFault:
-    """``kind`` is a word; ``at`` Unix seconds."""
+    """The last fault of one part. ``kind`` is a value of a closed list; ``at`` is in Unix seconds."""
 
     kind: str
     at: float
@@ -32,7 +32,7 @@ class FaultLog:
         self._last: dict[str, LoggedFault] = {}
 
     def note(self, part: str, kind: str) -> None:
-        """``part`` and ``kind`` are words of closed lists."""
+        """Remembers a fault. ``part`` and ``kind`` are values of closed lists."""
         self._last[part] = LoggedFault(str(kind), self._clock())
 
     def last(self, part: str) -> LoggedFault | None:
@@ -59,13 +59,13 @@ class Monitoring:
     faults: FaultLog
 
     def store_failed(self, tier: str, kind: str) -> None:
-        """Counts and remembers a fault of a cache tier. ``kind`` is one of a closed list of words."""
+        """Counts and remembers a fault of a cache tier. ``kind`` is a value of a closed list."""
         self.metrics.store_failed(tier, kind)
         self.faults.note(tier, kind)
 
     def database_failed(self, part: str, fault: DatabaseFault) -> None:
-        """Counts and remembers a fault of the database. ``part`` names what was to be kept or derived behind requests,
-        one of a closed list of words."""
+        """Counts and remembers a fault of the database. ``part`` names what was to be stored or derived behind
+        requests, a value of a closed list."""
         self.metrics.observing_failed(part)
         self.faults.note(DATABASE, fault)
 

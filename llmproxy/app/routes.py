@@ -1,4 +1,4 @@
-"""Every URL on one screen, and who may use it. What is not here is passed through to the upstream for callers."""
+"""The table of all URLs with their access levels. Other paths are passed through to the upstream, for callers."""
 
 from starlette.routing import Route
 from starlette.types import ASGIApp

@@ -56,7 +56,7 @@ async def _serve(settings: Settings) -> None:
 
 
 def _settle_memory() -> None:
-    """What is there by now stays: looking through it again and again would hold up requests for a tenth of a second."""
+    """Freezes what was allocated at start: to walk through it again would stop requests for a tenth of a second."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT)
@@ -139,6 +139,6 @@ class _Server(uvicorn.Server):
 
 
 def announce(line: str, form: LineFormatter) -> None:
-    """For whoever started the program, whatever the log level."""
+    """Prints a line for the person who started the program, at every log level."""
     record = logging.makeLogRecord({"name": "llmproxy", "levelname": "INFO", "levelno": logging.INFO, "msg": line})
     print(line if isinstance(form, TextFormatter) else form.record(record).rstrip(), file=sys.stderr, flush=True)  # noqa: T201

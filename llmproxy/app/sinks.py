@@ -26,8 +26,10 @@ Hits = list[tuple[Exchange, list[RepeatHit]]]
 
 
 class RequestSinks:
-    """The batcher and its sinks. Hits that were answered inside the protocol come by the thousand: they are grouped
-    by their answer, and only what must be told apart is.
+    """Hands batches of finished requests to all sinks.
+
+    Hits that were answered inside the protocol come by the thousand: they are grouped by their answer, and each sink
+    gets a group at once if it can.
     """
 
     def __init__(

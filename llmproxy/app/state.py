@@ -32,7 +32,7 @@ class AppState:
     monitoring: Monitoring
 
     def stop(self) -> None:
-        """The server stops: streams that tell of what goes on elsewhere end now, not when they are cut off."""
+        """Ends the event streams of jobs, since the server stops."""
         if self.jobs is not None:
             self.jobs.notifications.close()
 

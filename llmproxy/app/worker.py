@@ -1,4 +1,4 @@
-"""The job workers of a database as a program of their own. Its only listener is for Prometheus, where one is set."""
+"""The job workers of a database as a program of their own. It listens for Prometheus only, if a port is set."""
 
 import asyncio
 import signal

@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def _usage(error: typer.TyperException) -> str:
-    """What was wrong with the arguments and where they are explained, in a line; the help where there were none."""
+    """One line on what is wrong with the arguments and where they are explained; the help if there were none."""
     message = error.format_message()
     if message.startswith("Usage:"):
         return message

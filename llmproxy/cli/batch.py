@@ -34,13 +34,13 @@ class State:
 
 
 class StateFile:
-    """The file of one output. Methods raise ``OSError`` where it cannot be written."""
+    """The file of one output. Methods raise ``OSError`` if it cannot be written."""
 
     def __init__(self, output: Path) -> None:
         self.path = output.with_name(f"{output.name}.llmproxy-batch")
 
     def read(self) -> State | None:
-        """None where nothing was begun. Raises ``CommandFailed`` for a file that is not ours."""
+        """None if nothing was begun. Raises ``CommandFailed`` for a file that is not ours."""
         try:
             return State(**json.loads(self.path.read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -75,7 +75,7 @@ T = TypeVar("T")
 
 
 class Interrupted(Exception):
-    """Interrupted; ``batch`` goes on, "" where none is known to have begun."""
+    """The command was interrupted; ``batch`` goes on, "" if none is known to have begun."""
 
     def __init__(self, batch: str) -> None:
         super().__init__(batch)
@@ -84,7 +84,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Paths:
-    """The requests, and where answers and failures go."""
+    """The files of requests, answers and failures."""
 
     source: Path
     output: Path
@@ -167,7 +167,7 @@ def _fetch(api: BatchApi, batch: BatchStatus, paths: Paths, display: BatchProgre
 
 
 def _retry_while_away(ask: Callable[[], T], display: BatchProgress) -> T:
-    """Asks again for a while where the proxy is away, as one is that is being started again."""
+    """Repeats a call for a while if the proxy is away: it may be restarting."""
     deadline = time.monotonic() + _AWAY_SECONDS
     while True:
         try:
@@ -241,7 +241,7 @@ def run(
 
 
 def _report(batch: BatchStatus, paths: Paths) -> None:
-    """Raises ``CommandFailed`` where anything went wrong."""
+    """Prints what came of the batch. Raises ``CommandFailed`` if anything went wrong."""
     if batch.refused:
         for flaw in batch.flaws[:_MOST_FLAWS]:
             typer.echo(flaw, err=True)

@@ -83,7 +83,7 @@ class BatchApi:
         return self._post("/v1/batches", key, json=body)
 
     def get(self, batch_id: str) -> Json:
-        """The batch as it stands."""
+        """The batch's present document."""
         with reaching(self.url):
             return document(self._http.get(f"/v1/batches/{quote(batch_id, safe='')}"))
 
@@ -113,7 +113,7 @@ class BatchApi:
 
 
 def id_of(answer: Json) -> str:
-    """Raises ``CommandFailed`` where the answer has none."""
+    """The id in an answer. Raises ``CommandFailed`` without one."""
     found = answer.get("id")
     if not isinstance(found, str):
         raise CommandFailed(f"the proxy's answer is not understood: {str(answer)[:200]}")
@@ -127,8 +127,8 @@ _LONGEST = 300
 
 @dataclass(frozen=True)
 class BatchStatus:
-    """``hits`` is None where the proxy does not tell. ``output`` and ``errors`` are ids of files, "" where there is
-    none. ``seconds`` is None while it is not over."""
+    """``hits`` is None if the proxy does not report them. ``output`` and ``errors`` are ids of files, "" for no file.
+    ``seconds`` is None while it is not over."""
 
     id: str
     status: str
@@ -160,7 +160,7 @@ class BatchStatus:
 
 
 def parse_status(batch: Json) -> BatchStatus:
-    """Raises ``CommandFailed`` for a document that is no batch."""
+    """Reads a batch's document. Raises ``CommandFailed`` for another one."""
     try:
         counts, usage = batch["request_counts"], batch.get("usage") or {}
         status, hits = str(batch["status"]), (batch.get("llmproxy") or {}).get("hits")

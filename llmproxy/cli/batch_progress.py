@@ -16,7 +16,7 @@ _LINE_SECONDS = 5.0
 
 
 class BatchProgress(Protocol):
-    """``show`` is given the batch as it stands, ``wait`` the reason why its state is not known now."""
+    """``show`` gets the batch's present status, ``wait`` the reason why it is not known."""
 
     def show(self, batch: BatchStatus) -> None: ...
     def wait(self, reason: str) -> None: ...
@@ -100,7 +100,7 @@ class BatchProgressLines:
 
 
 def note(batch: BatchStatus) -> str:
-    """What beside the count is worth a word."""
+    """Failures and hits, if there are any."""
     parts = ((batch.failed, "failed"), (batch.hits, "hits"))
     return ", ".join(f"{number:,} {word}" for number, word in parts if number)
 

@@ -71,7 +71,7 @@ def bench(
 
 
 def question(number: int) -> str:
-    """The same words for the same number."""
+    """The question with this number: always the same text."""
     return f"In one sentence, what is the number {number} good for?"
 
 
@@ -113,7 +113,7 @@ def answering_model(url: str, key: str | None, model: str | None) -> str:
 
 
 def listed_models(http: httpx.Client) -> list[str]:
-    """Raises ``CommandFailed`` where there are none."""
+    """The names of all models. Raises ``CommandFailed`` without one."""
     names = [str(each["id"]) for each in document(http.get("/v1/models")).get("data", ())]
     if not names:
         raise CommandFailed("the proxy knows no model; is the model server running?")
@@ -121,7 +121,7 @@ def listed_models(http: httpx.Client) -> list[str]:
 
 
 def first_that_answers(http: httpx.Client, names: Iterable[str]) -> str:
-    """The first that chats. Raises ``CommandFailed`` with what the last one said."""
+    """The first that answers a chat completion. Raises ``CommandFailed`` with the last error."""
     refused: Refused | None = None
     for name in list(names)[:_MOST_TRIED] * _TRIES:
         try:
@@ -147,7 +147,7 @@ class Figures:
     times: dict[str, Distribution] = field(default_factory=dict)
 
     def add(self, seconds: float, cache: str, error: str) -> None:
-        """One answer: the word of ``X-Cache`` in lower case; ``error`` is "" for a success."""
+        """Adds an answer; ``cache`` is ``X-Cache`` in lower case, ``error`` is "" for a success."""
         if error:
             self.errors += 1
             self.reason = self.reason or error
@@ -178,7 +178,7 @@ class Figures:
 
 
 class Run:
-    """What the stages share: the client, the model, and the numbers of questions that nobody asked yet."""
+    """What the stages share: the client, the model, and the numbers of new questions."""
 
     def __init__(self, http: httpx.AsyncClient, model: str) -> None:
         self._http = http
@@ -212,7 +212,7 @@ async def _twice(run: Run, figures: Figures, until: float) -> None:
 
 
 def _at_once(callers: int, pick: Callable[[Run], int]) -> Stage:
-    """Questions from so many callers at once."""
+    """A stage with this number of callers at once."""
 
     async def stage(run: Run, figures: Figures, until: float) -> None:
         async def caller() -> None:
@@ -264,8 +264,8 @@ async def measure(
 
 
 def hits(found: list[Figures]) -> dict[str, float | None]:
-    """``quicker``: by which share the median of the hits is below that of the misses, where both were asked one after
-    the other; ``rate``: the share of the popular questions that were hits."""
+    """``quicker``: by which share the median of the hits is below that of the misses, of questions asked twice
+    in a row; ``rate``: the share of the popular questions that were hits."""
     medians = {cache: times.quantile(0.5) for cache, times in found[0].times.items()}
     hit, miss, popular = medians.get("hit"), medians.get("miss"), found[-1]
     counted = popular.times["hit"].count if "hit" in popular.times else 0

@@ -103,7 +103,7 @@ def seconds(age: str) -> float:
 
 
 def _confirm(question: str) -> None:
-    """Raises ``typer.Abort`` for no, and where nobody can answer."""
+    """Raises ``typer.Abort`` for no, and if nobody can answer."""
     try:
         sure = typer.confirm(question, err=True)
     except typer.Abort:

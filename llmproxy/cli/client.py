@@ -60,7 +60,7 @@ def http_client(url: str, key: str | None, timeout: float = _TIMEOUT) -> httpx.C
 
 
 class ApiClient:
-    """The running proxy at ``url``. Every method raises ``CommandFailed`` where it cannot be reached or refuses."""
+    """The running proxy at ``url``. Every method raises ``CommandFailed`` if it cannot be reached or refuses."""
 
     def __init__(self, url: str, token: str | None = None):
         self._url = url.rstrip("/")

@@ -54,7 +54,7 @@ def check(database: DatabaseFlag = None) -> None:
 
 
 def _revision(settings: Settings) -> str | None:
-    """The schema's revision, None where there is none. Looking makes no file where there was none."""
+    """The schema's revision, None without a schema. Does not create a database file."""
     if settings.sqlite_file is not None and not settings.sqlite_file.exists():
         return None
     with _reporting(settings.database):

@@ -92,7 +92,7 @@ def _difference(difference: Json) -> Iterator[str]:
 
 
 def _marked(name: str, before: str, differing: str, after: str) -> Iterator[str]:
-    """A line of text, and below it a mark under each character that differs; ``|`` where one is missing."""
+    """A line of text, and below it a mark under each character that differs; ``|`` for one that is missing."""
     head, middle, tail = (_visible(part) for part in (before, differing, after))
     middle = middle if len(middle) <= _SPAN else f"{middle[: _SPAN - 1]}…"
     yield f"  {name}: {head}{middle}{tail}"

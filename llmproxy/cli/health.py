@@ -8,7 +8,7 @@ from llmproxy.config.load import ConfigError, load
 
 
 def main() -> None:
-    """Exit code 0 where it answers, 1 with the reason where it does not."""
+    """Exits with 0 if the proxy answers, else with 1 and the reason."""
     try:
         ApiClient(address(load({}).settings)).health()
     except (ConfigError, CommandFailed) as error:

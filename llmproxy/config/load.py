@@ -22,7 +22,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.config.values import REGULAR
 
 FILE = Path("llmproxy.toml")
-#: names the file; the only prefixed variable that is no setting
+#: names the file; the only variable with the prefix that is not a setting
 FILE_VARIABLE = "LLMPROXY_CONFIG"
 
 #: two ways to say one thing: where a layer gives one, the other from the layers below it no longer counts
@@ -53,7 +53,7 @@ _Layer = dict[str, _Value]
 def load(flags: Mapping[str, object], env: Mapping[str, str] | None = None, file: Path | None = None) -> Loaded:
     """The settings from every layer.
 
-    ``flags`` maps names of settings to values, None where a flag was not given. ``env`` is the process's environment
+    ``flags`` maps names of settings to values, None if a flag was not given. ``env`` is the process's environment
     unless given; ``file`` is the one ``LLMPROXY_CONFIG`` names, else ``llmproxy.toml`` where it exists. Raises
     ``ConfigError`` for anything that is unknown or not allowed.
     """

@@ -95,7 +95,7 @@ def _split_keys(value: Any) -> Any:
 
 
 def _check_api_keys(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    """No message shows any of the texts: in a wrong one, every part may be the secret."""
+    """Checks that keys are usable and different. No message shows one: in a wrong key every part may be the secret."""
     names: set[str] = set()
     secrets: set[str] = set()
     for number, key in enumerate(value, 1):

@@ -1,7 +1,4 @@
-"""Who asks, by API key or admin token, and whether they may.
-
-The secrets themselves go no further than here.
-"""
+"""Authentication by API key or admin token. The secrets themselves go no further than here."""
 
 import hmac
 
@@ -30,13 +27,13 @@ class Authenticator:
         }
         token = settings.admin_token
         self._token = token.get_secret_value().encode() if token is not None else None
-        #: who shows no secret, if no key is asked for
+        #: the caller who sends no secret, if there are no keys
         self._nobody = self._unnamed([])
-        # callers who are told apart must not see each other's answers in the history
+        # callers with keys must not see each other's answers in the history
         self._shut = token is None and (bool(self._names) or self._separate)
 
     def admit(self, access: AccessLevel, headers: HeaderList, address: str) -> Caller:
-        """Who asks, as far as the access level needs to know. Raises ``Unauthorized``, ``Forbidden``.
+        """Returns the caller, as far as the access level needs it. Raises ``Unauthorized``, ``Forbidden``.
 
         ``address`` is the server's at which the request arrived, "" for one that is no network's.
         """
@@ -69,10 +66,10 @@ class Authenticator:
             return self._unnamed(secrets) if secrets else self._nobody
         if sum(name == b"authorization" for name, _ in headers) > 1:
             raise Unauthorized("More than one Authorization header was sent.", headers=_BEARER)
-        known = {mark for secret in secrets if (mark := self._known(fingerprint([secret])))}
-        if len(known) != 1:
-            raise Unauthorized(_refusal(bool(secrets), bool(known)), headers=_BEARER)
-        owner = known.pop()
+        owners = {mark for secret in secrets if (mark := self._key_of(fingerprint([secret])))}
+        if len(owners) != 1:
+            raise Unauthorized(_refusal(bool(secrets), bool(owners)), headers=_BEARER)
+        owner = owners.pop()
         return Caller(self._names[owner], scope=owner if self._separate else "", owner=owner)
 
     def _unnamed(self, secrets: list[bytes]) -> Caller:
@@ -80,9 +77,9 @@ class Authenticator:
         owner = mark if self._separate else ""
         return Caller("", scope=owner, owner=owner, credential=mark if self._forwards else "")
 
-    def _known(self, mark: str) -> str:
-        """The key with this fingerprint, "" where there is none: every key is compared, each in constant time."""
-        return "".join(known for known in self._names if hmac.compare_digest(known, mark))
+    def _key_of(self, mark: str) -> str:
+        """Returns the key with this fingerprint, "" if there is none. Every key is compared, each in constant time."""
+        return "".join(key for key in self._names if hmac.compare_digest(key, mark))
 
 
 def _refusal(sent: bool, several: bool) -> str:

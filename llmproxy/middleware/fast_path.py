@@ -1,7 +1,7 @@
-"""The quickest way to answer: inside uvicorn's protocol, before a request is parsed or a task exists.
+"""Answers repeated requests inside uvicorn's protocol, before a request is parsed or a task exists.
 
 Everything here rests on internals of uvicorn's ``HttpToolsProtocol``; ``protocol_class`` gives the plain protocol
-where one of them is missing. Whatever is not a known request on an idle connection goes the ordinary way, untouched.
+if one of them is missing. Whatever is not a known request on an idle connection goes the ordinary way, untouched.
 """
 
 from collections.abc import Callable
@@ -69,7 +69,7 @@ class FastPathProtocol(Protocol):
         super().data_received(data)
 
     def _hold(self, hot: "FastPath", data: bytes) -> bool:
-        """Clients send head and body in two writes: waits for the second where the first is known."""
+        """Waits for the body if the head is known: clients send the two in two writes."""
         end = data.find(b"\r\n\r\n")
         if end >= 0 and hot.table.length(data[: end + 4]) > len(data):
             self._unset_keepalive_if_required()
@@ -126,7 +126,7 @@ class FastPath:
 
 
 def protocol_class(hot: FastPath, limits: ConnectionLimits) -> type[Protocol]:
-    """``FastPathProtocol``, or the plain protocol where uvicorn is not the one this was written for."""
+    """``FastPathProtocol``, or the plain protocol if uvicorn's internals are not those that this rests on."""
     if not all(callable(getattr(Protocol, name, None)) for name in _NEEDED):
         return bound(limits)
     return type("BoundFastPathProtocol", (FastPathProtocol,), {"hot": hot, "limits": limits})

@@ -1,4 +1,4 @@
-"""How many requests are in work, and how many may be."""
+"""The requests in work: their number by endpoint, and the limits on it."""
 
 from collections import Counter
 

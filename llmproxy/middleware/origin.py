@@ -45,7 +45,7 @@ class OriginCheck:
         host = b"".join(hosts).decode("latin-1")
         self._check_host(host, (scope.get("server") or ("",))[0])
         if origins or sites:
-            # said twice, each counts
+            # if there are several, each counts
             for origin in origins or [b""]:
                 self._check_origin(host, origin.decode("latin-1"), sites)
 
@@ -77,7 +77,7 @@ def _hostname(host: str) -> str:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host name or address is this machine's own, for whatever network."""
+    """Whether a host name or address is a loopback one."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -95,7 +95,7 @@ class Cors:
     """Starlette's rules for pages of allowed origins, with our error for a preflight that is refused."""
 
     def __init__(self, settings: Settings) -> None:
-        # asked by its parts: the application in it is never reached
+        # its methods are called one by one: the application in it is never reached
         self._rules = CORSMiddleware(
             Response(),
             allow_origins=settings.cors_origins,

@@ -25,7 +25,7 @@ from llmproxy.wire.errors import BadRequest, HeaderTooLarge, ProxyError, TooSlow
 _MOST_DESCRIPTORS = 65_536
 #: descriptors that new connections leave to calls upstream, to the database and to files: at least, and as a share
 _LEAST_RESERVE, _RESERVE_SHARE = 32, 8
-#: of all connections, this share is closed at once where there is no room
+#: this share of all connections is closed at once if there is no room
 _EVICTED_SHARE = 16
 
 #: how long a refused client may take to read why, and how much of what it goes on to send is thrown away for that
@@ -33,7 +33,7 @@ _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 512 * 1024
 #: the application tells a client by itself that its body has stopped; this much later the connection is closed
 _GRACE_SECONDS = 5.0
-#: a client that has sent or read nothing for so long has stopped, where others need its place
+#: a client that has sent or read nothing for so long counts as stopped, if others need its place
 _STALL_SECONDS = 2.0
 _FRAMING = (b"content-length", b"transfer-encoding")
 
@@ -148,10 +148,10 @@ class Protocol(HttpToolsProtocol):
                 return
 
     def _decline_upgrade(self) -> None:
-        """Goes on as if nothing had been offered (RFC 9110 section 7.8).
+        """Ignores the offer (RFC 9110 section 7.8).
 
-        The parser takes the head for the end of the request, whatever the head says of a body, and cannot be told
-        otherwise: a new one reads the framing alone.
+        The parser takes the head for the end of the request, even if it announces a body, and that cannot be changed: a
+        new parser reads the framing headers alone.
         """
         framing = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] in _FRAMING)
         self.parser = httptools.HttpRequestParser(self)
@@ -235,9 +235,9 @@ class Protocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _end_cycles(self) -> None:
-        """Nothing more is written, and the application hears that its client has gone.
+        """Stops writing, and reports to the application that its client has gone.
 
-        uvicorn tells the last request of the connection only, which may still wait for the one in work.
+        uvicorn reports it to the last request of the connection only, which may still wait for the one in work.
         """
         for cycle in (self.cycle, self._running):
             if cycle is not None and not cycle.response_complete:
@@ -279,7 +279,7 @@ class Protocol(HttpToolsProtocol):
         )
 
     def _refuse(self, error: ProxyError) -> None:
-        """Tells the client, as far as it can still be told, and closes."""
+        """Answers with the error if that is still possible, and closes."""
         self._refusal, self._received, self.since = error, 0, self.loop.time()
         own = self.stage is ConnectionStage.BODY
         if not own and self.answering:
@@ -315,9 +315,9 @@ def raise_descriptor_limit() -> None:
 
 
 def make_room(connections: Iterable[Protocol], new: Protocol) -> None:
-    """Closes those that have been idle, or slow to send their head, for longest; where there are none, those whose
-    clients stopped in the middle of a body or of an answer; else the new one: descriptors are needed for calls
-    upstream too."""
+    """Closes the connections that have been idle, or slow to send a head, for longest; if there are none, those whose
+    clients stopped in the middle of a body or of an answer; else the new one, because calls upstream need descriptors,
+    too."""
     others = [each for each in connections if each is not new and not each.closing]
     candidates = [each for each in others if each.idle or each.expendable] or [each for each in others if each.stalled]
     for connection in heapq.nsmallest(1 + len(others) // _EVICTED_SHARE, candidates, key=lambda each: each.since):
@@ -342,7 +342,7 @@ def _head_size(url: bytes, headers: list[tuple[bytes, bytes]]) -> int:
 
 
 def _unacknowledged(transport: asyncio.Transport) -> int:
-    """Bytes that the system holds for the client; 0 where it does not tell."""
+    """Bytes that the system holds for the client; 0 if it does not report them."""
     try:
         answer = ioctl(transport.get_extra_info("socket").fileno(), TIOCOUTQ, pack("i", 0))
     except OSError:

@@ -1,4 +1,4 @@
-"""Which route answers a request, and who may use it: decided once, from the path as it was parsed."""
+"""The table of routes with their access levels. A request is resolved once, from the path as it was parsed."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +12,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class AccessLevel(StrEnum):
-    """Who may use a route, the widest first."""
+    """Who may use a route, the most open level first."""
 
-    #: everybody: what orchestrators and Prometheus ask, and the page's files, which hold no data
+    #: everybody: what orchestrators and Prometheus read, and the page's files, which hold no data
     OPEN = "open"
-    #: who has an API key, where there are keys
+    #: callers with an API key, if there are keys
     CALLER = "caller"
-    #: who has the admin token, where there is one
+    #: operators with the admin token, if there is one
     OPERATOR = "operator"
 
 
@@ -27,8 +27,8 @@ _STRICTEST_FIRST = tuple(reversed(AccessLevel))
 
 @dataclass(frozen=True, slots=True)
 class RouteGroup:
-    """Routes with one access level. ``tree`` is the prefix of the paths that are the group's even where none of its
-    routes matches: 404, never the upstream's. "" where there is none."""
+    """Routes with one access level. Paths under the prefix ``tree`` are the group's even if none of its routes matches:
+    they get 404 and never go upstream. "" for no such prefix."""
 
     access: AccessLevel
     routes: Sequence[Route]
@@ -58,7 +58,7 @@ class RouteTable:
         self._routes = [(group.access, _exact(route)) for group in self.groups for route in group.routes]
 
     def resolve(self, scope: Scope) -> Resolution:
-        """Never raises: an unknown method or path is an application that does, for those who may know."""
+        """Never raises: an unknown method or path is resolved to an application that raises, after authentication."""
         if scope["method"] == "POST" and (post := self._posts.get(scope["path"])) is not None:
             return post
         here: list[tuple[AccessLevel, Route]] = []

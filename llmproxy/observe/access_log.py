@@ -102,7 +102,7 @@ class TextFormatter:
 
 
 class JsonFormatter:
-    """For machines: one object a line, in ASCII, always with the same keys; null where something is not known."""
+    """For machines: one object per line, in ASCII, always with the same keys; null for what is not known."""
 
     def __init__(self) -> None:
         self._traceback = logging.Formatter()

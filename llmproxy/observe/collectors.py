@@ -44,7 +44,7 @@ class Series(Collector):
 
 @dataclass(slots=True)
 class CounterChild:
-    """One series of a counter, to be held by those who often add to it."""
+    """One series of a counter, for code that often adds to it and holds it."""
 
     value: float = 0.0
 
@@ -67,7 +67,7 @@ class Counter(Series):
         self.child(labels).value += amount
 
     def set_total(self, labels: Labels, total: float) -> None:
-        """Takes over the state of a count that is kept elsewhere."""
+        """Sets the total of something that is counted elsewhere."""
         self.child(labels).value = total
 
     def collect(self) -> Iterable[Metric]:
@@ -103,7 +103,7 @@ class Gauge(Series):
         self._values[labels] = value
 
     def clear(self) -> None:
-        """Forgets every series, so that what is gone is no longer shown."""
+        """Removes every series, so that what is gone is no longer shown."""
         self._values.clear()
 
     def collect(self) -> Iterable[Metric]:
@@ -132,7 +132,7 @@ def tally(values: Sequence[float], bounds: Sequence[float]) -> Tally:
 
 
 class HistogramChild:
-    """One series of a histogram, to be held by those who often observe a value of it."""
+    """One series of a histogram, for code that often observes a value and holds it."""
 
     __slots__ = ("bounds", "counts", "total")
 

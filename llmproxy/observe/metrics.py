@@ -80,11 +80,11 @@ class Metrics:
         self._count_answers(answered, series, len(durations))
 
     def phase_shared(self, phase: Phase, seconds: float, requests: int) -> None:
-        """Counts a phase that took ``seconds`` for so many requests together."""
+        """Counts a phase that took ``seconds`` for ``requests`` requests together."""
         self._phases[phase].observe(seconds / requests, requests)
 
     def name_kinds(self, kinds: Callable[[str], str]) -> None:
-        """``kinds`` gives the kind of the upstream with this name, a word of a closed list."""
+        """``kinds`` gives the kind of the upstream with this name, a value of a closed list."""
         self._kinds = kinds
 
     def loop_lagged(self, seconds: float) -> None:
@@ -102,11 +102,11 @@ class Metrics:
             self.catalogue.upstream_errors.add((kind,), 0.0)
 
     def upstream_failed(self, kind: str) -> None:
-        """Counts a failed call to an upstream. ``kind`` is one of a closed list of words."""
+        """Counts a failed call to an upstream. ``kind`` is a value of a closed list."""
         self.catalogue.upstream_errors.add((kind,))
 
     def store_failed(self, tier: str, kind: str) -> None:
-        """Counts a fault of a cache tier. ``kind`` is one of a closed list of words."""
+        """Counts a fault of a cache tier. ``kind`` is a value of a closed list."""
         self.catalogue.store_faults.add((tier, kind))
 
     def observing_failed(self, part: str) -> None:
@@ -114,11 +114,11 @@ class Metrics:
         self.catalogue.faults.add((part,))
 
     def job_tried(self, kind: str, step: str, outcome: str) -> None:
-        """Counts a try at an item of a job. All three are words of closed lists."""
+        """Counts a try at an item of a job. All three are values of closed lists."""
         self.catalogue.job_tries.add((kind, step, outcome))
 
     def answer_lost(self) -> None:
-        """Counts an answer that nobody can ask for by its id, although it should be there."""
+        """Counts a stored answer that was lost: it cannot be read by its id."""
         self.catalogue.answers_lost.add(())
 
     def set_queue(self, waiting: int, running: int, oldest_seconds: float) -> None:
@@ -139,7 +139,7 @@ class Metrics:
             self.catalogue.evictions.set_total((tier, reason), count)
 
     def set_limits(self, tiers: Mapping[str, int], database: int) -> None:
-        """Takes over how many bytes each tier, and the database, may hold."""
+        """Sets the limits of the tiers and of the database, in bytes."""
         for tier, limit in tiers.items():
             self.catalogue.limits.set((tier,), limit)
         self.catalogue.database_limit.set((), database)
@@ -325,7 +325,7 @@ class Generations:
 
 
 def _error_type(observed: Exchange) -> str:
-    """The status, or another word where it does not tell; "" for a success, which is no label at all."""
+    """The status, or ``_OTHER`` for an error without one; "" for a success."""
     if observed.status >= 400:
         return str(observed.status)
     return _OTHER_ERROR if observed.error else ""

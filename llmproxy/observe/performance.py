@@ -20,7 +20,7 @@ MOST_TOKENS = 100_000_000
 
 
 class PerformanceSeries(NamedTuple):
-    """What one cell tells of. ``cache`` is a word of the cache's vocabulary."""
+    """The requests that one cell counts. ``cache`` is a value of ``CacheStatus``."""
 
     endpoint: str
     model: str
@@ -111,7 +111,7 @@ class Performance:
         return taken
 
     def give_back(self, minutes: Mapping[int, Cells]) -> None:
-        """Takes in what was taken and could not be kept. Of too much the oldest is lost."""
+        """Takes back minutes that could not be stored. If there are too many, the oldest are lost."""
         for start, cells in minutes.items():
             merge(self._minutes.setdefault(start, {}), cells)
         waiting = sum(map(len, self._minutes.values()))
@@ -122,7 +122,7 @@ class Performance:
             self.lose({start: self._minutes.pop(start)})
 
     def lose(self, minutes: Mapping[int, Cells]) -> None:
-        """Notes that what was taken will not be kept."""
+        """Counts minutes that will not be stored."""
         self.lost += sum(map(len, minutes.values()))
 
     def since(self, start: float) -> Cells:
@@ -168,7 +168,7 @@ def _add_work(cell: Cell, answered: Exchange, count: int) -> None:
 
 
 def plausible(tokens: int | None) -> int:
-    """An upstream may claim any number; a sum must fit into a database, and into JSON."""
+    """Limits a number of tokens: an upstream may report any, and a sum must fit into a database and into JSON."""
     return max(0, min(tokens or 0, MOST_TOKENS))
 
 
@@ -317,7 +317,7 @@ class Rates:
 
 
 def _document(counts: Counter[str]) -> dict[str, Any]:
-    """The hit rate is that of the requests that were looked up, None where there were none."""
+    """The hit rate is that of the requests that were looked up, None if there were none."""
     looked_up = sum(counts[word] for word in LOOKED_UP)
     rate = sum(counts[word] for word in HITS) / looked_up if looked_up else None
     return {**{name: counts[word] for word, name in NAMES.items()}, "hit_rate": rate}

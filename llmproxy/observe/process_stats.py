@@ -1,4 +1,4 @@
-"""What the process and the machine use, and how late the event loop wakes those who sleep."""
+"""What the process and the machine use, and how late the event loop is."""
 
 import asyncio
 import logging

@@ -76,7 +76,7 @@ class Distribution:
         self._keep(other._values)
 
     def quantile(self, share: float) -> float | None:
-        """The least value that this share of the values do not exceed; None where there are none."""
+        """The least value that this share of the values do not exceed; None without values."""
         if self.count == 0:
             return None
         rank = max(0, ceil(share * self.count) - 1)
@@ -86,7 +86,7 @@ class Distribution:
         return float(min(self.highest, _MAPPING.value(bins.key_at_rank(rank))))
 
     def summary(self) -> dict[str, Any] | None:
-        """JSON-ready, in the unit of the values; None where there are none."""
+        """JSON-ready, in the unit of the values; None without values."""
         if self.count == 0:
             return None
         return {
@@ -132,7 +132,7 @@ class Distribution:
             self._settled()
 
     def _settled(self) -> DenseStore | None:
-        """The bins with all values in them; None where the values are few enough to be kept as they are."""
+        """The bins with all values in them; None if the values are few enough to be kept one by one."""
         if self._bins is None and len(self._values) <= EXACT:
             return None
         if self._bins is None:

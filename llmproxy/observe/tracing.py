@@ -1,4 +1,4 @@
-"""Whether OpenTelemetry is wanted, by its standard environment variables; nothing of it is imported while it is not."""
+"""Traces for OpenTelemetry, switched on by its standard environment variables; otherwise nothing of it is imported."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +17,16 @@ class Tracing(Protocol):
 
     @property
     def tracer(self) -> Any:
-        """Begins a request's part in its trace; None where there are no traces."""
+        """Begins a request's part in its trace; None without traces."""
         ...
 
     def name_kinds(self, kinds: Callable[[str], str]) -> None:
-        """``kinds`` gives the kind of the upstream with this name, a word of a closed list."""
+        """``kinds`` gives the kind of the upstream with this name, a value of a closed list."""
         ...
 
     @property
     def room(self) -> int:
-        """How many more requests may wait to be recorded."""
+        """The number of requests that may still be queued."""
         ...
 
     def record(self, requests: Sequence[Any]) -> None:
@@ -39,7 +39,7 @@ class Tracing(Protocol):
 
 
 class NoTracing:
-    """Nothing is wanted."""
+    """No traces."""
 
     tracer = None
     room = 0
@@ -52,7 +52,7 @@ class NoTracing:
 
 
 def open_tracing(environment: Mapping[str, str], metrics: Metrics, version: str) -> Tracing:
-    """What ``environment`` asks for. What cannot be had is said in the log, and requests go on without it."""
+    """Opens what ``environment`` asks for. What cannot be opened is logged, and requests go on without it."""
     if not is_tracing_enabled(environment):
         return NoTracing()
     try:

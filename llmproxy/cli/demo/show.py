@@ -28,7 +28,7 @@ curl -i $OPENAI_BASE_URL/chat/completions -H 'content-type: application/json' \\
 def show(*, once: bool, port: int) -> None:
     """``once`` ends after the tour; it has files of its own, so that it can run beside a demo that serves on.
 
-    Raises ``CommandFailed`` where a step is not what it should be, or something does not start or stops by itself.
+    Raises ``CommandFailed`` if a step is not what it should be, or something does not start or stops by itself.
     """
     console = Console(highlight=False)
     console.print("Starting llama.cpp with SmolLM2-135M (chat and embeddings) and the proxy in front of it ...")

@@ -57,7 +57,7 @@ class ObservedAnswer:
 
 
 class Tour:
-    """``answer`` is what the model said first."""
+    """``answer`` is the text of the model's first answer."""
 
     def __init__(self, client: openai.OpenAI, stack: Stack):
         self._client = client
@@ -180,7 +180,7 @@ def _messages(question: str) -> list[ChatCompletionMessageParam]:
 def _step(
     question: str, answer: ObservedAnswer, cache: str, *, like: ObservedAnswer | None = None, live: bool = False
 ) -> TourStep:
-    """The row for an answer that should be ``cache``, equal to ``like`` and, where ``live``, seen to be so."""
+    """The row for an answer that should be ``cache``, equal to ``like`` and, if ``live``, seen while it was written."""
     flaw = None
     if answer.cache != cache:
         flaw = f"should be {cache}"

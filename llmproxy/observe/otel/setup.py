@@ -26,7 +26,7 @@ _PIECE = 8
 
 
 def open_otel(environment: Mapping[str, str], metrics: Metrics, version: str) -> "OpenTelemetry":
-    """Raises whatever the exporters raise that do not like the environment."""
+    """Opens the SDK's exporters. Raises whatever they raise for a wrong environment."""
     faults = ExportFaults(asyncio.get_running_loop(), metrics.observing_failed)
     provider = TracerProvider(resource=resource_for(version), shutdown_on_exit=False)
     for exporter in exporters(environment):
@@ -126,7 +126,7 @@ class NoExporter(Exception):
 def exporters(environment: Mapping[str, str]) -> list[Any]:
     """New exporters of traces; each reads its own part of the environment.
 
-    Raises ``NoExporter``, and whatever an exporter raises that does not like the environment.
+    Raises ``NoExporter``, and whatever an exporter raises for a wrong environment.
     """
     names = environment.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
     return [_exporter(name.strip(), environment) for name in names.split(",")]
@@ -153,9 +153,10 @@ def _protocol(environment: Mapping[str, str]) -> str:
 
 
 async def run_in_thread(work: Callable[[], object], limit: float) -> None:
-    """Returns when ``work`` has. Raises ``TimeoutError`` after ``limit`` seconds, and whatever ``work`` raises.
+    """Runs ``work`` in a daemon thread and waits for it.
 
-    The threads of asyncio's own executor would hold up the program's end for as long as a collector is silent.
+    Raises ``TimeoutError`` after ``limit`` seconds, and whatever ``work`` raises. The threads of asyncio's own executor
+    would hold up the program's end for as long as a collector is silent.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()

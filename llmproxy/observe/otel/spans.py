@@ -48,7 +48,7 @@ class Spans:
         self.kind_of: Callable[[str], str] = lambda upstream: ""
 
     def begin(self, headers: Iterable[tuple[bytes, bytes]], started_at: float) -> RequestTrace:
-        """The client's trace goes on; who brings none begins one."""
+        """Continues the client's trace, or begins a new one."""
         carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers if name in self._fields}
         parent = get_global_textmap().extract(carrier, Context())
         return RequestTrace(self._start("request", parent, started_at, SpanKind.SERVER), parent, self._fields)
@@ -112,7 +112,7 @@ def name_of(traced: Exchange) -> str:
 
 
 def attributes_of(traced: Exchange, provider: str) -> dict[str, Value]:
-    """``provider`` is the upstream's kind, "" where none was asked."""
+    """``provider`` is the upstream's kind, "" without an upstream call."""
     found: dict[str, Value] = {
         "http.request.method": traced.method,
         "url.path": traced.path,

@@ -191,10 +191,10 @@ async def test_many_at_once(blobs: Blobs) -> None:
     "name", ["", "a", "file-", "file-a/b", "../file-a", "file-a.b", "file-a\n", "file-" + "a" * 121]
 )
 async def test_only_ids_are_names(blobs: Blobs, name: str) -> None:
-    with pytest.raises(ValueError, match="no id of a file"):
+    with pytest.raises(ValueError, match="not the id of a file"):
         await put(blobs, name, b"x")
     for work in (anext(blobs.read(name)), anext(blobs.lines(name)), blobs.delete(name), blobs.written_at(name)):
-        with pytest.raises(ValueError, match="no id of a file"):
+        with pytest.raises(ValueError, match="not the id of a file"):
             await work
 
 

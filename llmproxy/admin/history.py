@@ -155,7 +155,7 @@ async def explain(request: Request) -> Response:
 
 
 async def _exchange(request: Request, id: str) -> Response:
-    return json_response(detail.shown(await _reader(request).record(id, _row(request))))
+    return json_response(detail.to_json(await _reader(request).record(id, _row(request))))
 
 
 def _row(request: Request) -> int | None:

@@ -154,10 +154,10 @@ def _kinds(now: float) -> Select[Any]:
     sizes = case(*((row.size < literal_column(str(bound)), n) for n, bound in enumerate(SIZES)), else_=len(SIZES))
     ages = case(*((row.created_at > now - bound, n) for n, bound in enumerate(AGES)), else_=len(AGES))
     each = select(row.model, row.namespace, row.operation, row.tags, row.size, sizes.label("s"), ages.label("a"))
-    told = each.subquery()
-    keys = (told.c.model, told.c.namespace, told.c.operation, told.c.tags, told.c.s, told.c.a)
+    classified = each.subquery()
+    keys = [classified.c[name] for name in ("model", "namespace", "operation", "tags", "s", "a")]
     number = func.count().label("number")
-    grouped = select(*keys, number, func.sum(told.c.size).label("bytes")).group_by(*keys)
+    grouped = select(*keys, number, func.sum(classified.c.size).label("bytes")).group_by(*keys)
     return grouped.order_by(number.desc()).limit(_MOST_KINDS)
 
 

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.tables import flushes, processes
-from llmproxy.cache.tier import Selector, dump, load, means_begun
+from llmproxy.cache.tier import Selector, dump, load, matches_begun
 from llmproxy.database.engine import Database
-from llmproxy.runtime.process_id import is_dead, is_here, is_stopped, process_id
+from llmproxy.runtime.process_id import is_dead, is_on_this_machine, is_stopped, process_id
 
 #: the name of the turn that a flush takes, and that stores and new processes take shared
 TURN = "cache flushes"
@@ -62,7 +62,7 @@ async def flushed_since(connection: AsyncConnection, entries: Iterable[Entry], g
         for key, (entry, position) in begun.items()
         # behind the lines that are left nobody can tell any more
         if after[key] < oldest - 1
-        or any(id > after[key] and means_begun(each, entry, now - position.at) for id, each in selectors)
+        or any(id > after[key] and matches_begun(each, entry, now - position.at) for id, each in selectors)
     }
 
 
@@ -223,7 +223,7 @@ class FlushLog:
         self._beats = {
             name: before[name] if name in before and before[name][0] == beat else (beat, now)
             for name, beat in rows
-            if not is_here(name)
+            if not is_on_this_machine(name)
         }
 
     async def _show(self) -> None:

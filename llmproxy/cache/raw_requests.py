@@ -88,8 +88,8 @@ class RawRequestIndex:
 
     def length(self, head: bytes) -> int:
         """Bytes of a whole request that begins with this head, where one such is known; else 0."""
-        known = self._heads.get(head)
-        return 0 if known is None else known[0]
+        counted = self._heads.get(head)
+        return 0 if counted is None else counted[0]
 
     def remember(self, raw: bytes, answer: HotAnswer) -> None:
         """``raw`` is one whole request, head and body."""
@@ -104,9 +104,9 @@ class RawRequestIndex:
 
     def forgotten(self, raw: bytes) -> None:
         head = _head(raw)
-        known = self._heads[head]
-        known[1] -= 1
-        if known[1] == 0:
+        counted = self._heads[head]
+        counted[1] -= 1
+        if counted[1] == 0:
             del self._heads[head]
 
 

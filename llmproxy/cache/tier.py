@@ -229,7 +229,7 @@ def key_range(prefix: str) -> tuple[bytes, bytes]:
     return bytes.fromhex(prefix.ljust(_DIGITS, "0")), bytes.fromhex(prefix.ljust(_DIGITS, "f"))
 
 
-def means_begun(selector: Selector, entry: Entry, seconds: float) -> bool:
+def matches_begun(selector: Selector, entry: Entry, seconds: float) -> bool:
     """Whether a flush means an answer whose call had begun ``seconds`` before the flush."""
     if selector.created_before is None:
         return matches(selector, entry)

@@ -27,7 +27,7 @@ from llmproxy.cache.tier import (
     breaker,
     key_range,
     matches,
-    means_begun,
+    matches_begun,
 )
 from llmproxy.config.settings import Settings
 from llmproxy.database.breaker import CircuitBreaker
@@ -139,7 +139,7 @@ class Cache:
             if tier.local:
                 continue
             epoch = self._epoch
-            entry = await self._asked(tier, tier.get(key), None)
+            entry = await self._guard(tier, tier.get(key), None)
             if entry is not None and not self._is_flushed(entry, epoch):
                 self._promote([entry], tier, epoch)
                 return entry, tier.reason
@@ -155,10 +155,10 @@ class Cache:
             if not missing:
                 break
             epoch = self._epoch
-            here: dict[bytes, Entry] = await self._asked(tier, tier.get_many(missing), {})
-            here = {key: entry for key, entry in here.items() if not self._is_flushed(entry, epoch)}
-            self._promote(here.values(), tier, epoch)
-            found.update(here)
+            entries: dict[bytes, Entry] = await self._guard(tier, tier.get_many(missing), {})
+            entries = {key: entry for key, entry in entries.items() if not self._is_flushed(entry, epoch)}
+            self._promote(entries.values(), tier, epoch)
+            found.update(entries)
             missing = [key for key in missing if key not in found]
         return found
 
@@ -186,25 +186,25 @@ class Cache:
             if self._log is not None:
                 number = await self._log.write(connection, selector)
 
-        here: dict[bytes, Entry] = {}
+        local_entries: dict[bytes, Entry] = {}
         for tier in self.tiers:
             if tier.local:
-                here |= {entry.key: entry for entry in self._call(tier, tier.matching, selector) or ()}
+                local_entries |= {entry.key: entry for entry in self._call(tier, tier.matching, selector) or ()}
         removed: list[Flushed] = []
         for tier in self.tiers:
             if not tier.local:
-                for key in await self._asked(tier, tier.holds(list(here)), set()):
-                    del here[key]
+                for key in await self._guard(tier, tier.holds(list(local_entries)), set()):
+                    del local_entries[key]
                 failed = Flushed(failed=(tier.name,))
-                removed.append(await self._asked(tier, tier.flush(selector, dry_run=dry_run, seal=seal), failed))
+                removed.append(await self._guard(tier, tier.flush(selector, dry_run=dry_run, seal=seal), failed))
         names = [name for each in removed for name in each.failed]
         if self._log is not None and not dry_run and not number and _LOG not in names:
             # no tier has taken the line into its transaction
             number = await self._logged(self._log.append(selector), 0)
             names += [] if number else [_LOG]
         most = max(removed, key=lambda each: each.entries, default=Flushed())
-        size = most.bytes + sum(entry.size for entry in here.values())
-        flushed = Flushed(most.entries + len(here), size, failed=tuple(names))
+        size = most.bytes + sum(entry.size for entry in local_entries.values())
+        flushed = Flushed(most.entries + len(local_entries), size, failed=tuple(names))
         if dry_run:
             return flushed
         # a line that was written in a transaction that failed is none
@@ -276,7 +276,8 @@ class Cache:
         if begun.epoch == self._epoch:
             return False
         return self._is_forgotten(begun.epoch) or any(
-            done.epoch > begun.epoch and means_begun(done.selector, entry, done.at - begun.at) for done in self._flushed
+            done.epoch > begun.epoch and matches_begun(done.selector, entry, done.at - begun.at)
+            for done in self._flushed
         )
 
     def _is_forgotten(self, epoch: int) -> bool:
@@ -291,14 +292,14 @@ class Cache:
 
     async def stats(self) -> dict[str, TierStats]:
         """By tier, top down."""
-        return {tier.name: await self._asked(tier, tier.stats(), TierStats(0, 0, None, {})) for tier in self.tiers}
+        return {tier.name: await self._guard(tier, tier.stats(), TierStats(0, 0, None, {})) for tier in self.tiers}
 
     async def latencies(self) -> dict[str, float]:
         """Seconds that a look-up takes, by tier."""
         seconds: dict[str, float] = {}
         for tier in self.tiers:
             began = time.perf_counter()
-            await self._asked(tier, tier.get(_NOBODYS), None)
+            await self._guard(tier, tier.get(_NOBODYS), None)
             seconds[tier.name] = time.perf_counter() - began
         return seconds
 
@@ -312,7 +313,7 @@ class Cache:
         current = await self._catch_up()
         for tier in self.tiers:
             if current or not tier.local:
-                entry = await self._asked(tier, tier.lookup(prefix), None)
+                entry = await self._guard(tier, tier.lookup(prefix), None)
                 if entry is not None:
                     return entry
         return None
@@ -340,7 +341,7 @@ class Cache:
             self._breakers[tier].failed(error)
             return None
 
-    async def _asked(self, tier: Tier, answer: Awaitable[T], otherwise: T) -> T:
+    async def _guard(self, tier: Tier, answer: Awaitable[T], otherwise: T) -> T:
         return await _guarded(self._breakers[tier], answer, otherwise)
 
     async def _logged(self, answer: Awaitable[T], otherwise: T) -> T:
@@ -436,8 +437,8 @@ async def open_cache(
 
     context = TierContext(settings, database, on_fault, clock, left, in_front)
     async with AsyncExitStack() as stack:
-        wanted = [kind for kind in TIERS.values() if kind.bytes(settings) > 0]
-        tiers += [await stack.enter_async_context(kind.open(context)) for kind in wanted]
+        kinds = [kind for kind in TIERS.values() if kind.bytes(settings) > 0]
+        tiers += [await stack.enter_async_context(kind.open(context)) for kind in kinds]
         cache = Cache(tiers, log=FlushLog(database), clock=clock, on_fault=on_fault)
         stack.push_async_callback(cache.leave)
         follow = _periodic("following flushes", _FOLLOW_SECONDS, cache.follow, on_fault, _FOLLOW_AGAIN)

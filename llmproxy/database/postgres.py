@@ -104,28 +104,28 @@ class Postgres:
     def contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
         return func.strpos(column, text) > 0
 
-    def texts_made(self, name: str) -> Sequence[str]:
+    def create_text_index(self, name: str) -> Sequence[str]:
         return (
             f"CREATE TABLE {name} (id BIGINT PRIMARY KEY, words TSVECTOR NOT NULL)",
             f"CREATE INDEX ix_{name}_words ON {name} USING gin (words)",
         )
 
-    def texts_added(self, name: str) -> str:
+    def insert_text(self, name: str) -> str:
         return f"INSERT INTO {name} (id, words) VALUES ($1, CAST($2::text AS tsvector))"
 
-    def text_of(self, words: Phrase) -> str:
+    def encode_text(self, words: Phrase) -> str:
         # past 256 places a word's are not kept, and places end at 16,383
         places: dict[str, list[str]] = {}
         for place, word in enumerate(words, 1):
             places.setdefault(word, []).append(str(place))
         return " ".join(f"'{word}':{','.join(found)}" for word, found in places.items())
 
-    def texts_found(
+    def search_texts(
         self, name: str, phrases: Sequence[Phrase], before: int | None, limit: int
     ) -> Sequence[Select[Any]]:
-        wanted = " & ".join("(" + " <-> ".join(f"'{word}'" for word in phrase) + ")" for phrase in phrases)
+        expression = " & ".join("(" + " <-> ".join(f"'{word}'" for word in phrase) + ")" for phrase in phrases)
         # cast from text: a query that the parser of languages had no part in
-        query = cast(wanted, TSQUERY)
+        query = cast(expression, TSQUERY)
         id, words = column("id", BigInteger), column("words", TSVECTOR)
         texts = select(id, words).select_from(table_named(name, id, words))
         if before is not None:
@@ -137,14 +137,14 @@ class Postgres:
         rare = select(found.c.id).order_by(found.c.id.desc())
         return [among.limit(limit), rare.limit(limit)]
 
-    def texts_deleted(self, name: str, ids: Sequence[int]) -> Delete:
+    def delete_texts(self, name: str, ids: Sequence[int]) -> Delete:
         id = column("id", BigInteger)
         return delete(table_named(name, id)).where(id.in_(ids))
 
-    def texts_merged(self, name: str) -> str | None:
+    def merge_text_index(self, name: str) -> str | None:
         return None
 
-    async def texts_size(self, connection: AsyncConnection, name: str) -> int:
+    async def text_index_size(self, connection: AsyncConnection, name: str) -> int:
         size = await connection.execute(text("SELECT pg_total_relation_size(CAST(:name AS regclass))"), {"name": name})
         return int(size.scalar_one())
 

@@ -62,7 +62,7 @@ def _create_locked(connection: Connection, dialect: DatabaseDialect) -> str | No
         raise DatabaseUnusable(f"the database has a table {foreign[0]} that this program did not make")
     metadata.create_all(connection, checkfirst=False)
     for name in metadata.info.get(TEXTS, ()):
-        for statement in dialect.texts_made(name):
+        for statement in dialect.create_text_index(name):
             connection.exec_driver_sql(statement)
     _VERSION.create(connection)
     connection.execute(_VERSION.insert().values(version_num=HEAD))

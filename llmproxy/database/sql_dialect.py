@@ -78,19 +78,19 @@ class DatabaseDialect(Protocol):
         """Whether ``text`` occurs in ``column``, case and all."""
         ...
 
-    def texts_made(self, name: str) -> Sequence[str]:
+    def create_text_index(self, name: str) -> Sequence[str]:
         """The statements that make a full-text index ``name``: numbered texts, each a row of words."""
         ...
 
-    def texts_added(self, name: str) -> str:
-        """The driver's statement that adds a text to the index ``name``: its id, and what ``text_of`` gives."""
+    def insert_text(self, name: str) -> str:
+        """The driver's statement that adds a text to the index ``name``: its id, and what ``encode_text`` gives."""
         ...
 
-    def text_of(self, words: Phrase) -> str:
-        """A text as ``texts_added`` takes it. The words are letters and digits only, see ``wire.words``."""
+    def encode_text(self, words: Phrase) -> str:
+        """A text as ``insert_text`` takes it. The words are letters and digits only, see ``wire.words``."""
         ...
 
-    def texts_found(
+    def search_texts(
         self, name: str, phrases: Sequence[Phrase], before: int | None, limit: int
     ) -> Sequence[Select[Any]]:
         """Queries for the ids of the texts that hold every one of the phrases, one at least: the highest ids, at most
@@ -98,16 +98,16 @@ class DatabaseDialect(Protocol):
         """
         ...
 
-    def texts_deleted(self, name: str, ids: Sequence[int]) -> Delete:
+    def delete_texts(self, name: str, ids: Sequence[int]) -> Delete:
         """Removes these texts from the index ``name``, where they are there."""
         ...
 
-    def texts_merged(self, name: str) -> str | None:
+    def merge_text_index(self, name: str) -> str | None:
         """A statement that takes what was deleted out of the index ``name`` for good, a little at a time; None where
         the database does it by itself."""
         ...
 
-    async def texts_size(self, connection: AsyncConnection, name: str) -> int:
+    async def text_index_size(self, connection: AsyncConnection, name: str) -> int:
         """Bytes that the index ``name`` takes, without the texts themselves where it keeps them."""
         ...
 

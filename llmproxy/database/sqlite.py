@@ -157,36 +157,36 @@ class Sqlite:
     def contains(self, column: ColumnElement[str], text: str) -> ColumnElement[bool]:
         return func.instr(column, text) > 0
 
-    def texts_made(self, name: str) -> Sequence[str]:
+    def create_text_index(self, name: str) -> Sequence[str]:
         # what is no ASCII is part of a word: the words were told apart before
         return (f"CREATE VIRTUAL TABLE {name} USING fts5(words, tokenize = 'ascii')",)
 
-    def texts_added(self, name: str) -> str:
+    def insert_text(self, name: str) -> str:
         return f"INSERT INTO {name} (rowid, words) VALUES (?, ?)"
 
-    def text_of(self, words: Phrase) -> str:
+    def encode_text(self, words: Phrase) -> str:
         return " ".join(words)
 
-    def texts_found(
+    def search_texts(
         self, name: str, phrases: Sequence[Phrase], before: int | None, limit: int
     ) -> Sequence[Select[Any]]:
         # a string in quotes is a phrase, and strings side by side must all be there
-        wanted = " ".join(f'"{" ".join(phrase)}"' for phrase in phrases)
+        expression = " ".join(f'"{" ".join(phrase)}"' for phrase in phrases)
         id = literal_column("rowid", Integer).label("id")
-        found = select(id).select_from(table_named(name)).where(literal_column(name).op("MATCH")(wanted))
+        found = select(id).select_from(table_named(name)).where(literal_column(name).op("MATCH")(expression))
         if before is not None:
             found = found.where(id < before)
         # the index is kept in this order
         return [found.order_by(id.desc()).limit(limit)]
 
-    def texts_deleted(self, name: str, ids: Sequence[int]) -> Delete:
+    def delete_texts(self, name: str, ids: Sequence[int]) -> Delete:
         id: ColumnClause[int] = column("rowid", Integer)
         return delete(table_named(name, id)).where(id.in_(ids))
 
-    def texts_merged(self, name: str) -> str | None:
+    def merge_text_index(self, name: str) -> str | None:
         return f"INSERT INTO {name} ({name}, rank) VALUES ('merge', -{_MERGED_PAGES})"
 
-    async def texts_size(self, connection: AsyncConnection, name: str) -> int:
+    async def text_index_size(self, connection: AsyncConnection, name: str) -> int:
         # it has a row for each page of the index, and is a hundredth of its size
         pages = await connection.exec_driver_sql(f"SELECT count(*) FROM {name}_idx")
         return int(pages.scalar_one()) * _TEXT_PAGE

@@ -30,23 +30,23 @@ _CONTENT = re.compile(rf'"(?:content|text)"\s*:\s*{_STRING}', re.S)
 _PLAIN = re.compile(rf'"(?:input|prompt|query)"\s*:\s*(?:\[\s*)?{_STRING}', re.S)
 
 
-def asked(body: bytes) -> str:
+def preview(body: bytes) -> str:
     """The line for a request's whole body; "" where it asks nothing that can be read."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return asked_in(body)
+        return preview_of_pieces(body)
     if not isinstance(document, dict):
         return ""
-    return _line(next((text for name in _MEMBERS if (text := _said(document.get(name)))), ""))
+    return _line(next((text for name in _MEMBERS if (text := _last_user_text(document.get(name)))), ""))
 
 
-def asked_in(*pieces: bytes) -> str:
+def preview_of_pieces(*pieces: bytes) -> str:
     """The same for pieces of a body, the best first: what can be read of it without its structure."""
     return next((line for piece in pieces if (line := _line(_found(piece.decode("utf-8", "replace"))))), "")
 
 
-def _said(value: Any) -> str:
+def _last_user_text(value: Any) -> str:
     """The last text of a user in messages or items; any other value as text."""
     if not isinstance(value, list):
         return _text(value)
@@ -71,9 +71,9 @@ def _found(text: str) -> str:
     roles = list(_ROLE.finditer(text))
     for place in reversed(range(len(roles))):
         if roles[place][1] == "user":
-            said = next(_near(text, roles, place), None)
-            if said is not None:
-                return _unescaped(said)
+            content = next(_near(text, roles, place), None)
+            if content is not None:
+                return _unescaped(content)
     plain = _PLAIN.search(text)
     return _unescaped(plain[1]) if plain and not roles else ""
 
@@ -122,9 +122,9 @@ async def previews(database: Database, ids: Sequence[int]) -> dict[int, str]:
     lines: dict[int, str] = {}
     read = 0
     for at in range(0, len(ids), BATCH):
-        wanted = select(*_COLUMNS).where(history.c.id.in_(ids[at : at + BATCH]), _BODY.is_not(None))
+        query = select(*_COLUMNS).where(history.c.id.in_(ids[at : at + BATCH]), _BODY.is_not(None))
         async with database.read() as connection:
-            rows = (await connection.execute(wanted)).all()
+            rows = (await connection.execute(query)).all()
         lines |= await asyncio.to_thread(_lines, rows)
         read += sum(len(head) + len(tail or b"") for _, head, tail in rows)
         if read > MOST_BYTES:
@@ -137,7 +137,7 @@ def _lines(rows: Sequence[Any]) -> dict[int, str]:
     seen: dict[tuple[bytes, bytes | None], str] = {}
     for _, head, tail in rows:
         if (head, tail) not in seen:
-            seen[head, tail] = asked(head) if tail is None else asked_in(tail, head)
+            seen[head, tail] = preview(head) if tail is None else preview_of_pieces(tail, head)
     return {id: seen[head, tail] for id, head, tail in rows if seen[head, tail]}
 
 
@@ -147,8 +147,8 @@ Record = Mapping[str, Any]
 async def newest(database: Database, request_id: str, id: int | None = None) -> Record | None:
     """The row of this id, with ``detail`` parsed; where a caller gave it to several, the newest, or that with the
     number ``id``."""
-    wanted = select(history).where(history.c.request_id == request_id)
-    return await _first(database, wanted if id is None else wanted.where(history.c.id == id))
+    query = select(history).where(history.c.request_id == request_id)
+    return await _first(database, query if id is None else query.where(history.c.id == id))
 
 
 async def numbered(database: Database, id: int) -> Record | None:
@@ -156,16 +156,16 @@ async def numbered(database: Database, id: int) -> Record | None:
     return await _first(database, select(history).where(history.c.id == id))
 
 
-async def _first(database: Database, wanted: Select[Any]) -> Record | None:
+async def _first(database: Database, query: Select[Any]) -> Record | None:
     async with database.read() as connection:
-        row = (await connection.execute(wanted.order_by(history.c.id.desc()).limit(1))).mappings().first()
+        row = (await connection.execute(query.order_by(history.c.id.desc()).limit(1))).mappings().first()
     if row is None:
         return None
     record = {str(name): value for name, value in row.items()}
     return {**record, "detail": orjson.loads(record["detail"])}
 
 
-def shown(row: Record) -> dict[str, Any]:
+def to_json(row: Record) -> dict[str, Any]:
     """The record as a document: what lists show, and ``phases``, ``identity``, ``scope``, ``query``, ``request``,
     ``response``. ``query`` is the text of the URL's query, None where that may hold a secret and is not kept."""
     detail = row["detail"]

@@ -76,11 +76,11 @@ async def _ids(database: Database, record: Record) -> list[int]:
     """Earlier rows with bodies, one for each key: repeats say nothing new. One with the same key first, then the newest
     to the oldest: of those that are equally like it, the first is taken."""
     row, near = history.c, earlier(record, MOST_LOOKED_AT).subquery()
-    wanted = select(row.id, row.cache_key).select_from(near.join(history, row.id == near.c.id))
-    wanted = wanted.where(row.endpoint == record["endpoint"], row.body_bytes > 0)
+    query = select(row.id, row.cache_key).select_from(near.join(history, row.id == near.c.id))
+    query = query.where(row.endpoint == record["endpoint"], row.body_bytes > 0)
     newest: dict[str, int] = {}
     async with database.read() as connection:
-        for id, key in await connection.execute(wanted):
+        for id, key in await connection.execute(query):
             newest[key or str(id)] = max(id, newest.get(key or str(id), id))
     same = newest.get(record["cache_key"])
     return sorted(newest.values(), key=lambda id: (id == same, id), reverse=True)[:MOST_COMPARED]
@@ -93,9 +93,9 @@ def earlier(record: Record, limit: int) -> Select[Any]:
 
 
 async def _bodies(database: Database, ids: Sequence[int]) -> list[tuple[int, bytes]]:
-    wanted = select(history.c.id, history.c.request_body).where(history.c.id.in_(ids))
+    query = select(history.c.id, history.c.request_body).where(history.c.id.in_(ids))
     async with database.read() as connection:
-        found = {id: body or b"" for id, body in await connection.execute(wanted)}
+        found = {id: body or b"" for id, body in await connection.execute(query)}
     return [(id, found[id]) for id in ids if id in found]
 
 
@@ -122,8 +122,8 @@ def keyed(endpoint: Endpoint, body: bytes) -> Fields | None:
     if endpoint.per_input and "input" in fields:
         fields["input"] = _inputs(fields["input"])
     names = set(fields) - excused(endpoint).keys()
-    if kept := shaping(fields.get("stream_options")):
-        fields["stream_options"] = kept
+    if options := shaping(fields.get("stream_options")):
+        fields["stream_options"] = options
         names.add("stream_options")
     return {name: fields[name] for name in sorted(names)}
 
@@ -248,20 +248,22 @@ def _unread(record: Record) -> str:
 async def _stored(database: Database, record: Record) -> RowMapping | None:
     """The last earlier exchange whose answer was kept under the same key; None where it is too long ago."""
     row, near = history.c, earlier(record, MOST_SOUGHT).subquery()
-    kept = select(row.request_id, row.created_at, row.finished_at).select_from(near.join(history, row.id == near.c.id))
-    same = kept.where(row.cache_key == record["cache_key"], row.stored == "stored")
+    stored_before = select(row.request_id, row.created_at, row.finished_at).select_from(
+        near.join(history, row.id == near.c.id)
+    )
+    same = stored_before.where(row.cache_key == record["cache_key"], row.stored == "stored")
     async with database.read() as connection:
         return (await connection.execute(same.order_by(row.id.desc()).limit(1))).mappings().first()
 
 
 def _gone(record: Record, stored: RowMapping) -> str:
     since = record["created_at"] - stored["created_at"]
-    told = f"An answer was stored under this key by request {stored['request_id']}, {since:,.0f} s before"
+    stored_line = f"An answer was stored under this key by request {stored['request_id']}, {since:,.0f} s before"
     if record["cache"] != CacheStatus.MISS or record["reason"] != "absent":
-        return f"{told}."
+        return f"{stored_line}."
     if stored["finished_at"] > record["created_at"]:
-        return f"{told}. It was still on its way then."
-    return f"{told}. Since then it was flushed, evicted for want of space, or removed past its lifetime."
+        return f"{stored_line}. It was still on its way then."
+    return f"{stored_line}. Since then it was flushed, evicted for want of space, or removed past its lifetime."
 
 
 async def _compare(database: Database, record: Record, endpoint: Endpoint, fields: Fields, document: Document) -> None:
@@ -280,14 +282,14 @@ async def _compare(database: Database, record: Record, endpoint: Endpoint, field
         "similarity": round(nearest.similarity, 4),
         "same_key": same,
     }
-    told = await asyncio.to_thread(_told, fields, nearest)
-    document["differences"] = told
+    differing = await asyncio.to_thread(_differing, fields, nearest)
+    document["differences"] = differing
     if same and other["stored"] not in ("", "stored") and record["cache"] == CacheStatus.MISS:
         reason = why(other["stored"])
         document["because"].append(f"The same request came before, and its answer was not kept: {reason}")
-    if told and not same:
-        paths = ", ".join(dict.fromkeys(each["path"] or "the body" for each in told[:3]))
-        more = f", and in {len(told) - 3} more" if len(told) > 3 else ""
+    if differing and not same:
+        paths = ", ".join(dict.fromkeys(each["path"] or "the body" for each in differing[:3]))
+        more = f", and in {len(differing) - 3} more" if len(differing) > 3 else ""
         document["because"].append(f"It differs from the request most like it in {paths}{more}.")
     elif not same:
         document["because"] += _elsewhere(record, other)
@@ -296,11 +298,11 @@ async def _compare(database: Database, record: Record, endpoint: Endpoint, field
 def _elsewhere(record: Record, other: Record) -> Iterator[str]:
     """Which part of the key differs where the bodies are the same."""
     mine, theirs = ({"namespace": each["namespace"], **each["detail"]} for each in (record, other))
-    found = [shown for name, shown in _PARTS.items() if mine.get(name, "") != theirs.get(name, "")]
+    found = [part for name, part in _PARTS.items() if mine.get(name, "") != theirs.get(name, "")]
     if REDACTED.encode() in (record["request_body"] or b"") and not found:
         found = ["what was redacted in it"]
-    for shown in found or ["what was not recorded of it"]:
-        yield f"The body is the same as that of the request most like it; what differs is {shown}."
+    for part in found or ["what was not recorded of it"]:
+        yield f"The body is the same as that of the request most like it; what differs is {part}."
 
 
 def _key(record: Record, endpoint: Endpoint | None, fields: Fields | None, body: bytes) -> Document:
@@ -327,16 +329,15 @@ def _key(record: Record, endpoint: Endpoint | None, fields: Fields | None, body:
     }
 
 
-def _told(fields: Fields, nearest: Nearest) -> list[Document]:
-    return [_shown(each) for each in islice(differences(fields, nearest.fields), _MOST)]
+def _differing(fields: Fields, nearest: Nearest) -> list[Document]:
+    return [_difference_json(each) for each in islice(differences(fields, nearest.fields), _MOST)]
 
 
-def _shown(difference: Difference) -> Document:
+def _difference_json(difference: Difference) -> Document:
     document: Document = {"path": difference.path, "kind": difference.kind, "note": difference.note}
     if difference.kind is DifferenceKind.TEXT:
         ours, theirs = difference.ours, difference.theirs
-        shown = [_span(span, ours, theirs) for span in difference.spans[:_MOST]]
-        document["spans"] = shown
+        document["spans"] = [_span(span, ours, theirs) for span in difference.spans[:_MOST]]
         document["note"] = document["note"] or _lively(difference)
     else:
         document |= {"ours": _short(difference.ours), "theirs": _short(difference.theirs)}

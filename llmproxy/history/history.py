@@ -13,7 +13,7 @@ from llmproxy.database.faults import fault_of
 from llmproxy.history.detail import Record, newest, previews
 from llmproxy.history.explain import explain
 from llmproxy.history.projector import Projector
-from llmproxy.history.record import Recorder, Redactor, kept_text
+from llmproxy.history.record import Recorder, Redactor, stored_text
 from llmproxy.history.retention import Retention, delete_all
 from llmproxy.history.search import HistoryQuery, Page, page
 from llmproxy.history.text_index import Texts
@@ -49,21 +49,21 @@ class HistoryReader:
         self._texts = texts
         self._retention = retention
 
-    async def page(self, wanted: HistoryQuery, *, bodies: bool = False) -> Page:
+    async def page(self, query: HistoryQuery, *, bodies: bool = False) -> Page:
         """Raises ``BadRequest`` for a text where texts are not indexed."""
         await self._writer.settle(SETTLE_SECONDS)
-        await self.indexed(wanted)
+        await self.indexed(query)
         with _readable():
-            return await page(self._database, _as_kept(wanted), bodies=bodies)
+            return await page(self._database, _as_stored(query), bodies=bodies)
 
     async def previews(self, ids: Sequence[int]) -> dict[int, str]:
         """What the exchanges with these numbers ask, a line for each of which there is something to read."""
         with _readable():
             return await previews(self._database, ids)
 
-    async def indexed(self, wanted: HistoryQuery) -> bool:
+    async def indexed(self, query: HistoryQuery) -> bool:
         """Whether all that is kept is searched for the text, if there is one. Raises ``BadRequest`` where none is."""
-        if not wanted.text:
+        if not query.text:
             return True
         if self._texts is None:
             raise BadRequest(
@@ -71,22 +71,22 @@ class HistoryReader:
             )
         return await self._texts.settle(SETTLE_SECONDS)
 
-    async def export(self, wanted: HistoryQuery, *, bodies: bool, limit: int | None) -> AsyncIterator[list[Document]]:
+    async def export(self, query: HistoryQuery, *, bodies: bool, limit: int | None) -> AsyncIterator[list[Document]]:
         """All pages of what is wanted, one after the other, up to ``limit`` exchanges; at least one page."""
-        place, size = wanted.after, EXPORTED_WITH_BODIES if bodies else EXPORTED
-        left = sys.maxsize if limit is None else limit
+        place, size = query.after, EXPORTED_WITH_BODIES if bodies else EXPORTED
+        remaining = sys.maxsize if limit is None else limit
         while True:
-            page = await self.page(replace(wanted, after=place, limit=min(size, left)), bodies=bodies)
+            page = await self.page(replace(query, after=place, limit=min(size, remaining)), bodies=bodies)
             yield page.rows
-            place, left = page.next, left - len(page.rows)
-            if place is None or left == 0:
+            place, remaining = page.next, remaining - len(page.rows)
+            if place is None or remaining == 0:
                 return
 
     async def record(self, request_id: str, number: int | None = None) -> Record:
         """The newest of this id, or the one with this number among them. Raises ``NotFound``."""
         await self._writer.settle(SETTLE_SECONDS)
         with _readable():
-            record = await newest(self._database, kept_text(request_id), number)
+            record = await newest(self._database, stored_text(request_id), number)
         if record is None:
             raise NotFound(f"The history has no request with the id {request_id[:100]!r}.", param="request_id")
         return record
@@ -107,7 +107,7 @@ class HistoryReader:
         """Raises ``NotFound``."""
         await self._settle()
         with _readable():
-            found = await one_user(self._database, kept_text(name))
+            found = await one_user(self._database, stored_text(name))
         if found is None:
             raise NotFound(f"The history knows no user {name[:100]!r}.", param="id")
         return found
@@ -116,13 +116,13 @@ class HistoryReader:
         """Raises ``BadRequest`` for a cursor that is none."""
         await self._settle()
         with _readable():
-            return await session_page(self._database, limit, after, None if user is None else kept_text(user))
+            return await session_page(self._database, limit, after, None if user is None else stored_text(user))
 
     async def session(self, name: str) -> Document:
         """Raises ``NotFound``."""
         await self._settle()
         with _readable():
-            found = await one_session(self._database, kept_text(name))
+            found = await one_session(self._database, stored_text(name))
         if found is None:
             raise NotFound(f"The history knows no session {name[:100]!r}.", param="id")
         return found
@@ -133,7 +133,7 @@ class HistoryReader:
 
         Raises ``InternalError`` also where what waits to be written keeps waiting: it may be theirs.
         """
-        user, session = (None if each is None else kept_text(each) for each in (user, session))
+        user, session = (None if each is None else stored_text(each) for each in (user, session))
         if not await self._writer.settle(ERASE_SECONDS):
             message = "Exchanges wait to be written that may have to be erased. None was erased; try again later."
             raise InternalError(message, code="history_unavailable")
@@ -152,12 +152,12 @@ class HistoryReader:
         await self._sums.settle(SETTLE_SECONDS)
 
 
-def _as_kept(wanted: HistoryQuery) -> HistoryQuery:
+def _as_stored(query: HistoryQuery) -> HistoryQuery:
     """Its texts as rows hold them."""
     user, session, model = (
-        None if each is None else kept_text(each) for each in (wanted.user, wanted.session, wanted.model)
+        None if each is None else stored_text(each) for each in (query.user, query.session, query.model)
     )
-    return replace(wanted, user=user, session=session, model=model)
+    return replace(query, user=user, session=session, model=model)
 
 
 @contextmanager
@@ -217,8 +217,8 @@ class KeptHistory:
         self._writer = HistoryWriter(
             database,
             queue_rows=settings.history_queue,
-            finish=self._recorder.finished if settings.history_redact else None,
-            told=self._wrote,
+            prepare=self._recorder.finished if settings.history_redact else None,
+            on_written=self._wrote,
             on_fault=on_fault,
         )
         self._sums = Projector(Summaries(database), self._writer.is_busy, on_fault=on_fault)

@@ -42,7 +42,7 @@ class Projector:
 
     def __init__(
         self,
-        step: Projection,
+        projection: Projection,
         busy: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
         *,
@@ -50,28 +50,28 @@ class Projector:
         backoff: Backoff = _BACKOFF,
     ) -> None:
         """``busy`` says whether rows wait to be written. ``clock`` gives monotonic seconds."""
-        self._step = step
+        self._projection = projection
         self._busy = busy
         self._clock = clock
-        fails = f"history: {step.name} cannot be kept up to date (%(fault)s); silent until they can"
-        self._breaker = CircuitBreaker(step.name, on_fault, fails=fails, backoff=backoff)
+        fails = f"history: {projection.name} cannot be kept up to date (%(fault)s); silent until they can"
+        self._breaker = CircuitBreaker(projection.name, on_fault, fails=fails, backoff=backoff)
         #: how often there were new rows; at the start some may be left of the time before
         self._noted = 1
         #: up to which of these times all rows are worked on
         self._reached = 0
-        self._wanted = asyncio.Event()
-        self._wanted.set()
+        self._woken = asyncio.Event()
+        self._woken.set()
         self._hurry = asyncio.Event()
         self._advanced = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"history {self._step.name}")
+        self._task = asyncio.create_task(self._run(), name=f"history {self._projection.name}")
 
     def wake(self) -> None:
         """There are new rows."""
         self._noted += 1
-        self._wanted.set()
+        self._woken.set()
 
     async def settle(self, limit: float) -> bool:
         """Whether all rows are worked on that are there now; waits for it ``limit`` seconds."""
@@ -92,9 +92,9 @@ class Projector:
 
     async def _run(self) -> None:
         while True:
-            await self._wanted.wait()
+            await self._woken.wait()
             await self._rest(GATHER_SECONDS)
-            self._wanted.clear()
+            self._woken.clear()
             noted = self._noted
             try:
                 await self._catch_up()
@@ -108,20 +108,20 @@ class Projector:
         more = True
         while more:
             started = self._clock()
-            more = await self._step.advance()
+            more = await self._projection.advance()
             took = self._clock() - started
             await self._rest(REST_BEHIND_WRITER if self._busy() else took * REST)
 
     async def _reach(self, noted: int) -> None:
         async with self._advanced:
             self._reached = noted
-            if not self._wanted.is_set():
+            if not self._woken.is_set():
                 self._hurry.clear()
             self._advanced.notify_all()
 
     async def _failed(self, error: Exception) -> None:
         self._breaker.failed(error)
-        self._wanted.set()
+        self._woken.set()
         self._hurry.clear()
         await self._rest(self._breaker.remaining)
 
@@ -132,7 +132,7 @@ class Projector:
                 await self._hurry.wait()
 
 
-async def mark(database: Database, name: str) -> int:
+async def checkpoint(database: Database, name: str) -> int:
     """The highest id that the step of this name has seen."""
     async with database.read() as connection:
         seen = (await connection.execute(select(marks.c.seen).where(marks.c.name == name))).scalar()
@@ -146,7 +146,7 @@ async def mark(database: Database, name: str) -> int:
     return 0
 
 
-async def move(connection: AsyncConnection, name: str, seen: int, to: int) -> bool:
+async def advance_checkpoint(connection: AsyncConnection, name: str, seen: int, to: int) -> bool:
     """Whether the mark stood at ``seen``, and stands at ``to`` once this transaction is committed: of several
     processes that work on the same rows, one goes on."""
     moved = update(marks).where(marks.c.name == name, marks.c.seen == seen).values(seen=to)

@@ -124,14 +124,14 @@ class Recorder:
     def row(self, exchange: Exchange) -> Row:
         seconds = 0.0 if exchange.finished is None else exchange.finished - exchange.started
         first = None if exchange.first_byte is None else exchange.first_byte - exchange.started
-        when = (kept_text(exchange.request_id), exchange.started_at, exchange.started_at + seconds)
+        when = (stored_text(exchange.request_id), exchange.started_at, exchange.started_at + seconds)
         return (*when, *_before_times(exchange), first, seconds, *self._after_times(exchange))
 
     def rows_like(self, template: Exchange, hits: Iterable[RepeatHit]) -> Iterator[Row]:
         """The rows of requests that had the answer of ``template``; made one by one, as they are taken."""
         before, after = _before_times(template), self._after_times(template)
         for hit in hits:
-            when = (kept_text(hit.request_id), hit.started_at, hit.started_at + hit.seconds)
+            when = (stored_text(hit.request_id), hit.started_at, hit.started_at + hit.seconds)
             yield (*when, *before, hit.seconds, hit.seconds, *after)
 
     def finished(self, rows: Sequence[Row]) -> Sequence[Row]:
@@ -149,7 +149,7 @@ class Recorder:
                 seen[id(body)] = self._search(body, redactor)
         request_body, response_body = (seen[id(body)] for body in row[-2:])
         size = len(request_body or b"") + len(response_body or b"")
-        error = kept_text(redactor.text(row[_ERROR])) if row[_ERROR] else ""
+        error = stored_text(redactor.text(row[_ERROR])) if row[_ERROR] else ""
         between = row[_ERROR + 1 : BODY_BYTES]
         return (*row[:_ERROR], error, *between, size, *row[BODY_BYTES + 1 : -2], request_body, response_body)
 
@@ -166,7 +166,7 @@ class Recorder:
         request_body, response_body = self._body(exchange.request_body), self._body(exchange.response_body)
         return (
             exchange.upstream_seconds,
-            kept_text(exchange.error),
+            stored_text(exchange.error),
             len(request_body or b"") + len(response_body or b""),
             self._detail(exchange),
             request_body,
@@ -188,7 +188,7 @@ class Recorder:
             # ``value`` of a member costs five times as much
             detail["phases"] = {phase._value_: int(seconds * 1e6) for phase, seconds in exchange.phases.items()}
         if exchange.identity:
-            detail["identity"] = kept_text(exchange.identity)
+            detail["identity"] = stored_text(exchange.identity)
         if exchange.caller.scope:
             detail["scope"] = short_digest(exchange.caller.scope.encode())
         if exchange.query:
@@ -209,20 +209,20 @@ def short_digest(secret: bytes) -> str:
 
 def _before_times(exchange: Exchange) -> Row:
     return (
-        kept_text(exchange.user or exchange.caller.name),
-        kept_text(exchange.session),
-        kept_text(exchange.caller.name),
+        stored_text(exchange.user or exchange.caller.name),
+        stored_text(exchange.session),
+        stored_text(exchange.caller.name),
         exchange.endpoint,
-        kept_text(exchange.method),
-        kept_text(exchange.path),
-        kept_text(exchange.model),
-        kept_text(exchange.upstream),
+        stored_text(exchange.method),
+        stored_text(exchange.path),
+        stored_text(exchange.model),
+        stored_text(exchange.upstream),
         exchange.status,
         _word(exchange.cache),
         _word(exchange.reason),
         _word(exchange.stored),
         exchange.key,
-        kept_text(exchange.namespace),
+        stored_text(exchange.namespace),
         exchange.stream,
         _count(exchange.usage.prompt_tokens),
         _count(exchange.usage.completion_tokens),
@@ -230,7 +230,7 @@ def _before_times(exchange: Exchange) -> Row:
     )
 
 
-def kept_text(text: str) -> str:
+def stored_text(text: str) -> str:
     """A text as rows hold it, and as it is asked for: no lone surrogates, no NUL (PostgreSQL), and not too long."""
     if text.isprintable() and len(text) <= LONGEST_TEXT:
         return text

@@ -35,7 +35,7 @@ async def delete_rows(database: Database, chosen: Select[Any], most: int = CHUNK
         async with database.write() as connection:
             # the rows first: who indexes them at this moment waits here, and then finds them gone
             deleted += (await connection.execute(delete(history).where(history.c.id.in_(ids)))).rowcount
-            await connection.execute(database.dialect.texts_deleted(HISTORY_TEXTS, ids))
+            await connection.execute(database.dialect.delete_texts(HISTORY_TEXTS, ids))
         await asyncio.sleep(CHUNK_PAUSE)
     return deleted
 
@@ -229,18 +229,18 @@ class Retention:
                 mean = int(size or 0) // number if number else 0
                 of_sums += number * (row_bytes(mean + _NUMBERS) + indexes * index_bytes(mean + 16))
             if self._searched:
-                text_bytes = await dialect.texts_size(connection, HISTORY_TEXTS)
+                text_bytes = await dialect.text_index_size(connection, HISTORY_TEXTS)
         share = min(max(text_bytes / bodies, _LEAST_SHARE), _MOST_SHARE) if bodies and self._searched else 0.0
         return of_sums / max(rows, 1), share
 
     async def _merge(self) -> None:
         """Takes the words of deleted rows out of the index: they are only marked there."""
-        statement = self._database.dialect.texts_merged(HISTORY_TEXTS) if self._searched else None
+        statement = self._database.dialect.merge_text_index(HISTORY_TEXTS) if self._searched else None
         for _ in range(_MERGES if statement else 0):
             async with self._database.write() as connection:
-                before = await self._database.dialect.texts_size(connection, HISTORY_TEXTS)
+                before = await self._database.dialect.text_index_size(connection, HISTORY_TEXTS)
                 await connection.exec_driver_sql(statement or "")
-                if await self._database.dialect.texts_size(connection, HISTORY_TEXTS) >= before:
+                if await self._database.dialect.text_index_size(connection, HISTORY_TEXTS) >= before:
                     return
             await asyncio.sleep(CHUNK_PAUSE)
 

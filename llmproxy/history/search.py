@@ -93,52 +93,52 @@ Condition = ColumnElement[bool]
 Row = dict[str, Any]
 
 
-async def page(database: Database, wanted: HistoryQuery, *, bodies: bool = False) -> Page:
+async def page(database: Database, query: HistoryQuery, *, bodies: bool = False) -> Page:
     """``bodies`` adds both, as bytes or None, under the columns' names. Raises what the database does."""
     columns = _WITH_BODIES if bodies else _SHOWN
-    if wanted.text:
-        rows, place = await _searched(database, wanted, columns)
+    if query.text:
+        rows, place = await _searched(database, query, columns)
     else:
-        rows, place = await _walked(database, wanted, columns)
-    rows, last = cut(rows, wanted.limit)
+        rows, place = await _walked(database, query, columns)
+    rows, last = cut(rows, query.limit)
     return Page(rows, place if last is None else HistoryCursor(last["created_at"], last["id"]))
 
 
 async def _walked(
-    database: Database, wanted: HistoryQuery, columns: Sequence[Any]
+    database: Database, query: HistoryQuery, columns: Sequence[Any]
 ) -> tuple[list[Row], HistoryCursor | None]:
     """Rows by time, one more than wanted if there are, and the place up to which rows were looked at."""
-    indexed, others = _split(wanted)
+    indexed, others = _split(query)
     if not others:
-        return await _rows(database, _along(indexed, wanted.after, wanted.limit).with_only_columns(*columns)), None
+        return await _rows(database, _along(indexed, query.after, query.limit).with_only_columns(*columns)), None
     rows: list[Row] = []
-    place, looked_at, stride = wanted.after, 0, FIRST_STRIDE
+    place, looked_at, stride = query.after, 0, FIRST_STRIDE
     while looked_at < MOST_LOOKED_AT:
         along = _along(indexed, place, stride)
         ends = await _rows(database, along.offset(stride - 1).limit(1))
         near = along.limit(stride).subquery()
-        rows += await _rows(database, _near(near, others, columns).limit(wanted.limit + 1 - len(rows)))
+        rows += await _rows(database, _near(near, others, columns).limit(query.limit + 1 - len(rows)))
         place = HistoryCursor(ends[0]["created_at"], ends[0]["id"]) if ends else None
-        if place is None or len(rows) > wanted.limit:
+        if place is None or len(rows) > query.limit:
             break
         looked_at, stride = looked_at + stride, min(4 * stride, LONGEST_STRIDE)
     return rows, place
 
 
 async def _searched(
-    database: Database, wanted: HistoryQuery, columns: Sequence[Any]
+    database: Database, query: HistoryQuery, columns: Sequence[Any]
 ) -> tuple[list[Row], HistoryCursor | None]:
     """The same among the texts that hold the phrases: by id, as the index knows them."""
-    conditions = [condition for _, condition in _filters(wanted)]
+    conditions = [condition for _, condition in _filters(query)]
     rows: list[Row] = []
-    place, looked_at, stride = wanted.after, 0, FIRST_STRIDE
+    place, looked_at, stride = query.after, 0, FIRST_STRIDE
     while looked_at < MOST_TEXTS:
-        found = await _found(database, wanted.text, place, stride)
+        found = await _found(database, query.text, place, stride)
         if found:
             these = select(*columns).where(history.c.id.in_(found), *conditions).order_by(history.c.id.desc())
-            rows += await _rows(database, these.limit(wanted.limit + 1 - len(rows)))
+            rows += await _rows(database, these.limit(query.limit + 1 - len(rows)))
         place = HistoryCursor(0.0, found[-1]) if len(found) == stride else None
-        if place is None or len(rows) > wanted.limit:
+        if place is None or len(rows) > query.limit:
             break
         looked_at, stride = looked_at + stride, min(4 * stride, LONGEST_TEXTS)
     return rows, place
@@ -147,38 +147,38 @@ async def _searched(
 async def _found(database: Database, text: Sequence[Phrase], place: HistoryCursor | None, limit: int) -> list[int]:
     """The ids of the texts behind the place, highest first."""
     found: list[int] = []
-    for query in database.dialect.texts_found(HISTORY_TEXTS, text, None if place is None else place.id, limit):
+    for query in database.dialect.search_texts(HISTORY_TEXTS, text, None if place is None else place.id, limit):
         found = [row["id"] for row in await _rows(database, query)]
         if len(found) == limit:
             break
     return found
 
 
-def _split(wanted: HistoryQuery) -> tuple[list[Condition], list[Condition]]:
+def _split(query: HistoryQuery) -> tuple[list[Condition], list[Condition]]:
     """The conditions that an index answers in the order of the pages, and the others."""
-    filters = _filters(wanted)
+    filters = _filters(query)
     chosen = next((name for name in ("session", "user", "failed", "missed", "model") if name in dict(filters)), "")
     indexed = [condition for name, condition in filters if name in (chosen, "time")]
     return indexed, [condition for name, condition in filters if name not in (chosen, "time")]
 
 
-def _filters(wanted: HistoryQuery) -> list[tuple[str, Condition]]:
+def _filters(query: HistoryQuery) -> list[tuple[str, Condition]]:
     """By the name of the index that can answer it. Where an index is partial, its own condition is said as well."""
     row = history.c
     found: list[tuple[str, Condition | None]] = [
-        ("session", None if wanted.session is None else row.session == wanted.session),
-        ("user", None if wanted.user is None else row.user_name == wanted.user),
-        ("model", None if wanted.model is None else row.model == wanted.model),
-        ("endpoint", None if wanted.endpoint is None else row.endpoint == wanted.endpoint),
-        ("time", None if wanted.since is None else row.created_at >= wanted.since),
-        ("time", None if wanted.until is None else row.created_at < wanted.until),
+        ("session", None if query.session is None else row.session == query.session),
+        ("user", None if query.user is None else row.user_name == query.user),
+        ("model", None if query.model is None else row.model == query.model),
+        ("endpoint", None if query.endpoint is None else row.endpoint == query.endpoint),
+        ("time", None if query.since is None else row.created_at >= query.since),
+        ("time", None if query.until is None else row.created_at < query.until),
     ]
-    if wanted.status is not None:
-        found.append(("failed" if wanted.status != 200 else "other", row.status == wanted.status))
-        found.append(("failed", row.status != literal_column("200") if wanted.status != 200 else None))
-    if wanted.cache is not None:
-        found.append(("missed" if wanted.cache != "hit" else "other", row.cache == wanted.cache))
-        found.append(("missed", row.cache != literal_column("'hit'") if wanted.cache != "hit" else None))
+    if query.status is not None:
+        found.append(("failed" if query.status != 200 else "other", row.status == query.status))
+        found.append(("failed", row.status != literal_column("200") if query.status != 200 else None))
+    if query.cache is not None:
+        found.append(("missed" if query.cache != "hit" else "other", row.cache == query.cache))
+        found.append(("missed", row.cache != literal_column("'hit'") if query.cache != "hit" else None))
     return [(name, condition) for name, condition in found if condition is not None]
 
 

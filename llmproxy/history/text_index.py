@@ -18,7 +18,7 @@ from sqlalchemy import select
 from llmproxy.database.breaker import OnFault, ignore
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import fault_of
-from llmproxy.history.projector import mark, move
+from llmproxy.history.projector import advance_checkpoint, checkpoint
 from llmproxy.history.tables import HISTORY_TEXTS, history
 
 #: a longer word, a hash or encoded data, is cut
@@ -83,7 +83,7 @@ _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 _ESCAPE = re.compile(r"\\.")
 
 
-def words_said(request: bytes | None, response: bytes | None) -> list[str]:
+def spoken_words(request: bytes | None, response: bytes | None) -> list[str]:
     """The words of a prompt and its answer, in this order."""
     return [*_words(request), *_words(response)]
 
@@ -140,7 +140,7 @@ CHUNK_BYTES = 128 * 1024
 
 
 class Texts:
-    """The ``Step`` that indexes new rows."""
+    """The ``Projection`` that indexes new rows."""
 
     name = "texts"
 
@@ -151,7 +151,7 @@ class Texts:
         self._most = CHUNK
 
     async def advance(self) -> bool:
-        seen = await mark(self._database, self.name)
+        seen = await checkpoint(self._database, self.name)
         last, rows, more = await self._chunk(seen)
         if last == seen:
             return False
@@ -175,9 +175,9 @@ class Texts:
         row = history.c
         bodies = select(row.id, row.request_body, row.response_body)
         async with self._database.read() as connection:
-            wanted = bodies.where(row.id > seen, row.id <= last, row.body_bytes > 0)
-            rows = (await connection.execute(wanted)).all()
-        return await asyncio.to_thread(_texts, rows, self._database.dialect.text_of) if rows else []
+            query = bodies.where(row.id > seen, row.id <= last, row.body_bytes > 0)
+            rows = (await connection.execute(query)).all()
+        return await asyncio.to_thread(_texts, rows, self._database.dialect.encode_text) if rows else []
 
     async def _chunk(self, seen: int) -> tuple[int, int, bool]:
         """The last row of the next chunk, ``seen`` where there is none; how many there are; and whether there are more
@@ -194,21 +194,21 @@ class Texts:
         return last, len(rows), len(rows) == self._most
 
     async def _add(self, seen: int, last: int, texts: Sequence[tuple[int, str]]) -> None:
-        there = select(history.c.id).where(history.c.id > seen, history.c.id <= last)
+        still_there = select(history.c.id).where(history.c.id > seen, history.c.id <= last)
         async with self._database.write() as connection:
-            if not await move(connection, self.name, seen, last) or not texts:
+            if not await advance_checkpoint(connection, self.name, seen, last) or not texts:
                 return
             # a row that is deleted at this moment must not leave its words behind
-            kept = set((await connection.execute(there.with_for_update(read=True, key_share=True))).scalars())
-            if kept:
-                added = self._database.dialect.texts_added(HISTORY_TEXTS)
-                await connection.exec_driver_sql(added, [text for text in texts if text[0] in kept])
+            existing = set((await connection.execute(still_there.with_for_update(read=True, key_share=True))).scalars())
+            if existing:
+                added = self._database.dialect.insert_text(HISTORY_TEXTS)
+                await connection.exec_driver_sql(added, [text for text in texts if text[0] in existing])
 
 
-def _texts(rows: Sequence[Any], text_of: Callable[[Sequence[str]], str]) -> list[tuple[int, str]]:
+def _texts(rows: Sequence[Any], encode_text: Callable[[Sequence[str]], str]) -> list[tuple[int, str]]:
     # hits come by the thousand, and say the same
-    said: dict[tuple[bytes | None, bytes | None], str] = {}
+    texts_of: dict[tuple[bytes | None, bytes | None], str] = {}
     for _, request, response in rows:
-        if (request, response) not in said:
-            said[request, response] = text_of(words_said(request, response))
-    return [(id, text) for id, request, response in rows if (text := said[request, response])]
+        if (request, response) not in texts_of:
+            texts_of[request, response] = encode_text(spoken_words(request, response))
+    return [(id, text) for id, request, response in rows if (text := texts_of[request, response])]

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
 from llmproxy.database.paging import Keyset, cursor, cut
-from llmproxy.history.projector import mark, move
+from llmproxy.history.projector import advance_checkpoint, checkpoint
 from llmproxy.history.tables import history, sessions, users
 from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED
 
@@ -35,7 +35,7 @@ SUMMED = tuple(column.name for column in users.c if column.name not in ("user_na
 
 
 class Summaries:
-    """The ``Step`` that adds new rows to the sums."""
+    """The ``Projection`` that adds new rows to the sums."""
 
     name = "summaries"
 
@@ -53,14 +53,14 @@ class Summaries:
         ]
 
     async def advance(self) -> bool:
-        seen = await mark(self._database, self.name)
+        seen = await checkpoint(self._database, self.name)
         chunk = select(history.c.id).where(history.c.id > seen).order_by(history.c.id).limit(CHUNK).subquery()
         async with self._database.read() as connection:
             count, last = (await connection.execute(select(func.count(), func.max(chunk.c.id)))).one()
         if count == 0:
             return False
         async with self._database.write() as connection:
-            if await move(connection, self.name, seen, last):
+            if await advance_checkpoint(connection, self.name, seen, last):
                 for statement in self._statements:
                     await connection.execute(statement, {"seen": seen, "last": last})
         return bool(count == CHUNK)
@@ -110,15 +110,15 @@ async def forget_totals(database: Database, before: float) -> None:
 async def erase_totals(connection: AsyncConnection, user: str | None, session: str | None) -> None:
     """Removes the sums of a user, of a session, or of one's part in the other, and takes them off the users' sums."""
     both = ((sessions.c.user_name, user), (sessions.c.session, session))
-    wanted = [column == value for column, value in both if value is not None]
+    query = [column == value for column, value in both if value is not None]
     if session is None:
         await connection.execute(delete(users).where(users.c.user_name == user))
     else:
-        for row in (await connection.execute(select(sessions).where(*wanted))).mappings().all():
+        for row in (await connection.execute(select(sessions).where(*query))).mappings().all():
             less = {name: users.c[name] - row[name] for name in SUMMED}
             await connection.execute(update(users).where(users.c.user_name == row["user_name"]).values(less))
         await connection.execute(delete(users).where(users.c.requests <= 0))
-    await connection.execute(delete(sessions).where(*wanted))
+    await connection.execute(delete(sessions).where(*query))
 
 
 #: sessions shown with a user, users with a session
@@ -152,7 +152,7 @@ async def one_user(database: Database, user: str) -> Document | None:
         return None
     theirs = select(sessions).where(sessions.c.user_name == user)
     newest = theirs.order_by(sessions.c.last_seen.desc(), sessions.c.session.desc()).limit(MOST_SHOWN)
-    return {**_shown(found[0]), "sessions": [_shown(row) for row in await _rows(database, newest)]}
+    return {**_to_json(found[0]), "sessions": [_to_json(row) for row in await _rows(database, newest)]}
 
 
 async def one_session(database: Database, session: str) -> Document | None:
@@ -165,21 +165,25 @@ async def one_session(database: Database, session: str) -> Document | None:
     if total["requests"] is None:
         return None
     newest = select(sessions).where(mine).order_by(sessions.c.last_seen.desc(), sessions.c.user_name.desc())
-    return {**_shown(total), "users": [_shown(row) for row in await _rows(database, newest.limit(MOST_SHOWN))]}
+    return {**_to_json(total), "users": [_to_json(row) for row in await _rows(database, newest.limit(MOST_SHOWN))]}
 
 
 async def _page(database: Database, query: Select[Any], order: Keyset, limit: int, after: str | None) -> Document:
     page = order.page(query, limit, None if after is None else order.read(after))
     rows, last = cut(await _rows(database, page), limit)
     more = None if last is None else cursor([last[column.name] for column in order.columns])
-    return {"object": "list", "data": [_shown(row) for row in rows], "next": more}
+    return {"object": "list", "data": [_to_json(row) for row in rows], "next": more}
 
 
-def _shown(row: Mapping[str, Any]) -> Document:
+def _to_json(row: Mapping[str, Any]) -> Document:
     """The hit rate is that of the requests that were looked up, None where there were none."""
     looked_up = int(row["looked_up"])
     return {
-        **{shown: row[name] for name, shown in (("session", "session"), ("user_name", "user")) if name in row},
+        **{
+            name_in_json: row[name]
+            for name, name_in_json in (("session", "session"), ("user_name", "user"))
+            if name in row
+        },
         "first_seen": row["first_seen"],
         "last_seen": row["last_seen"],
         **{name: int(row[name]) for name in ("requests", "hits", "errors", "prompt_tokens", "completion_tokens")},

@@ -37,9 +37,9 @@ _BACKOFF = Backoff(first=0.5, longest=30.0)
 class HistoryWriter:
     """Writes rows; one that finds no room to wait, or that the database refuses, is counted in ``lost``.
 
-    ``finish`` gives the rows as they are written; it may block and is called in a thread. ``told`` is called after each
-    transaction with about the bytes that it wrote. Rows become visible in the order of their ids, whichever process
-    writes them.
+    ``prepare`` gives the rows as they are written; it may block and is called in a thread. ``on_written`` is called
+    after each transaction with about the bytes that it wrote. Rows become visible in the order of their ids, whichever
+    process writes them.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class HistoryWriter:
         *,
         queue_rows: int,
         queue_bytes: int = QUEUE_BYTES,
-        finish: Callable[[Sequence[Row]], Sequence[Row]] | None = None,
-        told: Callable[[int], None] | None = None,
+        prepare: Callable[[Sequence[Row]], Sequence[Row]] | None = None,
+        on_written: Callable[[int], None] | None = None,
         on_fault: OnFault = ignore,
         backoff: Backoff = _BACKOFF,
     ) -> None:
         self._database = database
-        self._finish = finish
-        self._told = told
+        self._prepare = prepare
+        self._on_written = on_written
         self._insert = _insert_statement(database)
         #: rows written, rows lost, since start
         self.written = 0
@@ -82,15 +82,15 @@ class HistoryWriter:
         return len(self._queue) > GROUP
 
     async def _write(self, group: Sequence[Row]) -> None:
-        rows = group if self._finish is None else await asyncio.to_thread(self._finish, group)
+        rows = group if self._prepare is None else await asyncio.to_thread(self._prepare, group)
         async with asyncio.timeout(WRITE_SECONDS), self._database.write() as connection:
             await self._database.dialect.take_turn(connection, TURN)
             await connection.exec_driver_sql(self._insert, list(rows))
 
     def _count(self, group: Sequence[Row]) -> None:
         self.written += len(group)
-        if self._told is not None:
-            self._told(sum(_ROW_BYTES + row[BODY_BYTES] for row in group))
+        if self._on_written is not None:
+            self._on_written(sum(_ROW_BYTES + row[BODY_BYTES] for row in group))
 
     def _lose(self, count: int, why: Loss) -> None:
         self.lost += count

@@ -19,7 +19,7 @@ def process_id() -> str:
 
 def is_dead(name: str) -> bool:
     """Whether the process is known to be gone: it was one of this machine that does not run any more."""
-    if not is_here(name):
+    if not is_on_this_machine(name):
         return False
     try:
         _, pid, start, _ = name.rsplit(":", 3)
@@ -32,7 +32,7 @@ def is_dead(name: str) -> bool:
 
 def is_stopped(name: str) -> bool:
     """Whether the process is known to stand still: it is one of this machine, and was sent SIGSTOP."""
-    if not is_here(name):
+    if not is_on_this_machine(name):
         return False
     try:
         return bool(psutil.Process(int(name.rsplit(":", 3)[1])).status() == psutil.STATUS_STOPPED)
@@ -40,7 +40,7 @@ def is_stopped(name: str) -> bool:
         return False
 
 
-def is_here(name: str) -> bool:
+def is_on_this_machine(name: str) -> bool:
     """Whether the process is one of this machine and container."""
     return name.rsplit(":", 3)[0] == _place()
 

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from llmproxy.cache.entry import Packer
 from llmproxy.cache.sql import chosen, values
 from llmproxy.cache.tables import entries
-from llmproxy.cache.tier import Selector, dump, key_range, load, matches, means_begun
+from llmproxy.cache.tier import Selector, dump, key_range, load, matches, matches_begun
 from llmproxy.database.engine import Database
 from tests.cache.entries import entry, key
 
@@ -106,4 +106,4 @@ def test_a_line_of_another_version_means_everything(text: str) -> None:
     ],
 )
 def test_an_answer_on_its_way_is_as_old_as_its_call(selector: Selector, seconds: float, meant: bool) -> None:
-    assert means_begun(selector, entry(1), seconds) is meant
+    assert matches_begun(selector, entry(1), seconds) is meant

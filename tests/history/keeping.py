@@ -14,7 +14,7 @@ from llmproxy.wire.exchange import Exchange
 async def write(database: Database, exchanges: Sequence[Exchange], recorder: Recorder | None = None) -> None:
     """As rows, in this order."""
     recorder = recorder or Recorder(100_000)
-    writer = HistoryWriter(database, queue_rows=len(exchanges), finish=recorder.finished)
+    writer = HistoryWriter(database, queue_rows=len(exchanges), prepare=recorder.finished)
     writer.add(len(exchanges), map(recorder.row, exchanges))
     writer.open()
     await writer.close(60)

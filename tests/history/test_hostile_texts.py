@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from llmproxy.history.detail import asked, asked_in
+from llmproxy.history.detail import preview, preview_of_pieces
 from llmproxy.history.explain import leaves
 from llmproxy.history.json_diff import differences
 from llmproxy.history.record import Redactor
@@ -20,7 +20,7 @@ MANY = 120_000
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"content":', b"}"), (b'{"text":', b"}")])
 def test_no_nesting_is_too_deep_for_a_preview(depth: int, opening: bytes, closing: bytes) -> None:
     body = b'{"messages":[{"role":"user","content":' + opening * depth + b'"hello"' + closing * depth + b"}]}"
-    assert asked(body) == ("hello" if depth == 10 else "")
+    assert preview(body) == ("hello" if depth == 10 else "")
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_no_nesting_is_too_deep_for_a_preview(depth: int, opening: bytes, closin
     ],
 )
 def test_previews_of_cut_bodies(body: bytes) -> None:
-    asked_in(body)
+    preview_of_pieces(body)
 
 
 @pytest.mark.parametrize("signs", ["\u0301\u0323", "\uff9e\u0301", "\u0345\u0301", "\u3099\u0301\u0323"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy.history.detail import LONGEST_LINE, asked, asked_in
+from llmproxy.history.detail import LONGEST_LINE, preview, preview_of_pieces
 
 SAID = [
     {"role": "system", "content": "You are kind."},
@@ -39,11 +39,11 @@ RESULT = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1"
     ids=str,
 )
 def test_the_last_thing_that_a_user_said(body: Any, line: str) -> None:
-    assert asked(json.dumps(body).encode()) == line
+    assert preview(json.dumps(body).encode()) == line
 
 
 def test_a_line_is_cut() -> None:
-    line = asked(json.dumps({"prompt": "word " * 10_000}).encode())
+    line = preview(json.dumps({"prompt": "word " * 10_000}).encode())
     assert (len(line), line[-6:]) == (LONGEST_LINE, " word…")
 
 
@@ -53,7 +53,7 @@ def test_a_body_that_was_cut_is_read_as_far_as_it_goes(indent: int | None) -> No
     said = 'Say "role": "user", "content": "no"\\ é 😀'
     messages = [{"role": "user", "content": said}, {"role": "assistant", "content": "an answer"}]
     body = json.dumps({"model": "m", "messages": messages}, indent=indent).encode()
-    lines = {asked(body[:length]) for length in range(len(body))}
+    lines = {preview(body[:length]) for length in range(len(body))}
     line = " ".join(said.split())
     assert line in lines
     assert all(line.startswith(each) for each in lines)
@@ -75,9 +75,9 @@ def test_a_body_that_was_cut_is_read_as_far_as_it_goes(indent: int | None) -> No
     ids=str,
 )
 def test_pieces_of_a_body(piece: bytes, line: str) -> None:
-    assert asked_in(piece) == line
+    assert preview_of_pieces(piece) == line
 
 
 def test_the_first_piece_that_says_something_is_taken() -> None:
     said = [b'{"role":"user","content":"%b"}' % text for text in (b"first", b"second")]
-    assert asked_in(b"no", *said) == "first"
+    assert preview_of_pieces(b"no", *said) == "first"

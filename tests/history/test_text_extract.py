@@ -1,10 +1,10 @@
 import json
 
-from llmproxy.history.text_index import MOST_BYTES, MOST_WORDS, words_said
+from llmproxy.history.text_index import MOST_BYTES, MOST_WORDS, spoken_words
 
 
 def said(request: object, response: object = None) -> str:
-    return " ".join(words_said(json.dumps(request).encode(), json.dumps(response).encode()))
+    return " ".join(spoken_words(json.dumps(request).encode(), json.dumps(response).encode()))
 
 
 def test_prompts_and_answers_are_said_and_bookkeeping_is_not() -> None:
@@ -42,11 +42,11 @@ def test_data_is_no_text() -> None:
 
 def test_a_body_that_was_cut_has_its_words_without_escapes() -> None:
     body = json.dumps({"prompt": "été\nline two"}).encode()[:-3]
-    assert words_said(body, None) == ["prompt", "été", "line", "tw"]
+    assert spoken_words(body, None) == ["prompt", "été", "line", "tw"]
 
 
 def test_of_a_long_body_the_beginning_and_the_end_are_kept() -> None:
-    words = words_said(
+    words = spoken_words(
         json.dumps({"prompt": " ".join(f"w{number}" for number in range(3 * MOST_WORDS))}).encode(), None
     )
     assert len(words) == MOST_WORDS
@@ -55,7 +55,7 @@ def test_of_a_long_body_the_beginning_and_the_end_are_kept() -> None:
 
 def test_of_long_words_as_many_are_kept_as_a_database_takes() -> None:
     """Each letter becomes four: 100 letters, 200 bytes, and no two words are the same."""
-    words = words_said(
+    words = spoken_words(
         json.dumps(
             {"prompt": " ".join(f"{number:05}" + "\ufdf2" * 25 for number in range(8_000))}, ensure_ascii=False
         ).encode(),
@@ -66,8 +66,8 @@ def test_of_long_words_as_many_are_kept_as_a_database_takes() -> None:
 
 
 def test_a_body_nested_deeply_does_no_harm() -> None:
-    assert words_said(b"[" * 900 + b'"deep"' + b"]" * 900, b"") == ["deep"]
+    assert spoken_words(b"[" * 900 + b'"deep"' + b"]" * 900, b"") == ["deep"]
 
 
 def test_nothing_was_said_in_no_body() -> None:
-    assert words_said(None, b"") == []
+    assert spoken_words(None, b"") == []

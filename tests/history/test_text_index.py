@@ -15,7 +15,7 @@ from llmproxy.history.record import Recorder
 from llmproxy.history.retention import delete_rows
 from llmproxy.history.tables import HISTORY_TEXTS, history
 from llmproxy.history.text_index import Texts, phrases_of
-from llmproxy.history.text_index import words_said as words_of_both
+from llmproxy.history.text_index import spoken_words as words_of_both
 from llmproxy.wire.exchange import Exchange
 from tests.history.exchanges import fetched
 from tests.history.keeping import followed, found, write
@@ -150,12 +150,12 @@ async def test_words_that_the_database_refuses_are_skipped_and_told(
     told: list[tuple[str, str]] = []
     real = words_of_both
 
-    def words_said(request: bytes | None, response: bytes | None) -> list[str]:
+    def spoken_words(request: bytes | None, response: bytes | None) -> list[str]:
         words = real(request, response)
         # SQLite takes no lone surrogate, PostgreSQL no quote
         return ["\ud800'"] if "bad" in words else words
 
-    monkeypatch.setattr(module, "words_said", words_said)
+    monkeypatch.setattr(module, "spoken_words", spoken_words)
     await write(database, [said(f"row {'bad' if number in (3, 17) else 'good'} {number}") for number in range(20)])
     step = Texts(database, lambda part, fault: told.append((part, fault)))
     assert await followed(step) > 3

@@ -78,7 +78,7 @@ async def test_a_row_comes_back_as_it_was(database: Database) -> None:
 
 async def test_each_transaction_is_told_after_it(database: Database) -> None:
     counts: list[int] = []
-    writer = HistoryWriter(database, queue_rows=5_000, told=lambda _: counts.append(writer.written))
+    writer = HistoryWriter(database, queue_rows=5_000, on_written=lambda _: counts.append(writer.written))
     add(writer, *numbered(GROUP + 5))
     assert writer.is_busy()
     writer.open()
@@ -88,7 +88,7 @@ async def test_each_transaction_is_told_after_it(database: Database) -> None:
 
 
 async def test_what_is_written_is_what_finish_makes_of_it(database: Database) -> None:
-    writer = HistoryWriter(database, queue_rows=10, finish=lambda made: [("x", *row[1:]) for row in made])
+    writer = HistoryWriter(database, queue_rows=10, prepare=lambda made: [("x", *row[1:]) for row in made])
     add(writer, *rows("a", "b"))
     writer.open()
     await writer.close(30)
@@ -241,7 +241,7 @@ async def test_rows_that_come_all_the_time_do_not_hold_up_who_asks(database: Dat
     def tell(_: int) -> None:
         add(writer, *rows("more"))
 
-    writer = HistoryWriter(database, queue_rows=100, told=tell)
+    writer = HistoryWriter(database, queue_rows=100, on_written=tell)
     writer.open()
     add(writer, *rows("a"))
     assert await writer.settle(10)

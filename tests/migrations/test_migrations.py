@@ -124,7 +124,7 @@ async def test_the_full_text_index_is_the_same_with_and_without_migrations(datab
         migrated = await text_index(database)
         async with database.write() as connection:
             await connection.execute(text(f"DROP TABLE {HISTORY_TEXTS}"))
-            for statement in database.dialect.texts_made(HISTORY_TEXTS):
+            for statement in database.dialect.create_text_index(HISTORY_TEXTS):
                 await connection.exec_driver_sql(statement)
         assert await text_index(database) == migrated
 

@@ -131,6 +131,8 @@ class Workers:
         self._most_attempts = settings.job_max_attempts
         self._ready: deque[Claimed] = deque()
         self._runs: set[_Run] = set()
+        #: how many of the runs are steps of batches
+        self._steps = 0
         self._on_attempt = on_attempt
         self._results = ResultWriter(queue, self.name, on_attempt, self._wake)
         self._pace = _Pace()
@@ -217,7 +219,7 @@ class Workers:
         number = self._free() + ahead - len(self._ready)
         if lane is Lane.WORK and (self._capacity.paused or (number <= 0 and not self._ready)):
             # every call there may be is in work, or none may be: the steps of batches go on
-            lane, number = Lane.STEPS, self._free_for_steps()
+            lane, number = Lane.STEPS, _STEPS_AT_ONCE - self._steps
         if number <= 0 or not self._is_low(ahead) or self._results.full:
             return False
         if self._exhausted is lane and not await self._queue.waiting(lane):
@@ -233,21 +235,24 @@ class Workers:
         return len(self._ready) <= ahead // 2
 
     def _free(self) -> int:
-        running = sum(run.item.step not in BATCH_STEPS for run in self._runs)
+        """How many more items other than the steps of batches may run."""
+        running = len(self._runs) - self._steps
         return self._capacity.allowed(running) - running
-
-    def _free_for_steps(self) -> int:
-        return _STEPS_AT_ONCE - sum(run.item.step in BATCH_STEPS for run in self._runs)
 
     def _start(self) -> None:
         """Begins as many of the claimed items as may run now."""
+        if not self._ready:
+            return
+        room = self._free()
         while self._ready:
-            room = self._free_for_steps() if self._ready[0].step in BATCH_STEPS else self._free()
-            if room <= 0:
+            is_step = self._ready[0].step in BATCH_STEPS
+            if (_STEPS_AT_ONCE - self._steps if is_step else room) <= 0:
                 return
             run = _Run(self._ready.popleft(), CancelToken())
             self._runs.add(run)
-            run.task = asyncio.create_task(self._run(run), name=f"job item {run.item.id}")
+            self._steps += is_step
+            room -= not is_step
+            run.task = asyncio.create_task(self._run(run))
 
     async def _run(self, run: _Run) -> None:
         item = run.item
@@ -263,6 +268,7 @@ class Workers:
                 self._pace.done()
         finally:
             self._runs.discard(run)
+            self._steps -= item.step in BATCH_STEPS
             if self._claimer is not None:
                 self._start()
                 if self._is_low(self._pace.ahead()):

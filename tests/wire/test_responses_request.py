@@ -210,3 +210,23 @@ def test_shown_items_have_an_id_and_a_type_and_keep_what_they_said(items: Any) -
 def test_what_an_assistant_said_is_shown_as_output() -> None:
     (item,) = listed_items([{"role": "assistant", "content": "well"}], "resp_abc")
     assert item["content"] == [{"type": "output_text", "text": "well", "annotations": []}]
+
+
+@pytest.mark.parametrize(
+    ("members", "allowed"),
+    [
+        ({"background": True}, True),
+        ({"background": True, "stream": False}, True),
+        ({"background": True, "stream": True}, False),
+        ({"background": False}, False),
+        ({}, False),
+    ],
+)
+@pytest.mark.parametrize("window", ["2h", "8h"])
+def test_a_late_window_needs_the_background_and_no_stream(members: dict[str, Any], allowed: bool, window: str) -> None:
+    body = {"model": "m", "input": "a", "background_options": {"completion_window": window}, **members}
+    if allowed:
+        assert ResponsesRequest.read(body, store=True).background
+    else:
+        with pytest.raises(BadRequest, match=f"'{window}' needs 'background': true"):
+            ResponsesRequest.read(body, store=True)

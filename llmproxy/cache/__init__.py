@@ -1,1 +1,1 @@
-"""May it be served, from which tier, and who fetches it."""
+"""The cache: policy and key, tiers, flushes, and requests that share one upstream call."""

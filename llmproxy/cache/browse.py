@@ -1,4 +1,4 @@
-"""The SQL tier's entries for people: a page at a time without their bodies, and what they add up to."""
+"""Lists the SQL tier's entries for people, a page at a time without bodies, and adds them up."""
 
 import asyncio
 import time
@@ -115,7 +115,7 @@ class EntryBrowser:
             return self._sums
 
     def forget(self) -> None:
-        """The next sums are new ones."""
+        """Has the next call of ``sums`` add up anew."""
         self._until = 0.0
 
     async def _settle(self) -> None:
@@ -191,5 +191,5 @@ def _and(sum: EntrySum, kind: Any) -> EntrySum:
 
 
 def _tags(text: str) -> list[str]:
-    """The inverse of ``codec.tag_text``."""
+    """The inverse of ``entry.tag_text``."""
     return [tag for tag in text.split("\n") if tag]

@@ -14,7 +14,7 @@ from llmproxy.wire.headers import sendable
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far the log of flushes had been read when an answer was begun: which flushes came after it.
+    """How far the flush log had been read when an answer was begun: later flushes came after it.
 
     An order by numbers, because clocks are set while answers are made.
     """
@@ -88,7 +88,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes this entry answers for in the tiers' bounds."""
+        """Bytes that count against the tiers' bounds."""
         return len(self.document) + len(self.frames) + len(self.ends) + len(self.millis) + len(self.hidden)
 
 
@@ -110,12 +110,12 @@ class Unstorable(ValueError):
 
 
 class Broken(ValueError):
-    """A row that is not what was stored."""
+    """A row that differs from what was stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What of a row is served: the body holds the whole entry but for its key."""
+    """The part of a row that is read: the body holds the whole entry but for its key."""
 
     key: bytes
     digest: bytes

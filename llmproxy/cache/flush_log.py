@@ -1,4 +1,4 @@
-"""The log of flushes: how a flush in one process reaches the memory of the others, and how it is known to have.
+"""The flush log: a flush in one process reaches the memory of the others, and each confirms it.
 
 An order by the numbers of its lines, never by clocks: they are set, and those of machines differ.
 """
@@ -43,7 +43,7 @@ _me = processes.c.name == bindparam("me")
 
 
 async def flushed_since(connection: AsyncConnection, entries: Iterable[Entry], generation: int) -> set[bytes]:
-    """The keys of the entries that a flush has meant since they were begun.
+    """The keys of the entries that were flushed since they were begun.
 
     Asked in the transaction that writes them, after ``TURN``: no flush can come between. ``generation`` is the
     database's.
@@ -89,7 +89,7 @@ class Lease:
 
     @property
     def stood_still(self) -> bool:
-        """Whether the log was not even tried to be read."""
+        """Whether the process did not even try to read the log."""
         return self._clock() - self._attended >= LEASE_SECONDS
 
     def renew(self) -> None:
@@ -97,7 +97,7 @@ class Lease:
         self.until = self._attended + LEASE_SECONDS
 
     def fail(self, *, lost: bool) -> None:
-        """The log could not be read. ``lost`` if others no longer wait for this process."""
+        """Notes that the log could not be read. ``lost``: others no longer wait for this process."""
         is_lost = lost or self.until == _LOST or self.stood_still
         self._attended = self._clock()
         self.until = _LOST if is_lost else self._attended + LEASE_SECONDS
@@ -123,7 +123,7 @@ class FlushLog:
 
     @property
     def generation(self) -> int:
-        """Of the database whose log was read: grows when it is not the one of before."""
+        """The generation of the database whose log was read: it grows if the database was replaced."""
         return self._generation
 
     @property
@@ -171,7 +171,7 @@ class FlushLog:
             return [load(text) for _, text, _ in rows]
 
     async def confirm(self) -> None:
-        """Tells the others how far the log was read and carried out; and now and then looks for them."""
+        """Writes how far the log was read and carried out; every few seconds it looks for other processes."""
         due = monotonic() - self._looked >= _BEAT_SECONDS
         if self._confirmed == self._seen and not due:
             return
@@ -182,7 +182,7 @@ class FlushLog:
             self._looked = monotonic()
 
     async def unconfirmed(self, number: int) -> tuple[str, ...]:
-        """The processes that may still answer with what line ``number`` means; waits for them, within a limit."""
+        """Waits, within a limit, until all processes have carried out line ``number``. Returns those that have not."""
         until = monotonic() + _CONFIRM_SECONDS
         while True:
             late = [name for name in await self._behind(number) if not is_dead(name)]
@@ -193,7 +193,7 @@ class FlushLog:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def close(self) -> None:
-        """From now on nobody waits for this process. Call it when it no longer answers."""
+        """Takes this process out of those that a flush waits for. Call it when it no longer answers."""
         if not self._generation:
             return
         async with asyncio.timeout(_PATIENCE), self._database.write() as connection:
@@ -212,7 +212,7 @@ class FlushLog:
         self._reached, self._looked = monotonic(), 0.0
 
     async def _others(self) -> bool:
-        """Looks at the other processes. Whether this one is still known."""
+        """Reads the list of processes. Returns whether this one is still in it."""
         async with self._database.read() as connection:
             rows = (await connection.execute(select(processes.c.name, processes.c.beat))).all()
         self._note([(row.name, row.beat) for row in rows])

@@ -123,7 +123,7 @@ class MemoryTier:
         self._evictions["expired" if entry.expires <= self._clock() else reason] += 1
 
     def _lean(self, entry: Entry) -> Entry:
-        """The same entry, with the words that thousands have in common held once."""
+        """The same entry, with texts that many entries have in common held once."""
         share = self._share
         # by hand, as in ``Entry.begun_at``
         return Entry(

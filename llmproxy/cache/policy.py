@@ -1,4 +1,4 @@
-"""May this request be answered from the cache, may its answer be kept: always with a reason. Pure."""
+"""Decides whether a request may be answered from the cache and its answer kept, with a reason. Pure."""
 
 from dataclasses import dataclass
 from enum import Enum

@@ -36,7 +36,7 @@ class HotAnswer:
 
     @property
     def size(self) -> int:
-        """Bytes it holds on to: the request twice, as bytes and as body, the rendering, and the entry."""
+        """Bytes that it keeps in memory: the request twice, as bytes and as body, the rendering, and the entry."""
         return 2 * len(self.template.request_body) + len(self.body) + self.entry.size
 
     def head_at(self, now: float) -> bytes:
@@ -83,11 +83,11 @@ class RawRequestIndex:
         return answer
 
     def clear(self) -> None:
-        """Forgets all: who was answered so may have to be looked at again."""
+        """Forgets all answers: a caller may no longer be accepted."""
         self._answers.clear()
 
     def length(self, head: bytes) -> int:
-        """Bytes of a whole request that begins with this head, where one such is known; else 0."""
+        """Bytes of a whole request with this head, if the index has one; else 0."""
         counted = self._heads.get(head)
         return 0 if counted is None else counted[0]
 
@@ -111,7 +111,7 @@ class RawRequestIndex:
 
 
 class _Answers(LRUCache[bytes, HotAnswer]):
-    """Tells the table what falls out, so that the heads stay in step."""
+    """Tells the index which answers are evicted, so that its heads stay in step."""
 
     def __init__(self, max_bytes: int, table: RawRequestIndex) -> None:
         super().__init__(max_bytes, getsizeof=lambda answer: answer.size)

@@ -1,4 +1,4 @@
-"""Single flight: identical requests in flight share one piece of work. Who leads, who follows, when it ends."""
+"""Single flight: identical requests share one piece of work. The first leads, the others follow."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -52,7 +52,7 @@ class Subscription(Generic[Work]):
 
 
 class Flights(Generic[Work]):
-    """The flights in the air, by key. The owner of their tasks."""
+    """The running flights by key. Owns their tasks."""
 
     def __init__(self, grace: float | None, current: Callable[[], bool] = lambda: True) -> None:
         """``grace`` in seconds; None lets abandoned work finish. While it is not known that what is in the air is
@@ -89,16 +89,16 @@ class Flights(Generic[Work]):
         return flight
 
     def part(self) -> None:
-        """From now on nobody joins what is in the air; it goes on for those who listen already."""
+        """Has nobody join the running flights any more; they go on for those who listen already."""
         self._by_key.clear()
 
     def release(self, key: bytes | None, work: Work) -> None:
-        """No more joining: what follows finds the stored answer, or leads."""
+        """Has nobody join this flight any more: later requests find the stored answer, or lead."""
         if key is not None and (flight := self._by_key.get(key)) is not None and flight.work is work:
             del self._by_key[key]
 
     async def close(self, seconds: float) -> None:
-        """Lets the flights land for ``seconds``, then cancels them."""
+        """Waits ``seconds`` for the flights to end, then cancels them."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for task in self._tasks:

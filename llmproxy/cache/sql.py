@@ -107,7 +107,7 @@ def chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 def chosen(selector: Selector, dialect: DatabaseDialect) -> ColumnElement[bool]:
-    """The rows that a selector means: ``selection.matches`` in SQL. Raises ``ValueError`` for a prefix that is none."""
+    """The rows that a selector means: ``tier.matches`` in SQL. Raises ``ValueError`` for a prefix that is none."""
     texts = (selector.model, selector.namespace, selector.endpoint)
     if is_empty(selector) or any("\0" in text for text in texts if text is not None):
         return false()
@@ -222,11 +222,11 @@ class EntryWriter:
         self._notes.open()
 
     def note_use(self, key: bytes) -> None:
-        """Has it noted that a row was used now."""
+        """Notes that a row was used now."""
         self._notes.put(_Used(key, self._clock()))
 
     def discard(self, key: bytes, digest: bytes) -> None:
-        """Has a broken row deleted, unless it was replaced."""
+        """Deletes a broken row soon, unless it was replaced."""
         self._notes.put(_Damaged(key, digest))
 
     def matching(self, selector: Selector) -> list[Entry]:
@@ -306,7 +306,7 @@ _CHUNK = 500
 class SqlTier:
     """The ``Tier`` in a database. ``clock`` gives Unix seconds.
 
-    ``on_fault(tier, kind)`` is told of every fault (kinds: ``database.faults.Fault`` and those of ``EntryWriter``).
+    ``on_fault(tier, kind)`` takes every fault (``database.faults.DatabaseFault``, and the kinds of ``EntryWriter``).
     ``census_seconds`` is how old the figures of ``stats`` may be.
     """
 
@@ -478,7 +478,7 @@ class SqlTier:
             return Flushed(number, int(size or 0))
 
     async def _delete(self, where: ColumnElement[bool], seal: Seal | None) -> Flushed:
-        """A few hundred at a time, so that other writers get their turns."""
+        """Deletes a few hundred rows at a time, so that other writers get their turns."""
         number, size = 0, 0
         while True:
             async with self._database.write() as connection:
@@ -492,7 +492,7 @@ class SqlTier:
                 return Flushed(number, size)
 
     async def _rows(self, query: PointQuery, values: Sequence[Any]) -> Rows:
-        """The rows, or none while the database fails."""
+        """The rows, or none if the database fails."""
         if self._breaker.open:
             return ()
         try:

@@ -1,4 +1,4 @@
-"""The SQL tier's bounds: what is past its lifetime goes, then what was least recently used, then the free pages."""
+"""Sweeps the SQL tier: deletes expired entries, then the least recently used, then gives back free pages."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Swept:
 
 
 class Sweep:
-    """One sweep a call; raises what the database raises.
+    """Each call is one sweep; raises what the database raises.
 
     ``max_bytes`` bounds what the entries take in the file. ``in_use`` gives the keys that the tier in front answers:
     the SQL tier does not see them used. Entries are kept for ``stale_seconds`` past their lifetime. ``clock`` gives

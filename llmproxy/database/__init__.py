@@ -1,1 +1,1 @@
-"""Engines and their differences. Owns no table."""
+"""Databases: engines, dialects, schema, reads, write-behind, paging. Owns no table."""

@@ -101,7 +101,7 @@ class DirectReads:
         self._aside_until = 0.0
 
     def use(self, connection: DirectConnection | None) -> None:
-        """Reads on this connection from now on; on none, nothing is read here."""
+        """Replaces the connection; without one nothing is read here."""
         self.close()
         self._connection = connection
 
@@ -113,7 +113,7 @@ class DirectReads:
                 connection.close()
 
     def rows(self, query: PointQuery, values: Sequence[Any]) -> Rows | None:
-        """The rows; None if they have to be asked for on a thread, where a fault is told too."""
+        """The rows; None if they have to be read on a thread, which also reports faults."""
         began = self._clock()
         if self._connection is None or began < self._aside_until:
             return None

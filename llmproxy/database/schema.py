@@ -1,4 +1,4 @@
-"""The schema as the serving program sees it: is it this program's, and if not, make it so.
+"""The schema as the serving program sees it: it checks that it is this program's, or makes it so.
 
 Alembic costs a quarter of a second and 20 MB to import, so it is not imported here: a new database is made from the
 tables that the rooms declared, an older one is upgraded by a child process.

@@ -62,7 +62,7 @@ class DatabaseDialect(Protocol):
         ...
 
     def accumulate(self, table: Table, keys: Sequence[str], rows: Select[Any], merge: Merge) -> Insert:
-        """An insert of ``rows``, which are all columns of ``table`` in order. Where the ``keys`` are there already,
+        """An insert of ``rows``, which are all columns of ``table`` in order. If the ``keys`` are there already,
         ``merge`` gives the new value of each other column."""
         ...
 
@@ -87,7 +87,7 @@ class DatabaseDialect(Protocol):
         ...
 
     def encode_text(self, words: Phrase) -> str:
-        """A text as ``insert_text`` takes it. The words are letters and digits only, see ``wire.words``."""
+        """A text as ``insert_text`` takes it. The words are letters and digits only, see ``history.text_index``."""
         ...
 
     def search_texts(

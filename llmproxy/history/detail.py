@@ -1,4 +1,4 @@
-"""One exchange with all that is known of it, and what it asks, on one line."""
+"""One exchange with all that is recorded of it, and one line of its prompt."""
 
 import asyncio
 import re
@@ -31,7 +31,7 @@ _PLAIN = re.compile(rf'"(?:input|prompt|query)"\s*:\s*(?:\[\s*)?{_STRING}', re.S
 
 
 def preview(body: bytes) -> str:
-    """The line for a request's whole body; "" where it asks nothing that can be read."""
+    """The line for a request's whole body; "" if it has no prompt that can be read."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -118,7 +118,7 @@ _COLUMNS = (
 
 
 async def previews(database: Database, ids: Sequence[int]) -> dict[int, str]:
-    """By id, where there is something to read. Raises what the database does."""
+    """Previews by id, if there is something to read. Raises what the database raises."""
     lines: dict[int, str] = {}
     read = 0
     for at in range(0, len(ids), BATCH):
@@ -183,7 +183,7 @@ def to_json(row: Record) -> dict[str, Any]:
 
 
 def body_of(body: bytes | None) -> Any:
-    """The JSON document in a body; its text where it is none; None where there is none."""
+    """The JSON document in a body, or its text if it is not JSON; None without a body."""
     if body is None:
         return None
     try:
@@ -193,7 +193,7 @@ def body_of(body: bytes | None) -> Any:
 
 
 def _body(body: bytes | None, cut: bool) -> dict[str, Any]:
-    """``cut`` where it was longer than what is kept."""
+    """A body for an answer; ``cut`` says that it was longer than what is kept."""
     found = body_of(body)
     # a document is shown as it was written, to the last digit
     as_written = found if body is None or isinstance(found, str) else orjson.Fragment(body)

@@ -24,7 +24,7 @@ from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 
 def why(word: str) -> str:
-    """The sentence of a reason as rows hold it; "" where there is none."""
+    """The sentence of a reason as rows hold it; "" without one."""
     return Reason(word).sentence if word in set(Reason) else ""
 
 
@@ -226,7 +226,7 @@ async def explain(database: Database, record: Record) -> Document:
 
 
 def _because(record: Record, endpoint: Endpoint | None) -> Iterator[str]:
-    """What the row itself says."""
+    """Sentences that follow from the row alone."""
     if not record["cache"]:
         yield f"The request ended before the cache was asked (status {record['status']})."
     elif record["cache"] == CacheStatus.JOINED:
@@ -246,7 +246,7 @@ def _unread(record: Record) -> str:
 
 
 async def _stored(database: Database, record: Record) -> RowMapping | None:
-    """The last earlier exchange whose answer was kept under the same key; None where it is too long ago."""
+    """The last earlier exchange whose answer was stored under the same key; None if it is too long ago."""
     row, near = history.c, earlier(record, MOST_SOUGHT).subquery()
     stored_before = select(row.request_id, row.created_at, row.finished_at).select_from(
         near.join(history, row.id == near.c.id)
@@ -296,7 +296,7 @@ async def _compare(database: Database, record: Record, endpoint: Endpoint, field
 
 
 def _elsewhere(record: Record, other: Record) -> Iterator[str]:
-    """Which part of the key differs where the bodies are the same."""
+    """Which part of the key differs if the bodies are the same."""
     mine, theirs = ({"namespace": each["namespace"], **each["detail"]} for each in (record, other))
     found = [part for name, part in _PARTS.items() if mine.get(name, "") != theirs.get(name, "")]
     if REDACTED.encode() in (record["request_body"] or b"") and not found:

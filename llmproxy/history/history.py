@@ -1,4 +1,4 @@
-"""What happened, kept: takes exchanges, keeps them for a while, tells about them, and erases them."""
+"""The history of exchanges: it records them, keeps them for a while, answers queries, and erases them."""
 
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -33,7 +33,7 @@ Document = dict[str, Any]
 
 
 class HistoryReader:
-    """Whoever asks right after a request finds it. Every method raises ``InternalError`` where the database fails."""
+    """Queries. A request is found right after its end. Every method raises ``InternalError`` if the database fails."""
 
     def __init__(
         self,
@@ -50,19 +50,19 @@ class HistoryReader:
         self._retention = retention
 
     async def page(self, query: HistoryQuery, *, bodies: bool = False) -> Page:
-        """Raises ``BadRequest`` for a text where texts are not indexed."""
+        """One page. Raises ``BadRequest`` for a text if texts are not indexed."""
         await self._writer.settle(SETTLE_SECONDS)
         await self.indexed(query)
         with _readable():
             return await page(self._database, _as_stored(query), bodies=bodies)
 
     async def previews(self, ids: Sequence[int]) -> dict[int, str]:
-        """What the exchanges with these numbers ask, a line for each of which there is something to read."""
+        """One line of the prompt of each exchange with these ids, if there is something to read."""
         with _readable():
             return await previews(self._database, ids)
 
     async def indexed(self, query: HistoryQuery) -> bool:
-        """Whether all that is kept is searched for the text, if there is one. Raises ``BadRequest`` where none is."""
+        """Whether the text index is up to date, if the query has a text. Raises ``BadRequest`` without an index."""
         if not query.text:
             return True
         if self._texts is None:
@@ -72,7 +72,7 @@ class HistoryReader:
         return await self._texts.settle(SETTLE_SECONDS)
 
     async def export(self, query: HistoryQuery, *, bodies: bool, limit: int | None) -> AsyncIterator[list[Document]]:
-        """All pages of what is wanted, one after the other, up to ``limit`` exchanges; at least one page."""
+        """All pages of the query one after the other, up to ``limit`` exchanges; at least one page."""
         place, size = query.after, EXPORTED_WITH_BODIES if bodies else EXPORTED
         remaining = sys.maxsize if limit is None else limit
         while True:
@@ -83,7 +83,7 @@ class HistoryReader:
                 return
 
     async def record(self, request_id: str, number: int | None = None) -> Record:
-        """The newest of this id, or the one with this number among them. Raises ``NotFound``."""
+        """The newest exchange with this request id, or the one of them with this number. Raises ``NotFound``."""
         await self._writer.settle(SETTLE_SECONDS)
         with _readable():
             record = await newest(self._database, stored_text(request_id), number)
@@ -153,7 +153,7 @@ class HistoryReader:
 
 
 def _as_stored(query: HistoryQuery) -> HistoryQuery:
-    """Its texts as rows hold them."""
+    """The query with its texts as rows hold them."""
     user, session, model = (
         None if each is None else stored_text(each) for each in (query.user, query.session, query.model)
     )
@@ -172,7 +172,7 @@ def _readable() -> Iterator[None]:
 
 
 class History(Protocol):
-    """Keeps a row for every exchange that is due one.
+    """Keeps a row for every exchange that is to be recorded.
 
     The failure contract: recording never fails, blocks or waits; what cannot be kept is counted as lost.
     """
@@ -184,20 +184,20 @@ class History(Protocol):
 
     @property
     def lost(self) -> int:
-        """Rows that found no room to wait in, or could not be written, since start."""
+        """Rows that were lost since start, for want of room or because they could not be written."""
         ...
 
     def record(self, batch: Sequence[Exchange]) -> None:
-        """Takes finished exchanges: a sink of the ledger."""
+        """Records finished exchanges: a sink of the batcher."""
         ...
 
     def record_hits(self, template: Exchange, hits: Sequence[RepeatHit]) -> None:
-        """Takes requests that had the answer of ``template``."""
+        """Records requests that had the answer of ``template``."""
         ...
 
     @property
     def reader(self) -> HistoryReader:
-        """What can be asked of it. Raises ``NotFound`` where no history is kept."""
+        """Queries. Raises ``NotFound`` if no history is kept."""
         ...
 
     def open(self) -> None: ...
@@ -297,5 +297,5 @@ class NoHistory:
 
 
 def history_for(settings: Settings, database: Database, on_fault: OnFault = ignore) -> History:
-    """The history as the settings want it. ``on_fault`` is told of what fails behind the requests."""
+    """The history that the settings describe. ``on_fault`` takes the faults behind requests."""
     return KeptHistory(settings, database, on_fault) if settings.history else NoHistory()

@@ -1,4 +1,4 @@
-"""Follows the rows of history behind the writer: what is derived from them is made a little later, each row once."""
+"""Projectors work on the rows of history after the writer: each derives something from every row once."""
 
 import asyncio
 import time
@@ -27,9 +27,9 @@ REST_BEHIND_WRITER = 1.0
 
 
 class Projection(Protocol):
-    """What is made of new rows."""
+    """What a projector makes of new rows."""
 
-    #: of its mark
+    #: of its checkpoint
     name: str
 
     async def advance(self) -> bool:
@@ -38,7 +38,7 @@ class Projection(Protocol):
 
 
 class Projector:
-    """The task of one step. Nothing waits for it but who asks for what it makes; what it misses it makes up for."""
+    """The task of one projection. Only queries for what it makes wait for it. It catches up after faults."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class Projector:
         self._task = asyncio.create_task(self._run(), name=f"history {self._projection.name}")
 
     def wake(self) -> None:
-        """There are new rows."""
+        """Tells the task that there are new rows."""
         self._noted += 1
         self._woken.set()
 
     async def settle(self, limit: float) -> bool:
-        """Whether all rows are worked on that are there now; waits for it ``limit`` seconds."""
+        """Waits up to ``limit`` seconds until all present rows are projected. Returns whether they are."""
         noted = self._noted
         if self._reached < noted:
             self._hurry.set()
@@ -84,7 +84,7 @@ class Projector:
         return self._reached >= noted
 
     async def close(self) -> None:
-        """Safe to call twice. What is not done yet is done after the next start."""
+        """Ends the task. Safe to call twice. The next start continues where it ended."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=CLOSE_SECONDS)
@@ -133,7 +133,7 @@ class Projector:
 
 
 async def checkpoint(database: Database, name: str) -> int:
-    """The highest id that the step of this name has seen."""
+    """The highest id that the projection of this name has seen."""
     async with database.read() as connection:
         seen = (await connection.execute(select(marks.c.seen).where(marks.c.name == name))).scalar()
     if seen is not None:
@@ -147,7 +147,7 @@ async def checkpoint(database: Database, name: str) -> int:
 
 
 async def advance_checkpoint(connection: AsyncConnection, name: str, seen: int, to: int) -> bool:
-    """Whether the mark stood at ``seen``, and stands at ``to`` once this transaction is committed: of several
-    processes that work on the same rows, one goes on."""
+    """Moves the checkpoint from ``seen`` to ``to`` within this transaction. False if another process has moved it: of
+    several that work on the same rows, one goes on."""
     moved = update(marks).where(marks.c.name == name, marks.c.seen == seen).values(seen=to)
     return (await connection.execute(moved)).rowcount == 1

@@ -38,7 +38,7 @@ class Redactor:
         return bool(self._patterns)
 
     def redacted(self, body: bytes) -> bytes:
-        """In a JSON document, strings are searched as what they say, escapes resolved; numbers as they are written."""
+        """The body without what the patterns match. In JSON, strings are searched with their escapes resolved."""
         if body.removeprefix(_BOM).lstrip()[:1] in (b"{", b"["):
             return _TOKEN.sub(lambda token: self._token(token[0]), body)
         return self.text(body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
@@ -128,7 +128,7 @@ class Recorder:
         return (*when, *_before_times(exchange), first, seconds, *self._after_times(exchange))
 
     def rows_like(self, template: Exchange, hits: Iterable[RepeatHit]) -> Iterator[Row]:
-        """The rows of requests that had the answer of ``template``; made one by one, as they are taken."""
+        """Makes the rows of requests that had the answer of ``template``, one by one as they are read."""
         before, after = _before_times(template), self._after_times(template)
         for hit in hits:
             when = (stored_text(hit.request_id), hit.started_at, hit.started_at + hit.seconds)
@@ -231,7 +231,7 @@ def _before_times(exchange: Exchange) -> Row:
 
 
 def stored_text(text: str) -> str:
-    """A text as rows hold it, and as it is asked for: no lone surrogates, no NUL (PostgreSQL), and not too long."""
+    """A text as rows hold it and queries compare it: no lone surrogates, no NUL (PostgreSQL), and not too long."""
     if text.isprintable() and len(text) <= LONGEST_TEXT:
         return text
     return text[:LONGEST_TEXT].encode("utf-8", "replace").decode().replace("\0", "")
@@ -242,5 +242,5 @@ def _word(word: StrEnum | None) -> str:
 
 
 def _count(tokens: int | None) -> int | None:
-    """An upstream may claim any number; one that does not fit must not cost the row."""
+    """A number of tokens within the column's range: an upstream may claim any, and must not cost the row."""
     return None if tokens is None else max(0, min(tokens, LARGEST))

@@ -1,4 +1,4 @@
-"""Deletes history: rows past their age, the oldest where all together take too many bytes, and what is to be erased."""
+"""Deletes history: rows past their age, the oldest rows if all together take too many bytes, and what is erased."""
 
 import asyncio
 import math
@@ -41,7 +41,7 @@ async def delete_rows(database: Database, chosen: Select[Any], most: int = CHUNK
 
 
 async def delete_all(database: Database, user: str | None, session: str | None) -> int:
-    """Deletes the rows that are there of a user, of a session, or of one within the other. Returns their number."""
+    """Deletes the present rows of a user, of a session, or of a user within a session. Returns their number."""
     row, deleted = history.c, 0
     async with database.read() as connection:
         last = (await connection.execute(select(func.max(row.id)))).scalar() or 0
@@ -129,7 +129,7 @@ class Retention:
         self._stale = False
 
     def open(self) -> None:
-        """Starts to sweep, now and then."""
+        """Starts the task that sweeps."""
         self._sweeps.open()
 
     async def close(self) -> None:
@@ -145,11 +145,11 @@ class Retention:
         await self._forget()
 
     def measure_anew(self) -> None:
-        """Rows in the middle were deleted: what was added up no longer holds. A sweep under way ends as it began."""
+        """Drops the sums, because rows in the middle were deleted. A sweep that runs ends with the old ones."""
         self._stale = True
 
     def note(self, bytes: int) -> None:
-        """So much was written: a sweep comes early where the bound may be passed long before the next one."""
+        """Notes that ``bytes`` were written. If they may pass the bound before the next sweep, that comes early."""
         self._written += bytes
         if self._written > self._max_bytes * _AHEAD:
             self._sweeps.wake()
@@ -217,7 +217,7 @@ class Retention:
                 break
 
     async def _shares(self) -> tuple[float, float]:
-        """Bytes beside the table, for each row those of sums, and for each byte of a body those of the words."""
+        """Bytes beside the table: of sums for each row, of words for each byte of a body."""
         rows = sum(segment.rows for segment in self._segments)
         bodies = sum(segment.body_bytes for segment in self._segments)
         dialect, text_bytes = self._database.dialect, 0
@@ -234,7 +234,7 @@ class Retention:
         return of_sums / max(rows, 1), share
 
     async def _merge(self) -> None:
-        """Takes the words of deleted rows out of the index: they are only marked there."""
+        """Removes the words of deleted rows from the index, where they were only marked."""
         statement = self._database.dialect.merge_text_index(HISTORY_TEXTS) if self._searched else None
         for _ in range(_MERGES if statement else 0):
             async with self._database.write() as connection:
@@ -245,7 +245,7 @@ class Retention:
             await asyncio.sleep(CHUNK_PAUSE)
 
     async def _forget(self) -> None:
-        """Who has no exchange left is summed up no longer: there are never more sums than exchanges."""
+        """Deletes the sums of users without exchanges: there are never more sums than exchanges."""
         async with self._database.read() as connection:
             oldest = (await connection.execute(select(func.min(history.c.created_at)))).scalar()
         await forget_totals(self._database, self._clock() - self._age if oldest is None else oldest)

@@ -50,7 +50,7 @@ Row = dict[str, Any]
 
 
 async def insert_minutes(database: Database, minutes: Mapping[int, Cells]) -> None:
-    """Keeps minutes in one transaction."""
+    """Inserts minutes in one transaction."""
     rows = [_row(start, MINUTE, series, cell) for start, cells in minutes.items() for series, cell in cells.items()]
     if rows:
         async with database.write() as connection:
@@ -58,7 +58,7 @@ async def insert_minutes(database: Database, minutes: Mapping[int, Cells]) -> No
 
 
 async def read_cells(database: Database, since: int) -> Cells:
-    """What is kept of spans that began at the Unix second ``since`` or later."""
+    """Reads the spans that began at the Unix second ``since`` or later."""
     async with database.read() as connection:
         rows = (await connection.execute(select(rollups).where(rollups.c.started_at >= since))).mappings().all()
     # a day of many models is some hundred thousand steps: not on the loop
@@ -66,7 +66,7 @@ async def read_cells(database: Database, since: int) -> Cells:
 
 
 async def condense(database: Database, before: int) -> None:
-    """Makes one row of an hour out of its minutes, series by series, for the hours that ended before this second.
+    """Merges minutes into one row for each hour and series, for the hours that ended before this second.
 
     Another process may do the same at the same time: the minutes go to the one that deletes them.
     """
@@ -85,7 +85,7 @@ async def condense(database: Database, before: int) -> None:
 
 
 async def delete_before(database: Database, before: int) -> None:
-    """Deletes what began before this second."""
+    """Deletes the spans that began before this Unix second."""
     async with database.write() as connection:
         await connection.execute(delete(rollups).where(rollups.c.started_at < before))
 
@@ -171,7 +171,7 @@ class Rollups:
                 raise
 
     async def upkeep(self) -> None:
-        """Makes hours of old minutes, and deletes old hours. Raises what the database raises."""
+        """Merges old minutes into hours, and deletes old hours. Raises what the database raises."""
         now = int(self._clock())
         await condense(self._database, now - MINUTES_KEPT)
         await delete_before(self._database, now - HOURS_KEPT)

@@ -36,7 +36,7 @@ class HistoryCursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HistoryQuery:
-    """Filters, all of which must apply; None is no filter. Times are Unix seconds, of when the exchanges began.
+    """Filters that must all apply; None is no filter. Times are Unix seconds, of when the exchanges began.
 
     ``text`` are phrases that must all be in the prompt or the answer; with them the newest to end is first, without
     them the newest to begin.
@@ -107,7 +107,7 @@ async def page(database: Database, query: HistoryQuery, *, bodies: bool = False)
 async def _walked(
     database: Database, query: HistoryQuery, columns: Sequence[Any]
 ) -> tuple[list[Row], HistoryCursor | None]:
-    """Rows by time, one more than wanted if there are, and the place up to which rows were looked at."""
+    """Rows by time, one more than the limit if there is one, and the place up to which rows were looked at."""
     indexed, others = _split(query)
     if not others:
         return await _rows(database, _along(indexed, query.after, query.limit).with_only_columns(*columns)), None
@@ -163,7 +163,7 @@ def _split(query: HistoryQuery) -> tuple[list[Condition], list[Condition]]:
 
 
 def _filters(query: HistoryQuery) -> list[tuple[str, Condition]]:
-    """By the name of the index that can answer it. Where an index is partial, its own condition is said as well."""
+    """The conditions, each with the name of the index that can answer it; a partial one's own condition too."""
     row = history.c
     found: list[tuple[str, Condition | None]] = [
         ("session", None if query.session is None else row.session == query.session),

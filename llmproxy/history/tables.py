@@ -1,4 +1,4 @@
-"""The table of exchanges, what is summed up of it, and how far those who follow it have come."""
+"""The tables of exchanges, of their totals, and of the projectors' checkpoints."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, Table, Text, text
 from sqlalchemy.types import TypeEngine
@@ -54,7 +54,7 @@ history = Table(
     _text("error"),
     # of both bodies as they are kept, that is after they were cut
     Column("body_bytes", Integer, nullable=False),
-    # JSON, see ``record.Detail``
+    # JSON, see ``record.Recorder``
     Column("detail", Text, nullable=False, server_default="{}"),
     # last: whoever reads a column behind a long one reads the long one too
     Column("request_body", LargeBinary),

@@ -60,7 +60,7 @@ def compatible(text: str) -> str:
 
 
 def phrases_of(query: str) -> list[list[str]]:
-    """What a person asks for: each part between spaces is a phrase. Nothing in it is an operator."""
+    """The phrases of a search: each part between spaces is one. Nothing in it is an operator."""
     return [phrase for part in query.split() if (phrase := words_of(part))]
 
 
@@ -145,7 +145,7 @@ class Texts:
     name = "texts"
 
     def __init__(self, database: Database, on_fault: OnFault = ignore) -> None:
-        """``on_fault`` is told of rows whose words the database refuses."""
+        """``on_fault`` takes the faults of rows whose words the database refuses."""
         self._database = database
         self._on_fault = on_fault
         self._most = CHUNK

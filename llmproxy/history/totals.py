@@ -1,4 +1,4 @@
-"""Users and sessions summed up, so that nobody has to read their exchanges to tell how many there were."""
+"""Totals of users and sessions, kept up to date so that no list has to read their exchanges."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -96,7 +96,7 @@ def _merged(there: Column[Any], new: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 async def forget_totals(database: Database, before: float) -> None:
-    """Removes the sums of whoever was last seen before that time, in small transactions."""
+    """Deletes the totals of users and sessions last seen before that time (Unix seconds), in small transactions."""
     for table in (users, sessions):
         key = tuple_(*table.primary_key.columns)
         some = select(*table.primary_key.columns).where(table.c.last_seen < before).limit(FORGOTTEN)
@@ -108,7 +108,7 @@ async def forget_totals(database: Database, before: float) -> None:
 
 
 async def erase_totals(connection: AsyncConnection, user: str | None, session: str | None) -> None:
-    """Removes the sums of a user, of a session, or of one's part in the other, and takes them off the users' sums."""
+    """Deletes the totals of a user, of a session, or of a user within it, and subtracts them from the users'."""
     both = ((sessions.c.user_name, user), (sessions.c.session, session))
     query = [column == value for column, value in both if value is not None]
     if session is None:
@@ -146,7 +146,7 @@ async def session_page(database: Database, limit: int, after: str | None, user: 
 
 
 async def one_user(database: Database, user: str) -> Document | None:
-    """With the sessions that were last seen; None for one of whom nothing is known."""
+    """A user with the sessions that were last seen; None for an unknown one."""
     found = await _rows(database, select(users).where(users.c.user_name == user))
     if not found:
         return None
@@ -156,7 +156,7 @@ async def one_user(database: Database, user: str) -> Document | None:
 
 
 async def one_session(database: Database, session: str) -> Document | None:
-    """Summed up over the users who named it, with those that were last seen; None where nothing is known."""
+    """A session over all users who named it, with those last seen; None for an unknown one."""
     mine = sessions.c.session == session
     columns: list[Any] = [literal(session).label("session")]
     columns += [func.min(sessions.c.first_seen).label("first_seen"), func.max(sessions.c.last_seen).label("last_seen")]
@@ -176,7 +176,7 @@ async def _page(database: Database, query: Select[Any], order: Keyset, limit: in
 
 
 def _to_json(row: Mapping[str, Any]) -> Document:
-    """The hit rate is that of the requests that were looked up, None where there were none."""
+    """A row for an answer. The hit rate counts the requests that were looked up; None without any."""
     looked_up = int(row["looked_up"])
     return {
         **{

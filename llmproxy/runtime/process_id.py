@@ -46,7 +46,7 @@ def is_on_this_machine(name: str) -> bool:
 
 
 def _place() -> str:
-    """Where process ids mean the same: the machine as it was started, and on Linux the container.
+    """The scope in which process ids are unique: the machine since its start, and on Linux the container.
 
     Neither the machine's name nor the number of a container's namespace is one of its kind: machines are cloned, and
     each numbers by itself.

@@ -371,12 +371,13 @@ async def test_lookup_finds_by_the_beginning_of_a_key(processes: list[Process]) 
 
 
 async def test_a_flush_that_could_not_be_told_says_so(processes: list[Process]) -> None:
-    first, _, _ = processes
-    first.cache.store(entry(1))
-    async with first.sql._database.write() as connection:
+    # the one that does not write what waits: a row would be left, since it cannot be deleted
+    _, _, third = processes
+    third.cache.store(entry(1))
+    async with third.database.write() as connection:
         await connection.execute(text("DROP TABLE cache_flushes"))
-    assert (await first.cache.flush(Selector(all=True))).failed == ("sql",)
-    assert await first.cache.find(key(1)) is None
+    assert (await third.cache.flush(Selector(all=True))).failed == ("sql",)
+    assert await third.cache.find(key(1)) is None
 
 
 async def test_opened_from_the_settings(sqlite: Database) -> None:

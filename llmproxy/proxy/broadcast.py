@@ -66,8 +66,8 @@ class BroadcastBuffer(Generic[Outcome]):
         self.head = head
         self.wake()
 
-    def add(self, frames: Sequence[bytes], *, tell: bool = True) -> None:
-        """``tell`` False leaves it to what comes next to wake the readers."""
+    def add(self, frames: Sequence[bytes], *, notify: bool = True) -> None:
+        """``notify`` False leaves it to what comes next to wake the readers."""
         now = int((asyncio.get_running_loop().time() - self.began) * 1000)
         for frame in frames:
             self._kept += len(frame)
@@ -76,10 +76,10 @@ class BroadcastBuffer(Generic[Outcome]):
         if self._kept > self._limit:
             self.overflowed = True
             self._trim()
-        if tell:
+        if notify:
             self.wake()
 
-    async def room(self) -> None:
+    async def wait_capacity(self) -> None:
         """Returns once the quickest reader has taken what an overflowed answer holds."""
         while self.overflowed and self._quickest < self.end:
             self._producer = asyncio.get_running_loop().create_future()
@@ -122,7 +122,7 @@ class BroadcastReader(Generic[Outcome]):
         self.buffer = buffer
         self._position = 0
         self._future: asyncio.Future[None] | None = None
-        self._poked = False
+        self._woken = False
         #: until when a wait may last, on the loop's clock; the timer is not moved at every wait
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -144,16 +144,16 @@ class BroadcastReader(Generic[Outcome]):
         """Whether ``take`` would give something."""
         return self._position < self.buffer.end
 
-    def poke(self) -> None:
+    def wake_up(self) -> None:
         """Ends this reader's wait, for a reason of the caller's own."""
-        self._poked = True
+        self._woken = True
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Until something happened to the capture or ``poke`` was called. False if ``seconds`` ran out first."""
-        if self._poked:
-            self._poked = False
+        """Until something happened to the capture or ``wake_up`` was called. False if ``seconds`` ran out first."""
+        if self._woken:
+            self._woken = False
             return True
         loop = asyncio.get_running_loop()
         future = self._future = loop.create_future()
@@ -166,7 +166,7 @@ class BroadcastReader(Generic[Outcome]):
             await future
         finally:
             self._future = None
-        self._poked = False
+        self._woken = False
         return not self._expired
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ class AcceptedCredentials:
     """
 
     def __init__(self, refused: Callable[[], None]) -> None:
-        self._tell = refused
+        self._on_refusal = refused
         self._checking: set[str] = set()
         self._accepted: LRUCache[tuple[str, str], bool] = LRUCache(_MOST)
         self._refused: TTLCache[tuple[str, str], bool] = TTLCache(_MOST, _REFUSED_SECONDS, monotonic)
@@ -37,12 +37,12 @@ class AcceptedCredentials:
         mark = (server, credential)
         if not credential or status not in _REFUSALS:
             return
-        known = mark in self._refused
+        is_repeated = mark in self._refused
         self._checking.add(server)
         self._accepted.pop(mark, None)
         self._refused[mark] = True
-        if not known:
-            self._tell()
+        if not is_repeated:
+            self._on_refusal()
 
     def is_accepted(self, credential: str, servers: Mapping[str, bool | None]) -> bool:
         """Whether a caller may be given what others' requests brought from one of these servers.

@@ -123,14 +123,14 @@ def _in_own_form(answer: Live, client: Client) -> Live:
     answer.flight.leave()
     answer.reader.close()
     reader = BroadcastReader(flight.work)
-    client.watch(reader.poke)
+    client.watch(reader.wake_up)
     return replace(answer, reader=reader, flight=flight, own=None)
 
 
 async def _pump(answer: Live, exchange: Exchange, client: Client, send: Send, ping: float) -> bytes | None:
     """Frames as they come. Returns the last bytes: the last frames, or the one that tells of a failure; None where the
     flight has a plain answer of which no frames can be made."""
-    reader, buffer, shown = answer.reader, answer.flight.work, answer.view.shown()
+    reader, buffer, stream_view = answer.reader, answer.flight.work, answer.view.stream_view()
     while True:
         if client.disconnected:
             raise ClientDisconnected
@@ -142,9 +142,9 @@ async def _pump(answer: Live, exchange: Exchange, client: Client, send: Send, pi
             # pings went out first, and then the upstream answered in one piece
             frames = []
         elif answer.stream:
-            frames = shown.feed(frames)
+            frames = stream_view.feed(frames)
             if buffer.outcome is not None and not reader.behind:
-                frames += shown.close()
+                frames += stream_view.close()
         if answer.own is not None and other_form(buffer, answer.dialect, stream=answer.stream):
             return None
         if frames:

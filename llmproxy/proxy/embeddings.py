@@ -96,14 +96,14 @@ class Batch:
     def under(self, identity: str, fetched: Fetched) -> Iterator[Entry]:
         """The entries of an answer, for a more precise identity of the model that made it."""
         precise = Batch(self.request, self.body, self.scope, identity, shortest=self.shortest)
-        kept = {entry.key for entry in fetched.entries}
+        stored = {entry.key for entry in fetched.entries}
         for value, entry in zip(self.inputs, fetched.parts, strict=True):
-            if entry.key in kept:
+            if entry.key in stored:
                 yield replace(entry, key=precise.key(value, Part(entry.document).encoding))
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class CachedInputs:
     """Entries by the key of the input that they answer. ``spare`` ones may answer if the upstream fails."""
 
     usable: dict[bytes, Entry]
@@ -124,12 +124,12 @@ class InputByInput:
         self._exchange = exchange
         self._services = services
         self._batch = Batch(request, body, exchange.caller.scope, exchange.identity, shortest=shortest)
-        self._known = _Known({}, {})
+        self._cached = CachedInputs({}, {})
         self._since = services.cache.position()
         #: whether only the inputs are asked for that are not known
         self._partial = True
         #: the inputs that the flight is for
-        self._asked = self._batch
+        self._requested = self._batch
         self.key = self._batch.all_keys.hex()
 
     async def look_up(self) -> LookUp:
@@ -138,24 +138,24 @@ class InputByInput:
         After the last look nothing is awaited until the flight is joined: an answer that was stored in the meantime is
         found in memory.
         """
-        batch, services, known = self._batch, self._services, _Known({}, {})
+        batch, services, cached = self._batch, self._services, CachedInputs({}, {})
         other = FLOAT if batch.encoding == BASE64 else BASE64
         # what an answer that ended just now brings
         await services.confirmations.wait(
             [batch.key(value, each) for value in batch.by_key.values() for each in (FLOAT, BASE64)]
         )
         for encoding in (batch.encoding, other):
-            keys = {batch.key(value, encoding): key for key, value in batch.by_key.items() if key not in known.usable}
+            keys = {batch.key(value, encoding): key for key, value in batch.by_key.items() if key not in cached.usable}
             found = await services.cache.find_many(list(keys)) if keys else {}
             if encoding == other and found:
                 found = await asyncio.to_thread(_renderable, found, batch.encoding)
-            known = _judged(batch.request, known, {keys[key]: entry for key, entry in found.items()})
-        known = _Known(self._held(known.usable), known.spare, known.stale)
-        late = {key: entry for key in batch.by_key if key not in known.usable and (entry := services.cache.peek(key))}
-        self._known = known = _judged(batch.request, known, late)
+            cached = _judged(batch.request, cached, {keys[key]: entry for key, entry in found.items()})
+        cached = CachedInputs(self._held(cached.usable), cached.spare, cached.stale)
+        late = {key: entry for key in batch.by_key if key not in cached.usable and (entry := services.cache.peek(key))}
+        self._cached = cached = _judged(batch.request, cached, late)
         if self._missing:
             return LookUp(None, CacheStatus.MISS, self._exchange.reason or Reason.ABSENT)
-        return await self._give(known.usable, CacheStatus.STALE if known.stale else CacheStatus.HIT, Reason.INPUTS)
+        return await self._give(cached.usable, CacheStatus.STALE if cached.stale else CacheStatus.HIT, Reason.INPUTS)
 
     async def again(self, verdict: Verdict) -> LookUp:
         """What came cannot be put together with what was known: all of it is asked for."""
@@ -165,9 +165,9 @@ class InputByInput:
     def plan(self, *, shared: bool) -> Plan:
         """What a flight is to do: the inputs that are not known, or the request as it is."""
         missing, batch = self._missing, self._batch
-        if self._partial and (self._known.usable or len(missing) < len(batch.inputs)):
+        if self._partial and (self._cached.usable or len(missing) < len(batch.inputs)):
             batch = batch.rest(missing)
-        self._asked = batch
+        self._requested = batch
         key = sha256(b"".join(batch.keys)).digest() if shared and batch.request.directives.single_flight else None
         return Plan(batch.request, batch.body, None, batch.scope, batch.identity, key, batch)
 
@@ -189,7 +189,7 @@ class InputByInput:
     ) -> Answer | Failed | TryAgain:
         """What becomes of a flight, with what was known beside it."""
         missing = self._missing
-        if self._asked is self._batch:
+        if self._requested is self._batch:
             answer = await follow(self._exchange, self._batch.request, flight, client, self._services.settings, None)
             if not isinstance(answer, Failed | TryAgain):
                 answer.headers.append(_counts(0, len(missing)))
@@ -199,10 +199,10 @@ class InputByInput:
             return TryAgain() if outcome.reason is Reason.TOO_LARGE else outcome
         if len(outcome.parts) != len(missing) or not await self._same_model(outcome):
             return TryAgain()
-        entries = self._held(self._known.usable) | dict(zip(missing, outcome.parts, strict=True))
+        entries = self._held(self._cached.usable) | dict(zip(missing, outcome.parts, strict=True))
         if len(entries) != len(self._batch.by_key):
             return TryAgain()
-        hits = len(self._known.usable)
+        hits = len(self._cached.usable)
         body, usage = await self._written(entries)
         exchange = self._exchange
         headers = [*self._type_headers(body, entries), *exchange.upstream_headers]
@@ -212,14 +212,14 @@ class InputByInput:
 
     async def spare(self, error: ProxyError) -> LookUp | None:
         """Vectors past their lifetime in place of an error of the upstream's, if there are all of them."""
-        entries = self._held(self._known.spare | self._known.usable)
+        entries = self._held(self._cached.spare | self._cached.usable)
         if error.http_status < 500 or not all(key in entries for key in self._batch.by_key):
             return None
         return await self._give(entries, CacheStatus.STALE, Reason.UPSTREAM_DOWN)
 
     @property
     def _missing(self) -> list[bytes]:
-        return [key for key in self._batch.by_key if key not in self._known.usable]
+        return [key for key in self._batch.by_key if key not in self._cached.usable]
 
     def _held(self, entries: Mapping[bytes, Entry]) -> dict[bytes, Entry]:
         """Those that no flush has taken since they were found: something was waited for."""
@@ -258,9 +258,9 @@ class InputByInput:
         return [(b"content-length", b"%d" % len(body)), *type_headers(JSON, stream=False), *first.headers]
 
 
-def _judged(request: CacheableRequest, known: _Known, found: Mapping[bytes, Entry]) -> _Known:
+def _judged(request: CacheableRequest, cached: CachedInputs, found: Mapping[bytes, Entry]) -> CachedInputs:
     now = time.time()
-    usable, spare, stale = dict(known.usable), dict(known.spare), known.stale
+    usable, spare, stale = dict(cached.usable), dict(cached.spare), cached.stale
     for key, entry in found.items():
         verdict = freshness(entry, request.directives, now)
         if verdict in (Freshness.FRESH, Freshness.STALE):
@@ -268,7 +268,7 @@ def _judged(request: CacheableRequest, known: _Known, found: Mapping[bytes, Entr
             stale |= verdict is Freshness.STALE
         elif verdict is Freshness.IF_ERROR:
             spare.setdefault(key, entry)
-    return _Known(usable, spare, stale)
+    return CachedInputs(usable, spare, stale)
 
 
 def _renderable(found: Mapping[bytes, Entry], encoding: str) -> dict[bytes, Entry]:
@@ -290,9 +290,9 @@ def _settled(batch: Batch, recorder: AnswerRecorder, body: bytes) -> Fetched:
         return replace(fetched, reason=Reason.MALFORMED) if fetched.reason is Reason.NO_STORE else fetched
     document, usage = _as_asked(body, parts, batch)
     entries = tuple(_entries(batch, recorder, parts))
-    kept = tuple(entry for entry in entries if len(entry.document) <= recorder.settings.cache_entry_bytes)
-    reason = Reason.STORED if kept else Reason.TOO_LARGE
-    return Fetched(document, reason, usage, recorder.seconds, kept, recorder.headers, parts=entries)
+    stored = tuple(entry for entry in entries if len(entry.document) <= recorder.settings.cache_entry_bytes)
+    reason = Reason.STORED if stored else Reason.TOO_LARGE
+    return Fetched(document, reason, usage, recorder.seconds, stored, recorder.headers, parts=entries)
 
 
 def _as_asked(body: bytes, parts: list[Part], batch: Batch) -> tuple[bytes, Usage]:
@@ -307,8 +307,8 @@ def _as_asked(body: bytes, parts: list[Part], batch: Batch) -> tuple[bytes, Usag
 
 
 def _total(counts: list[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if len(known) == len(counts) else None
+    cached = [count for count in counts if count is not None]
+    return sum(cached) if len(cached) == len(counts) else None
 
 
 def _entries(batch: Batch, recorder: AnswerRecorder, parts: list[Part]) -> list[Entry]:

@@ -16,7 +16,7 @@ from llmproxy.cache.raw_requests import HotAnswer
 from llmproxy.proxy.asgi import SocketClient, peer_of, raw_target, read, received
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.listen import ClientDisconnected, StreamAborted
-from llmproxy.proxy.model_name import Opened
+from llmproxy.proxy.model_name import ReadAheadBody
 from llmproxy.proxy.passthrough import PassedRequest, PassThrough, Presence, deliver_relayed
 from llmproxy.proxy.pipeline import handle, parse_request, relay
 from llmproxy.proxy.request import CacheableRequest
@@ -178,9 +178,9 @@ def _passed(
             yield chunk
         presence.watch()
 
-    body: Opened | bytes = passed.body or b""
+    body: ReadAheadBody | bytes = passed.body or b""
     if passed.body is None and any(name in _FRAMING for name, _ in headers):
-        body = Opened(flow())
+        body = ReadAheadBody(flow())
     else:
         presence.watch()
     return PassedRequest(

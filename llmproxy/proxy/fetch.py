@@ -242,8 +242,8 @@ async def tee(reply: Reply, recorder: AnswerRecorder) -> bytes:
         buffer.begin(Head(False, tuple(headers), both=False, status=reply.status))
         return await _tee_pieces(reply, recorder, b"")
     framed, opening = await _form(reply, recorder)
-    asked, recorder.framed = recorder.framed, framed
-    buffer.begin(Head(framed, recorder.answer_headers, recorder.both, asked))
+    requested, recorder.framed = recorder.framed, framed
+    buffer.begin(Head(framed, recorder.answer_headers, recorder.both, requested))
     if framed:
         await _tee_frames(reply, recorder, opening)
         return b""
@@ -311,7 +311,7 @@ async def _tee_pieces(reply: Reply, recorder: AnswerRecorder, opening: bytes) ->
         buffer.add((chunk,))
         if buffer.overflowed:
             pieces.clear()
-            await _room(recorder)
+            await _wait_capacity(recorder)
         chunk = await anext(chunks, b"")
     return b"".join(pieces)
 
@@ -326,20 +326,20 @@ async def _tee_frames(reply: Reply, recorder: AnswerRecorder, opening: bytes) ->
         if recorder.complete:
             # listeners are told of the last frames once the answer is stored: who has seen the end and asks again
             # is to find a hit
-            buffer.add(frames, tell=False)
+            buffer.add(frames, notify=False)
             return
         if frames:
             buffer.add(frames)
         if buffer.overflowed:
-            await _room(recorder)
+            await _wait_capacity(recorder)
         chunk = await anext(chunks, b"")
-    buffer.add(await recorder.close(delimited=reply.delimited), tell=False)
+    buffer.add(await recorder.close(delimited=reply.delimited), notify=False)
 
 
-async def _room(recorder: AnswerRecorder) -> None:
+async def _wait_capacity(recorder: AnswerRecorder) -> None:
     try:
         async with asyncio.timeout(recorder.settings.idle_timeout):
-            await recorder.buffer.room()
+            await recorder.buffer.wait_capacity()
     except TimeoutError:
         raise UpstreamBroke("The answer was given up: nobody read on.") from None
 

@@ -69,7 +69,7 @@ async def follow(
     there is no other. Leaves the flight, but for a ``Live`` answer. Raises ``ClientDisconnected``.
     """
     reader = BroadcastReader(flight.work)
-    client.watch(reader.poke)
+    client.watch(reader.wake_up)
     stays = False
     try:
         answer = await _first(exchange, request, flight, reader, client, settings, own)
@@ -84,7 +84,7 @@ async def follow(
 async def wait_result(flight: Flight[BroadcastBuffer[Outcome]], client: Client) -> Outcome:
     """The flight's end, for one who needs the whole of it. Leaves the flight. Raises ``ClientDisconnected``."""
     reader = BroadcastReader(flight.work)
-    client.watch(reader.poke)
+    client.watch(reader.wake_up)
     try:
         while flight.work.outcome is None:
             if client.disconnected:

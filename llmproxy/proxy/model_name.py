@@ -34,7 +34,7 @@ _LENIENT = json.JSONDecoder(strict=False)
 _OLLAMA_MEMBERS = ("model", "name", "source", "from")
 
 
-class Opened:
+class ReadAheadBody:
     """A request's body whose beginning may have been read ahead. Iterated, it is the whole body."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
@@ -93,14 +93,16 @@ def in_path(target: bytes) -> str:
     return ""
 
 
-async def names_in(target: bytes, path: str, headers: Iterable[tuple[bytes, bytes]], body: Opened | bytes) -> list[str]:
+async def names_in(
+    target: bytes, path: str, headers: Iterable[tuple[bytes, bytes]], body: ReadAheadBody | bytes
+) -> list[str]:
     """The names of models in a request, the first being the one that counts most; [] if it names none.
 
     ``target`` is the raw path and query, ``path`` the decoded one; ``body`` is b"" if there is none.
     """
     kind = content_type(headers).decode("latin-1")
     if isinstance(body, bytes):
-        body = Opened(_at_once(body))
+        body = ReadAheadBody(_at_once(body))
     if kind.lower().startswith("multipart/"):
         found = await _in_form(kind, body)
     else:
@@ -115,7 +117,7 @@ async def _at_once(body: bytes) -> AsyncIterator[bytes]:
         yield body
 
 
-async def _in_document(body: Opened, members: tuple[str, ...]) -> list[str]:
+async def _in_document(body: ReadAheadBody, members: tuple[str, ...]) -> list[str]:
     while await body.more():
         beginning = body.beginning().removeprefix(BOM) if body.is_short else b""
         if beginning and not beginning.lstrip().startswith(b"{"):
@@ -147,7 +149,7 @@ def _parsed(text: bytes) -> Any:
         return None
 
 
-async def _in_form(content_type: str, body: Opened) -> list[str]:
+async def _in_form(content_type: str, body: ReadAheadBody) -> list[str]:
     """Finds the field by its part's head: what looks like one inside a file does not follow a boundary."""
     header = Message()
     header["content-type"] = content_type

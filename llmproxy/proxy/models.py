@@ -87,7 +87,7 @@ async def _all(scope: Scope) -> ListReply:
     # who asks for the list wants to know what is there now: what is known of the servers is read anew with it
     known = await services.upstreams.models(credentials(scope["headers"], services.settings))
     targets = services.upstreams.targets_for(path)
-    answers = await asyncio.gather(*(_asked(scope, target) for target in targets))
+    answers = await asyncio.gather(*(_fetch_list(scope, target) for target in targets))
     replies = [answer for answer in answers if isinstance(answer, ListReply)]
     if len(answers) == 1 and replies:
         return replies[0]
@@ -116,7 +116,7 @@ async def _one(scope: Scope, name: str) -> ListReply:
         await services.upstreams.models(credentials(scope["headers"], services.settings))
         # a server may have a page of one that it does not list
         targets = services.upstreams.with_model(name, path) or services.upstreams.targets_for(path)
-    answers = await asyncio.gather(*(_asked(scope, target) for target in targets))
+    answers = await asyncio.gather(*(_fetch_list(scope, target) for target in targets))
     replies = [answer for answer in answers if isinstance(answer, ListReply)]
     for reply in sorted(replies, key=lambda reply: reply.status != 200):
         if reply.status not in _NO_PAGE:
@@ -145,7 +145,7 @@ def _listed(services: ProxyServices, targets: Sequence[Target], name: str) -> Do
     return None
 
 
-async def _asked(scope: Scope, target: Target) -> ListReply | UpstreamError:
+async def _fetch_list(scope: Scope, target: Target) -> ListReply | UpstreamError:
     services: ProxyServices = scope["state"]["services"]
     # a HEAD of a list is a GET without its body: not every server knows it there
     headers = forwarded(scope["headers"], services.settings, peer_of(scope), trace=scope[EXCHANGE].trace)

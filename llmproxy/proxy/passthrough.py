@@ -8,7 +8,7 @@ from typing import Any
 
 from llmproxy.proxy.fetch import reason_of
 from llmproxy.proxy.listen import Client, ClientDisconnected, StreamAborted
-from llmproxy.proxy.model_name import Opened, names_in
+from llmproxy.proxy.model_name import ReadAheadBody, names_in
 from llmproxy.proxy.services import ProxyServices
 from llmproxy.upstream.errors import normalise
 from llmproxy.upstream.headers import Peer, credentials, forwarded, relayed
@@ -102,7 +102,7 @@ class PassedRequest:
     headers: HeaderList
     peer: Peer
     reason: Reason
-    body: Opened | bytes
+    body: ReadAheadBody | bytes
     presence: Presence
     model: str = ""
     #: whether the body's content coding is undone
@@ -148,10 +148,10 @@ class Passage:
             names = [request.model] if request.model else []
             if not names and len(upstreams.targets_for(self._path)) > 1:
                 names = await names_in(request.target, request.path, request.headers, request.body)
-            known = next((name for name in names if upstreams.with_model(name, self._path)), "")
-            self._model = known or "".join(names[:1])
-        shown = credentials(request.headers, self._services.settings)
-        return await upstreams.pick_for_path(self._model, self._path, shown, self._failed)
+            served = next((name for name in names if upstreams.with_model(name, self._path)), "")
+            self._model = served or "".join(names[:1])
+        presented = credentials(request.headers, self._services.settings)
+        return await upstreams.pick_for_path(self._model, self._path, presented, self._failed)
 
     async def send(self, target: Target) -> Reply | None:
         """The reply whose head has come; None if another server is to be asked. Raises ``UpstreamError``."""

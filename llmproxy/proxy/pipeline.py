@@ -245,15 +245,15 @@ async def _identify(
     model = request.parsed.model
     if request.any_case:
         return Verdict(look_up=False, keep=False, reason=Reason.FIELD_CASE)
-    shown = credentials(request.headers, services.settings)
-    identity = await services.upstreams.identify(model, request.path, shown)
+    presented = credentials(request.headers, services.settings)
+    identity = await services.upstreams.identify(model, request.path, presented)
     if identity is None:
         return Verdict(look_up=False, keep=False, reason=Reason.IDENTITY_UNKNOWN)
     exchange.identity = identity
     if verdict.look_up and not services.is_accepted(exchange, request):
         # what is not known yet is asked of the server's own pages
-        if shown:
-            await services.upstreams.show(services.targets(request), shown)
+        if presented:
+            await services.upstreams.show(services.targets(request), presented)
         if not services.is_accepted(exchange, request):
             verdict = replace(verdict, look_up=False, reason=Reason.CREDENTIAL)
     return verdict

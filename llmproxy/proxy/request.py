@@ -109,7 +109,7 @@ class BodyMemo:
     """Exact bytes of a body -> its draft. Bounded in entries, and each of them in what callers chose of it."""
 
     def __init__(self, size: int = _MEMO_SIZE) -> None:
-        self._drafts: LRUCache[bytes, ParsedBody] = LRUCache(size)
+        self._parsed: LRUCache[bytes, ParsedBody] = LRUCache(size)
 
     async def parsed(self, endpoint: Endpoint, raw: bytes, content_type: bytes = b"") -> ParsedBody:
         """``content_type`` is needed only for a body that is not JSON.
@@ -123,12 +123,12 @@ class BodyMemo:
     ) -> tuple[ParsedBody, dict[str, Any] | None]:
         """The same, with the JSON of a body that was not known."""
         token = await offload(len(raw), _token, endpoint, raw, content_type)
-        known = self._drafts.get(token)
-        if known is not None:
-            return known, None
+        remembered = self._parsed.get(token)
+        if remembered is not None:
+            return remembered, None
         parsed, held, document = await offload(len(raw), _read, endpoint, raw, content_type)
         if held <= _MEMO_BYTES:
-            self._drafts[token] = parsed
+            self._parsed[token] = parsed
         return parsed, document if endpoint.dialect.json_requests else None
 
 
@@ -141,12 +141,12 @@ def _token(endpoint: Endpoint, raw: bytes, content_type: bytes) -> bytes:
 def _read(endpoint: Endpoint, raw: bytes, content_type: bytes) -> tuple[ParsedBody, int, dict[str, Any]]:
     """What is known of a body, how many bytes that holds on to, and the members of the body."""
     body = endpoint.dialect.read_request(raw, content_type)
-    parsed = draft_of(endpoint, body)
+    parsed = read_body(endpoint, body)
     held = len(parsed.model) + len(parsed.user) + len(parsed.described)
     return parsed, held if parsed.echo is None else held + len(orjson.dumps(parsed.echo)), body
 
 
-def draft_of(endpoint: Endpoint, body: dict[str, Any]) -> ParsedBody:
+def read_body(endpoint: Endpoint, body: dict[str, Any]) -> ParsedBody:
     """Raises ``UnreadableBody``, ``BadRequest`` for a form that nobody can read."""
     others = {folded: value for name, value in body.items() if (folded := name.casefold()) != name and folded in _READ}
     model = body.get("model", others.get("model"))
@@ -170,8 +170,8 @@ def draft_of(endpoint: Endpoint, body: dict[str, Any]) -> ParsedBody:
     # where a stream is another entry, saying what is so anyway makes no difference
     keyed = {**body, "stream": stream} if endpoint.streams else body
     excused = set(endpoint.excused)
-    if "stream_options" in excused and (kept := shaping(options)):
-        keyed["stream_options"] = kept
+    if "stream_options" in excused and (shape := shaping(options)):
+        keyed["stream_options"] = shape
         excused.remove("stream_options")
     return ParsedBody(
         model=model or "",

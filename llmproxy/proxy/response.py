@@ -50,10 +50,10 @@ class View:
 
     def frames(self, frames: list[bytes]) -> list[bytes]:
         """All frames of a stream as this caller gets them."""
-        shown = self.shown()
-        return shown.feed(frames) + shown.close()
+        stream_view = self.stream_view()
+        return stream_view.feed(frames) + stream_view.close()
 
-    def shown(self) -> "StreamView":
+    def stream_view(self) -> "StreamView":
         """What shows a stream to this caller as it comes."""
         return StreamView(self, None if self.usage else self.dialect.usage_filter())
 
@@ -272,7 +272,7 @@ def replay(
     if stream and paced and entry.frames:
         return Paced(headers, _pieces(request, entry), facts)
     # parts of the stored frames can be shared by all who get them
-    parts = list(_shown(entry)) if stream and _hides(request, entry) else []
+    parts = list(_visible_parts(entry)) if stream and _hides(request, entry) else []
     body = b"" if parts else body_of(request, entry)
     headers.insert(0, (b"content-length", b"%d" % (sum(map(len, parts)) or len(body))))
     return Whole(200, headers, body, facts, parts)
@@ -339,7 +339,7 @@ def body_of(request: CacheableRequest, entry: Entry) -> bytes:
         return view.rendered(entry.document)
     if not view.as_is or (not view.usage and _is_rewritten(entry)):
         return b"".join(view.frames([frame for _, frame in _frames(entry)]))
-    return b"".join(_shown(entry)) if _hides(request, entry) else entry.frames
+    return b"".join(_visible_parts(entry)) if _hides(request, entry) else entry.frames
 
 
 def _is_rewritten(entry: Entry) -> bool:
@@ -353,7 +353,7 @@ def _hides(request: CacheableRequest, entry: Entry) -> bool:
     return bool(entry.frames and entry.hidden) and view.as_is and not view.usage and not _is_rewritten(entry)
 
 
-def _shown(entry: Entry) -> Iterator[memoryview]:
+def _visible_parts(entry: Entry) -> Iterator[memoryview]:
     """The frames but for those that show usage."""
     frames, at = memoryview(entry.frames), 0
     bounds = iter(array("I", entry.hidden))
@@ -372,8 +372,8 @@ def _frames(entry: Entry) -> Iterator[tuple[int, bytes]]:
 
 
 def _pieces(request: CacheableRequest, entry: Entry) -> list[tuple[int, bytes]]:
-    shown, pieces, millis = View.of(request).shown(), [], 0
+    stream_view, pieces, millis = View.of(request).stream_view(), [], 0
     for millis, frame in _frames(entry):
-        pieces.append((millis, b"".join(shown.feed([frame]))))
-    pieces.append((millis, b"".join(shown.close())))
+        pieces.append((millis, b"".join(stream_view.feed([frame]))))
+    pieces.append((millis, b"".join(stream_view.close())))
     return [(millis, piece) for millis, piece in pieces if piece]

@@ -211,15 +211,15 @@ def _offsets(request: CacheableRequest, frames: tuple[bytes, ...]) -> tuple[byte
     are no such pieces."""
     dialect = request.endpoint.dialect
     ends, hidden, at = array("I"), array("I"), 0
-    shown: list[bytes] = []
+    visible: list[bytes] = []
     for frame in frames:
         end = at + len(frame)
         if dialect.usage_only(frame):
             hidden.extend((at, end))
         else:
-            shown.append(frame)
+            visible.append(frame)
         ends.append(end)
         at = end
-    if (filter := dialect.usage_filter()) is not None and filter.feed(frames) + filter.close() != shown:
+    if (filter := dialect.usage_filter()) is not None and filter.feed(frames) + filter.close() != visible:
         hidden = array("I", (0, at))
     return ends.tobytes(), hidden.tobytes()

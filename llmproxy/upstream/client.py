@@ -91,9 +91,9 @@ class HttpClient:
 
     def take(self, address: Address) -> "HttpConnection | None":
         """A connection that is kept, the last one used first."""
-        kept = self._idle.get(address)
-        while kept:
-            connection = kept.pop()
+        idle = self._idle.get(address)
+        while idle:
+            connection = idle.pop()
             if not connection.is_closing:
                 return connection
         return None
@@ -147,15 +147,15 @@ class HttpClient:
         """Closes connections that have been idle for long enough; one timer for all of them."""
         loop = asyncio.get_running_loop()
         old = loop.time() - KEEPALIVE_SECONDS
-        for connection in [each for kept in self._idle.values() for each in kept if each.idle_since <= old]:
+        for connection in [each for idle in self._idle.values() for each in idle if each.idle_since <= old]:
             connection.close()
         self._idle = {
             address: usable
-            for address, kept in self._idle.items()
-            if (usable := [connection for connection in kept if not connection.is_closing])
+            for address, idle in self._idle.items()
+            if (usable := [connection for connection in idle if not connection.is_closing])
         }
         # the first of each is the oldest
-        due = [kept[0].idle_since + KEEPALIVE_SECONDS for kept in self._idle.values()]
+        due = [idle[0].idle_since + KEEPALIVE_SECONDS for idle in self._idle.values()]
         self._timer = loop.call_at(min(due), self._sweep) if due else None
 
     async def aclose(self) -> None:
@@ -582,18 +582,18 @@ async def open_reply(client: HttpClient, target: Target, call: Call, limits: Cal
     ends = None if limits.total is None else asyncio.get_running_loop().time() + limits.total
     body, chunks = (call.body, None) if isinstance(call.body, bytes) else (b"", call.body)
     head, chunked = request_head(target, call)
-    kept = client.take(target.address)
+    idle = client.take(target.address)
     while True:
-        connection = kept if kept is not None else await client.connect(target.address, limits.connect)
-        reply = HttpReply(connection, target, limits, ends, fresh=kept is None, bodiless=call.method == "HEAD")
+        connection = idle if idle is not None else await client.connect(target.address, limits.connect)
+        reply = HttpReply(connection, target, limits, ends, fresh=idle is None, bodiless=call.method == "HEAD")
         connection.begin(reply, head, body)
         try:
             await reply.wait_head(chunks, chunked=chunked)
         except ConnectionClosed:
             # a body that has begun to flow cannot be sent again
-            if kept is None or chunks is not None or not connection.is_silent:
+            if idle is None or chunks is not None or not connection.is_silent:
                 raise
-            kept = None
+            idle = None
         else:
             return reply
 

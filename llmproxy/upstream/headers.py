@@ -183,6 +183,6 @@ def _via(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 
 def _origin(headers: Iterable[tuple[bytes, bytes]], peer: Peer) -> HeaderList:
-    told = [(b"x-forwarded-for", peer.address.encode()), (b"x-forwarded-proto", peer.scheme.encode())]
+    origin = [(b"x-forwarded-for", peer.address.encode()), (b"x-forwarded-proto", peer.scheme.encode())]
     host = next((value for name, value in headers if name == b"host"), None)
-    return told if host is None else [*told, (b"x-forwarded-host", host)]
+    return origin if host is None else [*origin, (b"x-forwarded-host", host)]

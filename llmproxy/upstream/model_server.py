@@ -149,7 +149,7 @@ class Server:
         return self.up and (self.target.kind is not GENERIC or bool(self.reading.models))
 
     @property
-    def known(self) -> Identities:
+    def previous(self) -> Identities:
         """What it said before, for as long as it may be the same process that goes on."""
         return NOTHING_KNOWN if self._lost else self.reading.identities
 

@@ -38,8 +38,8 @@ class Probe:
         self._headers = [*forwarded([], settings), (b"accept", b"application/json")]
         self._has_key = settings.upstream_api_key is not None
 
-    async def read(self, target: Target, known: Identities, credentials: HeaderList) -> tuple[Kind, ServerInfo]:
-        """The first kind that the server turns out to be, and what it says. ``known`` is what it said before.
+    async def read(self, target: Target, previous: Identities, credentials: HeaderList) -> tuple[Kind, ServerInfo]:
+        """The first kind that the server turns out to be, and what it says. ``previous`` is what it said before.
 
         ``credentials`` are shown to it. Raises ``UpstreamError``, ``KeyNeeded``.
         """
@@ -56,7 +56,7 @@ class Probe:
         try:
             # who it was the last time is asked first: mostly it still is
             for kind in sorted(KINDS, key=lambda kind: kind is not target.kind or kind is GENERIC):
-                reading = await kind.read(fetch, known)
+                reading = await kind.read(fetch, previous)
                 if refused and asks_for_key:
                     raise KeyNeeded(f"The server at {target.name} asks for a key.")
                 if reading is not None:
@@ -97,8 +97,8 @@ _GAP_FACTOR, _GAP_SECONDS = 3.0, 0.05
 class Readings:
     """Reads servers. ``changed`` is called after each reading, with whether anything else than before was read."""
 
-    def __init__(self, survey: Probe, changed: Callable[[bool], None]) -> None:
-        self._survey = survey
+    def __init__(self, probe: Probe, changed: Callable[[bool], None]) -> None:
+        self._probe = probe
         self._changed = changed
         self._tasks: set[asyncio.Task[bool]] = set()
 
@@ -132,7 +132,7 @@ class Readings:
     async def probe(self, server: Server) -> None:
         """Whether it is there, without a question that would keep a model awake."""
         try:
-            await self._survey.probe(server.target)
+            await self._probe.probe(server.target)
         except UpstreamError as error:
             self._silent(server, error)
 
@@ -160,7 +160,7 @@ class Readings:
 
     async def _read(self, server: Server, attempt: Attempt) -> bool:
         try:
-            kind, reading = await self._survey.read(server.target, server.known, attempt.credentials)
+            kind, reading = await self._probe.read(server.target, server.previous, attempt.credentials)
         except UpstreamError as error:
             self._silent(server, error)
             return False

@@ -111,10 +111,10 @@ class Kind(Protocol):
     #: whether it keeps a stream for a client that names it (``x-conversation-id``)
     resumes: bool
 
-    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> ServerInfo | None:
+    async def read(self, fetch: Fetch, previous: Identities = NOTHING_KNOWN) -> ServerInfo | None:
         """What the server says of itself; None if it is of another kind. Raises ``UpstreamError``.
 
-        ``known`` is what this server said before. Nothing that is asked may load a model or wake a sleeping one.
+        ``previous`` is what this server said before. Nothing that is asked may load a model or wake a sleeping one.
         """
         ...
 

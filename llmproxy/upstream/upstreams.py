@@ -142,8 +142,8 @@ class Upstreams:
     @property
     def slots(self) -> int | None:
         """How many calls the servers that are there work on at once, None where none of them tells."""
-        told = [server.reading.slots for server in self._servers.values() if server.up and server.reading.slots]
-        return sum(told) if told else None
+        reported = [server.reading.slots for server in self._servers.values() if server.up and server.reading.slots]
+        return sum(reported) if reported else None
 
     @property
     def first_model(self) -> str:

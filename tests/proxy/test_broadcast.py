@@ -37,11 +37,11 @@ async def test_a_wait_ends_when_its_time_is_over_or_it_is_poked() -> None:
     buffer: BroadcastBuffer[str] = BroadcastBuffer(limit=1000)
     reader = BroadcastReader(buffer)
     assert not await reader.wait(0)
-    reader.poke()
+    reader.wake_up()
     assert await reader.wait()
     waiting = asyncio.create_task(reader.wait(60))
     await asyncio.sleep(0)
-    reader.poke()
+    reader.wake_up()
     assert await waiting
 
 
@@ -49,7 +49,7 @@ async def test_up_to_the_limit_everything_is_kept() -> None:
     buffer: BroadcastBuffer[str] = BroadcastBuffer(limit=4)
     buffer.add([b"ab", b"cd"])
     assert not buffer.overflowed
-    await buffer.room()
+    await buffer.wait_capacity()
     assert BroadcastReader(buffer).take() == [b"ab", b"cd"]
 
 
@@ -58,11 +58,11 @@ async def test_beyond_the_limit_the_producer_waits_for_the_quickest_reader() -> 
     quick, slow = BroadcastReader(buffer), BroadcastReader(buffer)
     buffer.add([b"abc", b"def"])
     assert buffer.overflowed
-    room = asyncio.create_task(buffer.room())
+    wait_capacity = asyncio.create_task(buffer.wait_capacity())
     await asyncio.sleep(0)
-    assert not room.done()
+    assert not wait_capacity.done()
     assert quick.take() == [b"abc", b"def"]
-    await room
+    await wait_capacity
     # the quick one has it, so the window moves on, and the slow one has lost its place
     buffer.add([b"ghi"])
     assert quick.take() == [b"ghi"]

@@ -14,7 +14,7 @@ from tests.timeouts import WAIT_SECONDS
 async def test_an_answer_too_large_to_be_held_is_told_at_once() -> None:
     async def produce(buffer: BroadcastBuffer[Outcome]) -> None:
         buffer.add([b"x" * 11])
-        await buffer.room()
+        await buffer.wait_capacity()
 
     flights: Flights[BroadcastBuffer[Outcome]] = Flights(0.0)
     flight = flights.launch(BroadcastBuffer(10), produce)

@@ -11,7 +11,7 @@ from starlette.types import Message
 from llmproxy.config.settings import Replay, Settings
 from llmproxy.proxy.deliver import deliver
 from llmproxy.proxy.listen import ClientDisconnected
-from llmproxy.proxy.request import CacheableRequest, draft_of
+from llmproxy.proxy.request import CacheableRequest, read_body
 from llmproxy.proxy.response import Paced, replay
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.cache_headers import Directives
@@ -42,7 +42,7 @@ class Leaving:
 def request(directives: Directives = Directives(paced=True), *, usage: bool = True) -> CacheableRequest:  # noqa: B008  frozen
     endpoint = BY_PATH["/v1/chat/completions"]
     raw = b'{"stream":true,"stream_options":{"include_usage":%s}}' % (b"true" if usage else b"false")
-    parsed = draft_of(endpoint, parse(raw))
+    parsed = read_body(endpoint, parse(raw))
     return CacheableRequest(endpoint, parsed, directives, raw, b"/v1/chat/completions", [], Peer("127.0.0.1"))
 
 

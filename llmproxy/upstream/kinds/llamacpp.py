@@ -56,28 +56,28 @@ class LlamaCpp:
     any_case = False
     resumes = True
 
-    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> ServerInfo | None:
+    async def read(self, fetch: Fetch, previous: Identities = NOTHING_KNOWN) -> ServerInfo | None:
         props = await fetch("/props")
         if not isinstance(props, dict) or not isinstance(props.get("default_generation_settings"), dict):
             return None
         models = listed(await fetch("/v1/models"))
         facts = _facts(props)
-        told = {model["id"]: _identity(facts, model) for model in models}
+        identities = {model["id"]: _identity(facts, model) for model in models}
         # a server with one model does not look at the request's name for it
         default = _identity(facts, *models) if len(models) <= 1 else None
         adapters: str | None = ""
         if default is not None:
-            before = known.get(models[0]["id"], "") if models else ""
+            before = previous.get(models[0]["id"], "") if models else ""
             adapters = await _adapters(fetch, default, before, asleep=props.get("is_sleeping") is True)
             default = None if adapters is None else default + adapters
-        told = {} if adapters is None else {name: identity + adapters for name, identity in told.items()}
+        identities = {} if adapters is None else {name: identity + adapters for name, identity in identities.items()}
         for model in models:
             aliases = model.get("aliases")
-            for alias in aliases if isinstance(aliases, list) and model["id"] in told else ():
+            for alias in aliases if isinstance(aliases, list) and model["id"] in identities else ():
                 if isinstance(alias, str):
-                    told.setdefault(alias, told[model["id"]])
+                    identities.setdefault(alias, identities[model["id"]])
         slots = props.get("total_slots")
-        return ServerInfo(models, told, default, slots if isinstance(slots, int) and slots > 0 else None)
+        return ServerInfo(models, identities, default, slots if isinstance(slots, int) and slots > 0 else None)
 
     def canonical(self, model: str) -> str:
         return model
@@ -104,13 +104,13 @@ async def _adapters(fetch: Fetch, identity: str, before: str, *, asleep: bool) -
     none_before = before == identity
     try:
         async with asyncio.timeout(_NO_ADAPTERS_SECONDS if none_before else _ADAPTERS_SECONDS):
-            told = await fetch("/lora-adapters")
+            identities = await fetch("/lora-adapters")
     except TimeoutError:
         return "" if none_before else None
     except UpstreamBroke:
         # it does not know the question
         return ""
-    adapters = [item for item in told if isinstance(item, dict)] if isinstance(told, list) else []
+    adapters = [item for item in identities if isinstance(item, dict)] if isinstance(identities, list) else []
     if not adapters:
         return ""
     return ":" + digest([(item.get("id"), item.get("path"), item.get("scale")) for item in adapters])
@@ -148,8 +148,8 @@ def _is_prefilled(messages: Any) -> bool:
 def _responses(body: Document) -> Adapted:
     """Always as a stream: its plain answers lack what strict parsers require, and only a stream can be mended live."""
     sent = {name: value for name, value in body.items() if name not in _RESPONSES_UNKNOWN}
-    if wanted := response_format(body.get("text")):
+    if form := response_format(body.get("text")):
         # it reads no text.format, but hands unknown members on to its chat endpoint
-        sent["response_format"] = wanted
+        sent["response_format"] = form
     sent["stream"] = True
     return Adapted(orjson.dumps(sent), stream=True, repair=Repair(body))

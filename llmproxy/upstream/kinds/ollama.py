@@ -29,7 +29,7 @@ class Ollama:
     any_case = True
     resumes = False
 
-    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> ServerInfo | None:
+    async def read(self, fetch: Fetch, previous: Identities = NOTHING_KNOWN) -> ServerInfo | None:
         about = await fetch("/api/version")
         version = about.get("version") if isinstance(about, dict) else None
         if not isinstance(version, str):
@@ -41,9 +41,9 @@ class Ollama:
             identity = digest({"digest": tag, "version": version})
             if name in contexts:
                 identity = f"{identity}:{contexts[name]}"
-            elif known.get(name, "").startswith(identity + ":"):
+            elif previous.get(name, "").startswith(identity + ":"):
                 # it is not loaded: it will be loaded as it was the last time
-                identity = known[name]
+                identity = previous[name]
             identities[name] = identity
         return ServerInfo(listed(models), identities, embedders=frozenset(map(self.canonical, embedders(tags))))
 

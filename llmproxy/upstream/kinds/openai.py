@@ -13,7 +13,7 @@ class OpenAI:
     any_case = False
     resumes = False
 
-    async def read(self, fetch: Fetch, known: Identities = NOTHING_KNOWN) -> ServerInfo | None:
+    async def read(self, fetch: Fetch, previous: Identities = NOTHING_KNOWN) -> ServerInfo | None:
         models = listed(await fetch("/v1/models"))
         return ServerInfo(models, {model["id"]: model["id"] for model in models})
 

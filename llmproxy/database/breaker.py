@@ -25,8 +25,8 @@ class CircuitBreaker:
 
     Each kind of work has its own, because a full disk stops writing but not reading. ``part`` is what ``on_fault`` is
     told. ``fails`` and ``works`` are logged when the work fails and when it succeeds again; ``%(fault)s`` and
-    ``%(error)s`` in the first stand for the kind of the fault and for the error in one line. ``clock`` is monotonic, in
-    seconds.
+    ``%(error)s`` in the first stand for the kind of the fault and for the error in one line. ``works`` can be a
+    function. ``clock`` is monotonic, in seconds.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class CircuitBreaker:
         on_fault: OnFault,
         *,
         fails: str,
-        works: str = "",
+        works: str | Callable[[], str] = "",
         backoff: Backoff = BACKOFF,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -79,7 +79,7 @@ class CircuitBreaker:
         """Notes a success, which closes the circuit."""
         if self._failures:
             self._failures = 0
-            self._log.worked(self._works)
+            self._log.worked(self._works if isinstance(self._works, str) else self._works())
 
 
 def _line(error: BaseException) -> str:

@@ -64,7 +64,7 @@ class HistoryWriter:
         self._queue: WriteBehind[Row] = WriteBehind(
             "history writer",
             self._write,
-            CircuitBreaker("history", on_fault, fails=fails, works="history is written again", backoff=backoff),
+            CircuitBreaker("history", on_fault, fails=fails, works=self._works, backoff=backoff),
             WriteLimits(queue_rows, queue_bytes, group_items=GROUP, group_bytes=QUEUE_BYTES, linger=_LINGER_SECONDS),
             size=itemgetter(BODY_BYTES),
             lost=self._lose,
@@ -91,6 +91,9 @@ class HistoryWriter:
         self.written += len(group)
         if self._on_written is not None:
             self._on_written(sum(_ROW_BYTES + row[BODY_BYTES] for row in group))
+
+    def _works(self) -> str:
+        return f"history is written again; {self.lost} rows were lost since start"
 
     def _lose(self, count: int, why: Loss) -> None:
         self.lost += count

@@ -148,7 +148,7 @@ async def test_rows_wait_out_a_fault_which_is_logged_once(database: Database, ca
     assert told == [("history", "locked")] * 3
     assert [record.getMessage() for record in caplog.records] == [
         "history cannot be written (locked); rows wait, silent until it can",
-        "history is written again",
+        "history is written again; 0 rows were lost since start",
     ]
     await writer.close(10)
 

@@ -24,7 +24,7 @@ from tests.timeouts import WAIT_SECONDS
 ProxyProcess: TypeAlias = "ForkedProcess | subprocess.Popen[str]"
 ROOT = Path(__file__).parents[1]
 #: settings that also work without the prefix; a developer's own must not reach a test's server
-BARE = (*("CACHE_MAX_SIZE", "CACHE_TTL_HOURS", "DATABASE_PATH", "DATABASE_URL", "REDIS_URL", "TASK_QUEUE_WORKERS"),)
+BARE = ("CACHE_MAX_SIZE", "CACHE_TTL_HOURS", "DATABASE_PATH", "DATABASE_URL", "TASK_QUEUE_WORKERS")
 _LISTENING = re.compile(r"listening on http://([^:\s]+):(\d+)")
 
 

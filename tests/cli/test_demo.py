@@ -10,6 +10,7 @@ import pytest
 from llmproxy.cli.demo import verb
 from llmproxy.cli.demo.llama import model_file
 from tests.cli.program import Program, start
+from tests.timeouts import WAIT_SECONDS
 
 _LIMIT = 90.0
 
@@ -37,7 +38,7 @@ def test_it_serves_on_until_ctrl_c_and_leaves_no_process(tmp_path: Path) -> None
         demo.send_signal(signal.SIGINT)
         out, err = demo.communicate(timeout=_LIMIT)
     assert demo.returncode == 0, out + err
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=WAIT_SECONDS)[1]
 
 
 def test_its_children_end_when_it_is_killed(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_its_children_end_when_it_is_killed(tmp_path: Path) -> None:
         next(line for line in demo.stdout if line.startswith("export"))
         children = psutil.Process(demo.pid).children(recursive=True)
         demo.kill()
-    assert not psutil.wait_procs(children, timeout=30)[1]
+    assert not psutil.wait_procs(children, timeout=WAIT_SECONDS)[1]
 
 
 def test_a_busy_port_is_said_at_once(llmproxy: Program) -> None:

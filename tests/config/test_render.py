@@ -20,7 +20,7 @@ def test_the_pages_are_up_to_date() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
     )
     assert done.stderr == ""
     assert done.returncode == 0

@@ -3,6 +3,7 @@
 import time
 from array import array
 from dataclasses import replace
+from itertools import accumulate
 
 from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import Settings
@@ -20,6 +21,8 @@ from llmproxy.wire.headers import content_type
 from llmproxy.wire.vocabulary import Reason
 
 _ANSWERED = 200
+#: in a frame that tells the tokens of an answer, or that there are none to tell
+_USAGE = b'"usage"'
 
 
 class AnswerRecorder:
@@ -207,19 +210,22 @@ def _fetched_result(
 
 
 def _offsets(request: CacheableRequest, frames: tuple[bytes, ...]) -> tuple[bytes, bytes]:
-    """Where frames end, and what is hidden from callers who did not ask for usage: all of it where they get frames that
+    """Where frames end, and what is hidden from callers who did not ask for usage: all of it if they get frames that
     are no such pieces."""
     dialect = request.endpoint.dialect
-    ends, hidden, at = array("I"), array("I"), 0
+    ends, hidden = array("I", accumulate(map(len, frames))), array("I")
+    # nothing is hidden before the first frame that names usage, and of those before it only the last may change
+    first = next((place for place, frame in enumerate(frames) if _USAGE in frame), len(frames))
+    rest = frames[max(0, first - 1) :]
     visible: list[bytes] = []
-    for frame in frames:
+    at = ends[-1] - sum(map(len, rest)) if frames else 0
+    for frame in rest:
         end = at + len(frame)
         if dialect.usage_only(frame):
             hidden.extend((at, end))
         else:
             visible.append(frame)
-        ends.append(end)
         at = end
-    if (filter := dialect.usage_filter()) is not None and filter.feed(frames) + filter.close() != visible:
+    if (filter := dialect.usage_filter()) is not None and filter.feed(rest) + filter.close() != visible:
         hidden = array("I", (0, at))
     return ends.tobytes(), hidden.tobytes()

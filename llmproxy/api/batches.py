@@ -81,8 +81,8 @@ async def batches(request: Request) -> Response:
         )
     scope = exchange_of(request).caller.owner
     query = JobQuery(kind=JobKind.BATCH, scope=scope, after=after, limit=query_limit(request.query_params))
-    found, more = await queries.page(job_services(request).store, query)
-    return list_response([batch_object(job) for job in found], more=more)
+    jobs, more = await queries.page(job_services(request).store, query)
+    return list_response([batch_object(job) for job in jobs], more=more)
 
 
 async def batch(request: Request) -> Response:

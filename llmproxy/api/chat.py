@@ -111,7 +111,7 @@ def chat_object(answer: StoredAnswer) -> Document:
 
 def chat_messages(answer: StoredAnswer) -> list[Document]:
     """The request's messages. Their ids are made from the answer's and their places."""
-    return [_message(message, f"{answer.id}-{place}") for place, message in enumerate(orjson.loads(answer.input))]
+    return [_message(message, f"{answer.id}-{position}") for position, message in enumerate(orjson.loads(answer.input))]
 
 
 def _message(message: Any, id: str) -> Document:
@@ -170,10 +170,10 @@ async def messages(request: Request) -> Response:
         listed.reverse()
     after = request.query_params.get("after")
     if after is not None:
-        places = [place for place, message in enumerate(listed) if message["id"] == after]
-        if not places:
+        positions = [position for position, message in enumerate(listed) if message["id"] == after]
+        if not positions:
             raise unknown_after()
-        listed = listed[places[0] + 1 :]
+        listed = listed[positions[0] + 1 :]
     return list_response(listed[:limit], more=len(listed) > limit)
 
 

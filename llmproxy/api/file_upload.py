@@ -58,10 +58,10 @@ async def upload(request: Request) -> File:
         idempotency_key=key,
     )
     # if this fails nobody knows whether the row is there; if it is not, the bytes are nobody's and will be swept
-    kept = await file_rows.put(services.store, file)
-    if kept.id != id:
+    stored = await file_rows.put(services.store, file)
+    if stored.id != id:
         await services.blobs.delete(id)
-    return kept
+    return stored
 
 
 async def _write(body: AsyncIterator[bytes], form: MultipartForm, sink: Sink, most: int) -> _Written:

@@ -95,11 +95,11 @@ async def listing(request: Request) -> Response:
     """``GET /v1/files?purpose=&after=&limit=&order=``."""
     services = job_services(request)
     query = read_list_query(request.query_params, exchange_of(request).caller.owner)
-    found: list[File] = []
+    page: list[File] = []
     more = False
     if query.after is None or NAME.fullmatch(query.after):
-        found, more = await file_rows.page(services.store, query, services.queue.clock())
-    return list_response([file_object(file) for file in found], more=more)
+        page, more = await file_rows.page(services.store, query, services.queue.clock())
+    return list_response([file_object(file) for file in page], more=more)
 
 
 async def retrieve(request: Request) -> Response:
@@ -115,8 +115,8 @@ async def content(request: Request) -> Download:
 async def delete(request: Request) -> Response:
     """``DELETE /v1/files/{id}``. A batch that has not read it yet still can."""
     services, id = job_services(request), _id(request)
-    mine = file_rows.of_caller(id, exchange_of(request).caller.owner, services.queue.clock())
-    deleted, needed = await file_rows.remove(services.store, mine, 1)
+    file_of_caller = file_rows.of_caller(id, exchange_of(request).caller.owner, services.queue.clock())
+    deleted, needed = await file_rows.remove(services.store, file_of_caller, 1)
     if not deleted:
         raise NoSuchFile(id)
     if id not in needed:

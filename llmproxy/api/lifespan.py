@@ -55,7 +55,7 @@ async def open_jobs(
     count: Callable[[Exchange], None],
     on_attempt: OnAttempt,
     lost: Callable[[], None],
-    left: Callable[[], float],
+    seconds_left: Callable[[], float],
 ) -> AsyncIterator[JobServices]:
     """The queue, and as many workers as the settings want in this process.
 
@@ -67,10 +67,10 @@ async def open_jobs(
     queue = Queue(store, notifications)
     answers = StoredAnswers(store, lost)
     services = JobServices(proxy, store, queue, notifications, open_blobs(settings), answers)
-    does = handlers(services, CallHandler(proxy, ids, count))
+    all_handlers = handlers(services, CallHandler(proxy, ids, count))
     workers = [
-        Workers(queue, does, Lane.WORK, InteractiveFirst(settings, proxy.upstreams), settings, on_attempt),
-        Workers(queue, does, Lane.MESSAGES, FixedLimit(_MESSAGES_AT_ONCE), settings, on_attempt),
+        Workers(queue, all_handlers, Lane.WORK, InteractiveFirst(settings, proxy.upstreams), settings, on_attempt),
+        Workers(queue, all_handlers, Lane.MESSAGES, FixedLimit(_MESSAGES_AT_ONCE), settings, on_attempt),
     ]
     beats = [maintenance.Heartbeat(queue, each, settings.job_lease_seconds) for each in workers]
     rounds = [
@@ -86,7 +86,7 @@ async def open_jobs(
     ]
     async with AsyncExitStack() as stack:
         answers.open()
-        stack.push_async_callback(lambda: answers.close(left()))
+        stack.push_async_callback(lambda: answers.close(seconds_left()))
         for worker in workers if settings.task_queue_workers else ():
             worker.open()
             stack.push_async_callback(worker.close)

@@ -72,9 +72,9 @@ async def input_items(request: Request) -> Response:
         items.reverse()
     after = request.query_params.get("after")
     if after is not None:
-        places = [place for place, item in enumerate(items) if item["id"] == after]
+        positions = [position for position, item in enumerate(items) if item["id"] == after]
         # one that is not known ends the list
-        items = items[places[0] + 1 :] if places else []
+        items = items[positions[0] + 1 :] if positions else []
     return list_response(items[:limit], more=len(items) > limit)
 
 

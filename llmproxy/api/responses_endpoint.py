@@ -135,10 +135,10 @@ async def accept(
     job = await services.queue.submit(new, [NewCall(0, body)], answer, _opening(answer) if answer.stream else ())
     if job.id == new.id:
         return answer
-    known = await services.answers.find(job.id, AnswerKind.RESPONSE, new.scope)
-    if known is None:
+    first = await services.answers.find(job.id, AnswerKind.RESPONSE, new.scope)
+    if first is None:
         raise NotFound(f"The response of this Idempotency-Key, '{job.id}', is not kept any more.")
-    return known
+    return first
 
 
 def _job(

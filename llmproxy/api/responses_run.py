@@ -239,14 +239,14 @@ class BackgroundCall:
         self, item: Claimed, error: ProxyError, exchange: Exchange, event_log: EventLog
     ) -> ItemResult | Reschedule:
         """What follows from a failed try: another one, or a Response that says why there is none."""
-        what = self._call.retry_or_fail(item, error, exchange)
-        if isinstance(what, Reschedule):
-            return what
+        outcome = self._call.retry_or_fail(item, error, exchange)
+        if isinstance(outcome, Reschedule):
+            return outcome
         job = item.job
         answer = await self._answers.find(job.id, AnswerKind.RESPONSE, job.scope)
         request = {} if answer is None else orjson.loads(answer.request)
         document = unfinished(job.id, job.created_at, "failed", request, response_error(error))
-        return await self._with_completion(item, what, document, event_log)
+        return await self._with_completion(item, outcome, document, event_log)
 
     async def _with_completion(
         self, item: Claimed, result: ItemResult, document: Document, event_log: EventLog

@@ -80,10 +80,10 @@ async def task(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     """``DELETE /api/tasks/{id}``: ends it, calls in flight included; a second time does no harm. Raises
     ``Conflict``."""
-    services, known = job_services(request), await load_task(request)
-    job, done = await lifecycle.cancel(services.queue, known.id)
+    services, task_job = job_services(request), await load_task(request)
+    job, done = await lifecycle.cancel(services.queue, task_job.id)
     if job is None:
-        raise _unknown(known.id)
+        raise _unknown(task_job.id)
     if not done and job.status is not JobStatus.CANCELLED:
         raise Conflict(f"Task {job.id} is {job.status}: it cannot be cancelled any more.")
     return await _with_results(job, services, -1, _USUAL_RESULTS)
@@ -155,10 +155,10 @@ async def _answer(
     exchange.user, exchange.session = task_request.user, task_request.session
     model = model_for(task_request, services.proxy.upstreams)
     body = body_writer(task_request, model)(task_request.prompts[0])
-    asked = await parse_request(
+    request = await parse_request(
         exchange, BY_PATH[PATH], body, PATH.encode(), scope["headers"], peer_of(scope), services.proxy
     )
-    answer = await fetch_answer(exchange, asked, services.proxy, client)
+    answer = await fetch_answer(exchange, request, services.proxy, client)
     chat_answer = read_chat_answer(answer.body)
     if chat_answer.response is None and exchange.stored in NO_ANSWERS:
         raise UpstreamBroke("The model server gave something else in the place of an answer.")

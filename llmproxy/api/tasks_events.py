@@ -96,11 +96,11 @@ class _Progress:
 
     async def _send_new(self, job: Job) -> bool:
         """Sends what is new, or the first of it. Returns whether there is more."""
-        frames = list(self._begun(job))
-        known = max(0, self._last - _BASE)
+        frames = list(self._first_events(job))
+        sent = max(0, self._last - _BASE)
         items = []
-        if job.completed + job.failed > known:
-            items = await queries.ended(self._store, job.id, after=known, limit=_PAGE)
+        if job.completed + job.failed > sent:
+            items = await queries.ended(self._store, job.id, after=sent, limit=_PAGE)
         for item in items:
             assert item.ended is not None, "only those were asked for"
             happened = _happened(job, item.finished_at, item.ended)
@@ -115,7 +115,7 @@ class _Progress:
             await self._stream.send(b"".join(frames))
         return len(items) == _PAGE
 
-    def _begun(self, job: Job) -> Iterator[bytes]:
+    def _first_events(self, job: Job) -> Iterator[bytes]:
         if self._last < _PENDING:
             yield self._frame(_PENDING, "status", _happened(job, job.created_at, 0) | {"status": JobStatus.PENDING})
         if self._last < _RUNNING and job.started_at is not None:

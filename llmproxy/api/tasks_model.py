@@ -18,14 +18,16 @@ from llmproxy.wire.vocabulary import HITS
 Fields = dict[str, Any]
 
 
-def check_known(fields: Fields, known: Collection[str]) -> None:
+def check_known(fields: Fields, allowed: Collection[str]) -> None:
     """Refuses unknown members: a misspelt option would be ignored in silence."""
     # a request may have a million of them
-    unknown = sorted(islice((name for name in fields if name not in known), 10))
+    unknown = sorted(islice((name for name in fields if name not in allowed), 10))
     if unknown:
         names = ", ".join(repr(name[:100]) for name in unknown)
         raise BadRequest(
-            f"Unknown fields: {names}. Known are {', '.join(known)}.", code="unknown_parameter", param=unknown[0][:100]
+            f"Unknown fields: {names}. Known are {', '.join(allowed)}.",
+            code="unknown_parameter",
+            param=unknown[0][:100],
         )
 
 
@@ -198,11 +200,11 @@ def body_writer(task_request: TaskRequest, model: str) -> Callable[[str], bytes]
     """Returns the function that makes the chat completion's body of a prompt. ``model`` "" is left out."""
     before = [{"role": "system", "content": task_request.instruction}] if task_request.instruction else []
     options: dict[str, Any] = {"max_tokens": task_request.max_tokens, "temperature": task_request.temperature}
-    given = {name: value for name, value in options.items() if value is not None}
+    set_options = {name: value for name, value in options.items() if value is not None}
     named = {"model": model} if model else {}
 
     def body(prompt: str) -> bytes:
-        return orjson.dumps({**named, "messages": [*before, {"role": "user", "content": prompt}], **given})
+        return orjson.dumps({**named, "messages": [*before, {"role": "user", "content": prompt}], **set_options})
 
     return body
 

@@ -103,11 +103,11 @@ def open_blobs(settings: Settings) -> Blobs:
 
     Raises ``BlobsUnusable`` for a URL of an unknown kind, or if the package for it is missing.
     """
-    place = settings.files_path
-    if "://" in place:
-        return _remote(place)
-    if place:
-        return Folder(Path(place).expanduser())
+    path_or_url = settings.files_path
+    if "://" in path_or_url:
+        return _remote(path_or_url)
+    if path_or_url:
+        return Folder(Path(path_or_url).expanduser())
     database = settings.sqlite_file
     return Folder((database.parent if database is not None else Path("data")) / "files")
 

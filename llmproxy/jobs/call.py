@@ -164,9 +164,11 @@ def token_usage(body: bytes) -> TokenUsage:
         return TokenUsage()
     prompt = _number(usage, "prompt_tokens") or _number(usage, "input_tokens")
     completion = _number(usage, "completion_tokens") or _number(usage, "output_tokens")
-    taken = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    given = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
-    return TokenUsage(prompt, completion, _number(taken, "cached_tokens"), _number(given, "reasoning_tokens"))
+    prompt_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    completion_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+    return TokenUsage(
+        prompt, completion, _number(prompt_details, "cached_tokens"), _number(completion_details, "reasoning_tokens")
+    )
 
 
 def _number(holder: Any, name: str) -> int:

@@ -57,16 +57,16 @@ def _is_foreign(moment: Column[float], now: BindParameter[float]) -> ColumnEleme
     return moment > now + literal_column(str(LONGEST_SECONDS), Double)
 
 
-def locked_in_order(*which: ColumnElement[bool]) -> ColumnElement[bool]:
+def locked_in_order(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     """The items of which ``which`` is true, locked one after the other in the order of their ids."""
     # sorted by a term: to have the ids themselves in their order SQLite would read the whole table, and no index
     turn = items.c.id + literal_column("0")
-    chosen = select(items.c.id).where(*which).order_by(turn).with_for_update().cte("chosen")
+    chosen = select(items.c.id).where(*conditions).order_by(turn).with_for_update().cte("chosen")
     return items.c.id.in_(select(chosen.c.id))
 
 
-def _unlocked(*which: ColumnElement[bool]) -> CTE:
-    return select(items.c.id).where(*which).with_for_update(skip_locked=True).cte("chosen")
+def _unlocked(*conditions: ColumnElement[bool]) -> CTE:
+    return select(items.c.id).where(*conditions).with_for_update(skip_locked=True).cte("chosen")
 
 
 _OF_WORKER = (RUNNING, items.c.worker == bindparam("by"))

@@ -71,15 +71,17 @@ async def retry(queue: Queue, job_id: str) -> Job | None:
             return None
         if not job.status.over:
             raise Conflict(f"Job {job_id} is {job.status}: only what is over can be tried again.")
-        lost = select(items.c.id).where(
+        uncompleted = select(items.c.id).where(
             items.c.job_id == job_id, items.c.step == Step.CALL, items.c.status != ItemStatus.COMPLETED
         )
-        number = int((await connection.execute(select(func.count()).select_from(lost.subquery()))).scalar_one())
+        number = int((await connection.execute(select(func.count()).select_from(uncompleted.subquery()))).scalar_one())
         if number == 0 or number != job.total - job.completed:
             raise Conflict(f"Job {job_id} has nothing that could be tried again.")
         await _undo_end(connection, job)
-        await connection.execute(delete(results).where(results.c.item_id.in_(lost)))
-        await connection.execute(update(items).where(items.c.id.in_(lost)).values(**_NEVER_TRIED, due_at=AT_ONCE))
+        await connection.execute(delete(results).where(results.c.item_id.in_(uncompleted)))
+        await connection.execute(
+            update(items).where(items.c.id.in_(uncompleted)).values(**_NEVER_TRIED, due_at=AT_ONCE)
+        )
         changed: dict[str, Any] = {"status": JobStatus.RUNNING, "ending": "", "error": ""}
         changed |= dict.fromkeys(("failed", "cancelled", "expired"), 0)
         changed |= dict.fromkeys(("finished_at", "cancelling_at", "finalizing_at"))

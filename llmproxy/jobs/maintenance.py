@@ -54,7 +54,7 @@ class LeaseHolder(Protocol):
         """The leases that are known here: item -> number of the claim."""
         ...
 
-    def lost(self, item_ids: set[int]) -> None:
+    def drop(self, item_ids: set[int]) -> None:
         """These leases are not ours any more."""
         ...
 
@@ -74,12 +74,12 @@ class Heartbeat:
         return self._lease / _BEATS
 
     async def __call__(self) -> None:
-        known = self._workers.held()
-        if not known and not self._strays:
+        leases = self._workers.held()
+        if not leases and not self._strays:
             return
         still = await self._queue.renew(self._workers.name, self._lease)
         now = self._workers.held()
-        self._workers.lost({id for id, claims in known.items() if now.get(id) == claims and still.get(id) != claims})
+        self._workers.drop({id for id, claims in leases.items() if now.get(id) == claims and still.get(id) != claims})
         await self._give_back(still)
 
     async def _give_back(self, still: dict[int, int]) -> None:

@@ -62,7 +62,7 @@ class Queue:
             except IntegrityError:
                 if new.idempotency_key is None:
                     raise
-                return await _known(connection, new)
+                return await _same_key(connection, new)
             await transitions.put_calls(connection, job, calls)
             if first is not None:
                 await transitions.put_step(connection, job.id, first, b"")
@@ -86,11 +86,11 @@ class Queue:
         A lease that ran out is given back on the way.
         """
         now, started = await self.shared(), self.clock()
-        claimed, begun = await self.store.write(
+        claimed, started_jobs = await self.store.write(
             lambda connection: leases.claim(connection, worker, limit, now, now + seconds, started, lane),
             durable=False,
         )
-        for job_id in begun:
+        for job_id in started_jobs:
             self.notifications.job_changed(job_id)
         return claimed
 
@@ -164,7 +164,7 @@ class Queue:
         return added
 
 
-async def _known(connection: AsyncConnection, new: NewJob) -> Job:
+async def _same_key(connection: AsyncConnection, new: NewJob) -> Job:
     same = select(jobs).where(
         jobs.c.kind == new.kind, jobs.c.scope == new.scope, jobs.c.idempotency_key == new.idempotency_key
     )

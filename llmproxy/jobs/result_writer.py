@@ -79,10 +79,10 @@ class ResultWriter:
         await self._waiting.close(_CLOSE_SECONDS)
 
     async def _write(self, group: Sequence[tuple[Claimed, ItemResult]]) -> None:
-        kept = await self._queue.finish(self._worker, group)
+        counted = await self._queue.finish(self._worker, group)
         self._was_full = self.full
         for item, result in group:
-            self._on_attempt(item.job.kind, item.step, result.status if item.id in kept else "lost")
+            self._on_attempt(item.job.kind, item.step, result.status if item.id in counted else "lost")
 
     def _free(self, group: Sequence[tuple[Claimed, ItemResult]]) -> None:
         if self._was_full:
@@ -91,8 +91,8 @@ class ResultWriter:
     def _substitute(self, refused: tuple[Claimed, ItemResult]) -> tuple[Claimed, ItemResult] | None:
         item, result = refused
         log.error("a result of job %s cannot be kept", item.job.id)
-        known = result.error is not None and result.error.message == _UNKEPT
-        return None if known else (item, internal_failure(_UNKEPT))
+        replaced = result.error is not None and result.error.message == _UNKEPT
+        return None if replaced else (item, internal_failure(_UNKEPT))
 
 
 def internal_failure(message: str) -> ItemResult:

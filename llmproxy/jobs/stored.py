@@ -74,16 +74,16 @@ class StoredQuery:
             query = query.where(func.replace(stored.c.metadata, label_json(name, value), "") != stored.c.metadata)
         return (_NEWEST if self.newest_first else _OLDEST).page(query, self.limit, self.after)
 
-    def cut(self, places: Sequence[StoredCursor]) -> tuple[list[str], bool]:
+    def cut(self, cursors: Sequence[StoredCursor]) -> tuple[list[str], bool]:
         """The ids on the page, in order, and whether there are more."""
         ids: list[str] = []
         size = 0
-        for place in sorted(places, reverse=self.newest_first)[: self.limit]:
-            size += place.size
+        for cursor in sorted(cursors, reverse=self.newest_first)[: self.limit]:
+            size += cursor.size
             if ids and size > _MOST_BYTES:
                 break
-            ids.append(place.id)
-        return ids, len(ids) < len(places)
+            ids.append(cursor.id)
+        return ids, len(ids) < len(cursors)
 
 
 #: answers in one conversation
@@ -174,11 +174,11 @@ class StoredAnswers:
 
     async def _chain_rows(self, id: str, kind: AnswerKind, scope: str) -> list[StoredAnswer]:
         # what has expired ends the chain here: left out of its middle it would change what was said
-        mine = (stored.c.kind == kind, stored.c.scope == scope, self._current())
-        first = select(stored.c.id, stored.c.previous_id, literal(0).label("depth")).where(stored.c.id == id, *mine)
+        visible = (stored.c.kind == kind, stored.c.scope == scope, self._current())
+        first = select(stored.c.id, stored.c.previous_id, literal(0).label("depth")).where(stored.c.id == id, *visible)
         links = first.cte("links", recursive=True)
         before = select(stored.c.id, stored.c.previous_id, links.c.depth + 1).where(
-            stored.c.id == links.c.previous_id, *mine, links.c.depth < LONGEST_CHAIN
+            stored.c.id == links.c.previous_id, *visible, links.c.depth < LONGEST_CHAIN
         )
         links = links.union_all(before)
         query = self._visible(kind, scope).join(links, links.c.id == stored.c.id).order_by(links.c.depth)
@@ -191,10 +191,10 @@ class StoredAnswers:
         query = which.query(self._current())
 
         async def work(connection: AsyncConnection) -> tuple[list[StoredAnswer], bool]:
-            places = [StoredCursor(*row) for row in (await connection.execute(query)).all()]
-            places = [place for place in places if place.id not in waiting]
-            places += [StoredCursor(answer.created_at, answer.id, answer.size) for answer in waiting.values()]
-            ids, more = which.cut(places)
+            cursors = [StoredCursor(*row) for row in (await connection.execute(query)).all()]
+            cursors = [cursor for cursor in cursors if cursor.id not in waiting]
+            cursors += [StoredCursor(answer.created_at, answer.id, answer.size) for answer in waiting.values()]
+            ids, more = which.cut(cursors)
             chosen = self._visible(which.kind, which.scope).where(stored.c.id.in_(set(ids) - waiting.keys()))
             rows = (await connection.execute(chosen)).mappings().all()
             found = waiting | {answer.id: answer for answer in map(StoredAnswer.read, rows)}

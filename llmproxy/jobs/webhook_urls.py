@@ -47,12 +47,12 @@ def refusal(url: str, hosts: Iterable[str]) -> str:
             f"of up to {LONGEST_URL} characters"
         )
     default_port = _DEFAULT_PORTS[parts["scheme"].lower()]
-    place = _place(parts, default_port)
-    if place is None:
+    host_port = _host_port(parts, default_port)
+    if host_port is None:
         return "names a host or port that cannot be"
-    if place in (_entry(host, default_port) for host in hosts):
+    if host_port in (_entry(host, default_port) for host in hosts):
         return ""
-    host, port = place
+    host, port = host_port
     return f"names the host {host}:{port}, which is not one of those in LLMPROXY_WEBHOOK_HOSTS"
 
 
@@ -61,10 +61,10 @@ def _entry(text: str, default_port: int) -> HostPort | None:
     if text.count(":") > 1 and not text.startswith("["):
         text = f"[{text}]"
     parts = _ENTRY.fullmatch(text)
-    return None if parts is None else _place(parts, default_port)
+    return None if parts is None else _host_port(parts, default_port)
 
 
-def _place(parts: re.Match[str], default_port: int) -> HostPort | None:
+def _host_port(parts: re.Match[str], default_port: int) -> HostPort | None:
     port = default_port if parts["port"] is None else int(parts["port"])
     host = parts["host"].lower()
     if host.startswith("["):

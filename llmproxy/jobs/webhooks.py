@@ -60,8 +60,8 @@ class Deliver:
             return ItemResult(ItemStatus.COMPLETED, posted.status)
         if posted.status == _GONE:
             return _failed(item, posted.status, "it answered 410, it is disconnected for good")
-        asked = min(retry_after_seconds(posted.headers, time.time()), _LONGEST_SECONDS)
-        return self._retry_or_fail(item, posted.status, f"it answered {posted.status}", asked)
+        retry_after = min(retry_after_seconds(posted.headers, time.time()), _LONGEST_SECONDS)
+        return self._retry_or_fail(item, posted.status, f"it answered {posted.status}", retry_after)
 
     def _headers(self, id: str, body: bytes, timestamp: int) -> HeaderList:
         headers = [

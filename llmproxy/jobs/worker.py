@@ -168,12 +168,12 @@ class Workers:
 
     def held(self) -> dict[int, int]:
         """The leases that this process knows of: item -> number of the claim."""
-        known = {item.id: item.claims for item in self._ready}
-        known |= {run.item.id: run.item.claims for run in self._runs if not run.cancel_token.disconnected}
+        leases = {item.id: item.claims for item in self._ready}
+        leases |= {run.item.id: run.item.claims for run in self._runs if not run.cancel_token.disconnected}
         # a result that still waits is older than a claim of the same item
-        return self._results.held() | known
+        return self._results.held() | leases
 
-    def lost(self, item_ids: set[int]) -> None:
+    def drop(self, item_ids: set[int]) -> None:
         """Drops items whose leases this process has lost: others have them, or they are over."""
         self._ready = deque(item for item in self._ready if item.id not in item_ids)
         for run in self._runs:
@@ -181,8 +181,8 @@ class Workers:
                 run.cancel_token.leave()
 
     def _drop_job(self, job_id: str) -> None:
-        self.lost({item.id for item in self._ready if item.job.id == job_id})
-        self.lost({run.item.id for run in self._runs if run.item.job.id == job_id})
+        self.drop({item.id for item in self._ready if item.job.id == job_id})
+        self.drop({run.item.id for run in self._runs if run.item.job.id == job_id})
 
     def _wake(self) -> None:
         self._woken.set()
@@ -274,13 +274,13 @@ class Workers:
                 if self._is_low(self._pace.ahead()):
                     self._wake()
 
-    async def _reschedule(self, run: _Run, how: Reschedule) -> None:
+    async def _reschedule(self, run: _Run, reschedule: Reschedule) -> None:
         """Gives an item back. It tries for as long as it takes: else the item would wait for the end of its lease, and
         the attempt would not be counted."""
         item, failures, once = run.item, 0, LogOnce(log)
         while not run.cancel_token.disconnected:
             try:
-                await self._queue.reschedule(self.name, item, how)
+                await self._queue.reschedule(self.name, item, reschedule)
             except ProxyError as error:
                 failures += 1
                 once.failed("an item could not be put off: %s", error.message)
@@ -288,7 +288,7 @@ class Workers:
                     return
                 await asyncio.sleep(BACKOFF.seconds(failures))
                 continue
-            self._on_attempt(item.job.kind, item.step, "again" if how.counts else "put-off")
+            self._on_attempt(item.job.kind, item.step, "again" if reschedule.counts else "put-off")
             self._exhausted = None
             return
 

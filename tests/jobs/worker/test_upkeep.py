@@ -74,7 +74,7 @@ class Held:
     def held(self) -> dict[int, int]:
         return dict(self.known)
 
-    def lost(self, item_ids: set[int]) -> None:
+    def drop(self, item_ids: set[int]) -> None:
         self.gone |= item_ids
 
 

@@ -52,11 +52,12 @@ class _Verbs(TyperGroup):
 
 def load(verb: Verb) -> Any:
     """The command behind a row of the table."""
-    # what is imported stays: the collector would look through it again and again, a fifth of the time to start
+    # what is imported stays: to walk through it again and again would take the collector a fifth of the time to start
     gc.disable()
     try:
         module = import_module(verb.module)
     finally:
+        gc.freeze()
         gc.enable()
     command = typer.main.get_command(getattr(module, verb.attribute))
     command.name = verb.name

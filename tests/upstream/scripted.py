@@ -1,6 +1,7 @@
 """A server on a real socket that says exactly what a test tells it to, byte by byte, and notices everything."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,7 @@ class Scripted:
 
     handler: Handler
     port: int = 0
+    tls: ssl.SSLContext | None = None
     visits: list[Visit] = field(default_factory=list)
     connections: int = 0
     _arrival: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -69,7 +71,7 @@ class Scripted:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     async def visited(self, path: str, times: int = 1) -> Visit:
         """The last of so many requests to a path, once it has come. Raises ``TimeoutError``."""
@@ -82,7 +84,7 @@ class Scripted:
         return seen()[times - 1]
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=512)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, backlog=512, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -129,8 +131,8 @@ async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, c
 
 
 @asynccontextmanager
-async def scripted(handler: Handler) -> AsyncIterator[Scripted]:
-    server = Scripted(handler)
+async def scripted(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
+    server = Scripted(handler, tls=tls)
     await server.start()
     try:
         yield server

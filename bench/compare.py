@@ -21,6 +21,7 @@ import json
 import random
 import statistics
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,8 @@ def _measure(plan: Plan, results: Results, target: Target, mode: str, connection
         if mode == "first":
             results.add(point, load.first_bytes(target, 40, run, plan.core))
             return
+        if mode == "paced":
+            _rest(target)
         if load.is_hit(mode) and target.caches:
             load.prime(target, mode, run)
         before = load.asked(plan.upstream) if plan.upstream else 0
@@ -116,6 +119,17 @@ def _measure(plan: Plan, results: Results, target: Target, mode: str, connection
         measurement["upstream"] = (load.asked(plan.upstream) - before) / measurement["requests"]
     measurement["memory"] = target.memory()
     results.add(point, measurement)
+
+
+def _rest(target: Target, seconds: float = 60) -> None:
+    """Waits until the target has done with what the floods before left behind (its text index): slow streams use little
+    CPU, and it would count as theirs."""
+    processes, ends = target.processes(), time.monotonic() + seconds
+    while time.monotonic() < ends:
+        before = target.cpu(processes)
+        time.sleep(0.5)
+        if target.cpu(processes).since(before) < 0.02:
+            return
 
 
 def _fresh() -> str:

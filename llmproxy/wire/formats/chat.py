@@ -1,7 +1,7 @@
 """The answers of chat and legacy completions: put together from the chunks of a stream, and taken apart into them."""
 
 from collections.abc import Iterator, KeysView, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from llmproxy.wire.documents import Document, Malformed
 from llmproxy.wire.formats import chunks
@@ -171,6 +171,37 @@ def _tool_call_deltas(place: int, call: Any) -> Iterator[dict[str, Any]]:
         yield {"tool_calls": [{"index": place, **long}]}
 
 
+class _ChoiceBuilder(Protocol):
+    """An unfinished choice of either kind."""
+
+    finish_reason: object
+    pieces: int
+
+    def __init__(self, index: int, ambiguities: list[str]) -> None: ...
+
+    def add(self, choice: dict[str, Any]) -> None: ...
+
+
+_C = TypeVar("_C", bound=_ChoiceBuilder)
+
+
+def _collect(frames: Sequence[bytes], kind: type[_C]) -> tuple[chunks.Shell, list[_C]]:
+    """What the chunks have in common, and their choices in order. Raises ``Malformed``."""
+    ambiguities: list[str] = []
+    shell = chunks.Shell(ambiguities)
+    choices: dict[int, _C] = {}
+    for chunk in chunks.read(frames):
+        shell.add(chunk)
+        for index, choice in chunks.entries(chunk):
+            builder = choices.get(index)
+            if builder is None:
+                builder = choices[index] = kind(index, ambiguities)
+            builder.add(choice)
+    for unfinished in choices.values():
+        shell.ended(unfinished.finish_reason, unfinished.pieces)
+    return shell, [choices[index] for index in sorted(choices)]
+
+
 #: the fingerprint of Ollama, whose plain answers have the indexes of tool calls too
 _OLLAMA = "fp_ollama"
 
@@ -183,20 +214,9 @@ class _Chat(chunks.ChunkDialect):
     answer_type: type = dict
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        ambiguities: list[str] = []
-        shell = chunks.Shell(ambiguities)
-        choices: dict[int, _ChatChoice] = {}
-        for chunk in chunks.read(frames):
-            shell.add(chunk)
-            for index, choice in chunks.entries(chunk):
-                builder = choices.get(index)
-                if builder is None:
-                    builder = choices[index] = _ChatChoice(index, ambiguities)
-                builder.add(choice)
-        for choice_builder in choices.values():
-            shell.ended(choice_builder.finish_reason, choice_builder.pieces)
+        shell, choices = _collect(frames, _ChatChoice)
         numbered = shell.fingerprint == _OLLAMA
-        results = [choices[index].result(numbered=numbered) for index in sorted(choices)]
+        results = [choice.result(numbered=numbered) for choice in choices]
         return shell.document("chat.completion", results)
 
     def render(self, document: Document) -> list[bytes]:
@@ -215,19 +235,8 @@ class _Completions(chunks.ChunkDialect):
     answer_type: type = str
 
     def assemble(self, frames: Sequence[bytes]) -> Document:
-        ambiguities: list[str] = []
-        shell = chunks.Shell(ambiguities)
-        choices: dict[int, _TextChoice] = {}
-        for chunk in chunks.read(frames):
-            shell.add(chunk)
-            for index, choice in chunks.entries(chunk):
-                builder = choices.get(index)
-                if builder is None:
-                    builder = choices[index] = _TextChoice(index, ambiguities)
-                builder.add(choice)
-        for choice_builder in choices.values():
-            shell.ended(choice_builder.finish_reason, choice_builder.pieces)
-        return shell.document("text_completion", [choices[index].result() for index in sorted(choices)])
+        shell, choices = _collect(frames, _TextChoice)
+        return shell.document("text_completion", [choice.result() for choice in choices])
 
     def render(self, document: Document) -> list[bytes]:
         parts = [part for index, choice in chunks.in_order(document) for part in _text_parts(index, choice)]

@@ -26,14 +26,27 @@ _PROGRESS = frozenset({"completed", "total"})
 _JSON = b"application/json; charset=utf-8"
 
 
-class _Lines(JsonDialect):
+class _OllamaAnswers:
+    """What all of Ollama's own answers share."""
+
+    __slots__ = ()
+
+    stream_type: bytes = b"application/x-ndjson"
+    document_type: bytes = _JSON
+
+    def usage(self, document: Document) -> Usage:
+        return tokens(document, "prompt_eval_count", "eval_count")
+
+    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
+        return dump(error_document(OLLAMA_ERRORS, error, request_id)) + b"\n"
+
+
+class _Lines(_OllamaAnswers, JsonDialect):
     """The half of a dialect that chat and generate share."""
 
     __slots__ = ()
 
     both: bool = True
-    stream_type: bytes = b"application/x-ndjson"
-    document_type: bytes = _JSON
     answer_member: str
     answer_type: type
 
@@ -66,12 +79,6 @@ class _Lines(JsonDialect):
         # servers older than the member do not have it
         is_final = document.get("done_reason") in (None, "") or is_final_reason(document["done_reason"], _DONE_REASONS)
         return None if document.get("done") is True and is_final else Reason.INCOMPLETE
-
-    def usage(self, document: Document) -> Usage:
-        return tokens(document, "prompt_eval_count", "eval_count")
-
-    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        return dump(error_document(OLLAMA_ERRORS, error, request_id)) + b"\n"
 
 
 class _OllamaChat(_Lines):
@@ -126,13 +133,10 @@ class _OllamaGenerate(_Lines):
         return _lines(document, pieces, {name: "" for name in _TEXTS if name in document})
 
 
-class _Vectors(PlainDialect):
+class _Vectors(_OllamaAnswers, PlainDialect):
     """The half of a dialect that both forms of embeddings share."""
 
     __slots__ = ()
-
-    stream_type: bytes = b"application/x-ndjson"
-    document_type: bytes = _JSON
 
     def vectors(self, document: Document) -> list[Any]:
         answers: list[Any] = document[self.answers]
@@ -143,12 +147,6 @@ class _Vectors(PlainDialect):
         if reason is not None:
             return reason
         return None if all(map(is_vector, self.vectors(document))) else Reason.NOT_FLOAT32
-
-    def usage(self, document: Document) -> Usage:
-        return tokens(document, "prompt_eval_count", "eval_count")
-
-    def failure(self, error: ProxyError, request_id: str = "") -> bytes:
-        return dump(error_document(OLLAMA_ERRORS, error, request_id)) + b"\n"
 
 
 class _OllamaEmbed(_Vectors):

@@ -76,6 +76,7 @@ class Application:
         except (CannotStart, ConfigError) as error:
             await send({"type": f"lifespan.{event}.failed", "message": f"llmproxy: {error}"})
         except Exception as error:
+            # whatever it is, the server is told, which ends the process
             log.exception("%s failed", event)
             await send({"type": f"lifespan.{event}.failed", "message": f"llmproxy: {event} failed: {error}"})
         else:

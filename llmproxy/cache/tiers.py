@@ -235,6 +235,7 @@ class Cache:
             try:
                 news = await self._log.news()
             except Exception:
+                # whatever it is, this process has not heard of the newest flushes, and must not answer for long
                 self._lease.fail(lost=self._log.lost)
                 raise
             self._notice(self._log.generation)

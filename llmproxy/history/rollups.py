@@ -164,6 +164,7 @@ class Rollups:
             try:
                 await insert_minutes(self._database, minutes)
             except BaseException as error:
+                # what was taken is given back when this is cancelled, too
                 if isinstance(error, Exception) and not fault_of(error).passes:
                     self._performance.lose(minutes)
                 else:

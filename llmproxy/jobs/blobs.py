@@ -232,6 +232,7 @@ class BlockingBlobs(ABC):
         except absent:
             raise
         except Exception as error:
+            # a store behind fsspec raises what its own client library raises
             log.warning("the store of the files failed: %s", error)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise Unavailable(f"The store of the files cannot be used now ({reason}).", headers=_RETRY) from error

@@ -85,6 +85,7 @@ class Store:
         except ProxyError:
             raise
         except Exception as error:
+            # each driver raises errors of its own; they are translated here, once
             raise _to_proxy_error(error) from error
 
 

@@ -17,7 +17,7 @@ from llmproxy.api.http import json_response
 from llmproxy.cache.browse import EntryBrowser, EntryQuery, Order
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.tier import Selector
-from llmproxy.database.faults import fault_of
+from llmproxy.database.faults import DEFECTS, fault_of
 from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest, NotFound, ProxyError, TooLarge, Unavailable
 from llmproxy.wire.json_body import parse
@@ -81,7 +81,7 @@ def _browser(request: Request) -> EntryBrowser:
 async def _readable() -> AsyncIterator[None]:
     try:
         yield
-    except ProxyError:
+    except (ProxyError, *DEFECTS):
         raise
     except Exception as error:  # any driver's any fault: they have nothing else in common
         raise Unavailable(f"The cache cannot be listed now ({fault_of(error)}).") from error

@@ -8,6 +8,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from llmproxy.wire.errors import ProxyError
 
+#: what no database raises: the code that uses it is wrong
+DEFECTS = (LookupError, AttributeError, TypeError, AssertionError)
+
 
 class DatabaseUnusable(Exception):
     """The database can not be used by this program as it is: an unknown schema, a missing driver, a bad URL."""

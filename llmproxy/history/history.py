@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from llmproxy.config.settings import Settings
 from llmproxy.database.breaker import OnFault, ignore
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import fault_of
+from llmproxy.database.faults import DEFECTS, fault_of
 from llmproxy.history.detail import Record, newest, previews
 from llmproxy.history.explain import explain
 from llmproxy.history.projector import Projector
@@ -19,7 +19,7 @@ from llmproxy.history.search import HistoryQuery, Page, page
 from llmproxy.history.text_index import Texts
 from llmproxy.history.totals import Summaries, erase_totals, one_session, one_user, session_page, user_page
 from llmproxy.history.writer import HistoryWriter
-from llmproxy.wire.errors import BadRequest, InternalError, NotFound, ProxyError
+from llmproxy.wire.errors import BadRequest, NotFound, ProxyError, Unavailable
 from llmproxy.wire.exchange import Exchange, RepeatHit
 
 #: seconds that a question waits for rows that are on their way
@@ -33,7 +33,7 @@ Document = dict[str, Any]
 
 
 class HistoryReader:
-    """Queries. A request is found right after its end. Every method raises ``InternalError`` if the database fails."""
+    """Queries. A request is found right after its end. Every method raises ``Unavailable`` if the database fails."""
 
     def __init__(
         self,
@@ -131,12 +131,12 @@ class HistoryReader:
         """Deletes all exchanges of a user, of a session, or of a user within a session, with all that is derived from
         them. Returns their number. What they ask meanwhile is kept.
 
-        Raises ``InternalError`` also where what waits to be written keeps waiting: it may be theirs.
+        Raises ``Unavailable`` also if what waits to be written keeps waiting: it may be theirs.
         """
         user, session = (None if each is None else stored_text(each) for each in (user, session))
         if not await self._writer.settle(ERASE_SECONDS):
             message = "Exchanges wait to be written that may have to be erased. None was erased; try again later."
-            raise InternalError(message, code="history_unavailable")
+            raise Unavailable(message, code="history_unavailable")
         await self._sums.settle(ERASE_SECONDS)
         with _readable():
             try:
@@ -164,11 +164,11 @@ def _as_stored(query: HistoryQuery) -> HistoryQuery:
 def _readable() -> Iterator[None]:
     try:
         yield
-    except ProxyError:
+    except (ProxyError, *DEFECTS):
         raise
     except Exception as error:  # any driver's any fault: they have nothing else in common
         message = f"The history cannot be read now ({fault_of(error)})."
-        raise InternalError(message, code="history_unavailable") from error
+        raise Unavailable(message, code="history_unavailable") from error
 
 
 class History(Protocol):

@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from llmproxy.database.breaker import CircuitBreaker, ignore
-from llmproxy.database.faults import fault_of
+from llmproxy.database.faults import DEFECTS, fault_of
 from llmproxy.database.write_behind import UNBOUNDED, WriteBehind
 from llmproxy.jobs.model import Claimed, Failure, ItemResult, ItemStatus
 from llmproxy.jobs.queue import Queue
-from llmproxy.jobs.store import DEFECTS
 from llmproxy.runtime.background import Backoff
 from llmproxy.wire.errors import InternalError, ProxyError
 

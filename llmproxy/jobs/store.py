@@ -15,7 +15,7 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.engine import Database
-from llmproxy.database.faults import DatabaseFault, fault_of
+from llmproxy.database.faults import DEFECTS, DatabaseFault, fault_of
 from llmproxy.wire.errors import BadRequest, ProxyError, Unavailable
 from llmproxy.wire.headers import retry_after
 
@@ -25,8 +25,6 @@ T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
 
 _TRIES = 4
-#: what no database raises
-DEFECTS = (LookupError, AttributeError, TypeError, AssertionError)
 _RETRY = (retry_after(2),)
 
 

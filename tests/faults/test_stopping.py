@@ -72,8 +72,9 @@ def stopped_postgres(postgres: PostgresServer) -> Iterator[list[psutil.Process]]
     """The server's processes, to be stopped; they go on at the end."""
     processes: list[psutil.Process] = []
     yield processes
-    for each in processes:
-        with contextlib.suppress(psutil.Error):
+    # those that had ended a moment before are gone as soon as their parent, the first of them, goes on
+    for each in reversed(processes):
+        with contextlib.suppress(ProcessLookupError):
             os.kill(each.pid, signal.SIGCONT)
 
 
@@ -85,7 +86,8 @@ async def test_with_a_database_server_that_stands_still(
         await ask(http, CHAT, CHAT.request(marker()))
         stopped_postgres.extend(postgres.processes())
         for each in stopped_postgres:
-            os.kill(each.pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each.pid, signal.SIGSTOP)
         for _ in range(3):
             assert (await ask(http, CHAT, CHAT.request(marker()))).status == 200
         await stops(own)

@@ -8,7 +8,7 @@ from llmproxy.database.engine import Database, open_database
 from llmproxy.history import history as module
 from llmproxy.history.history import History, NoHistory, history_for
 from llmproxy.history.search import HistoryQuery
-from llmproxy.wire.errors import BadRequest, InternalError, NotFound
+from llmproxy.wire.errors import BadRequest, NotFound, Unavailable
 from llmproxy.wire.exchange import RepeatHit
 from tests.history.exchanges import FETCHED, fetched
 
@@ -113,7 +113,7 @@ async def test_a_database_that_cannot_be_read_is_an_error_of_ours(tmp_path: Path
     (tmp_path / "file").write_text("")
     async with open_database(f"sqlite+aiosqlite:///{tmp_path}/file/history.db") as database:
         kept = history_for(settings(), database)
-        with pytest.raises(InternalError, match=r"cannot be read now \(unreachable\)"):
+        with pytest.raises(Unavailable, match=r"cannot be read now \(unreachable\)"):
             await kept.reader.page(HistoryQuery(1))
         await kept.close(1)
 
@@ -137,7 +137,7 @@ async def test_who_is_erased_has_no_rows_waiting(database: Database, monkeypatch
     kept = history_for(settings(), database)
     kept.record([fetched(user="ann"), fetched(user="bob")])
     # nobody writes yet
-    with pytest.raises(InternalError, match="None was erased"):
+    with pytest.raises(Unavailable, match="None was erased"):
         await kept.reader.erase("ann", None)
     monkeypatch.setattr(module, "ERASE_SECONDS", 30.0)
     kept.open()

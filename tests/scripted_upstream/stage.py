@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tests.scripted_upstream.journal import Visit
 
@@ -22,8 +22,11 @@ class Stage:
         self.further: Headers = ()
         self._peeked = b""
 
-    async def request(self, number: int) -> Visit | None:
-        """The next request, None when the client closed. Its body is hashed and counted, not kept whole."""
+    async def request(self, numbers: Iterator[int]) -> Visit | None:
+        """The next request, None when the client closed. Its body is hashed and counted, not kept whole.
+
+        It has its number when its head is there, so that numbers grow in the order of the requests.
+        """
         try:
             head = self._peeked + await self.reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -33,7 +36,7 @@ class Stage:
         method, target, _ = first.split(b" ")
         pairs = [line.split(b":", 1) for line in lines]
         headers = [(name, value.strip()) for name, value in pairs]
-        visit = Visit(number, method.decode(), target, headers, self.number)
+        visit = Visit(next(numbers), method.decode(), target, headers, self.number)
         if visit.header("expect") == "100-continue":
             await self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if (visit.header("transfer-encoding") or "").lower() == "chunked":

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import threading
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +39,8 @@ class ScriptedUpstream:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-upstream", daemon=True)
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: forgotten with the last reference to them, when their connections are closed
+        self._writers: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
         self._gates: dict[str, Gate] = {}
         #: asked for on every path; "" for none
         self.key = ""
@@ -108,22 +110,28 @@ class ScriptedUpstream:
     async def _close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
+        # a connection that was accepted a moment ago is a task of the loop's own for two rounds
+        for _ in range(4):
+            await asyncio.sleep(0)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in list(self._writers):
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+        self._writers.clear()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+        self._writers.add(writer)
         stage = Stage(reader, writer, next(self._numbers))
         try:
-            while not stage.broken and (visit := await stage.request(next(self._numbers))) is not None:
+            while not stage.broken and (visit := await stage.request(self._numbers)) is not None:
                 await self._serve(stage, visit)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the client left, or the test ends
         finally:
-            self._tasks.discard(task)
             writer.close()
 
     async def _serve(self, stage: Stage, visit: Visit) -> None:

@@ -23,7 +23,7 @@ def route_groups(settings: Settings) -> list[RouteGroup]:
                 Route("/admin/cache/entries/{key}", api.entry, methods=["GET"], name="cache-entry"),
                 *(jobs.routes() if settings.jobs else jobs.routes_switched_off()),
             ],
-            tree="/admin/",
+            trees=("/admin",),
         ),
         RouteGroup(
             AccessLevel.OPERATOR,
@@ -41,6 +41,7 @@ def route_groups(settings: Settings) -> list[RouteGroup]:
                 Route("/api/sessions/{id:path}", sessions.session, methods=["GET"], name="session"),
                 Route("/api/users/{id:path}", sessions.user, methods=["GET"], name="user"),
             ],
+            trees=("/api/cache", "/api/performance", "/api/history", "/api/sessions", "/api/users"),
         ),
         RouteGroup(AccessLevel.OPEN, assets.routes()),
     ]

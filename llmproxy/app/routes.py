@@ -27,6 +27,7 @@ def route_table(settings: Settings) -> RouteTable:
                     *(Route(f"{path}/{{id:path}}", Models()) for path in LISTS),
                     *(job_routes() if settings.jobs else ()),
                 ],
+                trees=("/api/completions", "/api/tasks"),
             ),
             RouteGroup(
                 AccessLevel.OPEN,
@@ -37,7 +38,9 @@ def route_table(settings: Settings) -> RouteTable:
                 ],
             ),
             RouteGroup(
-                AccessLevel.OPERATOR, [Route("/api/health", health.api_health, methods=["GET"], name="api-health")]
+                AccessLevel.OPERATOR,
+                [Route("/api/health", health.api_health, methods=["GET"], name="api-health")],
+                trees=("/api/health",),
             ),
             *admin_groups(settings),
         ],

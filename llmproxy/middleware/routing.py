@@ -27,12 +27,12 @@ _STRICTEST_FIRST = tuple(reversed(AccessLevel))
 
 @dataclass(frozen=True, slots=True)
 class RouteGroup:
-    """Routes with one access level. Paths under the prefix ``tree`` are the group's even if none of its routes matches:
-    they get 404 and never go upstream. "" for no such prefix."""
+    """Routes with one access level. Each of ``trees`` is a path that is the group's with all below it, even if none of
+    its routes matches: such a request gets 404 and never goes upstream."""
 
     access: AccessLevel
     routes: Sequence[Route]
-    tree: str = ""
+    trees: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class RouteTable:
             error = HTTPException(405, headers={"Allow": ", ".join(allowed)})
             return Resolution(strictest, _raising(error), {"route": here[0][1]})
         for group in self.groups:
-            if group.tree and scope["path"].startswith(group.tree):
+            if any(f"{scope['path']}/".startswith(f"{tree}/") for tree in group.trees):
                 return Resolution(group.access, _raising(HTTPException(404)))
         return self._fallback
 

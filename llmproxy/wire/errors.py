@@ -253,7 +253,7 @@ class InternalError(ProxyError):
 JSON = b"application/json"
 
 #: first segments below ``/api/`` that are the proxy's own; every other path there is Ollama's
-_OWN_API = frozenset({"cache", "completions", "health", "history", "performance", "sessions", "tasks", "users"})
+OWN_API = frozenset({"cache", "completions", "health", "history", "performance", "sessions", "tasks", "users"})
 
 #: Anthropic's words for an error, by status (docs.anthropic.com/en/api/errors); below 500 else "invalid_request_error".
 _ANTHROPIC_TYPES: Mapping[int, str] = {
@@ -351,7 +351,7 @@ def error_dialect(path: str) -> ErrorDialect:
     if first == "admin":
         return PROBLEMS
     if first == "api":
-        return OPENAI_ERRORS if rest.partition("/")[0] in _OWN_API else OLLAMA_ERRORS
+        return OPENAI_ERRORS if rest.partition("/")[0] in OWN_API else OLLAMA_ERRORS
     if first == "v1" and rest.partition("/")[0] == "messages":
         return ANTHROPIC_ERRORS
     return OPENAI_ERRORS

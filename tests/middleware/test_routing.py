@@ -10,6 +10,7 @@ from starlette.types import Scope
 from llmproxy.app.routes import route_table
 from llmproxy.config.load import load
 from llmproxy.middleware.routing import AccessLevel, RouteTable
+from llmproxy.wire.errors import OWN_API
 
 SETTINGS = load({}, {}).settings
 TABLE = route_table(SETTINGS)
@@ -92,5 +93,11 @@ def test_what_is_not_open_letter_by_letter_needs_a_key(method: str, target: str)
 @example("POST", "\n/../../v1/chat/completions")
 @example("DELETE", "cache/flush\n")
 def test_all_below_an_operators_tree_is_the_operators(method: str, rest: str) -> None:
-    for tree in ("/admin/", "/api/history/", "/api/sessions/", "/api/users/"):
+    for tree in ("/admin/", "/api/cache/", "/api/health/", "/api/history/", "/api/performance/", "/api/users/"):
         assert resolve(method, tree + rest) is AccessLevel.OPERATOR
+
+
+def test_our_part_of_api_is_the_same_for_routes_and_errors() -> None:
+    trees = {tree for group in TABLE.groups for tree in group.trees}
+    assert trees == {"/admin", *(f"/api/{name}" for name in OWN_API)}
+    assert trees == {tree for group in BARE.groups for tree in group.trees}

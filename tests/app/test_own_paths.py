@@ -1,4 +1,4 @@
-"""Below ``/admin`` and in the proxy's part of ``/api`` an unknown path is the proxy's own 404; all others go upstream."""
+"""Unknown paths below ``/admin`` and in our part of ``/api`` are our own 404; all others go to the model server."""
 
 import httpx
 import pytest

@@ -18,8 +18,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# -m runs the code of this folder, also where `pip install .` has put a copy of an older one in the environment
 demo: $(VENV)/demo.stamp ## a real small model, the proxy and a tour; ARGS=--once ends after the tour
-	@$(BIN)/llmproxy demo $(ARGS)
+	@$(BIN)/python -m llmproxy demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## all tests, and enough of the branches taken; ARGS goes to pytest, and some tests need not be enough
 	$(BIN)/python -m pytest --cov $(if $(ARGS),--cov-fail-under=0) $(PROCESSES) $(ARGS)

@@ -43,10 +43,12 @@ from llmproxy.wire.exchange import RequestIds
 log = logging.getLogger(__name__)
 
 
-_NOTHING_FOUND = """no model server was found on this machine. Start one, for example
+#: what to do where there is no model server
+HOW_TO_START_ONE = """Start one, for example
 
     llama-server -m model.gguf          (llama.cpp, port 8080)
     ollama serve                        (Ollama, port 11434)
+    llmproxy demo --serve-model         (a small one for a try, port 8080)
 
 or say where it is: --upstream http://host:port, or LLMPROXY_UPSTREAM in the environment"""
 
@@ -77,8 +79,8 @@ async def open_services(settings: Settings, access: AccessLog, deadline: Deadlin
         upstreams = Upstreams(settings, IdentityStore(database))
         stack.push_async_callback(upstreams.close)
         await upstreams.open()
-        if not upstreams.targets:
-            raise CannotStart(_NOTHING_FOUND)
+        if settings.require_upstream:
+            await _require(upstreams)
         metrics.name_kinds(upstreams.kind)
         tracing.name_kinds(upstreams.kind)
         confirmations = Confirmations(settings.identity_wait)
@@ -104,6 +106,16 @@ async def open_services(settings: Settings, access: AccessLog, deadline: Deadlin
         state = AppState(settings, services, jobs, admin, metrics, sinks, database, InFlight(), ids, monitoring)
         _register_refreshes(state)
         yield state
+
+
+async def _require(upstreams: Upstreams) -> None:
+    """Raises ``CannotStart`` if no model server answers."""
+    if not upstreams.ready()[0]:
+        # they were waited for very briefly
+        await upstreams.models([])
+    answers, reason = upstreams.ready()
+    if not answers:
+        raise CannotStart(f"{reason}\n\n{HOW_TO_START_ONE}")
 
 
 async def _open_database(url: str) -> Database:

@@ -7,7 +7,7 @@ from llmproxy.admin.routes import route_groups as admin_groups
 from llmproxy.api.chat import store_chat
 from llmproxy.api.responses_endpoint import store_response
 from llmproxy.api.routes import routes as job_routes
-from llmproxy.app import health
+from llmproxy.app import front_page, health
 from llmproxy.config.settings import Settings
 from llmproxy.middleware.routing import AccessLevel, RouteGroup, RouteTable
 from llmproxy.proxy.endpoint import PASS_THROUGH, Before, ProxyEndpoint
@@ -32,6 +32,7 @@ def route_table(settings: Settings) -> RouteTable:
             RouteGroup(
                 AccessLevel.OPEN,
                 [
+                    *front_page.routes(settings),
                     Route("/health", health.health, methods=["GET"]),
                     Route("/ready", health.ready, methods=["GET"]),
                     Route("/metrics", health.metrics, methods=["GET"]),

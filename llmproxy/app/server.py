@@ -18,7 +18,9 @@ import uvloop
 from llmproxy import __version__
 from llmproxy.app.app import create_app
 from llmproxy.app.deadline import Deadline, end_process_after
-from llmproxy.app.lifespan import CannotStart
+from llmproxy.app.lifespan import HOW_TO_START_ONE, CannotStart
+from llmproxy.app.state import AppState
+from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import LogLevel, Settings
 from llmproxy.middleware.fast_path import FastPath, protocol_class
 from llmproxy.middleware.protocol import ConnectionLimits, bound, raise_descriptor_limit, sweep
@@ -50,8 +52,10 @@ async def _serve(settings: Settings) -> None:
         hot = FastPath(state.services.hot, state.ids, state.sinks.batcher.add, cors=bool(settings.cors_origins))
         _settle_memory()
         announce_line = partial(announce, form=form_for(settings.log_format, sys.stderr))
-        server = _Server(_config(settings, app, hot, deadline), announce_line, state.stop, deadline)
-        announce_line(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
+        upstreams = state.services.upstreams.describe() or "none found yet; it is looked for"
+        announce_line(f"llmproxy {__version__}: upstream {upstreams}")
+        announce_line(f"data in {place_of_data(settings)}")
+        server = _Server(_config(settings, app, hot, deadline), partial(_welcome, state), state.stop, deadline)
         await server.serve([listener])
 
 
@@ -101,18 +105,21 @@ class _Server(uvicorn.Server):
     """uvicorn's, but for its signals: it would raise them again before the rooms could be closed."""
 
     def __init__(
-        self, config: uvicorn.Config, announce: Callable[[str], None], on_stop: Callable[[], None], deadline: Deadline
+        self,
+        config: uvicorn.Config,
+        on_listening: Callable[[str, int], None],
+        on_stop: Callable[[], None],
+        deadline: Deadline,
     ) -> None:
         super().__init__(config)
         self._deadline = deadline
-        self._announce = announce
+        self._on_listening = on_listening
         self._on_stop = on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listener in sockets or ():
-            host, port = listener.getsockname()[:2]
-            self._announce(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}")
+            self._on_listening(*listener.getsockname()[:2])
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _TICKS == 0:
@@ -136,6 +143,38 @@ class _Server(uvicorn.Server):
         finally:
             for stop in stops:
                 loop.remove_signal_handler(stop)
+
+
+def place_of_data(settings: Settings) -> str:
+    """Where the database is, for people."""
+    return str(settings.sqlite_file or without_credentials(settings.database))
+
+
+def _welcome(state: AppState, host: str, port: int) -> None:
+    """Says where the program listens, and to people also what to do with that."""
+    settings = state.settings
+    form = form_for(settings.log_format, sys.stderr)
+    announce(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", form)
+    if isinstance(form, TextFormatter):
+        url = settings.local_url(port)
+        announce(f"the page is {url}/ui\n\n{exports(url, has_keys=bool(settings.api_keys))}\n", form)
+        if not state.services.upstreams.targets:
+            announce(f"No model server was found on this machine. {HOW_TO_START_ONE}\n", form)
+
+
+def exports(url: str, *, has_keys: bool = False) -> str:
+    """What to paste into a shell so that the programs started there use the proxy at ``url``.
+
+    SDKs of OpenAI refuse to start without a key; ``has_keys`` says that the proxy has keys of its own, of which the
+    user has one.
+    """
+    variables = {
+        "OPENAI_BASE_URL": f"{url}/v1",
+        **({} if has_keys else {"OPENAI_API_KEY": "none"}),
+        "ANTHROPIC_BASE_URL": url,
+        "OLLAMA_HOST": url,
+    }
+    return "\n".join(f"export {name}={value}" for name, value in variables.items())
 
 
 def announce(line: str, form: LineFormatter) -> None:

@@ -17,9 +17,8 @@ from llmproxy import __version__
 from llmproxy.app import health
 from llmproxy.app.deadline import Deadline, end_process_after
 from llmproxy.app.lifespan import CannotStart, open_services
-from llmproxy.app.server import announce, bind
+from llmproxy.app.server import announce, bind, place_of_data
 from llmproxy.app.state import AppState
-from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import Settings
 from llmproxy.observe.logs import configure, form_for
 
@@ -39,8 +38,9 @@ async def _work(settings: Settings) -> None:
     deadline = Deadline(settings.shutdown_seconds)
     with _stopped() as stopped:
         async with open_services(settings, log, deadline) as state:
-            announce_line(f"llmproxy {__version__}: upstream {state.services.upstreams.describe()}")
-            place = settings.sqlite_file or without_credentials(settings.database)
+            upstreams = state.services.upstreams.describe() or "none found yet; it is looked for"
+            announce_line(f"llmproxy {__version__}: upstream {upstreams}")
+            place = place_of_data(settings)
             announce_line(f"working on the jobs of {place}, {settings.task_queue_workers} calls at once")
             async with _metrics(state, announce_line):
                 await stopped.wait()

@@ -91,7 +91,6 @@ def application() -> typer.Typer:
         cls=_Verbs,
         callback=_root,
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},

@@ -9,7 +9,6 @@ import httpx
 
 from llmproxy.cli.options import CommandFailed
 from llmproxy.config.load import load
-from llmproxy.config.settings import Settings
 
 Json = dict[str, Any]
 
@@ -28,16 +27,10 @@ class Refused(CommandFailed):
         self.status = status
 
 
-def address(settings: Settings) -> str:
-    """The URL at which a proxy with these settings is reached from this machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-
-
 def base(url: str | None) -> str:
     """The proxy at ``url``, which may end in ``/v1``, else the one of this folder's settings. Raises
     ``ConfigError``."""
-    return (url or address(load({}).settings)).rstrip("/").removesuffix("/v1")
+    return (url or load({}).settings.local_url()).rstrip("/").removesuffix("/v1")
 
 
 def operator(url: str | None) -> "ApiClient":
@@ -45,7 +38,7 @@ def operator(url: str | None) -> "ApiClient":
     ``ConfigError``."""
     settings = load({}).settings
     token = settings.admin_token.get_secret_value() if settings.admin_token else None
-    return ApiClient(url or address(settings), token)
+    return ApiClient(url or settings.local_url(), token)
 
 
 def authorization(key: str | None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from llmproxy.cli.client import ApiClient, address
+from llmproxy.cli.client import ApiClient
 from llmproxy.cli.options import CommandFailed
 from llmproxy.config.load import ConfigError, load
 
@@ -10,7 +10,7 @@ from llmproxy.config.load import ConfigError, load
 def main() -> None:
     """Exits with 0 if the proxy answers, else with 1 and the reason."""
     try:
-        ApiClient(address(load({}).settings)).health()
+        ApiClient(load({}).settings.local_url()).health()
     except (ConfigError, CommandFailed) as error:
         sys.exit(str(error))
 

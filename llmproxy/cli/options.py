@@ -22,7 +22,9 @@ PortFlag = Annotated[
 ]
 DatabaseFlag = Annotated[
     str | None,
-    typer.Option("--database", metavar="PATH-OR-URL", help="SQLite file or database URL [data/llmproxy.db]."),
+    typer.Option(
+        "--database", metavar="PATH-OR-URL", help="SQLite file or database URL [llmproxy.db in the user's data folder]."
+    ),
 ]
 LogLevelFlag = Annotated[
     str | None,
@@ -54,12 +56,14 @@ def load_with(
     log_level: str | None = None,
     log_format: str | None = None,
     workers: str | None = None,
+    require_upstream: bool | None = None,
 ) -> Loaded:
     """The settings with these flags on top. Raises ``ConfigError``."""
     database_setting = "database_url" if database and "://" in database else "database_path"
     return load(
         {
             "upstream": tuple(upstream) if upstream else None,
+            "require_upstream": require_upstream,
             "host": host,
             "port": port,
             database_setting: database,

@@ -29,13 +29,19 @@ def serve(
     database: DatabaseFlag = None,
     log_level: LogLevelFlag = None,
     log_format: LogFormatFlag = None,
+    require_upstream: Annotated[
+        bool, typer.Option("--require-upstream", help="Refuse to start while no model server answers.")
+    ] = False,
 ) -> None:
     """Start the proxy.
 
-    It serves until it is stopped with Ctrl-C or SIGTERM. Every setting can also be given in the environment or in
-    llmproxy.toml; `llmproxy config` prints them all.
+    It serves until it is stopped with Ctrl-C or SIGTERM. Without a model server it starts all the same, and finds one
+    that is started later. Every setting can also be given in the environment or in llmproxy.toml; `llmproxy config`
+    prints them all.
     """
-    settings = load_with(upstream, host, port, database, log_level, log_format).settings
+    settings = load_with(
+        upstream, host, port, database, log_level, log_format, require_upstream=require_upstream or None
+    ).settings
     try:
         server.run(settings)
     except CannotStart as error:

@@ -16,6 +16,7 @@ from llmproxy.config.values import (
     SigningSecret,
     WebAddress,
     Words,
+    default_database,
 )
 
 MiB = 1024 * 1024
@@ -45,6 +46,12 @@ class OnDisconnect(StrEnum):
 class Replay(StrEnum):
     FAST = "fast"
     PACED = "paced"
+
+
+class RootPage(StrEnum):
+    PAGE = "page"
+    UI = "ui"
+    UPSTREAM = "upstream"
 
 
 class LogFormat(StrEnum):
@@ -83,6 +90,11 @@ class Settings(BaseModel):
     allowed_hosts: Words = Field(
         (), description="Host names, beside loopback ones, that requests may be addressed to. `*` allows all."
     )
+    root: RootPage = Field(
+        RootPage.PAGE,
+        description="What a browser gets at `/`: `page`, a short page with links; `ui`, the page at `/ui`; `upstream`, "
+        "the model server's own page. `/?upstream` is always the model server's; programs always get its answer.",
+    )
     cors_origins: Words = Field((), description="Origins of web pages that may call the proxy from a browser.")
     admin_token: Secret = Field(None, description="Bearer token for `/admin/*` and the statistics under `/api/*`.")
     api_keys: ApiKeys = Field(
@@ -110,6 +122,10 @@ class Settings(BaseModel):
 
     # Upstream
     upstream: BaseUrls = Field((), description="Base URLs of model servers. Unset: the usual local ports are probed.")
+    require_upstream: bool = Field(
+        False,
+        description="Refuse to start while no model server answers. Otherwise the proxy starts and keeps looking.",
+    )
     upstream_api_key: Secret = Field(
         None, description="Key sent upstream. Unset: the caller's own is forwarded, unless the proxy has API keys."
     )
@@ -179,7 +195,9 @@ class Settings(BaseModel):
 
     # Database, history
     database_path: Path = Field(
-        Path("data/llmproxy.db"), validation_alias=_bare("DATABASE_PATH"), description="SQLite file."
+        default_factory=default_database,
+        validation_alias=_bare("DATABASE_PATH"),
+        description="SQLite file. The default is in the user's data folder, or `data/llmproxy.db` if that exists.",
     )
     database_url: SecretStr | None = Field(
         None, validation_alias=_bare("DATABASE_URL"), description="Database URL, for PostgreSQL; wins over the path."
@@ -266,6 +284,12 @@ class Settings(BaseModel):
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
         return self.host in {"localhost", "::1"} or self.host.startswith("127.")
+
+    def local_url(self, port: int | None = None) -> str:
+        """The URL at which this machine reaches a proxy with these settings. ``port`` is the one that it got if it took
+        a free one."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port if port is None else port}"
 
     @property
     def database(self) -> str:

@@ -4,8 +4,11 @@ import json
 import re
 from base64 import b64decode
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
+from platformdirs import user_data_path
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 #: system prompts by ``instruction_type``; the settings add to them and replace them
@@ -36,7 +39,21 @@ def _web_address(value: str) -> str:
 
 
 def _base_urls(value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(_web_address(url).rstrip("/").removesuffix("/v1") for url in value)
+    return tuple(_base_url(url) for url in value)
+
+
+def _base_url(value: str) -> str:
+    """Without ``/v1``. Raises ``ValueError`` for what cannot be the beginning of a server's URLs."""
+    parts = urlsplit(_web_address(value))
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if not parts.hostname or port == 0:
+        raise ValueError(f"{value!r} has no {'port from 1 to 65535' if parts.hostname else 'host'}")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{value!r} goes on after its path; a base URL ends there")
+    return value.rstrip("/").removesuffix("/v1")
 
 
 def _parse_patterns(value: Any) -> Any:
@@ -81,6 +98,12 @@ def _check_signing_secret(value: SecretStr | None) -> SecretStr | None:
         except ValueError as error:
             raise ValueError("base64 is wanted after `whsec_`") from error
     return value
+
+
+def default_database() -> Path:
+    """The file ``data/llmproxy.db`` in the working directory if it exists, else one in the user's data folder."""
+    here = Path("data/llmproxy.db")
+    return here if here.exists() else user_data_path("llmproxy", appauthor=False) / here.name
 
 
 def parse_api_key(text: str) -> tuple[str, str]:

@@ -119,7 +119,8 @@ def _remote(url: str) -> Blobs:
         module = importlib.import_module(_REMOTE)
     except ModuleNotFoundError as error:
         raise BlobsUnusable(
-            f"LLMPROXY_FILES_PATH: files at {kind}:// need the package {error.name}: pip install 'llmproxy[files]'"
+            f"LLMPROXY_FILES_PATH: files at {kind}:// need the package {error.name}: "
+            "pip install 'llm-caching-proxy[files]'"
         ) from error
     try:
         blobs: Blobs = module.Remote(url)

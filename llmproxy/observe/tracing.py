@@ -58,7 +58,9 @@ def open_tracing(environment: Mapping[str, str], metrics: Metrics, version: str)
     try:
         opening = import_module(_SETUP_MODULE)
     except ImportError as error:
-        log.warning("no traces for OpenTelemetry (%s): pip install 'llmproxy[otel]' brings what is missing", error)
+        log.warning(
+            "no traces for OpenTelemetry (%s): pip install 'llm-caching-proxy[otel]' brings what is missing", error
+        )
         return NoTracing()
     try:
         return cast(Tracing, opening.open_otel(environment, metrics, version))

@@ -170,10 +170,13 @@ class Readings:
             server.failed(str(error))
             self._changed(False)
             return False
+        was_silent = not server.up and server.health.failed_at is not None
         server.latency = monotonic() - attempt.begun
         server.locked = bool(attempt.credentials)
         server.opened_by = fingerprint(credentials(attempt.credentials)) if server.locked else ""
         self._changed(server.learn(kind, reading, attempt.begun))
+        if was_silent and server.serves_models:
+            log.info("the model server at %s answers: %s", server.name, kind.name)
         return True
 
     def _silent(self, server: Server, error: UpstreamError) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmproxy.config.load import PREFIX
-from tests.cli.program import Program
+from tests.cli.program import Program, user_folders
 from tests.logging_state import restored
 
 __all__ = ["restored"]
@@ -18,4 +18,6 @@ def llmproxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     for variable in os.environ:
         if variable.startswith(PREFIX):
             monkeypatch.delenv(variable)
+    for variable, value in user_folders(tmp_path).items():
+        monkeypatch.setenv(variable, value)
     return Program(monkeypatch, capsys)

@@ -39,12 +39,17 @@ class Program:
         return Outcome(code, captured.out, captured.err)
 
 
+def user_folders(folder: Path) -> dict[str, str]:
+    """The environment in which the user's data folder is below ``folder``, on every system."""
+    return {"HOME": str(folder), "XDG_DATA_HOME": str(folder / "share")}
+
+
 def start(module: str, arguments: Sequence[str], folder: Path) -> subprocess.Popen[str]:
     """``python -m module`` in ``folder``, leading a session of its own, with pipes for all three streams."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **user_folders(folder)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

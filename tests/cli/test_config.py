@@ -40,6 +40,9 @@ def test_tables_of_texts_come_back_as_they_were(llmproxy: Program, monkeypatch: 
 
 
 def test_the_database_in_use_is_the_one_printed(llmproxy: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert f"\ndatabase_path = '{Path.cwd()}/" in llmproxy("config").out
+    Path("data").mkdir()
+    Path("data/llmproxy.db").touch()
     assert "\ndatabase_path = 'data/llmproxy.db' " in llmproxy("config").out
     monkeypatch.setenv("DATABASE_URL", "postgres://host/db")
     printed = llmproxy("config").out

@@ -65,7 +65,7 @@ def _holding(target: str) -> Iterator[str]:
 
 def test_a_stream_that_is_held_back_is_a_flaw(tmp_path: Path) -> None:
     with (
-        running(tmp_path, "held", 0) as stack,
+        running(tmp_path, 0) as stack,
         _holding(stack.url) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):

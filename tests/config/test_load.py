@@ -130,7 +130,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: str | byte
 
 
 def test_an_unknown_name_is_told_with_the_nearest_one() -> None:
-    assert "LLMPROXY_PORT" in refusal(env={"LLMPROXY_PROT": "1"})
+    assert "LLMPROXY_PORT" in refusal(env={"LLMPROXY_PORTT": "1"})
     Path("llmproxy.toml").write_text("cache_polcy = 'all'")
     assert "cache_policy" in refusal()
     Path("llmproxy.toml").write_text("[server]\nport = 1")

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -48,16 +49,23 @@ def parameters(alias: str, port: int, embedding: bool) -> xllamacpp.CommonParams
     return options
 
 
+@contextlib.contextmanager
+def serving(alias: str = "smollm2", port: int = 0, *, embedding: bool = False) -> Iterator[str]:
+    """The server while this is open; Ctrl-C ends it. Yields its URL."""
+    server = xllamacpp.Server(parameters(alias, port, embedding))
+    with contextlib.suppress(KeyboardInterrupt):
+        # whoever reads the URL may press Ctrl-C before the next line is over
+        yield str(server.listening_address)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m llmproxy.cli.demo.llama", description=__doc__)
     parser.add_argument("--alias", default="smollm2", help="the model's name in the API")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--embedding", action="store_true", help="serve embeddings instead of chat")
     arguments = parser.parse_args()
-    server = xllamacpp.Server(parameters(arguments.alias, arguments.port, arguments.embedding))
-    with contextlib.suppress(KeyboardInterrupt):
-        # whoever reads the URL may press Ctrl-C before this line is over
-        print(server.listening_address, flush=True)
+    with serving(arguments.alias, arguments.port, embedding=arguments.embedding) as url:
+        print(url, flush=True)
         sys.stdin.buffer.read()
 
 

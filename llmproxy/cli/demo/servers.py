@@ -39,20 +39,20 @@ class Stack:
     url: str
     chat: str
     proxy: subprocess.Popen[str]
+    database: Path
     log: Path
 
 
 @contextmanager
-def running(folder: Path, name: str, port: int) -> Iterator[Stack]:
+def running(folder: Path, port: int) -> Iterator[Stack]:
     """The processes, answering; all stopped at the end. Raises ``CommandFailed``.
 
-    Their database, a new one, and their log are in ``folder`` and have this name.
+    Their database, a new one, and their log are in ``folder`` and have the port's name: two at once do not share them.
     """
-    port = _free(port)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    database, log = folder / f"{name}.db", folder / f"{name}.log"
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{database}{suffix}").unlink(missing_ok=True)
+    port = free_port(port)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database, log = folder / f"demo-{port}.db", folder / f"demo-{port}.log"
+    remove_database(database)
     with ExitStack() as stack:
         output = stack.enter_context(log.open("w", encoding="utf-8"))
         llama = "llmproxy.cli.demo.llama"
@@ -75,10 +75,15 @@ def running(folder: Path, name: str, port: int) -> Iterator[Stack]:
         proxy = stack.enter_context(_child(output, "llmproxy.cli.demo.servers", *serve))
         url = f"http://{_HOST}:{port}"
         _ready(proxy, url, log)
-        yield Stack(url, upstreams[0], proxy, log)
+        yield Stack(url, upstreams[0], proxy, database, log)
 
 
-def _free(port: int) -> int:
+def remove_database(file: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{file}{suffix}").unlink(missing_ok=True)
+
+
+def free_port(port: int) -> int:
     """``port`` if nobody listens there, a free one for 0. Raises ``CommandFailed``."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

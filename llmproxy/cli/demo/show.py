@@ -1,6 +1,6 @@
 """The demo from start to end: start everything, the tour as a growing table, serve on."""
 
-from pathlib import Path
+from threading import Event
 from types import TracebackType
 from typing import Self
 
@@ -11,31 +11,42 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from llmproxy.cli.demo.servers import CHAT_MODEL, Stack, running
+from llmproxy.app.server import exports
+from llmproxy.cli.demo.llama import serving
+from llmproxy.cli.demo.servers import CHAT_MODEL, Stack, free_port, remove_database, running
 from llmproxy.cli.demo.tour import Tour, TourStep
 from llmproxy.cli.options import CommandFailed
+from llmproxy.config.values import default_database
 from llmproxy.observe.access_log import duration
 
-FOLDER = Path("data")
-
 _YOURS = """\
-export OPENAI_BASE_URL={url}/v1
+{exports}
 curl -i $OPENAI_BASE_URL/chat/completions -H 'content-type: application/json' \\
   -d '{{"model": "{model}",
        "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'"""
 
 
 def show(*, once: bool, port: int) -> None:
-    """``once`` ends after the tour; it has files of its own, so that it can run beside a demo that serves on.
+    """``once`` ends after the tour, and leaves its files only where it went wrong.
 
     Raises ``CommandFailed`` if a step is not what it should be, or something does not start or stops by itself.
     """
     console = Console(highlight=False)
     console.print("Starting llama.cpp with SmolLM2-135M (chat and embeddings) and the proxy in front of it ...")
-    with running(FOLDER, "demo-once" if once else "demo", port) as stack:
+    with running(default_database().parent, port) as stack:
         _tour(console, stack)
         if not once:
             _serve_on(console, stack)
+    if once:
+        remove_database(stack.database)
+        stack.log.unlink()
+
+
+def serve_model(port: int) -> None:
+    """Serves the chat model alone until Ctrl-C. Raises ``CommandFailed`` if the port is taken."""
+    with serving(CHAT_MODEL, free_port(port)) as url:
+        print(f"{CHAT_MODEL} (SmolLM2-135M on llama.cpp) serves at {url} until Ctrl-C.", flush=True)
+        Event().wait()
 
 
 def _tour(console: Console, stack: Stack) -> None:
@@ -57,10 +68,14 @@ def _tour(console: Console, stack: Stack) -> None:
 def _serve_on(console: Console, stack: Stack) -> None:
     # from the first word on: who sees what to paste may as well press Ctrl-C
     try:
-        console.print(f"\nThe proxy serves on at {stack.url}; its log is {stack.log}. Ctrl-C ends it.", markup=False)
-        console.print("\nYours to try, in another terminal:\n")
         # to be pasted: no line may be broken
-        console.print(_YOURS.format(url=stack.url, model=CHAT_MODEL), soft_wrap=True, markup=False)
+        yours = _YOURS.format(exports=exports(stack.url), model=CHAT_MODEL)
+        for text in (
+            f"\nThe proxy serves on at {stack.url}; its log is {stack.log}. Ctrl-C ends it.",
+            f"\nLook at it in a browser: {stack.url}/ui",
+            f"\nYours to try, in another terminal:\n\n{yours}",
+        ):
+            console.print(text, soft_wrap=True, markup=False)
         code = stack.proxy.wait()
     except KeyboardInterrupt:
         console.print("\nStopping ...")

@@ -59,5 +59,5 @@ def test_without_fsspec_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPat
         return really(name, *arguments, **more)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(BlobsUnusable, match=r"pip install 'llmproxy\[files\]'"):
+    with pytest.raises(BlobsUnusable, match=r"pip install 'llm-caching-proxy\[files\]'"):
         open_blobs(Settings(files_path="s3://bucket/path"))

@@ -39,7 +39,7 @@ def test_without_the_extra_a_line_says_what_is_missing(
     assert isinstance(tracing, NoTracing)
     assert tracing.tracer is None
     (line,) = caplog.messages
-    assert "llmproxy[otel]" in line
+    assert "llm-caching-proxy[otel]" in line
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from llmproxy.config.values import (
     ApiKeys,
     BaseUrls,
     Instructions,
+    Networks,
     Patterns,
     Secret,
     SigningSecret,
@@ -94,6 +95,11 @@ class Settings(BaseModel):
         RootPage.PAGE,
         description="What a browser gets at `/`: `page`, a short page with links; `ui`, the page at `/ui`; `upstream`, "
         "the model server's own page. `/?upstream` is always the model server's; programs always get its answer.",
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="Addresses and networks of reverse proxies whose `X-Forwarded-Host`, the name that a browser "
+        "knows, is believed.",
     )
     cors_origins: Words = Field((), description="Origins of web pages that may call the proxy from a browser.")
     admin_token: Secret = Field(None, description="Bearer token for `/admin/*` and the statistics under `/api/*`.")

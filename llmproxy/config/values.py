@@ -1,5 +1,6 @@
 """The kinds of values that settings have beside the plain ones, and how each is read from a text."""
 
+import ipaddress
 import json
 import re
 from base64 import b64decode
@@ -54,6 +55,15 @@ def _base_url(value: str) -> str:
     if parts.query or parts.fragment:
         raise ValueError(f"{value!r} goes on after its path; a base URL ends there")
     return value.rstrip("/").removesuffix("/v1")
+
+
+def _check_networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise ValueError(f"{network!r} is no address or network, like 127.0.0.1 or 10.0.0.0/8") from error
+    return value
 
 
 def _parse_patterns(value: Any) -> Any:
@@ -146,6 +156,8 @@ def _check_header_value(value: SecretStr | None) -> SecretStr | None:
 REGULAR = "regular expressions"
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split_words)]
+#: addresses and networks, by ``ipaddress``
+Networks = Annotated[Words, AfterValidator(_check_networks)]
 ApiKeys = Annotated[tuple[SecretStr, ...], BeforeValidator(_split_keys), AfterValidator(_check_api_keys)]
 #: what is sent in a header; none where it is not given
 Secret = Annotated[SecretStr | None, AfterValidator(_check_header_value)]

@@ -1,11 +1,19 @@
 """Whatever is raised below becomes an error in the form of the path's API."""
 
+from html import escape
+
 from starlette.exceptions import HTTPException
 from starlette.types import Scope, Send
 
 from llmproxy.wire.cache_headers import forward_headers
 from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, error_response
 from llmproxy.wire.exchange import EXCHANGE, Exchange
+
+_PAGE = """\
+<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>llmproxy</title>
+<h1>llmproxy</h1><p>{sentence}</p></html>
+"""
 
 
 def to_proxy_error(error: Exception, scope: Scope) -> ProxyError:
@@ -25,7 +33,11 @@ def to_proxy_error(error: Exception, scope: Scope) -> ProxyError:
 async def respond(send: Send, error: ProxyError, scope: Scope) -> None:
     """Sends the error as the whole response, in the form of the path's API."""
     exchange: Exchange = scope[EXCHANGE]
-    content_type, body = error_response(error, scope["path"], exchange.request_id)
+    if scope["path"] == "/ui" and any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
+        # somebody looks for the operator's page with a browser
+        content_type, body = b"text/html; charset=utf-8", _PAGE.format(sentence=escape(error.message)).encode()
+    else:
+        content_type, body = error_response(error, scope["path"], exchange.request_id)
     cache = [] if exchange.cache is None else forward_headers(exchange, exchange.stored)
     headers = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *cache, *error.headers]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})

@@ -2,7 +2,8 @@
 
 A request is refused when it is addressed to a host that is neither a loopback name, nor the address at which it
 arrived, nor an allowed name, or when a browser says that it comes from another site. Programs send neither ``Origin``
-nor ``Sec-Fetch-Site``.
+nor ``Sec-Fetch-Site``. Behind a reverse proxy a page has another host than the request arrives with: it is the one
+that a trusted proxy names, or one of the allowed names.
 """
 
 import ipaddress
@@ -25,6 +26,7 @@ class OriginCheck:
 
     def __init__(self, settings: Settings) -> None:
         self._hosts = frozenset(host.lower() for host in settings.allowed_hosts)
+        self._proxies = [ipaddress.ip_network(each) for each in settings.trusted_proxies]
         self._origins = frozenset(settings.cors_origins)
 
     def check(self, scope: Scope) -> None:
@@ -32,6 +34,7 @@ class OriginCheck:
         hosts: list[bytes] = []
         origins: list[bytes] = []
         sites: list[bytes] = []
+        forwarded: list[bytes] = []
         for name, value in scope["headers"]:
             if name == b"host":
                 hosts.append(value)
@@ -39,15 +42,21 @@ class OriginCheck:
                 origins.append(value)
             elif name == b"sec-fetch-site":
                 sites.append(value)
+            elif name == b"x-forwarded-host":
+                forwarded.append(value)
         if len(hosts) > 1:
             # RFC 9112 section 3.2: which of them counts is anybody's guess
             raise BadRequest("More than one Host header was sent.")
         host = b"".join(hosts).decode("latin-1")
         self._check_host(host, (scope.get("server") or ("",))[0])
         if origins or sites:
+            here = {host.lower()}
+            if forwarded and self._is_trusted((scope.get("client") or ("",))[0]):
+                # the nearest proxy's word is the last one
+                here.add(forwarded[-1].decode("latin-1").rpartition(",")[2].strip().lower())
             # if there are several, each counts
             for origin in origins or [b""]:
-                self._check_origin(host, origin.decode("latin-1"), sites)
+                self._check_origin(here, origin.decode("latin-1"), sites)
 
     def _check_host(self, host: str, address: str) -> None:
         name = _hostname(host)
@@ -57,15 +66,24 @@ class OriginCheck:
                 f"Allow it with LLMPROXY_ALLOWED_HOSTS={name[:100]}."
             )
 
-    def _check_origin(self, host: str, origin: str, sites: list[bytes]) -> None:
+    def _check_origin(self, here: set[str], origin: str, sites: list[bytes]) -> None:
         if origin in self._origins or "*" in self._origins:
             return
-        foreign = bool(origin) and (origin == "null" or origin.partition("://")[2].lower() != host.lower())
+        place = origin.partition("://")[2].lower()
+        foreign = bool(origin) and (origin == "null" or (place not in here and _hostname(place) not in self._hosts))
         if foreign or not _FOREIGN.isdisjoint(sites):
             raise Forbidden(
-                f"Requests from web pages of another site ({origin[:100] or 'unnamed'}) are refused. "
-                "Allow an origin with LLMPROXY_CORS_ORIGINS."
+                f"Requests from web pages of another site ({origin[:100] or 'unnamed'}) are refused. If it is this "
+                "proxy's own page behind another server, name its host in LLMPROXY_ALLOWED_HOSTS; other pages are "
+                "allowed with LLMPROXY_CORS_ORIGINS."
             )
+
+    def _is_trusted(self, client: str) -> bool:
+        try:
+            address = ipaddress.ip_address(client)
+        except ValueError:
+            return False
+        return any(address in network for network in self._proxies)
 
 
 def _hostname(host: str) -> str:

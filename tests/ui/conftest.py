@@ -22,8 +22,9 @@ def browser() -> Iterator[Browser]:
             pytest.fail("Chromium is not installed, and here it must be")
         pytest.skip("Chromium is not installed")
     with sync_playwright() as playwright:
-        # its sandbox does not work for root, and the only pages it opens are ours
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        # its sandbox does not work for root, and the only pages it opens are ours, some of them by another name
+        arguments = ["--no-sandbox", "--host-resolver-rules=MAP example.com 127.0.0.1"]
+        browser = playwright.chromium.launch(executable_path=program, args=arguments)
         yield browser
         browser.close()
 

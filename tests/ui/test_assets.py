@@ -1,13 +1,15 @@
 """The page's files: what they are, how they are served, and that they need nobody else."""
 
+import gzip
 import hashlib
 import json
 import re
-from pathlib import PurePosixPath
+from pathlib import Path
 
 import pytest
 
-from llmproxy.admin.ui.assets import FOLDER, INDEX, read
+from llmproxy.admin.ui.assets import FOLDER, read
+from llmproxy.admin.ui.bundle import script
 from tests.conftest import MakeProxy
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
@@ -35,16 +37,53 @@ def test_nothing_makes_markup_or_code_of_data(path: object) -> None:
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(FOLDER).as_posix())
-def test_every_file_that_is_named_is_there(path: object) -> None:
-    assets, file = read(), FOLDER.joinpath(str(path))
-    text = file.read_text()
-    for found in re.findall(r'from "(\.[^"]+)"', text):
-        assert (file.parent / found).resolve().is_relative_to(FOLDER)
-        assert (file.parent / found).is_file(), found
-    for found in re.findall(r'(?:src|href)="(/ui/[^"#]+)"', text):
-        assert str(PurePosixPath(found).relative_to("/ui")) in assets
+def test_nothing_is_named_by_an_address_that_is_not_relative(path: object) -> None:
+    """The page may be served below any path. Its calls go by ``lib/api.js``, which knows where it is."""
+    text = FOLDER.joinpath(str(path)).read_text()
+    assert re.findall(r'(?:src|href)="/', text) == []
     # the namespaces of XML are names, not addresses
     assert re.findall(r"https?://(?!www\.w3\.org/)[a-z0-9]", text) == []
+
+
+def test_every_file_is_served_and_every_one_that_is_named_is_there() -> None:
+    assets = read()
+    for found in re.findall(r'(?:src|href)="ui/([^"#]+)"', assets[""].body.decode()):
+        assert found in assets
+    modules = {path.relative_to(FOLDER).as_posix() for path in OURS if path.suffix == ".js"}
+    assert set(re.findall(r'^modules\["([^"]+)"\] = ', assets["page.js"].body.decode(), re.MULTILINE)) == modules
+    for path in OURS:
+        if path.suffix == ".css":
+            assert path.read_bytes() in assets["page.css"].body
+
+
+@pytest.mark.parametrize(
+    ("text", "flaw"),
+    [
+        ('import all from "./other.js";\n', "cannot be bundled"),
+        ('import { one } from "./other.js"\n', "cannot be bundled"),
+        ("export default 1;\n", "cannot be bundled"),
+        ('import { one } from "./app.js";\n', "by way of others"),
+    ],
+)
+def test_what_cannot_be_bundled_is_refused(tmp_path: Path, text: str, flaw: str) -> None:
+    (tmp_path / "vendor").symlink_to(VENDOR)
+    (tmp_path / "app.js").write_text(text)
+    with pytest.raises(ValueError, match=flaw):
+        script(tmp_path)
+
+
+def test_the_first_view_is_small(front: Proxy) -> None:
+    """What is there before the figures: fewer than 15 requests, less than 150 KB."""
+    sizes = []
+    with front.line() as line:
+        for path in ("/ui", "/ui/page.css", "/ui/page.js", "/ui/icon.svg"):
+            heard = line.ask("GET", path, [("accept-encoding", "gzip, deflate, br, zstd")])
+            assert (heard.status, heard.first("content-encoding")) == (200, "gzip")
+            plain = line.ask("GET", path)
+            assert gzip.decompress(heard.body) == plain.body
+            assert heard.first("etag") != plain.first("etag")
+            sizes.append(len(heard.body))
+    assert sum(sizes) < 100_000
 
 
 def test_the_page_may_load_nothing_from_elsewhere(front: Proxy) -> None:
@@ -61,18 +100,18 @@ def test_the_page_may_load_nothing_from_elsewhere(front: Proxy) -> None:
 
 def test_a_file_that_is_known_is_not_sent_again(front: Proxy) -> None:
     with front.line() as line:
-        first = line.ask("GET", "/ui/app.js")
+        first = line.ask("GET", "/ui/page.js")
         tag = first.first("etag") or ""
-        again = line.ask("GET", "/ui/app.js", [("if-none-match", f'"other", W/{tag}')])
-        other = line.ask("GET", "/ui/app.js", [("if-none-match", '"other"')])
+        again = line.ask("GET", "/ui/page.js", [("if-none-match", f'"other", W/{tag}')])
+        other = line.ask("GET", "/ui/page.js", [("if-none-match", '"other"')])
     assert (first.status, first.first("content-type")) == (200, "text/javascript; charset=utf-8")
     assert (again.status, again.body, again.first("etag")) == (304, b"", tag)
     assert (other.status, other.body) == (200, first.body)
-    assert first.body == (FOLDER / "app.js").read_bytes()
+    assert first.body == read()["page.js"].body
 
 
 @pytest.mark.parametrize(
-    "target", ["/ui/nothing.js", "/ui/vendor/manifest.json", "/ui/../assets.py", "/ui/%2e%2e/assets.py"]
+    "target", ["/ui/nothing.js", "/ui/app.js", "/ui/vendor/manifest.json", "/ui/../assets.py", "/ui/%2e%2e/assets.py"]
 )
 def test_there_is_nothing_else(front: Proxy, target: str) -> None:
     with front.line() as line:
@@ -84,7 +123,7 @@ def test_there_is_nothing_else(front: Proxy, target: str) -> None:
 def test_files_need_neither_token_nor_key(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:
     server = proxy(upstream.url, admin_token="secret", api_keys="me:key")
     with server.line() as line:
-        assert line.ask("GET", "/ui").body == (FOLDER / INDEX).read_bytes()
-        assert line.ask("GET", "/ui/app.js").status == 200
+        assert line.ask("GET", "/ui").body == (FOLDER / "index.html").read_bytes()
+        assert line.ask("GET", "/ui/page.js").status == 200
         assert line.ask("GET", "/admin/cache/entries").status == 401
         assert line.ask("GET", "/admin/cache/groups").status == 401

@@ -1,10 +1,14 @@
 """Who may see the page's data, and what it says when the proxy is away."""
 
+from pathlib import Path
+
 from playwright.sync_api import expect
 
 from tests.conftest import MakeProxy
+from tests.deploy.reverse_proxies import SITE, ReverseProxy
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
+from tests.server import Proxy
 from tests.ui.asking import chat
 from tests.ui.browsing import evaluated
 from tests.ui.conftest import MakeTab
@@ -60,6 +64,49 @@ def test_a_proxy_that_is_away_is_told_of(proxy: MakeProxy, upstream: ScriptedUps
     server.stop()
     expect(shown.page.get_by_text("The proxy does not answer")).to_be_visible()
     expect(shown.page.get_by_role("row", name="scripted")).to_be_visible()
+
+
+def test_the_page_below_a_path_of_another_site(
+    proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab, tmp_path: Path
+) -> None:
+    server, prompt = proxy(upstream.url, allowed_hosts=SITE), marker()
+    chat(server, prompt)
+    with ReverseProxy("nginx", tmp_path, server.port) as nginx:
+        # of an address without TLS the browser says what it leaves out
+        shown = tab(server, expected=("Cross-Origin-Opener-Policy",))
+        shown.url = f"http://{SITE}:{nginx.port}/llm"
+        shown.open()
+        expect(shown.page.get_by_role("row", name="scripted")).to_be_visible()
+        shown.open("requests")
+        shown.page.get_by_role("row", name=prompt).get_by_role("link").click()
+        shown.button("Replay").click()
+        expect(shown.page.locator(".again")).to_contain_text("hit")
+        shown.button("Flush this entry").click()
+        shown.page.get_by_role("dialog").get_by_role("button", name="Flush 1 entry").click()
+        expect(shown.page.get_by_text("1 entry flushed")).to_be_visible()
+        shown.page.goto(f"{shown.url}/ui/")
+        expect(shown.page.get_by_role("row", name="scripted")).to_be_visible()
+
+
+def test_a_page_that_may_not_act_says_why(
+    proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab, tmp_path: Path
+) -> None:
+    """The reverse proxy has another name than the proxy knows."""
+    server = proxy(upstream.url)
+    with ReverseProxy("nginx", tmp_path, server.port) as nginx:
+        shown = tab(server, expected=("403", "404", "Cross-Origin-Opener-Policy"))
+        shown.page.goto(f"http://{SITE}:{nginx.port}/llm/ui")
+        expect(shown.page.get_by_text("Allow it with LLMPROXY_ALLOWED_HOSTS=example.com")).to_be_visible()
+
+
+def test_the_link_past_the_head_is_the_first_stop(front: Proxy, tab: MakeTab) -> None:
+    shown = tab(front)
+    shown.open("requests")
+    shown.heading("Requests")
+    shown.page.keyboard.press("Tab")
+    expect(shown.page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    shown.page.keyboard.press("Enter")
+    expect(shown.page.locator("main")).to_be_focused()
 
 
 def test_a_view_that_is_none(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:

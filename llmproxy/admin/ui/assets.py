@@ -3,27 +3,22 @@
 The files are the same for everybody and hold nothing of anybody: the guard stands around the data that they ask for.
 """
 
+import asyncio
+import gzip
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llmproxy.admin.ui.bundle import script, styles
 from llmproxy.wire.errors import NotFound
 
 FOLDER = Path(__file__).parent / "static"
-INDEX = "index.html"
-
-#: what a browser may load, by the end of its name; other files are not served
-MEDIA_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
 
 #: scripts, styles and data come from here and nowhere else, and nothing in the page can be run that is no file of ours
 POLICY = (
@@ -37,34 +32,43 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     # kept, and asked after each time: a new version of the program is a new page at once
     "cache-control": "no-cache",
+    "vary": "accept-encoding",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
     body: bytes
+    compressed: bytes
     media_type: str
     etag: str
 
 
 def read(folder: Path = FOLDER) -> dict[str, Asset]:
-    """The files by their paths below ``folder``. Blocking."""
+    """The files by their paths below ``/ui``. Blocking.
+
+    "" is the page itself, ``index.html`` the same for who types a slash behind its address: names are relative to it.
+    """
+    index = (folder / "index.html").read_bytes()
     return {
-        path.relative_to(folder).as_posix(): _asset(path.read_bytes(), MEDIA_TYPES[path.suffix])
-        for path in sorted(folder.rglob("*"))
-        if path.suffix in MEDIA_TYPES
+        "": _asset(index, "text/html; charset=utf-8"),
+        "index.html": _asset(index.replace(b'="ui/', b'="'), "text/html; charset=utf-8"),
+        "page.css": _asset(styles(folder), "text/css; charset=utf-8"),
+        "page.js": _asset(script(folder), "text/javascript; charset=utf-8"),
+        "icon.svg": _asset((folder / "icon.svg").read_bytes(), "image/svg+xml"),
     }
 
 
 def routes() -> list[Route]:
     """``/ui`` and all below it."""
-    assets = read()
+    # compressed when somebody looks at the page, not at every start
+    assets = cache(read)
 
     async def index(request: Request) -> Response:
-        return _answer(request, assets[INDEX])
+        return _answer(request, (await asyncio.to_thread(assets))[""])
 
     async def asset(request: Request) -> Response:
-        found = assets.get(request.path_params["path"] or INDEX)
+        found = (await asyncio.to_thread(assets)).get(request.path_params["path"] or "index.html")
         if found is None:
             raise NotFound(f"There is nothing at {request.url.path[:100]}.")
         return _answer(request, found)
@@ -76,12 +80,18 @@ def routes() -> list[Route]:
 
 
 def _asset(body: bytes, media_type: str) -> Asset:
-    return Asset(body, media_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return Asset(body, gzip.compress(body, mtime=0), media_type, hashlib.sha256(body).hexdigest()[:32])
 
 
 def _answer(request: Request, asset: Asset) -> Response:
-    headers: Mapping[str, str] = {**HEADERS, "etag": asset.etag}
+    accepted = {coding.partition(";")[0].strip() for coding in request.headers.get("accept-encoding", "").split(",")}
+    is_compressed = "gzip" in accepted
+    # another form of the same file is another thing to compare with
+    etag = f'"{asset.etag}-gzip"' if is_compressed else f'"{asset.etag}"'
+    headers: Mapping[str, str] = {**HEADERS, "etag": etag}
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if asset.etag in known:
+    if etag in known:
         return Response(status_code=304, headers=headers)
+    if is_compressed:
+        return Response(asset.compressed, headers={**headers, "content-encoding": "gzip"}, media_type=asset.media_type)
     return Response(asset.body, headers=headers, media_type=asset.media_type)

@@ -1,6 +1,6 @@
 // The page: who may see it, where we are, and the view of that place.
 
-import { news, operator, remembered } from "./lib/api.js";
+import { address, news, operator, remembered } from "./lib/api.js";
 import { Component, html, render, useEffect, useRef, useState } from "./lib/html.js";
 import { usePoll } from "./lib/poll.js";
 import { link, useRoute } from "./lib/route.js";
@@ -22,6 +22,8 @@ const VIEWS = {
   jobs: { title: "Jobs", list: Jobs, one: Job },
   try: { title: "Try it", list: Try },
 };
+
+let opened = false;
 
 function App() {
   const route = useRoute();
@@ -47,7 +49,7 @@ function App() {
 
 function Head({ view }) {
   return html`<header class="head">
-    <a class="brand" href="#/overview"><img src="/ui/icon.svg" alt="" width="22" height="22" />llmproxy</a>
+    <a class="brand" href="#/overview"><img src=${address("/ui/icon.svg")} alt="" width="22" height="22" />llmproxy</a>
     <nav aria-label="Views"><ul>
       ${Object.entries(VIEWS).map(([name, { title }]) => html`<li key=${name}>
         <a href=${link(name)} aria-current=${name === view ? "page" : undefined}>${title}</a>
@@ -62,7 +64,9 @@ function Content({ route, held }) {
   const Shown = view && (route.id && view.one ? view.one : view.list);
   useEffect(() => {
     document.title = view ? `${view.title} · llmproxy` : "llmproxy";
-    heading.current?.focus({ preventScroll: true });
+    // of a page that has just come, the first stop of Tab is the link past the head
+    if (opened) heading.current?.focus({ preventScroll: true });
+    opened = true;
     scrollTo(0, 0);
   }, []);
   if (held) return html`<main id="content"></main>`;
@@ -109,7 +113,7 @@ function Away() {
 }
 
 function Trying() {
-  usePoll((signal) => fetch("/health", { signal }).then(() => news.dispatchEvent(new Event("back"))), 2);
+  usePoll((signal) => fetch(address("/health"), { signal }).then(() => news.dispatchEvent(new Event("back"))), 2);
   return html`<p class="away">The proxy does not answer. What you see is from before; trying again…</p>`;
 }
 

@@ -3,6 +3,12 @@
 const TOKEN = "llmproxy.admin-token";
 const KEY = "llmproxy.api-key";
 
+/** Where the proxy is: what the page's own address is relative to, also below a path of another server. */
+export const HOME = new URL(location.pathname.endsWith("/") ? ".." : ".", location.href);
+
+/** The whole address of a path of the proxy's, like "/v1/models". */
+export const address = (path) => HOME.href + path.slice(1);
+
 /** Tells what every call finds out: "locked" (the token is missing or wrong), "away", "back". */
 export const news = new EventTarget();
 
@@ -82,7 +88,7 @@ async function sent(path, options, secret) {
   let answer;
   try {
     // no mode of caching: "no-store" would have the browser send Cache-Control, and the proxy would not look it up
-    answer = await fetch(path, { ...options, headers, credentials: "omit" });
+    answer = await fetch(address(path), { ...options, headers, credentials: "omit" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     news.dispatchEvent(new Event("away"));

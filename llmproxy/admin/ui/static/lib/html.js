@@ -1,6 +1,6 @@
 // The view library, put together from the vendored files. Data becomes text or attributes, never markup.
 
-import htm from "../vendor/htm.module.js";
+const { htm } = globalThis;
 
 export const { render, Component } = globalThis.preact;
 export const { useEffect, useMemo, useRef, useState } = globalThis.preactHooks;

@@ -1,6 +1,6 @@
 // Charts over time, drawn by uPlot in the page's own colours, as wide as their place.
 
-import uPlot from "../vendor/uPlot.esm.js";
+const { uPlot } = globalThis;
 import { html, useEffect, useRef } from "../lib/html.js";
 
 const DARK = matchMedia("(prefers-color-scheme: dark)");

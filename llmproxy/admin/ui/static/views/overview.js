@@ -1,6 +1,6 @@
 // What goes on now.
 
-import { operator } from "../lib/api.js";
+import { address, operator } from "../lib/api.js";
 import { few, percent, plural, seconds, whole } from "../lib/format.js";
 import { html, useState } from "../lib/html.js";
 import { Live } from "../lib/live.js";
@@ -115,7 +115,7 @@ function Models({ fared, window }) {
   if (!fared) return null;
   if (!fared.models.length) {
     return html`<${Empty} title=${`No requests in the last ${window}`}><a href="#/try">Ask something here</a>, or point
-      OPENAI_BASE_URL at ${location.origin}/v1.<//>`;
+      OPENAI_BASE_URL at ${address("/v1")}.<//>`;
   }
   const p50 = (row, word) => seconds(row.by_cache[word]?.duration_seconds?.p50);
   const columns = [

@@ -1,6 +1,6 @@
 // Requests as they come in, and the search among those of before.
 
-import { operator, query as joined } from "../lib/api.js";
+import { address, operator, query as joined } from "../lib/api.js";
 import { few, percent, plural, seconds, whole } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
 import { usePoll } from "../lib/poll.js";
@@ -53,7 +53,7 @@ function Rows({ page, fresh, filters, cursor }) {
   if (!page.data.length && !page.next) {
     return Object.keys(filters).length
       ? html`<${Empty} title="Nothing matches">Take a filter away, or look for other words.<//>`
-      : html`<${Empty} title="No requests yet">Point OPENAI_BASE_URL at ${location.origin}/v1, or <a href="#/try">ask something here</a>.<//>`;
+      : html`<${Empty} title="No requests yet">Point OPENAI_BASE_URL at ${address("/v1")}, or <a href="#/try">ask something here</a>.<//>`;
   }
   return html`<${Table} caption="Requests, the newest first" columns=${COLUMNS} rows=${page.data} id=${(row) => row.id}
       to=${(row) => link("requests", row.request_id, { row: row.id })}

@@ -11,7 +11,7 @@ CHOSEN = 'instance=~"$instance"'
 KEPT = f'{CHOSEN}, endpoint=~"{_NAMES}"'
 ASKED = f'{CHOSEN}, endpoint=~"{_NAMES}|other"'
 HITS = f'{CHOSEN}, cache=~"hit|stale"'
-LOOKED_UP = f'{CHOSEN}, cache=~"hit|stale|miss|joined"'
+LOOKED_UP = f'{CHOSEN}, cache=~"hit|stale|miss|joined|only-if-cached"'
 
 
 def rate(name: str, labels: str = CHOSEN, by: str = "") -> str:

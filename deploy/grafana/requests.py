@@ -73,7 +73,8 @@ REQUESTS = Board(
                     "reqps",
                     (
                         Query(
-                            rate("llmproxy_requests_total", f'{CHOSEN}, cache=~"miss|bypass"', "reason"), "{{reason}}"
+                            rate("llmproxy_requests_total", f'{CHOSEN}, cache=~"miss|bypass|only-if-cached"', "reason"),
+                            "{{reason}}",
                         ),
                     ),
                     stacked=True,

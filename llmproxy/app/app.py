@@ -45,6 +45,7 @@ class Application:
         async with open_services(settings, access, deadline) as state:
             count, tracer = state.sinks.batcher.add, state.services.tracer
             table, ids, entries = route_table(settings), state.ids, state.scope_entries()
+            state.sinks.operating = table.operating
             self._requests = RequestStack(table, settings, ids, count, state.in_flight, tracer, entries)
             yield state
 

@@ -47,6 +47,8 @@ class RequestSinks:
         self._log = log
         self._history = history
         self._tracing = tracing
+        #: the endpoints whose requests the metrics leave out: they serve who operates the proxy
+        self.operating: frozenset[str] = frozenset()
         self._batch: Sequence[Finished] = ()
         self._split: tuple[list[Exchange], Hits] = ([], [])
         sinks = {
@@ -66,7 +68,10 @@ class RequestSinks:
         def timed(batch: Sequence[Finished]) -> None:
             began = perf_counter()
             sink(batch)
-            self._metrics.phase_shared(phase, perf_counter() - began, len(batch))
+            spent, exchanges = perf_counter() - began, self._split_hits(batch)[0]
+            requests = len(batch) - sum(exchange.endpoint in self.operating for exchange in exchanges)
+            if requests:
+                self._metrics.phase_shared(phase, spent, requests)
 
         return timed
 
@@ -86,7 +91,7 @@ class RequestSinks:
 
     def _count(self, batch: Sequence[Finished]) -> None:
         exchanges, hits = self._split_hits(batch)
-        self._metrics.count(exchanges)
+        self._metrics.count([exchange for exchange in exchanges if exchange.endpoint not in self.operating])
         for template, group in hits:
             self._metrics.count_many(template, [hit.seconds for hit in group])
 

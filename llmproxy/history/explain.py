@@ -259,7 +259,7 @@ async def _stored(database: Database, record: Record) -> RowMapping | None:
 def _gone(record: Record, stored: RowMapping) -> str:
     since = record["created_at"] - stored["created_at"]
     stored_line = f"An answer was stored under this key by request {stored['request_id']}, {since:,.0f} s before"
-    if record["cache"] != CacheStatus.MISS or record["reason"] != "absent":
+    if record["cache"] not in (CacheStatus.MISS, CacheStatus.ONLY_IF_CACHED) or record["reason"] != "absent":
         return f"{stored_line}."
     if stored["finished_at"] > record["created_at"]:
         return f"{stored_line}. It was still on its way then."

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Select,
+    and_,
     bindparam,
     case,
     delete,
@@ -23,7 +24,7 @@ from llmproxy.database.engine import Database
 from llmproxy.database.paging import Keyset, cursor, cut
 from llmproxy.history.projector import advance_checkpoint, checkpoint
 from llmproxy.history.tables import history, sessions, users
-from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED
+from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED, CacheStatus
 
 #: rows summed up in one transaction
 CHUNK = 2_000
@@ -75,7 +76,7 @@ def _sums(*keys: Column[Any]) -> Select[Any]:
         func.count(),
         _count(row.cache.in_(LOOKED_UP)),
         _count(row.cache.in_(HITS)),
-        _count(or_(row.status >= 400, row.status == 0)),
+        _count(and_(or_(row.status >= 400, row.status == 0), row.cache != CacheStatus.ONLY_IF_CACHED)),
         func.coalesce(func.sum(row.prompt_tokens), 0),
         func.coalesce(func.sum(row.completion_tokens), 0),
         func.coalesce(func.sum(case((row.cache.in_(SAVED), row.upstream_seconds), else_=0.0)), 0.0),

@@ -57,6 +57,12 @@ class RouteTable:
         self._fallback = Resolution(AccessLevel.CALLER, fallback)
         self._routes = [(group.access, _exact(route)) for group in self.groups for route in group.routes]
 
+    @property
+    def operating(self) -> frozenset[str]:
+        """The names of the routes that serve who operates the proxy: health, scrapes, the page and what it asks."""
+        groups = (group for group in self.groups if group.access is not AccessLevel.CALLER)
+        return frozenset(route.name for group in groups for route in group.routes)
+
     def resolve(self, scope: Scope) -> Resolution:
         """Never raises: an unknown method or path is resolved to an application that raises, after authentication."""
         if scope["method"] == "POST" and (post := self._posts.get(scope["path"])) is not None:

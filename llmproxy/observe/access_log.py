@@ -27,6 +27,7 @@ PLURALS = {
     "miss": "misses",
     "joined": "joined requests",
     "bypass": "bypassed requests",
+    "only-if-cached": "requests for stored answers only",
 }
 
 RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"

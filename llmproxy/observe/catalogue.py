@@ -32,7 +32,8 @@ class Catalogue:
     requests: Counter = field(
         default_factory=lambda: Counter(
             "llmproxy_requests_total",
-            "Requests answered, by what the cache did for them and why.",
+            "Requests answered, by what the cache did for them and why. Those for health, metrics and the operator "
+            "are in no metric of requests.",
             ("endpoint", "model", "cache", "reason", "status"),
         )
     )

@@ -239,7 +239,14 @@ def _all(cells: Iterable[Cell]) -> Cell:
 #: as many as the longest window has
 _MINUTES = 60
 #: what became of a request -> its name in the document
-NAMES = {"hit": "hits", "stale": "stale", "miss": "misses", "joined": "joins", "bypass": "bypasses"}
+NAMES = {
+    "hit": "hits",
+    "stale": "stale",
+    "miss": "misses",
+    "joined": "joins",
+    "bypass": "bypasses",
+    "only-if-cached": "only_if_cached",
+}
 
 
 @dataclass(slots=True)

@@ -127,6 +127,7 @@ class Incoming:
         is_form = content_type(self.scope["headers"]).startswith(b"multipart/")
         self.exchange.request_body = b"" if is_form else self.raw
         if parse_directives(self.scope["headers"]).only_if_cached:
+            self.exchange.stored = Reason.ONLY_IF_CACHED
             message = "Nothing stored can answer this request, and it forbids to ask the upstream."
             raise OnlyIfCached(message) from error
         return PassThrough(self.raw, Reason.UNREADABLE)

@@ -132,6 +132,8 @@ async def handle(exchange: Exchange, request: CacheableRequest, services: ProxyS
             return answer
     if request.directives.only_if_cached:
         exchange.stored = Reason.ONLY_IF_CACHED
+        if exchange.cache is CacheStatus.MISS:
+            exchange.cache = CacheStatus.ONLY_IF_CACHED
         raise OnlyIfCached("Nothing stored can answer this request, and it forbids to ask the upstream.")
     while True:
         flight = await _join(exchange, strategy, verdict, services)

@@ -138,4 +138,5 @@ def forward_headers(exchange: Exchange, stored: Reason | None) -> list[tuple[byt
             status += b"; detail=%s" % stored.encode()
         if cache is CacheStatus.JOINED:
             status += b"; collapsed"
-    return [(b"x-cache", cache.upper().encode()), (b"cache-status", status)]
+    word = CacheStatus.MISS if cache is CacheStatus.ONLY_IF_CACHED else cache
+    return [(b"x-cache", word.upper().encode()), (b"cache-status", status)]

@@ -127,7 +127,10 @@ class Exchange:
 
     @property
     def failed(self) -> bool:
-        """Whether the proxy or the upstream failed the request, also in the middle of a stream that began with 200."""
+        """Whether the proxy or the upstream failed the request, also in the middle of a stream that began with 200. A
+        request that only a stored answer may serve is not failed where there is none."""
+        if self.stored is Reason.ONLY_IF_CACHED:
+            return False
         return self.status >= 500 or (self.status < 400 and self.error != "")
 
     def mark(self, phase: Phase) -> None:

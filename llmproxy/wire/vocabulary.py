@@ -5,7 +5,7 @@ from typing import Self
 
 
 class CacheStatus(StrEnum):
-    """How an answer relates to the cache: the value of ``X-Cache`` and of the metric label ``cache``."""
+    """How an answer relates to the cache: the metric label ``cache``, and in capitals ``X-Cache``."""
 
     #: answered from a tier
     HIT = "hit"
@@ -17,6 +17,8 @@ class CacheStatus(StrEnum):
     BYPASS = "bypass"
     #: answered from an entry past its lifetime, as the request allowed
     STALE = "stale"
+    #: looked up, not there, and not fetched, as the request asked: a 504 that is no failure. ``X-Cache`` says MISS
+    ONLY_IF_CACHED = "only-if-cached"
 
 
 #: answered from a tier
@@ -24,7 +26,7 @@ HITS = frozenset({CacheStatus.HIT, CacheStatus.STALE})
 #: answers that cost no generation of their own
 SAVED = HITS | {CacheStatus.JOINED}
 #: the hit rate is a share of these
-LOOKED_UP = SAVED | {CacheStatus.MISS}
+LOOKED_UP = SAVED | {CacheStatus.MISS, CacheStatus.ONLY_IF_CACHED}
 #: answers that an upstream worked on for this request alone
 FETCHED = frozenset({CacheStatus.MISS, CacheStatus.BYPASS})
 

@@ -34,18 +34,20 @@ def exchanges(count: int, seed: int = 3) -> list[Exchange]:
 
 def total(made: list[Exchange]) -> dict[str, Any]:
     """What these exchanges add up to, in plain words."""
-    looked_up = [each for each in made if each.cache in ("hit", "stale", "miss", "joined")]
+    looked_up = [each for each in made if each.cache in ("hit", "stale", "miss", "joined", "only-if-cached")]
     hits = [each for each in looked_up if each.cache in ("hit", "stale")]
     return {
         "first_seen": min(each.started_at for each in made),
         "last_seen": max(each.started_at for each in made),
         "requests": len(made),
         "hits": len(hits),
-        "errors": sum(each.status != 200 for each in made),
+        "errors": sum(each.status != 200 and each.cache != "only-if-cached" for each in made),
         "prompt_tokens": sum(each.usage.prompt_tokens or 0 for each in made),
         "completion_tokens": sum(each.usage.completion_tokens or 0 for each in made),
         "hit_rate": len(hits) / len(looked_up) if looked_up else None,
-        "saved_seconds": sum(each.upstream_seconds or 0 for each in looked_up if each.cache != "miss"),
+        "saved_seconds": sum(
+            each.upstream_seconds or 0 for each in looked_up if each.cache in ("hit", "stale", "joined")
+        ),
     }
 
 

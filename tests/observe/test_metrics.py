@@ -177,4 +177,4 @@ async def test_two_apps_do_not_share_metrics() -> None:
 
 
 def test_the_words_are_the_vocabularys() -> None:
-    assert set(CacheStatus) == SAVED | FETCHED
+    assert set(CacheStatus) == SAVED | FETCHED | {CacheStatus.ONLY_IF_CACHED}

@@ -173,9 +173,9 @@ def test_counts_by_window() -> None:
     clock.now = 61 * 60.0
     rates.add([hit(cache=CacheStatus.BYPASS), hit(cache=CacheStatus.STALE)])
     snapshot = rates.snapshot()
-    start = {"hits": 3, "stale": 1, "misses": 1, "joins": 1, "bypasses": 1, "hit_rate": 4 / 6}
-    hour = {"hits": 2, "stale": 1, "misses": 0, "joins": 1, "bypasses": 1, "hit_rate": 3 / 4}
-    now = {"hits": 0, "stale": 1, "misses": 0, "joins": 0, "bypasses": 1, "hit_rate": 1.0}
+    start = {"hits": 3, "stale": 1, "misses": 1, "joins": 1, "bypasses": 1, "only_if_cached": 0, "hit_rate": 4 / 6}
+    hour = {"hits": 2, "stale": 1, "misses": 0, "joins": 1, "bypasses": 1, "only_if_cached": 0, "hit_rate": 3 / 4}
+    now = {"hits": 0, "stale": 1, "misses": 0, "joins": 0, "bypasses": 1, "only_if_cached": 0, "hit_rate": 1.0}
     assert (snapshot["since_start"], snapshot["last_60_minutes"], snapshot["last_5_minutes"]) == (start, hour, now)
 
 

@@ -117,6 +117,7 @@ async def test_only_if_cached_ends_after_the_look_up(state: AppState) -> None:
     assert trail(exchange) == ["admit", "key", "look up"]
     assert isinstance(answer, Whole)
     assert answer.status == 504
+    assert (exchange.cache, exchange.failed) == (CacheStatus.ONLY_IF_CACHED, False)
 
 
 async def test_a_follower_does_nothing_but_follow(state: AppState) -> None:

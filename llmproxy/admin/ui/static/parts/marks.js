@@ -3,7 +3,7 @@
 import { ago, clock, full, percent } from "../lib/format.js";
 import { html } from "../lib/html.js";
 
-const KNOWN = new Set(["hit", "miss", "joined", "bypass", "stale"]);
+const KNOWN = new Set(["hit", "miss", "joined", "bypass", "stale", "only-if-cached"]);
 
 export function CacheMark({ cache }) {
   if (!cache) return html`<span class="mark none">none</span>`;

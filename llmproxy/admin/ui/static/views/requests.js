@@ -82,7 +82,7 @@ function Filters({ filters }) {
   return html`<form class="filters" role="search" ref=${form} onSubmit=${apply}>
     <input type="search" name="q" data-search="" aria-label="Words in the prompt or the answer"
       placeholder="Search prompts and answers" defaultValue=${filters.q ?? ""} />
-    <${Choice} name="cache" label="Cache" all="any" value=${filters.cache} values=${["hit", "miss", "joined", "stale", "bypass"]} onChange=${apply} />
+    <${Choice} name="cache" label="Cache" all="any" value=${filters.cache} values=${["hit", "miss", "joined", "stale", "bypass", "only-if-cached"]} onChange=${apply} />
     <button type="submit">Search</button>
     <details open=${shown}><summary>More filters</summary><div class="fields">
       <${Choice} name="endpoint" label="Endpoint" all="any" value=${filters.endpoint} values=${ENDPOINTS} onChange=${apply} />

@@ -144,7 +144,7 @@ class Update:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
-        with Listening(receive, exchange_of(connection)):
+        with Listening(scope, receive):
             settings = job_services(connection).proxy.settings
             body = parse(await read(receive, scope["headers"], settings, _LONGEST_BODY))
             if "metadata" not in body:

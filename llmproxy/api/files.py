@@ -18,7 +18,6 @@ from llmproxy.jobs.model import File
 from llmproxy.proxy.endpoint import Listening
 from llmproxy.proxy.listen import Client, ClientDisconnected, StreamAborted
 from llmproxy.wire.errors import NotFound, Unavailable
-from llmproxy.wire.exchange import EXCHANGE
 
 #: how long a client may take for one piece
 _SEND_SECONDS = 60.0
@@ -35,7 +34,7 @@ class Download:
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with Listening(receive, scope[EXCHANGE]) as client:
+        with Listening(scope, receive) as client:
             async with aclosing(self._blobs.read(self._file.id)) as pieces:
                 try:
                     first = await anext(pieces, b"")
@@ -86,7 +85,7 @@ class UploadFile:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        with Listening(receive, exchange_of(request)):
+        with Listening(scope, receive):
             response = json_response(file_object(await upload(request)))
             await response(scope, receive, send)
 

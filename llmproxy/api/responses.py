@@ -34,7 +34,7 @@ class Retrieve:
         after = query_number(connection.query_params, "starting_after", -1, 0)
         # no event that is kept has padding: asked for or not, there is none
         query_flag(connection.query_params, "include_obfuscation")
-        with Listening(receive, exchange_of(connection)) as client:
+        with Listening(scope, receive) as client:
             await EventReplay(answer, after, job_services(connection), client, send).run()
 
 

@@ -134,7 +134,7 @@ class Completions:
         connection = HTTPConnection(scope)
         services, exchange = job_services(connection), exchange_of(connection)
         settings = services.proxy.settings
-        with Listening(receive, exchange) as client:
+        with Listening(scope, receive) as client:
             raw = await read(receive, scope["headers"], settings)
             task_request = await offload(len(raw), self._read, raw, settings)
             if task_request.background:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from llmproxy.api import tasks_model
 from llmproxy.api.event_stream import SseStream
-from llmproxy.api.services import JobServices, exchange_of, job_services
+from llmproxy.api.services import JobServices, job_services
 from llmproxy.api.tasks import load_task
 from llmproxy.jobs import queries
 from llmproxy.jobs.model import Job, JobStatus
@@ -52,7 +52,7 @@ class Events:
             # the client has the end: this status makes a browser stop asking
             await Response(status_code=204)(scope, receive, send)
             return
-        with Listening(receive, exchange_of(connection)) as client:
+        with Listening(scope, receive) as client:
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
             try:
                 if scope["method"] != "HEAD":

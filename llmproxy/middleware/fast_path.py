@@ -99,9 +99,8 @@ class FastPathProtocol(Protocol):
         self.since = self.loop.time()
         hot.add(RepeatHit(answer.template, request_id, now, seconds))
 
-    def on_headers_complete(self) -> None:
-        self.scope["extensions"] = {EXTENSION: self._remember}  # type: ignore[dict-item]  # typed for uvicorn's own
-        super().on_headers_complete()
+    def extensions(self) -> dict[str, Any]:
+        return {**super().extensions(), EXTENSION: self._remember}
 
     def _remember(self, answer: HotAnswer) -> None:
         """Called by the ordinary path while it answers the request whose bytes these are."""

@@ -6,6 +6,7 @@ came: it is never decoded and encoded again.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 from starlette.types import Message, Receive, Scope
 
@@ -14,30 +15,48 @@ from llmproxy.proxy.listen import ClientDisconnected
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.content_coding import Decoder, NotCoded, UnknownCoding, decoder
 from llmproxy.wire.errors import BadRequest, TooLarge, TooSlow, Unsupported
+from llmproxy.wire.exchange import ON_DISCONNECT
 
 
 class SocketClient:
-    """The client at the other end of an ASGI request whose body has been read."""
+    """The client at the other end of an ASGI request. It is watched once the request's body has been read."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        extensions: dict[str, Any] = scope.get("extensions") or {}
+        self._on_disconnect: Callable[[Callable[[], None]], None] | None = extensions.get(ON_DISCONNECT)
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
+        self._wakes: list[Callable[[], None]] = []
         self.disconnected = False
 
     def watch(self, wake: Callable[[], None]) -> None:
-        if self._task is None:
+        """Has ``wake`` called when the client leaves, at once if it has left."""
+        is_first = not self._wakes
+        self._wakes.append(wake)
+        if self.disconnected:
+            wake()
+        elif is_first and self._on_disconnect is not None:
+            self._on_disconnect(self._leave)
+        elif is_first:
+            # under another server than ours
             self._task = asyncio.get_running_loop().create_task(self._wait())
-        self._task.add_done_callback(lambda _: wake())
+
+    def close(self) -> None:
+        """Ends the watch. Every listener is closed by the one who made it."""
+        self._wakes.clear()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self.disconnected = True
+        self._leave()
 
-    def close(self) -> None:
-        """Ends the watch. Every listener is closed by the one who made it."""
-        if self._task is not None:
-            self._task.cancel()
+    def _leave(self) -> None:
+        self.disconnected = True
+        for wake in self._wakes:
+            wake()
 
 
 #: other requests get their turn after so many decoded bytes

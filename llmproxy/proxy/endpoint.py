@@ -51,7 +51,7 @@ class ProxyEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services: ProxyServices = scope["state"]["services"]
         exchange: Exchange = scope[EXCHANGE]
-        with Listening(receive, exchange) as client:
+        with Listening(scope, receive) as client:
             try:
                 prepared = await self._prepare(scope, receive, send, client)
             except PassThrough as passed:
@@ -203,9 +203,9 @@ class Listening:
 
     __slots__ = ("_client", "_exchange")
 
-    def __init__(self, receive: Receive, exchange: Exchange) -> None:
-        self._client = SocketClient(receive)
-        self._exchange = exchange
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._client = SocketClient(scope, receive)
+        self._exchange: Exchange = scope[EXCHANGE]
 
     def __enter__(self) -> SocketClient:
         return self._client

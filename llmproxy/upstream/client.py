@@ -404,10 +404,8 @@ class HttpReply:
         except BaseException:
             self._close()
             raise
-        self._watchdog.close()
-        self._watchdog = Watchdog(
-            None if self._done else self._limits.idle, None if self._done else self._ends, self._expire
-        )
+        if not self._done:
+            self._watchdog.limit(self._limits.idle)
 
     async def _send(self, chunks: AsyncIterator[bytes], *, chunked: bool) -> None:
         try:
@@ -525,6 +523,14 @@ class Watchdog:
         self.expired = ""
         self._timer = None if idle is None and ends is None else loop.call_at(self._due(loop.time()), self._check)
 
+    def limit(self, idle: float | None) -> None:
+        """Replaces the idle limit; nobody waits now."""
+        self._idle, self._since = idle, None
+        due = self._due(self._loop.time())
+        if self._timer is not None and not self._timer.when() <= due < float("inf"):
+            self._timer.cancel()
+            self._timer = None if due == float("inf") else self._loop.call_at(due, self._check)
+
     def wait(self) -> None:
         """From now on somebody waits."""
         self._since = self._loop.time()
@@ -534,6 +540,9 @@ class Watchdog:
         self._since = None
 
     def close(self) -> None:
+        """Safe to call twice."""
+        # no circle of references is left: it would wait for the garbage collector, with the whole answer
+        self._expire = _nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -553,6 +562,10 @@ class Watchdog:
     def _due(self, now: float) -> float:
         due = float("inf") if self._idle is None else (now if self._since is None else self._since) + self._idle
         return due if self._ends is None else min(due, self._ends)
+
+
+def _nothing() -> None:
+    pass
 
 
 async def send(

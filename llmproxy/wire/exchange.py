@@ -65,6 +65,8 @@ NO_USAGE = Usage()
 
 #: where the exchange travels in an ASGI scope
 EXCHANGE = "llmproxy.exchange"
+#: an extension of the scope: called with what is to be called once if the client leaves before its answer is complete
+ON_DISCONNECT = "llmproxy.disconnect"
 
 
 @dataclass(slots=True)

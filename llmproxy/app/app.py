@@ -11,6 +11,7 @@ from llmproxy.app.deadline import Deadline
 from llmproxy.app.lifespan import CannotStart, open_services
 from llmproxy.app.routes import route_table
 from llmproxy.app.state import AppState
+from llmproxy.app.totals import question_for
 from llmproxy.config.load import ConfigError, load
 from llmproxy.config.settings import Settings
 from llmproxy.middleware.stack import RequestStack
@@ -66,7 +67,7 @@ class Application:
         event = "startup"
         try:
             settings = self._settings or load({}).settings
-            access = configure_package(settings.log_level, settings.log_format, sys.stderr)
+            access = configure_package(settings.log_level, settings.log_format, sys.stderr, question_for(settings))
             deadline = Deadline(settings.shutdown_seconds)
             async with self.open(settings, access, deadline) as state:
                 await send({"type": "lifespan.startup.complete"})

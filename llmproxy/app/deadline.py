@@ -10,6 +10,8 @@ _SHARE, _MOST = 0.2, 2.0
 #: what waits to be written may take so much longer than the limit, and the end of the program so much
 _WRITING_SECONDS, _END_SECONDS = 0.5, 1.0
 _SHORTEST = 1.0
+#: what whoever is in a hurry gives to the writing of what waits
+_HURRIED_SECONDS = 2.0
 
 
 class Deadline:
@@ -18,6 +20,7 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self._seconds = max(seconds, _SHORTEST)
         self._began: float | None = None
+        self._hurried = False
 
     @property
     def for_requests(self) -> float:
@@ -29,16 +32,24 @@ class Deadline:
         if self._began is None:
             self._began = monotonic()
 
+    def hurry(self) -> None:
+        """Leaves the requests no more time, and the writing of what waits little. The time limit has begun."""
+        self._hurried = True
+        self._seconds = min(self._seconds, self._elapsed() + _HURRIED_SECONDS)
+
     def requests_left(self) -> float:
         """Seconds that the upstream calls under way still have."""
-        return self._left(self.for_requests)
+        return 0.0 if self._hurried else self._left(self.for_requests)
 
     def left(self) -> float:
         """Seconds that the writing of what waits still has."""
         return self._left(self._seconds + _WRITING_SECONDS)
 
     def _left(self, seconds: float) -> float:
-        return seconds if self._began is None else max(0.0, self._began + seconds - monotonic())
+        return max(0.0, seconds - self._elapsed())
+
+    def _elapsed(self) -> float:
+        return 0.0 if self._began is None else monotonic() - self._began
 
 
 def end_process_after(deadline: Deadline) -> None:

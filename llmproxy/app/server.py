@@ -8,24 +8,29 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import uvicorn
 import uvloop
 
-from llmproxy import __version__
 from llmproxy.app.app import create_app
+from llmproxy.app.banner import introduce, welcome
 from llmproxy.app.deadline import Deadline, end_process_after
-from llmproxy.app.lifespan import HOW_TO_START_ONE, CannotStart
+from llmproxy.app.lifespan import CannotStart
 from llmproxy.app.state import AppState
-from llmproxy.config.load import without_credentials
+from llmproxy.app.totals import question_for, totals_shown
 from llmproxy.config.settings import LogLevel, Settings
 from llmproxy.middleware.fast_path import FastPath, protocol_class
 from llmproxy.middleware.protocol import ConnectionLimits, bound, raise_descriptor_limit, sweep
-from llmproxy.observe.access_log import LineFormatter, TextFormatter
-from llmproxy.observe.logs import configure, form_for
+from llmproxy.observe.logs import configure
+
+log = logging.getLogger(__name__)
+
+_SignalHandler = Callable[[int, FrameType | None], None]
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 _BACKLOG = 2048
 #: uvicorn ticks ten times a second; connections are checked each so many ticks
@@ -42,21 +47,30 @@ def run(settings: Settings) -> None:
 async def _serve(settings: Settings) -> None:
     raise_descriptor_limit()
     listener = bind(settings.host, settings.port)
-    log = configure(settings.log_level, settings.log_format, sys.stderr)
+    access = configure(settings.log_level, settings.log_format, sys.stderr, question_for(settings))
     if settings.log_level is not LogLevel.DEBUG:
         # what it says of its coming and going is said here in fewer words
         logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_in_our_terms)
     deadline = Deadline(settings.shutdown_seconds)
     app = create_app(settings)
-    async with app.open(settings, log, deadline) as state:
-        hot = FastPath(state.services.hot, state.ids, state.sinks.batcher.add, cors=bool(settings.cors_origins))
-        _settle_memory()
-        announce_line = partial(announce, form=form_for(settings.log_format, sys.stderr))
-        upstreams = state.services.upstreams.describe() or "none found yet; it is looked for"
-        announce_line(f"llmproxy {__version__}: upstream {upstreams}")
-        announce_line(f"data in {place_of_data(settings)}")
-        server = _Server(_config(settings, app, hot, deadline), partial(_welcome, state), state.stop, deadline)
-        await server.serve([listener])
+    with _signals() as listen_to_signals:
+        async with app.open(settings, access, deadline) as state:
+            hot = FastPath(state.services.hot, state.ids, state.sinks.batcher.add, cors=bool(settings.cors_origins))
+            _settle_memory()
+            introduce(state)
+            server = _Server(_config(settings, app, hot, deadline), partial(welcome, state), state, deadline)
+            listen_to_signals(server.handle_exit)
+            async with totals_shown(access, state):
+                await server.serve([listener])
+
+
+def _in_our_terms(record: logging.LogRecord) -> bool:
+    """A filter of uvicorn's log: it puts what is said of requests that do not end in time as everything else is put."""
+    if str(record.msg).startswith("Cancel %s running task(s)"):
+        record.msg = "the time for stopping is over: requests that are still in work (%s) are cut off"
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
 
 
 def _settle_memory() -> None:
@@ -102,19 +116,21 @@ def _config(settings: Settings, app: Any, hot: FastPath, deadline: Deadline) -> 
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, but for its signals: it would raise them again before the rooms could be closed."""
+    """uvicorn's, but for its signals: it would raise them again before the services could be closed. ``on_listening``
+    gets host and port of each socket."""
 
     def __init__(
         self,
         config: uvicorn.Config,
         on_listening: Callable[[str, int], None],
-        on_stop: Callable[[], None],
+        state: AppState,
         deadline: Deadline,
     ) -> None:
         super().__init__(config)
         self._deadline = deadline
         self._on_listening = on_listening
-        self._on_stop = on_stop
+        self._state = state
+        self._cutting: asyncio.Future[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -129,55 +145,47 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._deadline.begin()
         end_process_after(self._deadline)
-        self._on_stop()
+        self._state.stop()
         await super().shutdown(sockets)
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        stops = (signal.SIGINT, signal.SIGTERM)
-        for stop in stops:
-            loop.add_signal_handler(stop, self.handle_exit, stop, None)
-        try:
-            yield
-        finally:
-            for stop in stops:
-                loop.remove_signal_handler(stop)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets the requests in work end; the second one, of either kind, cuts them off."""
+        if not self.should_exit:
+            log.info("stopping%s", self._what_is_waited_for())
+            self.should_exit = True
+        elif not self.force_exit:
+            log.info("stopping at once; what waits to be written is written")
+            self.force_exit = True
+            self._deadline.hurry()
+            end_process_after(self._deadline)
+            for task in self.server_state.tasks:
+                task.cancel()
+            # those that go on for nobody, and are waited for when the services are closed
+            self._cutting = asyncio.ensure_future(self._state.services.flights.close(0.0))
+
+    def _what_is_waited_for(self) -> str:
+        count = len(self._state.in_flight)
+        if not count:
+            return ""
+        requests = "one request that is" if count == 1 else f"{count} requests that are"
+        return f": waits up to {self._deadline.for_requests:g} s for {requests} in work; Ctrl-C again stops at once"
+
+    def capture_signals(self) -> nullcontext[None]:  # type: ignore[override]  # a context manager all the same
+        return nullcontext()
 
 
-def place_of_data(settings: Settings) -> str:
-    """Where the database is, for people."""
-    return str(settings.sqlite_file or without_credentials(settings.database))
+@contextmanager
+def _signals() -> Iterator[Callable[[_SignalHandler], None]]:
+    """Yields what has a function called at each signal to stop. They are caught until everything is closed: whoever
+    presses Ctrl-C once more must not get a traceback, nor lose what is being written."""
+    loop = asyncio.get_running_loop()
 
+    def listen(handler: _SignalHandler) -> None:
+        for stop in _STOPS:
+            loop.add_signal_handler(stop, handler, stop, None)
 
-def _welcome(state: AppState, host: str, port: int) -> None:
-    """Says where the program listens, and to people also what to do with that."""
-    settings = state.settings
-    form = form_for(settings.log_format, sys.stderr)
-    announce(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", form)
-    if isinstance(form, TextFormatter):
-        url = settings.local_url(port)
-        announce(f"the page is {url}/ui\n\n{exports(url, has_keys=bool(settings.api_keys))}\n", form)
-        if not state.services.upstreams.targets:
-            announce(f"No model server was found on this machine. {HOW_TO_START_ONE}\n", form)
-
-
-def exports(url: str, *, has_keys: bool = False) -> str:
-    """What to paste into a shell so that the programs started there use the proxy at ``url``.
-
-    SDKs of OpenAI refuse to start without a key; ``has_keys`` says that the proxy has keys of its own, of which the
-    user has one.
-    """
-    variables = {
-        "OPENAI_BASE_URL": f"{url}/v1",
-        **({} if has_keys else {"OPENAI_API_KEY": "none"}),
-        "ANTHROPIC_BASE_URL": url,
-        "OLLAMA_HOST": url,
-    }
-    return "\n".join(f"export {name}={value}" for name, value in variables.items())
-
-
-def announce(line: str, form: LineFormatter) -> None:
-    """Prints a line for the person who started the program, at every log level."""
-    record = logging.makeLogRecord({"name": "llmproxy", "levelname": "INFO", "levelno": logging.INFO, "msg": line})
-    print(line if isinstance(form, TextFormatter) else form.record(record).rstrip(), file=sys.stderr, flush=True)  # noqa: T201
+    try:
+        yield listen
+    finally:
+        for stop in _STOPS:
+            loop.remove_signal_handler(stop)

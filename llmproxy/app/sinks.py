@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from time import perf_counter
 
 from llmproxy.history.history import History
-from llmproxy.observe.access_log import AccessLog
+from llmproxy.observe.access_log import AccessLog, finished_at
 from llmproxy.observe.batcher import Batcher, Sink
 from llmproxy.observe.metrics import Metrics
 from llmproxy.observe.performance import Performance, Rates
@@ -13,9 +13,13 @@ from llmproxy.observe.tracing import Tracing
 from llmproxy.wire.exchange import Exchange, RepeatHit
 from llmproxy.wire.vocabulary import Phase
 
-#: asked every few seconds by orchestrators, by Prometheus, and by an open page: no line in the log, no trace
+#: asked every few seconds by orchestrators, by Prometheus, and by an open page, or a page's files: no line in the log,
+#: no trace
 UNLOGGED = frozenset(
-    {"health", "ready", "metrics", "api-health", "performance", "cache-stats", "history", "admin-jobs", "admin-job"}
+    {
+        *("health", "ready", "metrics", "api-health", "performance", "cache-stats", "history", "admin-jobs"),
+        *("admin-job", "ui", "ui-asset", "front-page"),
+    }
 )
 
 #: hits of one batch that each get a line of their own in the log; more are summed up
@@ -111,7 +115,7 @@ class RequestSinks:
         exchanges, hits = self._split_hits(batch)
         lines = [exchange for exchange in exchanges if exchange.endpoint not in UNLOGGED]
         if sum(len(group) for _, group in hits) <= MOST_LINES:
-            lines += [hit.exchange() for _, group in hits for hit in group]
+            lines = sorted((*lines, *(hit.exchange() for _, group in hits for hit in group)), key=finished_at)
             hits = []
         self._log.write(lines, [(template, len(group)) for template, group in hits])
 

@@ -13,12 +13,13 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from llmproxy import __version__
 from llmproxy.app import health
+from llmproxy.app.banner import announce, introduce, place_of_data
 from llmproxy.app.deadline import Deadline, end_process_after
 from llmproxy.app.lifespan import CannotStart, open_services
-from llmproxy.app.server import announce, bind, place_of_data
+from llmproxy.app.server import bind
 from llmproxy.app.state import AppState
+from llmproxy.app.totals import question_for
 from llmproxy.config.settings import Settings
 from llmproxy.observe.logs import configure, form_for
 
@@ -33,15 +34,14 @@ def run(settings: Settings) -> None:
 
 
 async def _work(settings: Settings) -> None:
-    log = configure(settings.log_level, settings.log_format, sys.stderr)
+    log = configure(settings.log_level, settings.log_format, sys.stderr, question_for(settings))
     announce_line = partial(announce, form=form_for(settings.log_format, sys.stderr))
     deadline = Deadline(settings.shutdown_seconds)
     with _stopped() as stopped:
         async with open_services(settings, log, deadline) as state:
-            upstreams = state.services.upstreams.describe() or "none found yet; it is looked for"
-            announce_line(f"llmproxy {__version__}: upstream {upstreams}")
-            place = place_of_data(settings)
-            announce_line(f"working on the jobs of {place}, {settings.task_queue_workers} calls at once")
+            introduce(state)
+            place, calls = place_of_data(settings), settings.task_queue_workers
+            announce_line(f"working on the jobs of {place}, {calls} calls at once")
             async with _metrics(state, announce_line):
                 await stopped.wait()
                 deadline.begin()

@@ -97,7 +97,7 @@ class FastPathProtocol(Protocol):
         self.transport.write(b"".join(lines))
         self.server_state.total_requests += 1
         self.since = self.loop.time()
-        hot.add(RepeatHit(answer.template, request_id, now, seconds))
+        hot.add(RepeatHit(answer.template, request_id, now, seconds, self.client[0] if self.client else ""))
 
     def extensions(self) -> dict[str, Any]:
         return {**super().extensions(), EXTENSION: self._remember}

@@ -99,6 +99,7 @@ class RequestStack:
             path=scope["path"],
             started=perf_counter(),
             started_at=time.time(),
+            client=(scope.get("client") or ("",))[0],
         )
         if self._tracer is not None:
             exchange.trace = self._tracer.begin(scope["headers"], exchange.started_at)

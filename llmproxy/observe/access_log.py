@@ -1,7 +1,7 @@
-"""One log line for every request, as long as there are not too many of them; and the two forms of a line.
+"""One log line for every request, as long as there are not too many of them; and its form for machines.
 
-A line never holds a body, a key or a header. What callers can choose (paths, model names, ids) is made printable and
-cut, so that a request cannot forge a line or steer a terminal.
+A line never holds a body, a key or a header; that for people may end with a few words of the question. What callers can
+choose (paths, models, users, ids) is made printable and cut, so that a request cannot forge a line or steer a terminal.
 """
 
 import json
@@ -30,10 +30,6 @@ PLURALS = {
     "only-if-cached": "requests for stored answers only",
 }
 
-RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"
-
-CACHE_COLOURS = {"hit": GREEN, "stale": YELLOW, "joined": CYAN}
-
 
 class LineFormatter(Protocol):
     """How log lines look. Every method gives one line (a record with a traceback: several) with its line feed."""
@@ -55,53 +51,6 @@ class LineFormatter(Protocol):
         ...
 
 
-class TextFormatter:
-    """For people. ``colour`` uses ANSI escapes."""
-
-    def __init__(self, *, colour: bool) -> None:
-        self._colour = colour
-        self._traceback = logging.Formatter("%(message)s")
-
-    def request(self, observed: Exchange) -> str:
-        status = f"{observed.status:3d}" if observed.status else "---"
-        parts = [
-            _clock(finished_at(observed)),
-            self._paint(status, _status_colour(observed.status)),
-            observed.method,
-            _plain(observed.path),
-        ]
-        if observed.model:
-            parts.append(_plain(observed.model))
-        if observed.cache:
-            word = f"{observed.cache} ({observed.reason})" if observed.reason else observed.cache
-            parts.append(self._paint(word, CACHE_COLOURS.get(observed.cache, "")))
-        parts.append(duration(observed.seconds))
-        first_byte = observed.first_byte_seconds
-        if first_byte is not None:
-            parts.append(f"first {duration(first_byte)}")
-        usage = observed.usage
-        if usage.prompt_tokens is not None or usage.completion_tokens is not None:
-            parts.append(f"{usage.prompt_tokens or 0}+{usage.completion_tokens or 0} tokens")
-        if observed.error:
-            parts.append(self._paint(_plain(observed.error), RED))
-        parts.append(self._paint(_plain(observed.request_id), DIM))
-        return " ".join(parts) + "\n"
-
-    def summary(self, endpoint: str, cache: str, count: int, at: float) -> str:
-        return f"{_clock(at)} ... and {_more(endpoint, cache, count)}\n"
-
-    def lost(self, count: int) -> str:
-        return self.record(_loss(count))
-
-    def record(self, record: logging.LogRecord) -> str:
-        colour = RED if record.levelno >= logging.ERROR else YELLOW if record.levelno >= logging.WARNING else ""
-        level = self._paint(record.levelname.lower(), colour)
-        return f"{_clock(record.created)} {level} {_source(record)}: {self._traceback.format(record)}\n"
-
-    def _paint(self, text: str, colour: str) -> str:
-        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
-
-
 class JsonFormatter:
     """For machines: one object per line, in ASCII, always with the same keys; null for what is not known."""
 
@@ -115,6 +64,10 @@ class JsonFormatter:
             logger=ACCESS,
             message=f"{observed.method} {observed.path[:LONGEST]} {observed.status}",
             request_id=observed.request_id[:LONGEST],
+            caller=observed.caller.name[:LONGEST] or None,
+            user=observed.user[:LONGEST] or None,
+            session=observed.session[:LONGEST] or None,
+            client=observed.client or None,
             method=observed.method,
             path=observed.path[:LONGEST],
             status=observed.status,
@@ -138,20 +91,20 @@ class JsonFormatter:
             time=_iso(at),
             level="info",
             logger=ACCESS,
-            message=_more(endpoint, cache, count),
+            message=summed_up(endpoint, cache, count),
             endpoint=endpoint,
             cache=cache or None,
             count=count,
         )
 
     def lost(self, count: int) -> str:
-        return self.record(_loss(count))
+        return self.record(loss_record(count))
 
     def record(self, record: logging.LogRecord) -> str:
         return _json(
             time=_iso(record.created),
             level=record.levelname.lower(),
-            logger=_source(record),
+            logger=log_source(record),
             message=record.getMessage(),
             exception=self._traceback.formatException(record.exc_info) if record.exc_info else None,
         )
@@ -162,26 +115,25 @@ def finished_at(observed: Exchange) -> float:
     return observed.started_at + observed.seconds
 
 
-def _source(record: logging.LogRecord) -> str:
+def log_source(record: logging.LogRecord) -> str:
     """The server is not a matter of its own for whoever reads the log."""
     return "llmproxy" if record.name.startswith("uvicorn") else record.name
 
 
-def _more(endpoint: str, cache: str, count: int) -> str:
+def summed_up(endpoint: str, cache: str, count: int) -> str:
+    """What stands for ``count`` further requests: ``5,900 more hits of chat``."""
     return f"{count:,} more {PLURALS.get(cache, 'requests')} of {endpoint}"
 
 
-def _loss(count: int) -> logging.LogRecord:
+def loss_record(count: int) -> logging.LogRecord:
+    """What is logged in the place of ``count`` pieces of log."""
     return logging.LogRecord(__name__, logging.WARNING, "", 0, "%d pieces of log were lost", (count,), None)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A text from elsewhere, cut, in printable characters."""
     cut = text if len(text) <= LONGEST else text[:LONGEST] + "..."
     return cut if cut.isprintable() else cut.encode("unicode_escape").decode("ascii")
-
-
-def _clock(at: float) -> str:
-    return f"{time.strftime('%H:%M:%S', time.localtime(at))}.{int(at * 1000) % 1000:03d}"
 
 
 def _iso(at: float) -> str:
@@ -203,10 +155,6 @@ def duration(seconds: float | None) -> str:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
-
-
-def _status_colour(status: int) -> str:
-    return {2: GREEN, 3: CYAN, 4: YELLOW, 5: RED}.get(status // 100, "")
 
 
 def _json(**members: Any) -> str:
@@ -235,12 +183,17 @@ class AccessLog:
         failures_only: bool = False,
         limit: int = 100,
         clock: Callable[[], float] = time.time,
+        show_totals: Callable[[str], None] | None = None,
     ) -> None:
+        """``show_totals`` replaces the line at the bottom of the terminal, None if there is none."""
         self._form = form
         self._write = write
         self._failures_only = failures_only
         self._limit = limit
         self._clock = clock
+        self.show_totals = show_totals
+        #: whether the lines are for people
+        self.is_text = not isinstance(form, JsonFormatter)
 
     def write(self, batch: Sequence[Exchange], hits: Iterable[tuple[Exchange, int]] = ()) -> None:
         """Writes finished requests: a sink of the batcher.

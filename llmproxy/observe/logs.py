@@ -5,10 +5,22 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import TextIO
 
 from llmproxy.config.settings import LogFormat, LogLevel
-from llmproxy.observe.access_log import AccessLog, JsonFormatter, LineFormatter, TextFormatter
+from llmproxy.observe.access_log import AccessLog, JsonFormatter, LineFormatter
+from llmproxy.observe.bottom_line import BottomLine, can_move, columns_of
+from llmproxy.observe.text_log import Question, TextFormatter
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """What the line at the bottom is to say."""
+
+    text: str
 
 
 class AsyncLogWriter:
@@ -16,11 +28,16 @@ class AsyncLogWriter:
 
     At most ``bound`` pieces wait; what finds no room is counted, and reported by the line ``lost(count)`` as soon as
     the stream flows again. Usable from any thread. After ``close`` pieces are written directly.
+
+    On a terminal, ``bottom`` keeps a line below all of them.
     """
 
-    def __init__(self, stream: TextIO, *, lost: Callable[[int], str], bound: int = 1_000) -> None:
+    def __init__(
+        self, stream: TextIO, *, lost: Callable[[int], str], bound: int = 1_000, bottom: BottomLine | None = None
+    ) -> None:
         self.stream = stream
-        self._waiting: queue.Queue[str | None] = queue.Queue(bound)
+        self._bottom = bottom
+        self._waiting: queue.Queue[str | _Totals | None] = queue.Queue(bound)
         self._lost_line = lost
         self._lost = 0
         self._closed = False
@@ -39,11 +56,17 @@ class AsyncLogWriter:
         except queue.Full:
             self._lost += 1
 
+    def show_totals(self, text: str) -> None:
+        """Replaces the line at the bottom, if there is one. One that finds no room is left out."""
+        with suppress(queue.Full):
+            self._waiting.put_nowait(_Totals(text))
+
     def close(self, limit: float = 2.0) -> None:
         """Waits until everything is written, at most ``limit`` seconds. Safe to call twice."""
         if self._closed:
             return
         self._closed = True
+        self.show_totals("")
         try:
             self._waiting.put(None, timeout=limit)
         except queue.Full:
@@ -51,9 +74,14 @@ class AsyncLogWriter:
         self._thread.join(limit)
 
     def _run(self) -> None:
-        while (text := self._waiting.get()) is not None:
+        while (piece := self._waiting.get()) is not None:
+            if isinstance(piece, _Totals):
+                if self._bottom is not None:
+                    self._put_out(self._bottom.replace(piece.text))
+                continue
             lost, self._lost = self._lost, 0
-            self._put_out(text + self._lost_line(lost) if lost else text)
+            text = piece + self._lost_line(lost) if lost else piece
+            self._put_out(text if self._bottom is None else self._bottom.above(text))
 
     def _put_out(self, text: str) -> None:
         try:
@@ -92,13 +120,18 @@ class LogHandler(logging.Handler):
         super().close()
 
 
-def configure(level: LogLevel, format: LogFormat, stream: TextIO) -> AccessLog:
+def configure(
+    level: LogLevel, format: LogFormat, stream: TextIO, question: Question = lambda exchange: ""
+) -> AccessLog:
     """Has everything logged to ``stream`` from ``level`` on (libraries: warnings at least), replacing other set-ups.
 
-    Returns the log of requests. Those that did not fail are logged at ``info``.
+    Returns the log of requests. Those that did not fail are logged at ``info``; their lines for people end with what
+    ``question`` gives. On a terminal, the log has a line for totals at its bottom.
     """
     root, threshold = logging.getLogger(), _threshold(level)
-    access = _take_over(root, threshold, format, stream)
+    form = form_for(format, stream, question)
+    is_kept = isinstance(form, TextFormatter) and threshold <= logging.INFO and can_move(stream, os.environ)
+    access = _take_over(root, threshold, form, stream, BottomLine(stream) if is_kept else None)
     root.setLevel(max(threshold, logging.WARNING))
     for name in (PACKAGE, *SERVER):
         logger = logging.getLogger(name)
@@ -109,13 +142,15 @@ def configure(level: LogLevel, format: LogFormat, stream: TextIO) -> AccessLog:
     return access
 
 
-def configure_package(level: LogLevel, format: LogFormat, stream: TextIO) -> AccessLog:
+def configure_package(
+    level: LogLevel, format: LogFormat, stream: TextIO, question: Question = lambda exchange: ""
+) -> AccessLog:
     """Has what this package logs go to ``stream`` from ``level`` on, and leaves every other logger alone.
 
-    Returns the log of requests, as ``configure`` does.
+    Returns the log of requests, as ``configure`` does, but without a line at the bottom: others write there, too.
     """
     package, threshold = logging.getLogger(PACKAGE), _threshold(level)
-    access = _take_over(package, threshold, format, stream)
+    access = _take_over(package, threshold, form_for(format, stream, question), stream, None)
     package.setLevel(threshold)
     package.propagate = False
     return access
@@ -125,20 +160,23 @@ def _threshold(level: LogLevel) -> int:
     return logging.getLevelNamesMapping()[level.upper()]
 
 
-def _take_over(logger: logging.Logger, threshold: int, format: LogFormat, stream: TextIO) -> AccessLog:
+def _take_over(
+    logger: logging.Logger, threshold: int, form: LineFormatter, stream: TextIO, bottom: BottomLine | None
+) -> AccessLog:
     """Gives ``logger`` a handler of ours for ``stream`` in the place of all it had. Returns the log of requests."""
-    form = form_for(format, stream)
-    outlet = AsyncLogWriter(stream, lost=form.lost)
+    outlet = AsyncLogWriter(stream, lost=form.lost, bottom=bottom)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
     logger.addHandler(LogHandler(form, outlet))
-    return AccessLog(form, outlet.write, failures_only=threshold > logging.INFO)
+    show_totals = None if bottom is None else outlet.show_totals
+    return AccessLog(form, outlet.write, failures_only=threshold > logging.INFO, show_totals=show_totals)
 
 
-def form_for(format: LogFormat, stream: TextIO) -> LineFormatter:
+def form_for(format: LogFormat, stream: TextIO, question: Question = lambda exchange: "") -> LineFormatter:
     """``auto`` is for people on a terminal, else JSON. Colours only on a terminal, and not with ``NO_COLOR`` set."""
     terminal = stream.isatty()
     if format is LogFormat.JSON or (format is LogFormat.AUTO and not terminal):
         return JsonFormatter()
-    return TextFormatter(colour=terminal and not os.environ.get("NO_COLOR"))
+    colour = terminal and not os.environ.get("NO_COLOR")
+    return TextFormatter(colour=colour, question=question, columns=partial(columns_of, stream))

@@ -79,6 +79,8 @@ class Exchange:
     started: float
     started_at: float
     caller: Caller = ANYONE
+    #: address from which it came, "" for one that came over no network
+    client: str = ""
     #: the endpoint's name: a row of ``wire.endpoints``, else "other", or the name of a route of ours
     endpoint: str = "other"
     model: str = ""
@@ -153,12 +155,15 @@ class RepeatHit(NamedTuple):
     #: Unix seconds
     started_at: float
     seconds: float
+    #: address from which it came
+    client: str = ""
 
     def exchange(self) -> Exchange:
         """The hit as the ordinary path would have recorded it."""
         return replace(
             self.template,
             request_id=self.request_id,
+            client=self.client,
             started=0.0,
             started_at=self.started_at,
             first_byte=self.seconds,

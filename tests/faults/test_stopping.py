@@ -21,6 +21,7 @@ from tests.faults.outcome import ask
 from tests.scripted import CHAT, marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy, environment
+from tests.timeouts import WAIT_SECONDS
 
 #: far more than the time for stopping (1 s and one more), for a slow machine; far less than what hung would take
 PATIENCE = 9.0
@@ -65,6 +66,39 @@ async def test_what_waits_is_written_although_a_call_hangs(upstream: ScriptedUps
     own.start()
     async with client(own) as http:
         assert (await ask(http, CHAT, CHAT.request(prompt))).cache == "HIT"
+
+
+async def test_the_second_ctrl_c_cuts_off_what_the_first_waits_for(
+    upstream: ScriptedUpstream, proxy: MakeProxy
+) -> None:
+    # far longer than the test may take: only the second signal can end it
+    own = proxy(upstream.url, shutdown_seconds=600, log_format="text")
+    gate, prompt = upstream.gate(), marker()
+    async with client(own) as http:
+        hanging = asyncio.create_task(
+            ask(http, CHAT, CHAT.request(f"[script:gate={gate.name}] {marker()}"), {"x-request-id": "cut-off"})
+        )
+        await gate.arrived.reached()
+        await ask(http, CHAT, CHAT.request(prompt), {"x-request-id": "answered"})
+        own.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while "waits up to 598 s for one request that is in work; Ctrl-C again stops at once" not in own.log:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        own.process.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(own.process.wait, WAIT_SECONDS) == 0
+        answer = (await asyncio.gather(hanging, return_exceptions=True))[0]
+        assert getattr(answer, "status", 503) == 503
+    own.stop()
+    gate.open()
+    assert "Traceback" not in own.log
+    for text in ("uvicorn", "graceful", "running task"):
+        assert text not in own.log
+    # all of it was written: the entry, and both rows
+    own.start()
+    async with client(own) as http:
+        assert (await ask(http, CHAT, CHAT.request(prompt))).cache == "HIT"
+        for id, status in (("answered", 200), ("cut-off", 503)):
+            assert (await http.get(f"/api/history/{id}")).json()["status"] == status
 
 
 @pytest.fixture

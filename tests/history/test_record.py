@@ -147,8 +147,14 @@ def test_many_hits_are_what_they_are_one_by_one() -> None:
     recorder = Recorder(1000)
     hits = [RepeatHit(FETCHED, "a", 100.0, 0.5), RepeatHit(FETCHED, "b", 200.0, 0.25)]
     one_by_one = [
-        fetched(request_id=id, started_at=started_at, started=0.0, first_byte=seconds, finished=seconds)
-        for _, id, started_at, seconds in hits
+        fetched(
+            request_id=hit.request_id,
+            started_at=hit.started_at,
+            started=0.0,
+            first_byte=hit.seconds,
+            finished=hit.seconds,
+        )
+        for hit in hits
     ]
     assert list(recorder.rows_like(FETCHED, hits)) == list(map(recorder.row, one_by_one))
 

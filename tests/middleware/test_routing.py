@@ -17,7 +17,7 @@ TABLE = route_table(SETTINGS)
 BARE = route_table(load({"jobs": False}, {}).settings)
 
 #: all that needs no key. A route that is added here is open to the world: it must hold nobody's data
-OPEN = {"/health", "/ready", "/metrics", "/ui", "/ui/{path:path}"}
+OPEN = {"/", "/health", "/ready", "/metrics", "/ui", "/ui/{path:path}"}
 #: all that needs the admin token where there is one
 OPERATORS = {
     "/admin/cache/entries",

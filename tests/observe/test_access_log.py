@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from llmproxy.observe.access_log import PLURALS, AccessLog, JsonFormatter, LineFormatter, TextFormatter
+from llmproxy.observe.access_log import PLURALS, AccessLog, JsonFormatter, LineFormatter
 from llmproxy.observe.logs import AsyncLogWriter
+from llmproxy.observe.text_log import TextFormatter, fitted
 from llmproxy.wire.exchange import Caller, Exchange, Usage
-from llmproxy.wire.vocabulary import CacheStatus
+from llmproxy.wire.vocabulary import CacheStatus, Reason
 from tests.observe.exchanges import hit
 
 PLAIN = TextFormatter(colour=False)
@@ -31,39 +33,82 @@ def record(
 
 
 def without_time(line: str) -> str:
-    return line.split(" ", 1)[1]
+    """Without the second column, and blanks beside others."""
+    outcome, _, rest = line.partition(" ")
+    return " ".join([*([outcome] if outcome else []), *rest.split()[1:]])
 
 
 def test_text_of_a_request() -> None:
-    expected = "200 POST /v1/chat/completions smollm2 hit (memory) 2.00 ms first 1.00 ms 12+34 tokens req-1\n"
+    expected = "HIT chat smollm2 12+34 2.00 ms 1.00 ms req-1"
     assert without_time(PLAIN.request(hit())) == expected
 
 
 def test_text_of_a_request_of_which_little_is_known() -> None:
     bare = Exchange(request_id="req-2", method="GET", path="/health", started=0.0, started_at=0.0)
-    assert without_time(PLAIN.request(bare)) == "--- GET /health 0 ms req-2\n"
+    assert without_time(PLAIN.request(bare)) == "--- 0 ms req-2 GET /health"
 
 
 def test_text_of_a_failure() -> None:
     line = PLAIN.request(
         hit(status=502, cache=CacheStatus.MISS, reason=None, finished=22.0, usage=Usage(5), error="gone")
     )
-    expected = "502 POST /v1/chat/completions smollm2 miss 12.0 s first 1.00 ms 5+0 tokens gone req-1\n"
-    assert without_time(line) == expected
+    assert without_time(line) == "502 chat smollm2 5+0 12.0 s 1.00 ms req-1 gone"
+
+
+def test_columns_stand_below_each_other_and_fit() -> None:
+    form = TextFormatter(colour=False, question=lambda exchange: "Why is the sky blue? " * 9, columns=lambda: 100)
+    lines = [
+        form.head(),
+        form.request(hit()),
+        form.request(hit(cache=CacheStatus.BYPASS, reason=Reason.NO_STORE, finished=129.95, request_id="r" * 40)),
+        form.request(hit(model="a model with a long name", user="someone with one", usage=Usage(12345, 6789))),
+        form.request(hit(model="模型模型模型模型", user="用户")),
+    ]
+    at = cell_len(lines[0].partition("question")[0])
+    for line, first in zip(lines[1:], ("Why", "(no-store) Why", "Why", "Why"), strict=True):
+        assert cell_len(line.rstrip("\n")) <= 100, line
+        assert cell_len(line.partition(first)[0]) == at, line
+
+
+def test_a_wider_terminal_shows_more_of_the_question() -> None:
+    def width(columns: int) -> int:
+        form = TextFormatter(colour=False, question=lambda exchange: "a b" * 99, columns=lambda: columns)
+        return len(form.request(hit()).rstrip("\n"))
+
+    assert (width(80), width(140), width(1000)) == (100, 140, 160)
+
+
+@given(st.text(max_size=40), st.integers(1, 30))
+def test_a_cell_has_its_width_whatever_is_in_it(text: str, width: int) -> None:
+    printable = "".join(filter(str.isprintable, text))
+    assert cell_len(fitted(printable, width)) == width or not printable.isascii()
+
+
+def test_a_cell_of_wide_characters_has_its_width() -> None:
+    for text in ("模型模型", "e\u0301e\u0301e\u0301e\u0301e\u0301e\u0301e\u0301e\u0301", "a模b型c"):
+        for width in range(2, 10):
+            assert cell_len(fitted(text, width)) == width, (text, width)
 
 
 def test_colours_only_when_wanted() -> None:
-    assert "\x1b[31m502\x1b[0m" in TextFormatter(colour=True).request(hit(status=502))
+    coloured = TextFormatter(colour=True)
+    assert "\x1b[31m502" in coloured.request(hit(status=502))
+    assert coloured.request(hit()).startswith("\x1b[32mHIT")
     assert "\x1b" not in PLAIN.request(hit(status=502))
 
 
 def test_json_of_a_request() -> None:
-    assert parsed(JsonFormatter().request(hit())) == {
+    observed = hit(caller=Caller("team"), user="ann", session="s1", client="127.0.0.1")
+    assert parsed(JsonFormatter().request(observed)) == {
         "time": "2023-11-14T22:13:20.002+00:00",
         "level": "info",
         "logger": "llmproxy.access",
         "message": "POST /v1/chat/completions 200",
         "request_id": "req-1",
+        "caller": "team",
+        "user": "ann",
+        "session": "s1",
+        "client": "127.0.0.1",
         "method": "POST",
         "path": "/v1/chat/completions",
         "status": 200,
@@ -107,14 +152,14 @@ def test_callers_cannot_forge_lines(form: LineFormatter, forged: str) -> None:
 def test_secrets_and_bodies_are_never_in_a_line(form: LineFormatter) -> None:
     secret = "sk-secret"
     line = form.request(
-        hit(request_body=secret.encode(), response_body=secret.encode(), caller=Caller(scope=secret), user=secret)
+        hit(request_body=secret.encode(), response_body=secret.encode(), caller=Caller(scope=secret, credential=secret))
     )
     assert secret not in line
 
 
 def test_a_sum_of_requests() -> None:
-    assert without_time(PLAIN.summary("chat", "hit", 5900, 0.0)) == "... and 5,900 more hits of chat\n"
-    assert without_time(PLAIN.summary("other", "", 2, 0.0)) == "... and 2 more requests of other\n"
+    assert without_time(PLAIN.summary("chat", "hit", 5900, 0.0)) == "... and 5,900 more hits of chat"
+    assert without_time(PLAIN.summary("other", "", 2, 0.0)) == "... and 2 more requests of other"
     assert parsed(JsonFormatter().summary("chat", "hit", 5900, 0.0)) == {
         "time": "1970-01-01T00:00:00.000+00:00",
         "level": "info",
@@ -137,12 +182,12 @@ def test_every_word_has_a_plural() -> None:
 
 
 def test_text_of_a_record() -> None:
-    assert without_time(PLAIN.record(record("%d rows", 3))) == "warning llmproxy.cache: 3 rows\n"
+    assert without_time(PLAIN.record(record("%d rows", 3))) == "warn llmproxy.cache: 3 rows"
 
 
 def test_the_server_speaks_as_the_program() -> None:
     started = record("Started", level=logging.INFO, name="uvicorn.error")
-    assert without_time(PLAIN.record(started)) == "info llmproxy: Started\n"
+    assert without_time(PLAIN.record(started)) == "info llmproxy: Started"
     assert parsed(JsonFormatter().record(started))["logger"] == "llmproxy"
 
 
@@ -160,7 +205,7 @@ def test_records_carry_their_traceback() -> None:
 
 def test_the_time_is_that_of_the_end() -> None:
     late = hit(started_at=0.0, started=0.0, finished=59.5)
-    assert PLAIN.request(late).split(" ")[0].endswith(":59.500")
+    assert PLAIN.request(late).split()[1].endswith(":59")
 
 
 class Counted(io.StringIO):
@@ -183,7 +228,7 @@ def written(
     log = AccessLog(form, outlet.write, failures_only=failures_only, limit=3, clock=lambda: 0.0)
     log.write(batch, hits)
     outlet.close()
-    return [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()], stream.writes
+    return [without_time(line) for line in stream.getvalue().splitlines()], stream.writes
 
 
 def ids(lines: list[str]) -> list[str]:

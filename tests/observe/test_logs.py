@@ -6,8 +6,9 @@ from typing import TextIO
 import pytest
 
 from llmproxy.config.settings import LogFormat, LogLevel
-from llmproxy.observe.access_log import JsonFormatter, TextFormatter
+from llmproxy.observe.access_log import JsonFormatter
 from llmproxy.observe.logs import AsyncLogWriter, configure, form_for
+from llmproxy.observe.text_log import TextFormatter
 from tests.logging_state import restored
 from tests.observe.exchanges import hit
 from tests.observe.streams import Paused, Terminal
@@ -18,7 +19,7 @@ __all__ = ["restored"]
 def lines(stream: io.StringIO) -> list[str]:
     """What was written, once the handler is closed as at the end of the program."""
     logging.getLogger().handlers[0].close()
-    return [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
+    return [" ".join(line.split()[:1] + line.split()[2:]) for line in stream.getvalue().splitlines()]
 
 
 def test_everything_comes_in_one_form_and_order() -> None:
@@ -30,8 +31,8 @@ def test_everything_comes_in_one_form_and_order() -> None:
     logging.getLogger("library").warning("odd")
     shown = lines(stream)
     assert shown[0] == "info llmproxy.cache: ready"
-    assert shown[1].startswith("200 POST /v1/chat/completions")
-    assert shown[2:] == ["info llmproxy: running", "warning library: odd"]
+    assert shown[1].startswith("HIT chat")
+    assert shown[2:] == ["info llmproxy: running", "warn library: odd"]
 
 
 def test_libraries_are_quiet_and_the_servers_access_log_is_off() -> None:

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from llmproxy.app.server import exports
+from llmproxy.app.banner import exports
 from llmproxy.cli.demo.llama import serving
 from llmproxy.cli.demo.servers import CHAT_MODEL, Stack, free_port, remove_database, running
 from llmproxy.cli.demo.tour import Tour, TourStep

@@ -1,0 +1,147 @@
+"""The log for people: aligned columns that fit a terminal, what became of the request first, what was asked last.
+
+A column's width is fixed, so that lines stand below each other however they come.
+"""
+
+import logging
+import time
+import unicodedata
+from collections.abc import Callable
+
+from llmproxy.observe.access_log import duration, finished_at, log_source, loss_record, plain, summed_up
+from llmproxy.wire.endpoints import ENDPOINTS
+from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.vocabulary import CacheStatus, Reason
+
+RED, GREEN, YELLOW, CYAN, DIM = "31", "32", "33", "36", "2"
+
+_CACHE_COLOURS = {CacheStatus.HIT: GREEN, CacheStatus.STALE: YELLOW, CacheStatus.JOINED: CYAN, CacheStatus.BYPASS: DIM}
+_LEVELS = {"WARNING": "warn", "CRITICAL": "error"}
+
+#: characters of a line: on a terminal as many as fit, within these bounds
+_NARROWEST, _WIDEST = 100, 160
+#: widths of the columns: what became of it, time of day, endpoint, model, user, tokens, duration, first token, id
+_OUTCOME, _CLOCK, _ENDPOINT, _MODEL, _USER, _TOKENS, _TIME, _FIRST, _ID = 6, 8, 10, 12, 8, 9, 7, 7, 5
+#: reasons that the outcome says already
+_PLAIN_REASONS = frozenset({Reason.MEMORY, Reason.SQL, Reason.TIER, Reason.INPUTS, Reason.ABSENT, Reason.PASS_THROUGH})
+
+_CACHED = frozenset(row.name for row in ENDPOINTS)
+
+Question = Callable[[Exchange], str]
+
+
+class TextFormatter:
+    """For people. ``colour`` uses ANSI escapes; ``question`` gives a line of what a request asked, "" for nothing;
+    ``columns`` how many characters fit into a line."""
+
+    def __init__(
+        self,
+        *,
+        colour: bool,
+        question: Question = lambda exchange: "",
+        columns: Callable[[], int] = lambda: _NARROWEST,
+    ) -> None:
+        self._colour = colour
+        self._question = question
+        self._columns = columns
+        self._traceback = logging.Formatter("%(message)s")
+
+    def head(self) -> str:
+        """The names of the columns, without a line feed."""
+        left = f"{'':{_OUTCOME}} {'time':{_CLOCK}} {'endpoint':{_ENDPOINT}} {'model':{_MODEL}} {'user':{_USER}}"
+        right = f"{'tokens':>{_TOKENS}} {'took':>{_TIME}} {'first':>{_FIRST}} {'id':{_ID}} question"
+        return self._paint(f"{left} {right}", DIM)
+
+    def request(self, observed: Exchange) -> str:
+        usage, tokens = observed.usage, ""
+        if usage.prompt_tokens is not None or usage.completion_tokens is not None:
+            tokens = f"{_short(usage.prompt_tokens or 0)}+{_short(usage.completion_tokens or 0)}"
+        first = observed.first_byte_seconds
+        endpoint = observed.endpoint if observed.endpoint != "other" else ""
+        cells = [
+            self._outcome(observed),
+            _clock(finished_at(observed)),
+            fitted(plain(endpoint), _ENDPOINT),
+            fitted(plain(observed.model), _MODEL),
+            fitted(plain(observed.user or observed.caller.name), _USER),
+            f"{tokens:>{_TOKENS}}",
+            f"{duration(observed.seconds):>{_TIME}}",
+            f"{'' if first is None else duration(first):>{_FIRST}}",
+            self._paint(fitted(plain(observed.request_id[-_ID:]), _ID), DIM),
+        ]
+        return f"{' '.join(cells)} {self._subject(observed)}".rstrip() + "\n"
+
+    def summary(self, endpoint: str, cache: str, count: int, at: float) -> str:
+        return f"{'':{_OUTCOME}} {_clock(at)} ... and {summed_up(endpoint, cache, count)}\n"
+
+    def lost(self, count: int) -> str:
+        return self.record(loss_record(count))
+
+    def record(self, record: logging.LogRecord) -> str:
+        colour = RED if record.levelno >= logging.ERROR else YELLOW if record.levelno >= logging.WARNING else ""
+        level = fitted(_LEVELS.get(record.levelname, record.levelname.lower()), _OUTCOME)
+        text = self._traceback.format(record)
+        return f"{self._paint(level, colour)} {_clock(record.created)} {log_source(record)}: {text}\n"
+
+    def _outcome(self, observed: Exchange) -> str:
+        """What the cache did, or the status of what it has no part in."""
+        if observed.cache is not None and observed.status < 400:
+            word = fitted(observed.cache.upper(), _OUTCOME)
+            return self._paint(word, _CACHE_COLOURS.get(observed.cache, ""))
+        return self._paint(
+            fitted(f"{observed.status:3d}" if observed.status else "---", _OUTCOME), _colour_of(observed)
+        )
+
+    def _subject(self, observed: Exchange) -> str:
+        """What it asked and why it was no plain hit or miss; of what failed, why. An error is never cut to the line."""
+        if observed.error:
+            return self._paint(plain(observed.error), RED)
+        is_cached = observed.endpoint in _CACHED
+        text = self._question(observed) if is_cached else f"{observed.method} {observed.path}"
+        if observed.reason is not None and observed.reason not in _PLAIN_REASONS:
+            text = f"({observed.reason}) {text}"
+        room = (
+            min(max(self._columns(), _NARROWEST), _WIDEST)
+            - sum((_OUTCOME, _CLOCK, _ENDPOINT, _MODEL, _USER, _TOKENS, _TIME, _FIRST, _ID))
+            - 9
+        )
+        return fitted(plain(text), room).rstrip()
+
+    def _paint(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
+
+
+def fitted(text: str, width: int) -> str:
+    """A printable text filled up or cut to a width in a terminal's cells."""
+    if text.isascii():
+        return f"{text:{width}}" if len(text) <= width else f"{text[: width - 1]}…"
+    cells = list(map(_cells, text))
+    if sum(cells) <= width:
+        return text + " " * (width - sum(cells))
+    taken, end = 1, 0
+    while taken + cells[end] <= width:
+        taken += cells[end]
+        end += 1
+    return f"{text[:end]}…{' ' * (width - taken)}"
+
+
+def _cells(character: str) -> int:
+    """How many cells of a terminal a printable character takes."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _short(count: int) -> str:
+    """A number in few characters: ``9999``, ``123k``, ``12M``."""
+    if count < 10_000:
+        return str(count)
+    return f"{count // 1_000}k" if count < 1_000_000 else f"{count // 1_000_000}M"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def _colour_of(observed: Exchange) -> str:
+    return {2: GREEN, 3: CYAN, 4: YELLOW, 5: RED}.get(observed.status // 100, "")

@@ -65,7 +65,17 @@ def test_every_route_has_the_access_that_is_listed_here() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_path_resolves_to_its_routes_access(method: str) -> None:
     for path, access in routed():
-        assert resolve(method, path) is access, path
+        if path != "/":
+            assert resolve(method, path) is access, path
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_root_is_open_to_browsers_that_ask_for_a_page_and_to_nobody_else(method: str) -> None:
+    scope: Scope = {"type": "http", "method": method, "path": "/", "headers": [(b"accept", b"text/html")]}
+    is_page = method in ("GET", "HEAD")
+    assert (TABLE.resolve({**scope, "query_string": b""}).access is AccessLevel.OPEN) is is_page
+    assert (TABLE.resolve({**scope, "query_string": b"upstream"}).access) is AccessLevel.CALLER
+    assert resolve(method, "/") is AccessLevel.CALLER
 
 
 def is_open(path: str) -> bool:

@@ -24,18 +24,18 @@ from llmproxy.wire.json_body import parse
 from llmproxy.wire.validation import query_choice, query_limit
 
 _MOST = 500
-_ORDERS = ("newest", "largest")
-_PARAMETERS = ("model", "namespace", "tag", "endpoint", "prefix", "order", "limit", "cursor")
+ORDERS = ("newest", "largest")
+PARAMETERS = ("model", "namespace", "tag", "endpoint", "prefix", "order", "limit", "cursor")
 _PREFIX = re.compile("[0-9a-fA-F]{1,64}")
 
 
 async def entries(request: Request) -> Response:
     """``GET /admin/cache/entries?model=&namespace=&tag=&endpoint=&prefix=&order=newest|largest&limit=&cursor=``."""
-    query = query_parameters(request, _PARAMETERS)
+    query = query_parameters(request, PARAMETERS)
     entry_query = EntryQuery(
         _selector(query),
         limit=query_limit(query, 50, _MOST),
-        order=cast(Order, query_choice(query, "order", _ORDERS) or "newest"),
+        order=cast(Order, query_choice(query, "order", ORDERS) or "newest"),
         after=query.get("cursor"),
     )
     browser = _browser(request)

@@ -112,7 +112,7 @@ _ROWS = 50
 _MOST_WORDS = 32
 
 _FILTERS = ("user_id", "session_id", "model", "endpoint", "cache", "status", "since", "until", "q")
-_PARAMETERS = ("limit", "cursor", *_FILTERS, "preview", "format", "bodies")
+PARAMETERS = ("limit", "cursor", *_FILTERS, "preview", "format", "bodies")
 _ROW = re.compile("[0-9]{1,18}")
 _ERASED = ("user_id", "session_id")
 _ENDPOINTS = (*(row.name for row in ENDPOINTS), "other")
@@ -120,7 +120,7 @@ _ENDPOINTS = (*(row.name for row in ENDPOINTS), "other")
 
 async def history(request: Request) -> Response:
     """``GET /api/history``: a page of exchanges, newest first, or all of them as a file with ``format``."""
-    parameters = query_parameters(request, _PARAMETERS)
+    parameters = query_parameters(request, PARAMETERS)
     reader = _reader(request)
     query = _history_query(parameters)
     format = query_choice(parameters, "format", ("json", *FORMATS)) or "json"

@@ -3,6 +3,7 @@
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from llmproxy.admin.openapi.pages import description_group
 from llmproxy.admin.routes import route_groups as admin_groups
 from llmproxy.api.chat import store_chat
 from llmproxy.api.responses_endpoint import store_response
@@ -18,36 +19,37 @@ from llmproxy.wire.endpoints import BY_PATH
 
 def route_table(settings: Settings) -> RouteTable:
     """The routes that these settings switch on."""
-    return RouteTable(
-        [
-            RouteGroup(
-                AccessLevel.CALLER,
-                [
-                    *(Route(path, Models()) for path in (*LISTS, *OLLAMA_LISTS)),
-                    *(Route(f"{path}/{{id:path}}", Models()) for path in LISTS),
-                    *(job_routes() if settings.jobs else ()),
-                ],
-                trees=("/api/completions", "/api/tasks"),
-            ),
-            RouteGroup(
-                AccessLevel.OPEN,
-                [
-                    *front_page.routes(settings),
-                    Route("/health", health.health, methods=["GET"]),
-                    Route("/ready", health.ready, methods=["GET"]),
-                    Route("/metrics", health.metrics, methods=["GET"]),
-                ],
-            ),
-            RouteGroup(
-                AccessLevel.OPERATOR,
-                [Route("/api/health", health.api_health, methods=["GET"], name="api-health")],
-                trees=("/api/health",),
-            ),
-            *admin_groups(settings),
-        ],
-        posts=_cached(settings),
-        fallback=PASS_THROUGH,
-    )
+    groups = _groups(settings)
+    return RouteTable([*groups, description_group(groups)], posts=_cached(settings), fallback=PASS_THROUGH)
+
+
+def _groups(settings: Settings) -> list[RouteGroup]:
+    return [
+        RouteGroup(
+            AccessLevel.CALLER,
+            [
+                *(Route(path, Models()) for path in (*LISTS, *OLLAMA_LISTS)),
+                *(Route(f"{path}/{{id:path}}", Models()) for path in LISTS),
+                *(job_routes() if settings.jobs else ()),
+            ],
+            trees=("/api/completions", "/api/tasks"),
+        ),
+        RouteGroup(
+            AccessLevel.OPEN,
+            [
+                *front_page.routes(settings),
+                Route("/health", health.health, methods=["GET"]),
+                Route("/ready", health.ready, methods=["GET"]),
+                Route("/metrics", health.metrics, methods=["GET"]),
+            ],
+        ),
+        RouteGroup(
+            AccessLevel.OPERATOR,
+            [Route("/api/health", health.api_health, methods=["GET"], name="api-health")],
+            trees=("/api/health",),
+        ),
+        *admin_groups(settings),
+    ]
 
 
 def _cached(settings: Settings) -> dict[str, ASGIApp]:

@@ -51,11 +51,11 @@ def read(folder: Path = FOLDER) -> dict[str, Asset]:
     """
     index = (folder / "index.html").read_bytes()
     return {
-        "": _asset(index, "text/html; charset=utf-8"),
-        "index.html": _asset(index.replace(b'="ui/', b'="'), "text/html; charset=utf-8"),
-        "page.css": _asset(styles(folder), "text/css; charset=utf-8"),
-        "page.js": _asset(script(folder), "text/javascript; charset=utf-8"),
-        "icon.svg": _asset((folder / "icon.svg").read_bytes(), "image/svg+xml"),
+        "": make_asset(index, "text/html; charset=utf-8"),
+        "index.html": make_asset(index.replace(b'="ui/', b'="'), "text/html; charset=utf-8"),
+        "page.css": make_asset(styles(folder), "text/css; charset=utf-8"),
+        "page.js": make_asset(script(folder), "text/javascript; charset=utf-8"),
+        "icon.svg": make_asset((folder / "icon.svg").read_bytes(), "image/svg+xml"),
     }
 
 
@@ -65,13 +65,13 @@ def routes() -> list[Route]:
     assets = cache(read)
 
     async def index(request: Request) -> Response:
-        return _answer(request, (await asyncio.to_thread(assets))[""])
+        return asset_response(request, (await asyncio.to_thread(assets))[""])
 
     async def asset(request: Request) -> Response:
         found = (await asyncio.to_thread(assets)).get(request.path_params["path"] or "index.html")
         if found is None:
             raise NotFound(f"There is nothing at {request.url.path[:100]}.")
-        return _answer(request, found)
+        return asset_response(request, found)
 
     return [
         Route("/ui", index, methods=["GET"], name="ui"),
@@ -79,16 +79,18 @@ def routes() -> list[Route]:
     ]
 
 
-def _asset(body: bytes, media_type: str) -> Asset:
+def make_asset(body: bytes, media_type: str) -> Asset:
+    """A file in both forms in which it is sent."""
     return Asset(body, gzip.compress(body, mtime=0), media_type, hashlib.sha256(body).hexdigest()[:32])
 
 
-def _answer(request: Request, asset: Asset) -> Response:
+def asset_response(request: Request, asset: Asset, headers: Mapping[str, str] = HEADERS) -> Response:
+    """The file, or that the browser has it already."""
     accepted = {coding.partition(";")[0].strip() for coding in request.headers.get("accept-encoding", "").split(",")}
     is_compressed = "gzip" in accepted
     # another form of the same file is another thing to compare with
     etag = f'"{asset.etag}-gzip"' if is_compressed else f'"{asset.etag}"'
-    headers: Mapping[str, str] = {**HEADERS, "etag": etag}
+    headers = {**headers, "etag": etag}
     known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
     if etag in known:
         return Response(status_code=304, headers=headers)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from llmproxy.admin.openapi.operation import EVENTS, JSON, Operation
 from llmproxy.admin.openapi.json_schema import ANY, FLAG, OBJECT, TEXT, Schema, array, choice, members, whole
+from llmproxy.admin.openapi.operation import EVENTS, JSON, Operation
 from llmproxy.wire.endpoints import ENDPOINTS, Endpoint
 from llmproxy.wire.vocabulary import CacheStatus
 

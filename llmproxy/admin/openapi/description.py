@@ -8,9 +8,9 @@ from typing import Any
 from llmproxy import __version__
 from llmproxy.admin.openapi.cached import HEADERS, cached_operations
 from llmproxy.admin.openapi.components import schemas
+from llmproxy.admin.openapi.json_schema import TEXT, Schema, ref
 from llmproxy.admin.openapi.operation import JSON, Operation
 from llmproxy.admin.openapi.operations import OPERATIONS
-from llmproxy.admin.openapi.json_schema import TEXT, Schema, ref
 from llmproxy.middleware.routing import AccessLevel, RouteGroup
 from llmproxy.wire.errors import ANTHROPIC_ERRORS, OLLAMA_ERRORS, OPENAI_ERRORS, PROBLEMS, ErrorDialect, error_dialect
 

@@ -5,16 +5,6 @@ from collections.abc import Mapping
 from llmproxy.admin import history
 from llmproxy.admin.cache import ORDERS
 from llmproxy.admin.cache import PARAMETERS as ENTRY_PARAMETERS
-from llmproxy.admin.openapi.operation import (
-    EVENTS,
-    JSON,
-    Operation,
-    document,
-    openai_list,
-    openai_paging,
-    paging,
-    rows,
-)
 from llmproxy.admin.openapi.json_schema import (
     FLAG,
     OBJECT,
@@ -29,6 +19,16 @@ from llmproxy.admin.openapi.json_schema import (
     or_null,
     ref,
     whole,
+)
+from llmproxy.admin.openapi.operation import (
+    EVENTS,
+    JSON,
+    Operation,
+    document,
+    openai_list,
+    openai_paging,
+    paging,
+    rows,
 )
 from llmproxy.admin.performance import WINDOWS
 from llmproxy.api.batch_input import ENDPOINTS as BATCH_ENDPOINTS

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
+from functools import partial
 
-from playwright.sync_api import expect
+from playwright.sync_api import Request, expect
 
 from llmproxy.admin.openapi.pages import FOLDER
 from tests.server import Proxy
@@ -25,17 +26,21 @@ def test_its_addresses_are_relative() -> None:
         assert re.findall(r'(?:src|href)="/|https?://', text) == []
 
 
+def note(urls: list[str], request: Request) -> None:
+    urls.append(request.url)
+
+
 def test_an_operation_is_read_and_tried(front: Proxy, tab: MakeTab) -> None:
     for path in ("/docs", "/docs/"):
         reader = tab(front)
-        elsewhere: list[str] = []
-        reader.page.on("request", lambda request, other=elsewhere: other.append(request.url))
+        requested: list[str] = []
+        reader.page.on("request", partial(note, requested))
         reader.page.goto(f"{front.url}{path}#get-/api/cache/stats")
         expect(reader.page.get_by_role("heading", name="What the cache holds and what it saved")).to_be_visible()
         with reader.page.expect_response("**/api/cache/stats") as answer:
             reader.page.get_by_role("button", name="TRY").first.click()
         assert answer.value.status == 200
-        assert [url for url in elsewhere if not url.startswith(f"{front.url}/")] == []
+        assert [url for url in requested if not url.startswith(f"{front.url}/")] == []
 
 
 def test_what_is_not_there_is_our_own_404(front: Proxy) -> None:

@@ -1,4 +1,4 @@
-"""``GET /api/performance``: how requests fared in a window of time, and what the program uses now."""
+"""``GET /api/performance``: how requests fared in a window of time, step by step too, and what the program uses now."""
 
 import asyncio
 import time
@@ -13,18 +13,26 @@ from llmproxy.admin.state import AdminState, state_of
 from llmproxy.api.http import json_response
 from llmproxy.api.services import JobServices
 from llmproxy.jobs import queries
-from llmproxy.observe.performance import report
+from llmproxy.observe.performance import points, report
 from llmproxy.wire.validation import query_choice
 
 #: window -> its seconds, and the seconds of the spans it is made of
-WINDOWS = {"5m": (300, 60), "1h": (3600, 60), "24h": (86_400, 3600), "7d": (7 * 86_400, 3600)}
+WINDOWS = {
+    "5m": (300, 60),
+    "1h": (3600, 60),
+    "24h": (86_400, 3600),
+    "7d": (7 * 86_400, 3600),
+    "30d": (30 * 86_400, 3600),
+}
+#: window -> the seconds of one step of its series
+STEPS = {"5m": 60, "1h": 60, "24h": 3600, "7d": 3 * 3600, "30d": 12 * 3600}
 
 #: seconds that one part may take to tell
 _PART_SECONDS = 3.0
 
 
 async def performance(request: Request) -> Response:
-    """``GET /api/performance?window=5m|1h|24h|7d``.
+    """``GET /api/performance?window=5m|1h|24h|7d|30d``.
 
     A window ends now and begins with a whole minute or hour, so it is up to one of them shorter than its name says.
     ``complete`` is false if the database did not answer and only this process's last minutes are known.
@@ -38,8 +46,29 @@ async def performance(request: Request) -> Response:
     figures = await asyncio.to_thread(report, cells, start, until)
     jobs: JobServices | None = request.scope["state"]["jobs"]
     now = {"resources": _resources(state), "queue": await _queue(jobs), "database": await _database(state)}
-    document = {"window": window, "complete": complete, **figures, "now": now}
+    document = {
+        "window": window,
+        "complete": complete,
+        **figures,
+        "all_time": await state.rollups.all_time(),
+        "now": now,
+    }
     return json_response(document)
+
+
+async def series(request: Request) -> Response:
+    """``GET /api/performance/series?window=5m|1h|24h|7d|30d``: the same step by step; the last step is not over.
+
+    ``complete`` is as in ``performance``.
+    """
+    state = state_of(request)
+    window = query_choice(query_parameters(request, ("window",)), "window", WINDOWS) or "1h"
+    state.settle()
+    until, step = time.time(), STEPS[window]
+    start = _start(until, WINDOWS[window][0], step)
+    steps, complete = await state.rollups.steps(start, step)
+    data = await asyncio.to_thread(points, steps, start, until, step)
+    return json_response({"window": window, "complete": complete, "step_seconds": step, "data": data})
 
 
 def _start(until: float, seconds: int, span: int) -> int:

@@ -30,6 +30,7 @@ def route_groups(settings: Settings) -> list[RouteGroup]:
             [
                 Route("/api/cache/stats", api.cache_stats, methods=["GET"], name="cache-stats"),
                 Route("/api/performance", performance.performance, methods=["GET"], name="performance"),
+                Route("/api/performance/series", performance.series, methods=["GET"], name="performance-series"),
                 Route("/api/history", history.history_or_erase, methods=["GET", "DELETE"], name="history"),
                 Route("/api/sessions", sessions.sessions, methods=["GET"], name="sessions"),
                 Route("/api/users", sessions.users, methods=["GET"], name="users"),

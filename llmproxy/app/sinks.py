@@ -18,7 +18,7 @@ from llmproxy.wire.vocabulary import Phase
 UNLOGGED = frozenset(
     {
         *("health", "ready", "metrics", "api-health", "performance", "cache-stats", "history", "admin-jobs"),
-        *("admin-job", "ui", "ui-asset", "front-page"),
+        *("admin-job", "ui", "ui-asset", "front-page", "performance-series"),
     }
 )
 

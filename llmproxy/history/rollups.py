@@ -1,4 +1,4 @@
-"""How requests fared: minutes are written behind, become hours after a while, and are deleted in the end."""
+"""How requests fared: minutes are written behind, become hours after a while, and in the end one sum of all time."""
 
 import asyncio
 import time
@@ -6,13 +6,27 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from itertools import count
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Double, Integer, LargeBinary, Table, Text, and_, delete, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+)
 
 from llmproxy.database.breaker import CircuitBreaker, OnFault, ignore
 from llmproxy.database.engine import Database
 from llmproxy.database.faults import fault_of
 from llmproxy.database.metadata import metadata
-from llmproxy.observe.performance import MINUTE, Cell, Cells, Performance, PerformanceSeries, merge
+from llmproxy.observe.performance import MINUTE, Cell, Cells, Performance, PerformanceSeries, all_time, merge
 from llmproxy.observe.quantiles import Distribution
 from llmproxy.runtime.background import Periodic
 
@@ -21,7 +35,7 @@ rollups = Table(
     metadata,
     # SQLite numbers rows by itself only where the type is INTEGER
     Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
-    # the span's first second, Unix; and its length: 60 or 3,600
+    # the span's first second, Unix; and its length: 60 or 3,600, or 0 for all that was before
     Column("started_at", BigInteger, nullable=False, index=True),
     Column("seconds", Integer, nullable=False),
     Column("endpoint", Text, nullable=False),
@@ -41,6 +55,8 @@ rollups = Table(
 
 
 HOUR = 3600
+#: the length of a row for all that was before the hours that are kept
+_ALL_BEFORE = 0
 
 #: columns that hold a packed ``Distribution``, named as in ``Cell``
 _PACKED = ("durations", "first_tokens", "speeds")
@@ -60,9 +76,34 @@ async def insert_minutes(database: Database, minutes: Mapping[int, Cells]) -> No
 async def read_cells(database: Database, since: int) -> Cells:
     """Reads the spans that began at the Unix second ``since`` or later."""
     async with database.read() as connection:
-        rows = (await connection.execute(select(rollups).where(rollups.c.started_at >= since))).mappings().all()
+        rows = (await connection.execute(select(rollups).where(_spans(since)))).mappings().all()
     # a day of many models is some hundred thousand steps: not on the loop
     return await asyncio.to_thread(_merged, rows)
+
+
+async def read_steps(database: Database, since: int, step: int) -> dict[int, Cells]:
+    """The same by steps of so many seconds, each by its first second; of the distributions only the durations."""
+    columns = [column for column in rollups.c if column.name not in ("first_tokens", "speeds")]
+    async with database.read() as connection:
+        rows = (await connection.execute(select(*columns).where(_spans(since)))).mappings().all()
+    return await asyncio.to_thread(_by_step, rows, step)
+
+
+async def read_sums(database: Database) -> tuple[Cells, int | None]:
+    """Sums of all there is, by what the cache did, without distributions; and the first second of it."""
+    row = rollups.c
+    sums = [func.sum(row[name]).label(name) for name in _PLAIN]
+    query = select(row.cache, func.min(row.started_at).label("started_at"), *sums).group_by(row.cache)
+    async with database.read() as connection:
+        rows = (await connection.execute(query)).mappings().all()
+    # PostgreSQL's sums of integers are of another type
+    numbers = [{name: (float if name == "upstream_seconds" else int)(row[name]) for name in _PLAIN} for row in rows]
+    cells = {PerformanceSeries("", "", row["cache"]): _cell(each) for row, each in zip(rows, numbers, strict=True)}
+    return cells, min((int(row["started_at"]) for row in rows), default=None)
+
+
+def _spans(since: int) -> Any:
+    return and_(rollups.c.started_at >= since, rollups.c.seconds != _ALL_BEFORE)
 
 
 async def condense(database: Database, before: int) -> None:
@@ -84,10 +125,26 @@ async def condense(database: Database, before: int) -> None:
                 await connection.execute(insert(rollups), rows)
 
 
-async def delete_before(database: Database, before: int) -> None:
-    """Deletes the spans that began before this Unix second."""
+async def sum_up_before(database: Database, before: int) -> None:
+    """Merges the spans that began before this Unix second into one row for each thing the cache did.
+
+    Another process may do the same at the same time: as in ``condense``.
+    """
+    row = rollups.c
+    old = and_(row.started_at < before, row.seconds != _ALL_BEFORE)
+    async with database.read() as connection:
+        if (await connection.execute(select(row.id).where(old).limit(1))).first() is None:
+            return
+    columns = (row.cache, row.started_at, *(row[name] for name in _PLAIN))
     async with database.write() as connection:
-        await connection.execute(delete(rollups).where(rollups.c.started_at < before))
+        gone = await connection.execute(delete(rollups).where(or_(old, row.seconds == _ALL_BEFORE)).returning(*columns))
+        rows = gone.mappings().all()
+        if rows:
+            first = min(row["started_at"] for row in rows)
+            cells: Cells = {}
+            for each in rows:
+                merge(cells, {PerformanceSeries("", "", each["cache"]): _cell(dict(each))})
+            await connection.execute(insert(rollups), [_row(first, _ALL_BEFORE, *each) for each in cells.items()])
 
 
 def _row(start: int, seconds: int, series: PerformanceSeries, cell: Cell) -> Row:
@@ -102,7 +159,7 @@ def _row(start: int, seconds: int, series: PerformanceSeries, cell: Cell) -> Row
 
 def _cell(row: Mapping[str, Any]) -> Cell:
     values: dict[str, Any] = {name: row[name] for name in _PLAIN}
-    values.update((name, Distribution.unpack(row[name])) for name in _PACKED)
+    values.update((name, Distribution.unpack(row[name])) for name in _PACKED if name in row)
     return Cell(**values)
 
 
@@ -113,12 +170,24 @@ def _merged(rows: Iterable[Mapping[Any, Any]]) -> Cells:
     return cells
 
 
+def _by_step(rows: Iterable[Mapping[Any, Any]], step: int) -> dict[int, Cells]:
+    steps: dict[int, Cells] = {}
+    for row in rows:
+        cells = steps.setdefault(row["started_at"] // step * step, {})
+        # what is asked for is told apart in no chart
+        merge(cells, {PerformanceSeries("", "", row["cache"]): _cell(row)})
+    return steps
+
+
 #: how often it is looked for minutes that are over
 ROUND_SECONDS = 5.0
-#: in every so-manieth of these rounds minutes become hours, and old hours are deleted
+#: in every so-manieth of these rounds minutes become hours, and old hours are summed up
 UPKEEP_ROUNDS = 12
 #: seconds that minutes stay minutes, and that hours are kept
-MINUTES_KEPT, HOURS_KEPT = 2 * 3600, 8 * 86_400
+MINUTES_KEPT, HOURS_KEPT = 2 * 3600, 31 * 86_400
+#: seconds for which the sum of all time is remembered: adding up reads the whole table. What this process adds is seen
+#: at once
+SUMS_REMEMBERED = 60.0
 #: seconds for one piece of work with the database, for a question, and for work to end that was cancelled
 WORK_SECONDS, READ_SECONDS, CANCEL_SECONDS = 30.0, 5.0, 1.0
 
@@ -145,6 +214,9 @@ class Rollups:
         self._rounds = Periodic("performance rollups", ROUND_SECONDS, self._round, at_once=False)
         self._numbers = count()
         self._clock = clock
+        #: the sums of what is in the database, their first second, and until when they are right
+        self._sums: tuple[Cells, int | None] = {}, None
+        self._sums_until = 0.0
         #: a minute is here or in the database, never both, for whoever holds it
         self._moving = asyncio.Lock()
 
@@ -161,6 +233,8 @@ class Rollups:
         """Writes the minutes that are over; with ``current`` this one, too. Raises what the database raises."""
         async with self._moving:
             minutes = self._performance.take(current=current)
+            if minutes:
+                self._sums_until = 0.0
             try:
                 await insert_minutes(self._database, minutes)
             except BaseException as error:
@@ -172,10 +246,10 @@ class Rollups:
                 raise
 
     async def upkeep(self) -> None:
-        """Merges old minutes into hours, and deletes old hours. Raises what the database raises."""
+        """Merges old minutes into hours, and sums old hours up. Raises what the database raises."""
         now = int(self._clock())
         await condense(self._database, now - MINUTES_KEPT)
-        await delete_before(self._database, now - HOURS_KEPT)
+        await sum_up_before(self._database, now - HOURS_KEPT)
 
     async def since(self, start: int) -> tuple[Cells, bool]:
         """What happened in the spans that began at the Unix second ``start`` or later, of every process.
@@ -191,6 +265,44 @@ class Rollups:
         except Exception as error:  # noqa: BLE001 - any driver's any fault: what is known is told
             self._breaker.failed(error)
             return self._performance.since(start), False
+
+    async def steps(self, start: int, step: int) -> tuple[dict[int, Cells], bool]:
+        """The same as ``since`` by steps of so many seconds, each by its first second, without first tokens and
+        speeds."""
+        complete = True
+        steps: dict[int, Cells] = {}
+        try:
+            async with asyncio.timeout(READ_SECONDS), self._moving:
+                steps = await read_steps(self._database, start, step)
+                self._add_unwritten(steps, start, step)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._breaker.failed(error)
+            complete, steps = False, {}
+            self._add_unwritten(steps, start, step)
+        return steps, complete
+
+    def _add_unwritten(self, steps: dict[int, Cells], start: int, step: int) -> None:
+        for minute, cells in self._performance.minutes(start).items():
+            for series, cell in cells.items():
+                merge(steps.setdefault(minute // step * step, {}), {PerformanceSeries("", "", series.cache): cell})
+
+    async def all_time(self) -> dict[str, Any] | None:
+        """JSON-ready: sums of all requests since the first one that is known; None if the database does not answer."""
+        try:
+            async with asyncio.timeout(READ_SECONDS), self._moving:
+                if self._clock() >= self._sums_until:
+                    self._sums = await read_sums(self._database)
+                    self._sums_until = self._clock() + SUMS_REMEMBERED
+                cells: Cells = {}
+                merge(cells, self._sums[0])
+                minutes = self._performance.minutes(0)
+                for each in minutes.values():
+                    merge(cells, each)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._breaker.failed(error)
+            return None
+        firsts = [start for start in (self._sums[1], *minutes) if start is not None]
+        return all_time(cells, min(firsts, default=None))
 
     async def _write_last(self) -> None:
         async with self._moving:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -133,6 +133,10 @@ class Performance:
                 merge(found, cells)
         return found
 
+    def minutes(self, start: float) -> dict[int, Cells]:
+        """The same by minute. The cells are not copied, and not to be changed."""
+        return {minute: cells for minute, cells in self._minutes.items() if minute >= start}
+
     def _cells(self) -> Cells:
         """Those of this minute."""
         return self._minutes.setdefault(self._minute(), {})
@@ -192,6 +196,43 @@ def report(cells: Cells, start: float, until: float) -> dict[str, Any]:
         "quantile_error": ERROR,
         "total": {**_figures(cells, seconds), "by_cache": _by_cache(cells, seconds)},
         "models": sorted(split, key=lambda each: each["requests"], reverse=True),
+    }
+
+
+def points(steps: Mapping[int, Cells], start: int, until: float, step: int) -> list[dict[str, Any]]:
+    """JSON-ready: what happened in each step from ``start`` on (Unix seconds), those without requests too."""
+    return [_point(at, steps.get(at, {})) for at in range(start, int(until) + 1, step)]
+
+
+def _point(at: int, cells: Mapping[PerformanceSeries, Cell]) -> dict[str, Any]:
+    def together(words: Collection[str]) -> Cell:
+        return _all(cell for series, cell in cells.items() if series.cache in words)
+
+    hits, saved, looked_up, fetched = together(HITS), together(SAVED), together(LOOKED_UP), together(FETCHED)
+    return {
+        "at": at,
+        "requests": {word: together((word,)).requests for word in sorted({series.cache for series in cells})},
+        "errors": sum(cell.errors for cell in cells.values()),
+        "hit_rate": hits.requests / looked_up.requests if looked_up.requests else None,
+        "hit_seconds": hits.durations.quantile(0.5),
+        "fetched_seconds": fetched.durations.quantile(0.5),
+        "fetched_seconds_p95": fetched.durations.quantile(0.95),
+        "saved_seconds": saved.upstream_seconds,
+        "saved_tokens": saved.prompt_tokens + saved.completion_tokens,
+        "fetched_tokens": fetched.prompt_tokens + fetched.completion_tokens,
+    }
+
+
+def all_time(cells: Mapping[PerformanceSeries, Cell], since: int | None) -> dict[str, Any]:
+    """JSON-ready: sums of all requests since the Unix second ``since``, None for no requests."""
+    total = _all(cells.values())
+    figures = _figures(cells, 1.0)
+    return {
+        "since": since,
+        "requests": total.requests,
+        "errors": total.errors,
+        "hit_rate": figures["hit_rate"],
+        "saved": figures["saved"],
     }
 
 

@@ -8,10 +8,21 @@ from sqlalchemy import select
 
 from llmproxy.database.engine import Database, open_database
 from llmproxy.history import rollups as module
-from llmproxy.history.rollups import HOURS_KEPT, MINUTES_KEPT, Rollups, condense, insert_minutes, read_cells
+from llmproxy.history.rollups import (
+    HOURS_KEPT,
+    MINUTES_KEPT,
+    SUMS_REMEMBERED,
+    Rollups,
+    condense,
+    insert_minutes,
+    read_cells,
+    sum_up_before,
+)
 from llmproxy.history.rollups import rollups as table
-from llmproxy.observe.performance import Cell, Cells, Performance, PerformanceSeries, report
+from llmproxy.observe.performance import Cell, Cells, Performance, PerformanceSeries, points, report
 from llmproxy.observe.quantiles import EXACT, Distribution
+from llmproxy.wire.exchange import Usage
+from llmproxy.wire.vocabulary import CacheStatus
 from tests.clock import Clock
 from tests.databases import ruin_sqlite, sqlite_url
 from tests.history.exchanges import fetched
@@ -131,11 +142,71 @@ async def test_series_are_kept_apart(database: Database) -> None:
     assert {series: cell.requests for series, cell in cells.items()} == {MISSES: 1, other: 2}
 
 
-async def test_old_hours_are_deleted(database: Database, kept: Rollups, clock: Clock) -> None:
-    await insert_minutes(database, {NOON: cells_of(1.0), NOON + HOUR: cells_of(1.0)})
-    clock.now = NOON + HOURS_KEPT + 1
+async def test_old_hours_become_one_sum_of_all_before(database: Database, kept: Rollups, clock: Clock) -> None:
+    await insert_minutes(database, {NOON + hour * HOUR: cells_of(1.0) for hour in range(3)})
+    for hour in range(2):
+        clock.now = NOON + hour * HOUR + HOURS_KEPT + 1
+        await kept.upkeep()
+    assert await spans(database) == [(NOON, 0, 2), (NOON + 2 * HOUR, HOUR, 1)]
+    # windows begin later, whatever they ask for
+    assert (await kept.since(0))[0][MISSES].requests == 1
+
+
+async def test_two_processes_that_sum_up_at_once_do_so_once(database: Database) -> None:
+    await insert_minutes(database, {NOON + 60 * minute: cells_of(1.0) for minute in range(60)})
+    await asyncio.gather(*(sum_up_before(database, NOON + HOUR) for _ in range(3)))
+    assert sum(requests for _, _, requests in await spans(database)) == 60
+
+
+async def test_what_was_saved_since_installation(
+    database: Database, kept: Rollups, performance: Performance, clock: Clock
+) -> None:
+    none = {"upstream_seconds": 0.0, "prompt_tokens": 0, "completion_tokens": 0}
+    assert await kept.all_time() == {"since": None, "requests": 0, "errors": 0, "hit_rate": None, "saved": none}
+    hit = fetched(cache=CacheStatus.HIT, upstream_seconds=2.0, usage=Usage(3, 4))
+    performance.add([hit, fetched()])
+    clock.now += 60
+    await kept.write()
+    performance.add([hit, hit, fetched()])
+    before = await kept.all_time()
+    assert before is not None
+    assert before["saved"] == {"upstream_seconds": 6.0, "prompt_tokens": 9, "completion_tokens": 12}
+    assert (before["since"], before["requests"], before["hit_rate"]) == (NOON, 5, 3 / 5)
+    # nothing counts twice, or not, while it moves
+    clock.now += 60
+    await kept.write()
+    assert await kept.all_time() == before
+    clock.now += HOURS_KEPT + HOUR
     await kept.upkeep()
-    assert await spans(database) == [(NOON + HOUR, HOUR, 1)]
+    assert {seconds for _, seconds, _ in await spans(database)} == {0}
+    assert await kept.all_time() == before
+    # of other processes it is known after a while
+    await insert_minutes(database, {NOON: cells_of(1.0)})
+    clock.now += SUMS_REMEMBERED
+    after = await kept.all_time()
+    assert after is not None
+    assert after["requests"] == 6
+
+
+async def test_steps_add_up_to_the_whole(kept: Rollups, performance: Performance, clock: Clock) -> None:
+    for minute in range(10):
+        clock.now = NOON + 60 * minute
+        performance.add([fetched(), fetched(cache=CacheStatus.HIT)])
+        if minute < 8:
+            await kept.write()
+    steps, complete = await kept.steps(NOON, 180)
+    assert complete
+    counts = {start - NOON: [cell.requests for cell in cells.values()] for start, cells in steps.items()}
+    assert counts == {0: [3, 3], 180: [3, 3], 360: [3, 3], 540: [1, 1]}
+    shown = points(steps, NOON, clock.now + 180, 180)
+    assert [(each["at"] - NOON, each["requests"], each["hit_rate"]) for each in shown[2:]] == [
+        (360, {"hit": 3, "miss": 3}, 0.5),
+        (540, {"hit": 1, "miss": 1}, 0.5),
+        (720, {}, None),
+    ]
+    # reading changed nothing
+    assert (await kept.steps(NOON, 180))[0].keys() == steps.keys()
+    assert performance.minutes(NOON + 540)[NOON + 540][MISSES].requests == 1
 
 
 async def test_while_the_database_is_at_fault_minutes_wait_and_are_told(

@@ -1,5 +1,6 @@
 """``GET /api/performance`` from outside."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -88,8 +89,33 @@ def test_it_survives_a_restart(make: Make) -> None:
         for figures in (each, *each["by_cache"].values()):
             del figures["requests_per_second"]
     assert after["total"] == before["total"]
-    for window in ("24h", "7d"):
+    assert after["all_time"] == before["all_time"]
+    assert (after["all_time"]["requests"], after["all_time"]["hit_rate"]) == (3, 2 / 3)
+    for window in ("24h", "7d", "30d"):
         assert told(proxy, f"/api/performance?window={window}")["window"] == window
+
+
+def test_the_past_step_by_step(make: Make) -> None:
+    proxy, known = make(), marker()
+    for _ in range(3):
+        chat(proxy, known)
+    for window, least in (("5m", 5), ("1h", 60), ("24h", 24), ("7d", 56), ("30d", 60)):
+        document = told(proxy, f"/api/performance/series?window={window}")
+        assert (document["window"], document["complete"]) == (window, True)
+        steps = document["data"]
+        assert least <= len(steps) <= least + 1
+        times = [step["at"] for step in steps]
+        assert times == list(range(times[0], times[-1] + 1, document["step_seconds"]))
+        counted: Counter[str] = Counter()
+        for step in steps:
+            counted.update(step["requests"])
+        assert counted == {"hit": 2, "miss": 1}
+        # a step may have ended in between
+        assert max(step["hit_seconds"] or 0 for step in steps) > 0
+        fetched = {(step["fetched_seconds"], step["fetched_seconds_p95"]) for step in steps} - {(None, None)}
+        assert [first == second > 0 for first, second in fetched] == [True]
+        assert sum(step["saved_seconds"] for step in steps) > 0
+        assert sum(step["errors"] for step in steps) == 0
 
 
 def test_beyond_a_few_values_it_is_a_sketch(make: Make) -> None:
@@ -113,8 +139,8 @@ def test_it_is_the_operators(proxy: MakeProxy, upstream: ScriptedUpstream) -> No
     for path in ("/api/performance", "/api/health"):
         assert told(server, path, {"authorization": "Bearer caller-key"}, status=401)["error"]["type"]
         assert told(server, path, {"authorization": "Bearer secret"})
-        # what only begins like it is the upstream's
-        told(server, f"{path}/more", {"authorization": "Bearer secret"}, status=401)
+        # what only begins like it is nothing, and never goes to the model server
+        told(server, f"{path}/more", {"authorization": "Bearer secret"}, status=404)
 
 
 def test_without_jobs_there_is_no_queue(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:

@@ -18,30 +18,41 @@ from llmproxy.cache.browse import EntryBrowser, EntryQuery, Order
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.tier import Selector
 from llmproxy.database.faults import DEFECTS, fault_of
+from llmproxy.history.search import HistoryQuery
+from llmproxy.history.text_index import phrases_of
 from llmproxy.wire.endpoints import ENDPOINTS
-from llmproxy.wire.errors import BadRequest, NotFound, ProxyError, TooLarge, Unavailable
+from llmproxy.wire.errors import BadRequest, InternalError, NotFound, ProxyError, TooLarge, Unavailable
 from llmproxy.wire.json_body import parse
 from llmproxy.wire.validation import query_choice, query_limit
 
 _MOST = 500
 ORDERS = ("newest", "largest")
-PARAMETERS = ("model", "namespace", "tag", "endpoint", "prefix", "order", "limit", "cursor")
+PARAMETERS = ("model", "namespace", "tag", "endpoint", "prefix", "q", "order", "limit", "cursor")
+#: exchanges that are looked at for words: the newest that hold them
+_MOST_FOUND = 1_000
 _PREFIX = re.compile("[0-9a-fA-F]{1,64}")
 
 
 async def entries(request: Request) -> Response:
-    """``GET /admin/cache/entries?model=&namespace=&tag=&endpoint=&prefix=&order=newest|largest&limit=&cursor=``."""
+    """``GET /admin/cache/entries?model=&namespace=&tag=&endpoint=&prefix=&q=&order=newest|largest&limit=&cursor=``.
+
+    ``q`` are words of the question or the answer. Each entry has ``question``, ``hits`` and ``last_used``, and
+    ``request_id`` and ``exchange`` of its newest use, as far as the history knows them.
+    """
     query = query_parameters(request, PARAMETERS)
     entry_query = EntryQuery(
         _selector(query),
         limit=query_limit(query, 50, _MOST),
         order=cast(Order, query_choice(query, "order", ORDERS) or "newest"),
         after=query.get("cursor"),
+        keys=await _keys_with(request, query["q"]) if "q" in query else None,
     )
     browser = _browser(request)
     async with _readable():
         rows, more = await browser.page(entry_query)
-    return json_response({"object": "list", "data": [dataclasses.asdict(row) for row in rows], "next": more})
+    uses = await _uses(request, [row.key for row in rows])
+    data = [{**dataclasses.asdict(row), **_use_json(uses.get(row.key), row.used)} for row in rows]
+    return json_response({"object": "list", "data": data, "next": more})
 
 
 async def groups(request: Request) -> Response:
@@ -50,6 +61,35 @@ async def groups(request: Request) -> Response:
     browser = _browser(request)
     async with _readable():
         return json_response(dataclasses.asdict(await browser.sums()))
+
+
+async def _keys_with(request: Request, text: str) -> list[bytes]:
+    """The keys of the newest exchanges with these words. Raises ``BadRequest``, ``NotFound`` without a history."""
+    phrases = phrases_of(text)
+    if not any(phrases):
+        raise BadRequest("'q' must hold a word.", param="q")
+    state = state_of(request)
+    state.settle()
+    found = await state.history.reader.page(HistoryQuery(_MOST_FOUND, text=tuple(map(tuple, phrases))))
+    return [bytes.fromhex(key) for key in {row["key"] for row in found.rows} if key]
+
+
+async def _uses(request: Request, keys: list[str]) -> dict[str, dict[str, Any]]:
+    """What the history knows of them; nothing if there is none, or it cannot be read."""
+    state = state_of(request)
+    state.settle()
+    try:
+        return await state.history.reader.uses(keys)
+    except (NotFound, InternalError):
+        return {}
+
+
+def _use_json(use: dict[str, Any] | None, used: float) -> dict[str, Any]:
+    """``used`` is when a tier noted the entry's last use: those of the memory tier it does not note."""
+    if use is None:
+        return {"question": None, "hits": None, "last_used": used, "request_id": None, "exchange": None}
+    names = ("question", "hits", "request_id", "exchange")
+    return {**{name: use[name] for name in names}, "last_used": max(used, use["last_used"])}
 
 
 def _selector(query: dict[str, str]) -> Selector:
@@ -111,14 +151,16 @@ async def flush(request: Request) -> Response:
 
 
 async def entry(request: Request) -> Response:
-    """``GET /admin/cache/entries/{key}``; the first digits of a key will do."""
+    """``GET /admin/cache/entries/{key}``; the first digits of a key will do. With what lists say of its use."""
     prefix = request.path_params["key"].lower()
     if not prefix or len(prefix) > 64 or not set(prefix) <= set("0123456789abcdef"):
         raise BadRequest("A key is up to 64 hex digits.", param="key")
     entry = await state_of(request).cache.lookup(prefix)
     if entry is None:
         raise NotFound(f"No entry has a key that begins with {prefix}.")
-    return json_response(_entry_json(entry))
+    key = entry.key.hex()
+    use = (await _uses(request, [key])).get(key)
+    return json_response({**_entry_json(entry), **_use_json(use, entry.created)})
 
 
 async def cache_stats(request: Request) -> Response:

@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from io import StringIO
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import orjson
 from starlette.requests import Request
@@ -18,7 +18,7 @@ from llmproxy.api.http import json_response
 from llmproxy.history import detail
 from llmproxy.history.detail import body_of
 from llmproxy.history.history import HistoryReader
-from llmproxy.history.search import BODIES, COLUMNS, HistoryCursor, HistoryQuery
+from llmproxy.history.search import BODIES, COLUMNS, HistoryCursor, HistoryQuery, Order
 from llmproxy.history.text_index import phrases_of
 from llmproxy.wire.endpoints import ENDPOINTS
 from llmproxy.wire.errors import BadRequest
@@ -112,14 +112,20 @@ _ROWS = 50
 _MOST_WORDS = 32
 
 _FILTERS = ("user_id", "session_id", "model", "endpoint", "cache", "status", "since", "until", "q")
-PARAMETERS = ("limit", "cursor", *_FILTERS, "preview", "format", "bodies")
+_LEAST = ("min_seconds", "min_tokens")
+ORDERS = ("newest", "slowest", "tokens")
+PARAMETERS = ("limit", "cursor", "order", *_FILTERS, *_LEAST, "preview", "format", "bodies")
 _ROW = re.compile("[0-9]{1,18}")
 _ERASED = ("user_id", "session_id")
 _ENDPOINTS = (*(row.name for row in ENDPOINTS), "other")
 
 
 async def history(request: Request) -> Response:
-    """``GET /api/history``: a page of exchanges, newest first, or all of them as a file with ``format``."""
+    """``GET /api/history``: a page of exchanges, newest first, or all of them as a file with ``format``.
+
+    ``order=slowest|tokens`` ranks the newest 50,000 that the filters match, of a search by words the newest 1,000.
+    ``status=error`` are all that failed.
+    """
     parameters = query_parameters(request, PARAMETERS)
     reader = _reader(request)
     query = _history_query(parameters)
@@ -200,6 +206,7 @@ def _history_query(parameters: dict[str, str]) -> HistoryQuery:
     if "q" in parameters and not 0 < sum(map(len, phrases)) <= _MOST_WORDS:
         raise BadRequest(f"'q' must hold 1 to {_MOST_WORDS} words.", param="q")
     is_page = parameters.get("format", "json") == "json"
+    failed = parameters.get("status") == "error"
     return HistoryQuery(
         limit=query_limit(parameters, _ROWS, _MOST_ROWS if is_page else 10**9),
         user=parameters.get("user_id"),
@@ -207,7 +214,11 @@ def _history_query(parameters: dict[str, str]) -> HistoryQuery:
         model=parameters.get("model"),
         endpoint=query_choice(parameters, "endpoint", _ENDPOINTS),
         cache=query_choice(parameters, "cache", tuple(CacheStatus)),
-        status=query_number(parameters, "status", 0, 0, 599) if "status" in parameters else None,
+        status=None if failed or "status" not in parameters else query_number(parameters, "status", 0, 0, 599),
+        failed=failed,
+        min_seconds=query_number(parameters, "min_seconds", 0, 0, 10**9) if "min_seconds" in parameters else None,
+        min_tokens=query_number(parameters, "min_tokens", 0, 0, 10**9) if "min_tokens" in parameters else None,
+        order=cast(Order, query_choice(parameters, "order", ORDERS) or "newest"),
         since=query_time(parameters, "since"),
         until=query_time(parameters, "until"),
         text=tuple(map(tuple, phrases)),

@@ -32,12 +32,16 @@ ORDERS = {"newest": Keyset(entries.c.id), "largest": Keyset(entries.c.size, entr
 
 @dataclass(frozen=True, slots=True)
 class EntryQuery:
-    """``newest`` is the last to be stored for the first time. ``after`` is a cursor: what an earlier page gave."""
+    """``newest`` is the last to be stored for the first time. ``after`` is a cursor: what an earlier page gave.
+
+    ``keys``: only entries with one of them.
+    """
 
     selector: Selector
     limit: int
     order: Order = "newest"
     after: str | None = None
+    keys: Sequence[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class EntryBrowser:
         after = None if query.after is None else order.read(query.after)
         await self._settle()
         found = select(*_LISTED).where(chosen(query.selector, self._database.dialect))
+        if query.keys is not None:
+            found = found.where(entries.c.key.in_(query.keys))
         rows, last = cut(await self._rows(order.page(found, query.limit, after)), query.limit)
         more = None if last is None else cursor([getattr(last, column.name) for column in order.columns])
         return [_listed(row) for row in rows], more

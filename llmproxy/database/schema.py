@@ -15,7 +15,7 @@ from llmproxy.database.metadata import TEXTS, metadata
 from llmproxy.database.sql_dialect import WRITES, DatabaseDialect
 
 #: the newest revision in ``migrations/versions``
-HEAD = "0005"
+HEAD = "0006"
 
 #: seconds that an upgrade may take
 _UPGRADE_SECONDS = 600.0

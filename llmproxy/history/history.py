@@ -17,7 +17,7 @@ from llmproxy.history.record import Recorder, Redactor, stored_text
 from llmproxy.history.retention import Retention, delete_all
 from llmproxy.history.search import HistoryQuery, Page, page
 from llmproxy.history.text_index import Texts
-from llmproxy.history.totals import Summaries, erase_totals, one_session, one_user, session_page, user_page
+from llmproxy.history.totals import Summaries, erase_totals, one_session, one_user, session_page, user_page, uses
 from llmproxy.history.writer import HistoryWriter
 from llmproxy.wire.errors import BadRequest, NotFound, ProxyError, Unavailable
 from llmproxy.wire.exchange import Exchange, RepeatHit
@@ -126,6 +126,15 @@ class HistoryReader:
         if found is None:
             raise NotFound(f"The history knows no session {name[:100]!r}.", param="id")
         return found
+
+    async def uses(self, keys: Sequence[str]) -> dict[str, Document]:
+        """By key of the cache, for the keys that are known: ``hits``, ``last_used``, ``question`` (a line of what was
+        asked, "" if it is not kept), ``exchange`` and ``request_id`` of the newest exchange with the key, or None."""
+        await self._settle()
+        with _readable():
+            known = await uses(self._database, keys)
+            lines = await previews(self._database, [each["exchange"] for each in known.values() if each["exchange"]])
+        return {key: {**each, "question": lines.get(each["exchange"], "")} for key, each in known.items()}
 
     async def erase(self, user: str | None, session: str | None) -> int:
         """Deletes all exchanges of a user, of a session, or of a user within a session, with all that is derived from

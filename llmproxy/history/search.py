@@ -6,23 +6,30 @@ each. Only so many are looked at for one page; where they do not fill it, the ne
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Subquery, literal_column, select
+from sqlalchemy import ColumnElement, Double, Select, Subquery, and_, cast, func, literal_column, or_, select
 
 from llmproxy.database.engine import Database
 from llmproxy.database.paging import Keyset, cursor, cut
 from llmproxy.database.sql_dialect import Phrase
 from llmproxy.history.tables import HISTORY_TEXTS, history
+from llmproxy.wire.vocabulary import CacheStatus
 
 #: the newest first
 BY_TIME = Keyset(history.c.created_at, history.c.id)
 
+_TOKENS = func.coalesce(history.c.prompt_tokens, 0) + func.coalesce(history.c.completion_tokens, 0)
+
+Order = Literal["newest", "slowest", "tokens"]
+#: other orders -> what the rows are ranked by, the highest first
+RANKS: dict[str, ColumnElement[float]] = {"slowest": history.c.total_seconds, "tokens": cast(_TOKENS, Double)}
+
 
 class HistoryCursor(NamedTuple):
-    """Where a page ended: the next one holds what is older. ``id`` tells apart what began at the same time."""
+    """Where a page ended: the next one holds what is older, or lower in rank. ``id`` tells apart what is equal."""
 
-    created_at: float
+    rank: float
     id: int
 
     def text(self) -> str:
@@ -54,6 +61,13 @@ class HistoryQuery:
     #: before this moment
     until: float | None = None
     text: tuple[tuple[str, ...], ...] = ()
+    #: whether only those with an error for a status; not those that asked for what is stored, and found nothing
+    failed: bool = False
+    min_seconds: float | None = None
+    #: of the prompt and the answer together
+    min_tokens: int | None = None
+    #: orders other than ``newest`` are of the newest ``MOST_LOOKED_AT`` or ``LONGEST_TEXTS`` exchanges alone
+    order: Order = "newest"
     after: HistoryCursor | None = None
 
 
@@ -96,6 +110,8 @@ Row = dict[str, Any]
 async def page(database: Database, query: HistoryQuery, *, bodies: bool = False) -> Page:
     """``bodies`` adds both, as bytes or None, under the columns' names. Raises what the database does."""
     columns = _WITH_BODIES if bodies else _SHOWN
+    if query.order in RANKS:
+        return await _ranked(database, query, columns)
     if query.text:
         rows, place = await _searched(database, query, columns)
     else:
@@ -144,6 +160,24 @@ async def _searched(
     return rows, place
 
 
+async def _ranked(database: Database, query: HistoryQuery, columns: Sequence[Any]) -> Page:
+    """The highest first, of the newest."""
+    rank, row = RANKS[query.order], history.c
+    ranked = select(rank.label("rank"), row.id)
+    if query.text:
+        found = await _found(database, query.text, None, LONGEST_TEXTS)
+        ranked = ranked.where(row.id.in_(found), *(condition for _, condition in _filters(query)))
+    else:
+        indexed, others = _split(query)
+        near = _along(indexed, None, MOST_LOOKED_AT).subquery()
+        ranked = ranked.select_from(near.join(history, row.id == near.c.id)).where(*others)
+    ranks, last = cut(await _rows(database, Keyset(rank, row.id).page(ranked, query.limit, query.after)), query.limit)
+    place = {each["id"]: number for number, each in enumerate(ranks)}
+    rows = await _rows(database, select(*columns).where(row.id.in_(place)))
+    rows.sort(key=lambda each: place[each["id"]])
+    return Page(rows, None if last is None else HistoryCursor(last["rank"], last["id"]))
+
+
 async def _found(database: Database, text: Sequence[Phrase], place: HistoryCursor | None, limit: int) -> list[int]:
     """The ids of the texts behind the place, highest first."""
     found: list[int] = []
@@ -172,7 +206,12 @@ def _filters(query: HistoryQuery) -> list[tuple[str, Condition]]:
         ("endpoint", None if query.endpoint is None else row.endpoint == query.endpoint),
         ("time", None if query.since is None else row.created_at >= query.since),
         ("time", None if query.until is None else row.created_at < query.until),
+        ("seconds", None if query.min_seconds is None else row.total_seconds >= query.min_seconds),
+        ("tokens", None if query.min_tokens is None else query.min_tokens <= _TOKENS),
     ]
+    if query.failed:
+        errors = and_(or_(row.status >= 400, row.status == 0), row.cache != CacheStatus.ONLY_IF_CACHED.value)
+        found += [("failed", errors), ("failed", row.status != literal_column("200"))]
     if query.status is not None:
         found.append(("failed" if query.status != 200 else "other", row.status == query.status))
         found.append(("failed", row.status != literal_column("200") if query.status != 200 else None))

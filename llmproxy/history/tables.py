@@ -1,4 +1,4 @@
-"""The tables of exchanges, of their totals, and of the projectors' checkpoints."""
+"""The tables of exchanges, of their totals by user, session and key, and of the projectors' checkpoints."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, LargeBinary, Table, Text, text
 from sqlalchemy.types import TypeEngine
@@ -106,6 +106,18 @@ sessions = Table(
     *_totals(),
     Index(None, "last_seen", "session", "user_name"),
     Index(None, "user_name", "last_seen", "session"),
+)
+
+#: one row for each key of the cache that was asked for
+keys = Table(
+    "history_keys",
+    metadata,
+    Column("cache_key", Text, primary_key=True),
+    Column("hits", BigInteger, nullable=False),
+    Column("last_seen", Double, nullable=False),
+    # the newest exchange with this key
+    Column("exchange", BigInteger, nullable=False),
+    Index(None, "last_seen", "cache_key"),
 )
 
 #: the highest id that has been summed up, and that has been indexed

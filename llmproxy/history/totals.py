@@ -1,6 +1,6 @@
-"""Totals of users and sessions, kept up to date so that no list has to read their exchanges."""
+"""Totals of users, sessions and keys of the cache, kept up to date so that no list has to read their exchanges."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from llmproxy.database.engine import Database
 from llmproxy.database.paging import Keyset, cursor, cut
 from llmproxy.history.projector import advance_checkpoint, checkpoint
-from llmproxy.history.tables import history, sessions, users
+from llmproxy.history.tables import history, keys, sessions, users
 from llmproxy.wire.vocabulary import HITS, LOOKED_UP, SAVED, CacheStatus
 
 #: rows summed up in one transaction
@@ -51,6 +51,7 @@ class Summaries:
                 _sums(history.c.session, history.c.user_name).where(history.c.session != ""),
                 _merged,
             ),
+            accumulate(keys, ["cache_key"], _sums_of_keys(), _merged),
         ]
 
     async def advance(self) -> bool:
@@ -84,6 +85,14 @@ def _sums(*keys: Column[Any]) -> Select[Any]:
     return select(*keys, *totals).where(row.id > bindparam("seen"), row.id <= bindparam("last")).group_by(*keys)
 
 
+def _sums_of_keys() -> Select[Any]:
+    """The same by key of the cache."""
+    row = history.c
+    totals = (_count(row.cache.in_(HITS)), func.max(row.created_at), func.max(row.id))
+    query = select(row.cache_key, *totals).where(row.id > bindparam("seen"), row.id <= bindparam("last"))
+    return query.where(row.cache_key != "").group_by(row.cache_key)
+
+
 def _count(condition: ColumnElement[bool]) -> ColumnElement[Any]:
     return func.sum(case((condition, 1), else_=0))
 
@@ -91,14 +100,14 @@ def _count(condition: ColumnElement[bool]) -> ColumnElement[Any]:
 def _merged(there: Column[Any], new: ColumnElement[Any]) -> ColumnElement[Any]:
     if there.name == "first_seen":
         return case((new < there, new), else_=there)
-    if there.name == "last_seen":
+    if there.name in ("last_seen", "exchange"):
         return case((new > there, new), else_=there)
     return there + new
 
 
 async def forget_totals(database: Database, before: float) -> None:
-    """Deletes the totals of users and sessions last seen before that time (Unix seconds), in small transactions."""
-    for table in (users, sessions):
+    """Deletes the totals of users, sessions and keys last seen before that Unix second, in small transactions."""
+    for table in (users, sessions, keys):
         key = tuple_(*table.primary_key.columns)
         some = select(*table.primary_key.columns).where(table.c.last_seen < before).limit(FORGOTTEN)
         while True:
@@ -167,6 +176,18 @@ async def one_session(database: Database, session: str) -> Document | None:
         return None
     newest = select(sessions).where(mine).order_by(sessions.c.last_seen.desc(), sessions.c.user_name.desc())
     return {**_to_json(total), "users": [_to_json(row) for row in await _rows(database, newest.limit(MOST_SHOWN))]}
+
+
+async def uses(database: Database, cache_keys: Sequence[str]) -> dict[str, Document]:
+    """What is known of the use of these keys.
+
+    By key: ``hits``, ``last_used``, and ``exchange`` and ``request_id`` of its newest exchange, if that is still kept.
+    """
+    row = keys.c
+    joined = keys.outerjoin(history, history.c.id == row.exchange)
+    columns = (row.cache_key, row.hits, row.last_seen.label("last_used"), history.c.id.label("exchange"))
+    query = select(*columns, history.c.request_id).select_from(joined).where(row.cache_key.in_(cache_keys))
+    return {each["cache_key"]: dict(each) for each in await _rows(database, query)}
 
 
 async def _page(database: Database, query: Select[Any], order: Keyset, limit: int, after: str | None) -> Document:

@@ -13,7 +13,7 @@ from llmproxy.history import search
 from llmproxy.history.search import HistoryCursor, HistoryQuery, page
 from llmproxy.history.text_index import Texts
 from llmproxy.wire.errors import BadRequest
-from llmproxy.wire.exchange import Exchange
+from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus
 from tests.history.exchanges import fetched
 from tests.history.keeping import followed, write
@@ -34,15 +34,25 @@ def exchanges() -> list[Exchange]:
             endpoint=chance.choice(["chat", "chat", "embeddings"]),
             cache=chance.choice([CacheStatus.HIT, CacheStatus.HIT, CacheStatus.MISS, CacheStatus.BYPASS]),
             status=chance.choice([200, 200, 200, 200, 502, 400]),
+            finished=chance.choice([11.0, 12.0, 12.5]),
+            usage=Usage(chance.choice([None, 1, 5]), chance.choice([None, 2, 900])),
             request_body=b'{"prompt": "%b"}' % chance.choice([b"red apple", b"green apple", b"red pear"]),
         )
         for number in range(ROWS)
     ]
 
 
+def tokens(row: dict[str, Any]) -> int:
+    return (row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0)
+
+
 def like(row: dict[str, Any], wanted: HistoryQuery, made: list[Exchange]) -> bool:
     names = ("user", "session", "model", "endpoint", "cache", "status")
     if any(getattr(wanted, name) not in (None, row[name]) for name in names):
+        return False
+    if wanted.failed and row["status"] < 400:
+        return False
+    if row["total_seconds"] < (wanted.min_seconds or 0) or tokens(row) < (wanted.min_tokens or 0):
         return False
     if not (wanted.since or 0.0) <= row["created_at"] < (wanted.until or 1e12):
         return False
@@ -90,6 +100,9 @@ async def test_any_filters_give_what_a_search_through_all_rows_gives(
         "since": [1_700_000_000.0 + 100],
         "until": [1_700_000_000.0 + 180],
         "text": [(("red",),), (("apple",), ("red",)), (("red", "apple"),), (("apple", "red"),)],
+        "failed": [True],
+        "min_seconds": [1.5],
+        "min_tokens": [6, 900],
     }
     all_rows = await everything(filled, HistoryQuery(100))
     for _ in range(60):
@@ -100,6 +113,36 @@ async def test_any_filters_give_what_a_search_through_all_rows_gives(
         assert order == sorted(order, reverse=True)
         assert {row["id"] for row in rows} == {row["id"] for row in all_rows if like(row, wanted, made)}, wanted
         assert len(rows) == len(set(order))
+
+
+async def test_the_slowest_and_the_largest_come_first(filled: Database) -> None:
+    made, chance = exchanges(), random.Random(2)
+    all_rows = await everything(filled, HistoryQuery(100))
+    choices: dict[str, list[Any]] = {
+        "user": ["ann", "nobody"],
+        "cache": ["miss"],
+        "failed": [True],
+        "min_seconds": [1.5],
+        "until": [1_700_000_000.0 + 100],
+        "text": [(("red",),)],
+    }
+    orders: list[search.Order] = ["slowest", "tokens"]
+    for _ in range(12):
+        names = chance.sample(sorted(choices), chance.choice([0, 1, 2]))
+        filters = {name: chance.choice(choices[name]) for name in names}
+        for order in orders:
+            wanted = HistoryQuery(50, order=order, **filters)
+            rows = await everything(filled, wanted)
+            ranks = [(row["total_seconds"] if order == "slowest" else tokens(row), row["id"]) for row in rows]
+            assert ranks == sorted(ranks, reverse=True)
+            assert {row["id"] for row in rows} == {row["id"] for row in all_rows if like(row, wanted, made)}, wanted
+
+
+async def test_a_rank_is_among_the_newest(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MOST_LOOKED_AT", 99)
+    newest = await page(filled, HistoryQuery(100))
+    ranked = await everything(filled, HistoryQuery(1000, order="slowest"))
+    assert {row["id"] for row in ranked} == {row["id"] for row in newest.rows}
 
 
 async def test_a_page_ends_where_enough_was_looked_at(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,16 @@ import pytest
 
 from llmproxy.database.engine import Database
 from llmproxy.history import totals
-from llmproxy.history.totals import Document, Summaries, one_session, one_user, session_page, user_page
+from llmproxy.history.totals import (
+    Document,
+    Summaries,
+    forget_totals,
+    one_session,
+    one_user,
+    session_page,
+    user_page,
+    uses,
+)
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.exchange import Exchange, Usage
 from llmproxy.wire.vocabulary import CacheStatus
@@ -80,6 +89,25 @@ async def test_sums_are_what_the_rows_add_up_to(database: Database, monkeypatch:
     await followed(step)
     await followed(step)
     assert await sums(database) == expected(made)
+
+
+async def test_keys_have_their_hits_and_their_newest_exchange(database: Database) -> None:
+    made = [
+        fetched(key="a", started_at=1.0, request_id="first"),
+        fetched(key="a", started_at=2.0, cache=CacheStatus.HIT),
+        fetched(key="a", started_at=3.0, cache=CacheStatus.JOINED, request_id="last"),
+        fetched(key="", started_at=4.0),
+        fetched(key="b", started_at=5.0, request_id="other"),
+    ]
+    for each in made:
+        await write(database, [each])
+        await followed(Summaries(database))
+    known = await uses(database, ["a", "b", "c", ""])
+    assert known.keys() == {"a", "b"}
+    assert (known["a"]["hits"], known["a"]["last_used"], known["a"]["request_id"]) == (1, 3.0, "last")
+    assert (known["b"]["hits"], known["b"]["request_id"]) == (0, "other")
+    await forget_totals(database, 4.0)
+    assert (await uses(database, ["a", "b"])).keys() == {"b"}
 
 
 async def test_of_two_processes_one_adds_a_row(database: Database) -> None:

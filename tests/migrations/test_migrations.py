@@ -54,6 +54,7 @@ ROWS: dict[str, tuple[str, ...]] = {
         " VALUES (60, 60, 'chat', 'm', 'hit', 1, 0, 10, 20, 1.5, :bytes, :bytes, :bytes)",
     ),
     "0005": ("INSERT INTO cache_processes (name, seen, beat) VALUES ('p', 1, 2)",),
+    "0006": ("INSERT INTO history_keys (cache_key, hits, last_seen, exchange) VALUES ('ab', 1, 2.5, 1)",),
 }
 
 

@@ -7,7 +7,7 @@ from tests.databases import PostgresServer
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
-from tests.ui.asking import chat, get
+from tests.ui.asking import chat, get, request_id
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -35,7 +35,43 @@ def test_entries_page_by_page_and_in_groups(server: Proxy) -> None:
     assert groups["models"] == [{"entries": 3, "bytes": size, "name": "scripted", "below": None}]
 
 
-WRONG = ("limit=0", "limit=501", "order=oldest", "prefix=xyz", "endpoint=none", "cursor=3", "what=1", "tag=a&tag=b")
+def test_an_entry_says_what_was_asked_and_how_often(server: Proxy) -> None:
+    word = marker()
+    for _ in range(3):
+        chat(server, f"what of the okapi {word}")
+    newest = request_id(chat(server, f"what of the okapi {word}"))
+    chat(server, f"what of the zebra {word}")
+    (found,) = get(server, "/admin/cache/entries?q=okapi")["data"]
+    assert (found["question"], found["hits"], found["request_id"]) == (f"what of the okapi {word}", 3, newest)
+    assert found["last_used"] >= found["created"]
+    assert get(server, "/admin/cache/entries?q=unheard")["data"] == []
+    assert len(get(server, "/admin/cache/entries")["data"]) == 2
+    one = get(server, f"/admin/cache/entries/{found['key']}")
+    assert {name: one[name] for name in ("question", "hits", "request_id")} == {
+        name: found[name] for name in ("question", "hits", "request_id")
+    }
+
+
+def test_without_a_history_entries_are_listed_all_the_same(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:
+    server = proxy(upstream.url, history=False)
+    chat(server, marker())
+    (found,) = get(server, "/admin/cache/entries")["data"]
+    assert (found["question"], found["hits"], found["request_id"]) == (None, None, None)
+    assert get(server, f"/admin/cache/entries/{found['key']}")["question"] is None
+    assert "LLMPROXY_HISTORY" in get(server, "/admin/cache/entries?q=okapi", status=404)["error"]["message"]
+
+
+WRONG = (
+    "limit=0",
+    "limit=501",
+    "order=oldest",
+    "prefix=xyz",
+    "endpoint=none",
+    "cursor=3",
+    "what=1",
+    "q=%20",
+    "tag=a&tag=b",
+)
 
 
 @pytest.mark.parametrize("query", WRONG)

@@ -42,7 +42,7 @@ _PART = members({"state": choice(("ok", "degraded", "down", "off")), "last_error
 _CODE_AND_MESSAGE = members({"code": TEXT, "message": TEXT})
 _COUNTS = members(
     {
-        **dict.fromkeys(("hits", "stale", "misses", "joins", "bypasses"), WHOLE),
+        **dict.fromkeys(("hits", "stale", "misses", "joins", "bypasses", "only_if_cached"), WHOLE),
         "hit_rate": or_null(NUMBER),
     }
 )
@@ -65,6 +65,14 @@ _ENTRY = {
     "prompt_tokens": or_null(WHOLE),
     "completion_tokens": or_null(WHOLE),
     "document": {"description": "the answer itself"},
+}
+#: of a cached answer, as far as the history knows it
+_USE = {
+    "question": or_null(TEXT),
+    "hits": or_null(WHOLE),
+    "last_used": TIME,
+    "request_id": or_null(TEXT),
+    "exchange": or_null(WHOLE),
 }
 
 
@@ -177,12 +185,12 @@ def schemas() -> dict[str, Schema]:
             }
         ),
         "Session": _SESSION,
-        "SessionDetail": _with(_SESSION, "users", array(ref("Session"))),
+        "SessionDetail": _with(_SESSION, users=array(ref("Session"))),
         "User": _USER,
-        "UserDetail": _with(_USER, "sessions", array(ref("Session"))),
-        "EntrySummary": TypeAdapter(EntrySummary).json_schema(mode="serialization"),
+        "UserDetail": _with(_USER, sessions=array(ref("Session"))),
+        "EntrySummary": _with(TypeAdapter(EntrySummary).json_schema(mode="serialization"), **_USE),
         "EntrySums": _without_references(TypeAdapter(EntrySums).json_schema(mode="serialization")),
-        "Entry": members(_ENTRY),
+        "Entry": members(_ENTRY | _USE),
         "CacheStats": members(
             {
                 **dict.fromkeys(("since_start", "last_5_minutes", "last_60_minutes"), _COUNTS),
@@ -201,8 +209,12 @@ def schemas() -> dict[str, Schema]:
                 "quantile_error": NUMBER,
                 "total": OBJECT,
                 "models": array(OBJECT),
+                "all_time": or_null(OBJECT),
                 "now": OBJECT,
             }
+        ),
+        "PerformanceSeries": members(
+            {"window": TEXT, "complete": FLAG, "step_seconds": WHOLE, "data": array(members({"at": TIME}))}
         ),
         "Health": members(
             {
@@ -247,10 +259,10 @@ def schemas() -> dict[str, Schema]:
     }
 
 
-def _with(schema: Schema, name: str, member: Schema) -> Schema:
+def _with(schema: Schema, **members: Schema) -> Schema:
     return schema | {
-        "properties": schema["properties"] | {name: member},
-        "required": [*schema["required"], name],
+        "properties": schema["properties"] | members,
+        "required": [*schema["required"], *members],
     }
 
 

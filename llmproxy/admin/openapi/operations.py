@@ -52,7 +52,10 @@ _HISTORY: dict[str, Schema] = {
     **paging(50, 1000),
     "endpoint": choice((*_NAMES, "other")),
     "cache": choice(CacheStatus),
-    "status": whole(0, 599),
+    "status": {"anyOf": [whole(0, 599), choice(("error",))], "description": "`error`: all that failed"},
+    "order": choice(history.ORDERS) | {"description": "`slowest` and `tokens` rank the newest that the filters match"},
+    "min_seconds": whole(0, 10**9),
+    "min_tokens": whole(0, 10**9) | {"description": "of the prompt and the answer together"},
     "since": _WHEN,
     "until": _WHEN,
     "q": TEXT | {"description": "words of prompts and answers"},
@@ -63,6 +66,7 @@ _HISTORY: dict[str, Schema] = {
 _ENTRIES: dict[str, Schema] = {
     **paging(50, 500),
     "endpoint": choice(_NAMES),
+    "q": TEXT | {"description": "words of the question or the answer"},
     "prefix": _HEX | {"description": "the first digits of a key"},
     "order": choice(ORDERS),
 }
@@ -166,6 +170,12 @@ _STATUS = {
         "status",
         query={"window": choice(WINDOWS) | {"default": "1h"}},
         answers=document("Performance"),
+    ),
+    "GET /api/performance/series": Operation(
+        "Requests, latencies and savings of a window step by step",
+        "status",
+        query={"window": choice(WINDOWS) | {"default": "1h"}},
+        answers=document("PerformanceSeries"),
     ),
     "GET /v1/models": Operation("The models of all model servers", "status", answers=document("Models")),
     "GET /v1/models/{id}": Operation("One model", "status"),

@@ -11,7 +11,7 @@ from llmproxy.app.deadline import Deadline
 from llmproxy.app.lifespan import CannotStart, open_services
 from llmproxy.app.routes import route_table
 from llmproxy.app.state import AppState
-from llmproxy.app.totals import question_for
+from llmproxy.app.terminal import question_for
 from llmproxy.config.load import ConfigError, load
 from llmproxy.config.settings import Settings
 from llmproxy.middleware.stack import RequestStack

@@ -21,7 +21,7 @@ from llmproxy.app.banner import introduce, welcome
 from llmproxy.app.deadline import Deadline, end_process_after
 from llmproxy.app.lifespan import CannotStart
 from llmproxy.app.state import AppState
-from llmproxy.app.totals import question_for, totals_shown
+from llmproxy.app.terminal import question_for, totals_shown
 from llmproxy.config.settings import LogLevel, Settings
 from llmproxy.middleware.fast_path import FastPath, protocol_class
 from llmproxy.middleware.protocol import ConnectionLimits, bound, raise_descriptor_limit, sweep

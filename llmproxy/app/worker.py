@@ -19,7 +19,7 @@ from llmproxy.app.deadline import Deadline, end_process_after
 from llmproxy.app.lifespan import CannotStart, open_services
 from llmproxy.app.server import bind
 from llmproxy.app.state import AppState
-from llmproxy.app.totals import question_for
+from llmproxy.app.terminal import question_for
 from llmproxy.config.settings import Settings
 from llmproxy.observe.logs import configure, form_for
 

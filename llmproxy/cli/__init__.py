@@ -28,14 +28,17 @@ class Verb:
 VERBS = (
     Verb("serve", "llmproxy.cli.serve", "Start the proxy.", "serve_app"),
     Verb("worker", "llmproxy.cli.serve", "Work on background jobs, without serving.", "worker_app"),
+    Verb("status", "llmproxy.cli.status", "Show how a running proxy fares, on one screen."),
+    Verb("tail", "llmproxy.cli.history", "Show requests as they end, until Ctrl-C.", "tail_app"),
+    Verb("history", "llmproxy.cli.history", "List requests, the newest first.", "history_app"),
+    Verb("explain", "llmproxy.cli.explain", "Say why a request was answered from the cache, or why not."),
+    Verb("cache", "llmproxy.cli.cache", "Look into the cache of a running proxy, and empty it."),
     Verb("batch", "llmproxy.cli.batch", "Have a file of requests answered as a batch."),
     Verb("jobs", "llmproxy.cli.jobs", "Look after the background jobs of a running proxy."),
     Verb("demo", "llmproxy.cli.demo.verb", "Show what the proxy does, with a small real model."),
     Verb("bench", "llmproxy.cli.bench", "Measure a running proxy and the model behind it."),
     Verb("config", "llmproxy.cli.config", "Print the effective settings with the source of each."),
     Verb("db", "llmproxy.cli.db", "Look after the database's schema."),
-    Verb("explain", "llmproxy.cli.explain", "Say why a request was answered from the cache, or why not."),
-    Verb("cache", "llmproxy.cli.cache", "Look into the cache of a running proxy, and empty it."),
 )
 
 

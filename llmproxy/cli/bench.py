@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from llmproxy.cli.client import Json, Refused, authorization, base, document, http_client, reaching
-from llmproxy.cli.format import NOTHING, aligned, print_json, printable
+from llmproxy.cli.format import NOTHING, aligned, print_json, printable, table
 from llmproxy.cli.options import ApiKeyFlag, CommandFailed, JsonFlag, UrlFlag
 from llmproxy.observe.access_log import duration
 from llmproxy.observe.quantiles import Distribution
@@ -279,10 +279,8 @@ def lines(url: str, model: str, found: list[Figures]) -> Iterator[str]:
     """The table, and what it amounts to."""
     yield f"{url}, model {model}"
     yield ""
-    rows = [["stage", "", "answers", "per second", "P50", "P95", "P99", "errors"]]
-    for figures in found:
-        rows += _rows(figures)
-    yield from aligned(rows, left=2)
+    rows = [row for figures in found for row in _rows(figures)]
+    yield from table(["stage", "", "answers", "per second", "P50", "P95", "P99", "errors"], rows, left=2)
     yield ""
     shares = {name: NOTHING if share is None else f"{share:.1%}" for name, share in hits(found).items()}
     yield from aligned(

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from llmproxy.cli.client import operator, understanding
-from llmproxy.cli.format import NOTHING, aligned, print_json
+from llmproxy.cli.format import NOTHING, print_json, table
 from llmproxy.cli.options import CommandFailed, JsonFlag, UrlFlag
 from llmproxy.observe.access_log import duration
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+#: 90s, 15m, 24h, 7d
+AGE = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -96,7 +97,7 @@ def flush(
 
 def seconds(age: str) -> float:
     """An age such as ``90``, ``15m``, ``24h`` or ``7d`` in seconds."""
-    match = _AGE.fullmatch(age.strip())
+    match = AGE.fullmatch(age.strip())
     if match is None:
         raise typer.BadParameter(f"{age!r} is no age; write it like 90s, 15m, 24h or 7d")
     return float(match[1]) * _UNITS[match[2]]
@@ -134,16 +135,15 @@ _COUNTS = {"hits": "hits", "misses": "misses", "joins": "joined", "stale": "stal
 def lines(document: dict[str, Any]) -> Iterator[str]:
     """What became of the requests, what that saved, and the tiers. Raises ``CommandFailed`` for another document."""
     with understanding():
-        yield from aligned(_requests(document))
+        yield from table(["requests", *_COUNTS.values(), "hit rate"], _requests(document))
         yield ""
         yield _saved(document["saved"])
         yield ""
-        yield from aligned(_tiers(document["tiers"]))
+        yield from table(["tier", "entries", "MB", "hits", "evictions", "oldest entry"], _tiers(document["tiers"]))
         yield from _beside_the_tiers(document)
 
 
 def _requests(document: dict[str, Any]) -> Iterator[list[str]]:
-    yield ["requests", *_COUNTS.values(), "hit rate"]
     for name, label in _WINDOWS.items():
         window = document[name]
         rate = window["hit_rate"]
@@ -162,7 +162,6 @@ def _saved(saved: dict[str, Any]) -> str:
 
 
 def _tiers(tiers: dict[str, Any]) -> Iterator[list[str]]:
-    yield ["tier", "entries", "MB", "hits", "evictions", "oldest entry"]
     for name, tier in tiers.items():
         oldest = tier["oldest"]
         yield [

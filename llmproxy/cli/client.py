@@ -56,11 +56,24 @@ class ApiClient:
     """The running proxy at ``url``. Every method raises ``CommandFailed`` if it cannot be reached or refuses."""
 
     def __init__(self, url: str, token: str | None = None):
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._token = token
 
     def health(self) -> Json:
         return self._call("GET", "/health")
+
+    def state(self) -> Json:
+        """The state of each part of the program."""
+        # a program that is down says so with 503, and how
+        return self._call("GET", "/api/health", accepted=503)
+
+    def performance(self, window: str) -> Json:
+        """How requests fared within a window such as ``5m``."""
+        return self._call("GET", f"/api/performance?window={quote(window)}")
+
+    def history(self, query: Mapping[str, str]) -> Json:
+        """A page of exchanges: ``{"data": [...], "next": cursor}``."""
+        return self._call("GET", f"/api/history?{httpx.QueryParams(query)}")
 
     def stats(self) -> Json:
         return self._call("GET", "/api/cache/stats")
@@ -90,10 +103,10 @@ class ApiClient:
     def retry_job(self, id: str) -> Json:
         return self._call("POST", f"/admin/jobs/{quote(id, safe='')}/retry")
 
-    def _call(self, method: str, path: str, body: Json | None = None) -> Json:
-        with reaching(self._url), http_client(self._url, self._token) as http:
+    def _call(self, method: str, path: str, body: Json | None = None, accepted: int = 200) -> Json:
+        with reaching(self.url), http_client(self.url, self._token) as http:
             response = http.request(method, path, json=body)
-        return document(response)
+        return document(response, accepted)
 
 
 @contextmanager
@@ -115,15 +128,16 @@ def understanding() -> Iterator[None]:
         raise CommandFailed("the proxy's answer is not understood; is it of this version? --json prints it") from error
 
 
-def document(response: httpx.Response) -> Json:
-    """The JSON object of an answer that was read. Raises ``Refused`` for an error, else ``CommandFailed``."""
+def document(response: httpx.Response, accepted: int = 200) -> Json:
+    """The JSON object of an answer that was read. Raises ``Refused`` for an error, but of the status ``accepted``, else
+    ``CommandFailed``."""
     try:
         found = response.json()
     except ValueError:
         found = None
     if not isinstance(found, dict):
         raise CommandFailed(f"{response.url} answered {response.status_code}, but not as llmproxy would")
-    if response.is_error:
+    if response.is_error and response.status_code != accepted:
         error = found.get("error")
         message = error.get("message") if isinstance(error, dict) else found.get("detail")
         message = f"{response.url} answered {response.status_code}: {message or 'no reason given'}"

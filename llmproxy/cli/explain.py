@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 from rich.cells import cell_len
 
-from llmproxy.cli.client import Json, operator, understanding
+from llmproxy.cli.client import ApiClient, Json, Refused, operator, understanding
 from llmproxy.cli.format import NOTHING, aligned, print_json, printable
-from llmproxy.cli.options import JsonFlag, UrlFlag
+from llmproxy.cli.options import CommandFailed, JsonFlag, UrlFlag
 from llmproxy.observe.access_log import duration
+from llmproxy.wire.vocabulary import CacheStatus
 
 #: characters of a line of text, and of what is cut out of it
 _LINE, _SPAN = 100, 60
 _FIELD = 72
+
+NOT_FOUND = 404
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -21,8 +24,13 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 @app.command()
 def explain(
     request_id: Annotated[
-        str, typer.Argument(metavar="REQUEST_ID", help="As in the header X-Request-Id, the log and the history.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[REQUEST_ID]",
+            help="As in the header X-Request-Id, or the end of it, as in the log; without one, the last miss.",
+            show_default=False,
+        ),
+    ] = None,
     url: UrlFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -31,12 +39,37 @@ def explain(
     Shows what its key was made of, the earlier request that is most like it, and the characters in which the two
     differ. The admin token, where the proxy asks for one, is read from LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
     """
-    document = operator(url).explain(request_id)
+    client = operator(url)
+    document = _last_miss(client) if request_id is None else _found(client, request_id)
     if as_json:
         print_json(document)
         return
     for line in lines(document):
         typer.echo(line)
+
+
+def _last_miss(client: ApiClient) -> Json:
+    """Raises ``CommandFailed`` if there is none."""
+    with understanding():
+        rows = client.history({"cache": CacheStatus.MISS, "limit": "1"})["data"]
+        if not rows:
+            raise CommandFailed("the history has no miss: there is nothing to explain")
+        return client.explain(rows[0]["request_id"])
+
+
+def _found(client: ApiClient, request_id: str) -> Json:
+    """The explanation of the request with this id, else of the newest with an id that ends like this."""
+    try:
+        return client.explain(request_id)
+    except Refused as error:
+        if error.status != NOT_FOUND:
+            raise
+        with understanding():
+            recent = [row["request_id"] for row in client.history({"limit": "1000"})["data"]]
+        whole = next((id for id in recent if id.endswith(request_id)), None)
+        if whole is None:
+            raise
+        return client.explain(whole)
 
 
 def lines(document: Json) -> Iterator[str]:

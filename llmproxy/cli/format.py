@@ -1,6 +1,8 @@
 """What commands print: tables for people in plain text, and JSON for programs."""
 
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 import typer
@@ -11,6 +13,18 @@ NOTHING = "–"
 
 def print_json(document: object) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:
+    """The rows as aligned lines below the names of their columns, which a terminal shows dimmed."""
+    first, *rest = aligned([head, *rows], left)
+    yield typer.style(first, dim=True) if has_colours() else first
+    yield from rest
+
+
+def has_colours() -> bool:
+    """Whether what is printed may have colours."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def aligned(rows: Iterable[Sequence[str]], left: int = 1) -> Iterator[str]:

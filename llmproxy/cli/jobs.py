@@ -9,6 +9,7 @@ import typer
 
 from llmproxy.cli.client import Json, operator, understanding
 from llmproxy.cli.format import NOTHING, aligned, print_json, printable
+from llmproxy.cli.format import table as columns
 from llmproxy.cli.options import JsonFlag, UrlFlag
 from llmproxy.observe.access_log import duration
 
@@ -100,7 +101,7 @@ def table(jobs: Sequence[Json], now: float) -> Iterator[str]:
     if not jobs:
         yield "no jobs"
         return
-    rows = [["job", "status", "model", "calls", "done", "failed", "hits", "age"]]
+    rows = []
     for job in jobs:
         progress = job["progress"]
         rows.append(
@@ -115,7 +116,7 @@ def table(jobs: Sequence[Json], now: float) -> Iterator[str]:
                 duration(max(now - job["created_at"], 0.0)),
             ]
         )
-    yield from aligned(rows, left=3)
+    yield from columns(["job", "status", "model", "calls", "done", "failed", "hits", "age"], rows, left=3)
 
 
 def details(job: Json, now: float) -> Iterator[str]:
@@ -123,9 +124,8 @@ def details(job: Json, now: float) -> Iterator[str]:
     yield from aligned(_facts(job, now), left=2)
     if job["errors"]:
         yield ""
-        rows = [["call", "attempts", "status", "label", "reason"]]
-        rows += [_failed(error) for error in job["errors"]]
-        yield from aligned(rows, left=5)
+        rows = [_failed(error) for error in job["errors"]]
+        yield from columns(["call", "attempts", "status", "label", "reason"], rows, left=5)
 
 
 def _facts(job: Json, now: float) -> Iterator[list[str]]:

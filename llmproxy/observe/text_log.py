@@ -20,8 +20,10 @@ _LEVELS = {"WARNING": "warn", "CRITICAL": "error"}
 
 #: characters of a line: on a terminal as many as fit, within these bounds
 _NARROWEST, _WIDEST = 100, 160
-#: widths of the columns: what became of it, time of day, endpoint, model, user, tokens, duration, first token, id
-_OUTCOME, _CLOCK, _ENDPOINT, _MODEL, _USER, _TOKENS, _TIME, _FIRST, _ID = 6, 8, 10, 12, 8, 9, 7, 7, 5
+#: widths of the columns: what became of it, endpoint, model, user, tokens, duration, first token, id
+_OUTCOME, _ENDPOINT, _MODEL, _USER, _TOKENS, _TIME, _FIRST, _ID = 6, 10, 12, 8, 9, 7, 7, 5
+#: of all of these, with a blank behind each and behind the time of day
+_COLUMNS = 6 + 10 + 12 + 8 + 9 + 7 + 7 + 5 + 9
 #: reasons that the outcome says already
 _PLAIN_REASONS = frozenset({Reason.MEMORY, Reason.SQL, Reason.TIER, Reason.INPUTS, Reason.ABSENT, Reason.PASS_THROUGH})
 
@@ -40,15 +42,20 @@ class TextFormatter:
         colour: bool,
         question: Question = lambda exchange: "",
         columns: Callable[[], int] = lambda: _NARROWEST,
+        dated: bool = False,
     ) -> None:
+        """``dated`` puts the day before the time of day."""
         self._colour = colour
         self._question = question
         self._columns = columns
+        self._clock, self._clock_width = ("%m-%d %H:%M:%S", 14) if dated else ("%H:%M:%S", 8)
         self._traceback = logging.Formatter("%(message)s")
 
     def head(self) -> str:
         """The names of the columns, without a line feed."""
-        left = f"{'':{_OUTCOME}} {'time':{_CLOCK}} {'endpoint':{_ENDPOINT}} {'model':{_MODEL}} {'user':{_USER}}"
+        left = (
+            f"{'':{_OUTCOME}} {'time':{self._clock_width}} {'endpoint':{_ENDPOINT}} {'model':{_MODEL}} {'user':{_USER}}"
+        )
         right = f"{'tokens':>{_TOKENS}} {'took':>{_TIME}} {'first':>{_FIRST}} {'id':{_ID}} question"
         return self._paint(f"{left} {right}", DIM)
 
@@ -60,7 +67,7 @@ class TextFormatter:
         endpoint = observed.endpoint if observed.endpoint != "other" else ""
         cells = [
             self._outcome(observed),
-            _clock(finished_at(observed)),
+            self._time(finished_at(observed)),
             fitted(plain(endpoint), _ENDPOINT),
             fitted(plain(observed.model), _MODEL),
             fitted(plain(observed.user or observed.caller.name), _USER),
@@ -72,7 +79,7 @@ class TextFormatter:
         return f"{' '.join(cells)} {self._subject(observed)}".rstrip() + "\n"
 
     def summary(self, endpoint: str, cache: str, count: int, at: float) -> str:
-        return f"{'':{_OUTCOME}} {_clock(at)} ... and {summed_up(endpoint, cache, count)}\n"
+        return f"{'':{_OUTCOME}} {self._time(at)} ... and {summed_up(endpoint, cache, count)}\n"
 
     def lost(self, count: int) -> str:
         return self.record(loss_record(count))
@@ -81,10 +88,15 @@ class TextFormatter:
         colour = RED if record.levelno >= logging.ERROR else YELLOW if record.levelno >= logging.WARNING else ""
         level = fitted(_LEVELS.get(record.levelname, record.levelname.lower()), _OUTCOME)
         text = self._traceback.format(record)
-        return f"{self._paint(level, colour)} {_clock(record.created)} {log_source(record)}: {text}\n"
+        return f"{self._paint(level, colour)} {self._time(record.created)} {log_source(record)}: {text}\n"
+
+    def _time(self, at: float) -> str:
+        return time.strftime(self._clock, time.localtime(at))
 
     def _outcome(self, observed: Exchange) -> str:
         """What the cache did, or the status of what it has no part in."""
+        if observed.cache is CacheStatus.ONLY_IF_CACHED:
+            return self._paint(fitted("MISS", _OUTCOME), YELLOW)
         if observed.cache is not None and observed.status < 400:
             word = fitted(observed.cache.upper(), _OUTCOME)
             return self._paint(word, _CACHE_COLOURS.get(observed.cache, ""))
@@ -94,17 +106,13 @@ class TextFormatter:
 
     def _subject(self, observed: Exchange) -> str:
         """What it asked and why it was no plain hit or miss; of what failed, why. An error is never cut to the line."""
-        if observed.error:
+        if observed.error and observed.cache is not CacheStatus.ONLY_IF_CACHED:
             return self._paint(plain(observed.error), RED)
         is_cached = observed.endpoint in _CACHED
         text = self._question(observed) if is_cached else f"{observed.method} {observed.path}"
         if observed.reason is not None and observed.reason not in _PLAIN_REASONS:
             text = f"({observed.reason}) {text}"
-        room = (
-            min(max(self._columns(), _NARROWEST), _WIDEST)
-            - sum((_OUTCOME, _CLOCK, _ENDPOINT, _MODEL, _USER, _TOKENS, _TIME, _FIRST, _ID))
-            - 9
-        )
+        room = min(max(self._columns(), _NARROWEST), _WIDEST) - _COLUMNS - self._clock_width
         return fitted(plain(text), room).rstrip()
 
     def _paint(self, text: str, colour: str) -> str:
@@ -137,10 +145,6 @@ def _short(count: int) -> str:
     if count < 10_000:
         return str(count)
     return f"{count // 1_000}k" if count < 1_000_000 else f"{count // 1_000_000}M"
-
-
-def _clock(at: float) -> str:
-    return time.strftime("%H:%M:%S", time.localtime(at))
 
 
 def _colour_of(observed: Exchange) -> str:

@@ -5,7 +5,6 @@ from types import TracebackType
 from typing import Self
 
 import openai
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -94,8 +93,10 @@ class TourTable:
         self._table = Table(
             title="A tour through the official openai client",
             title_justify="left",
-            box=SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
+            # as the tables of all verbs are
+            box=None,
+            header_style="dim",
+            padding=(0, 2, 0, 0),
             pad_edge=False,
             show_edge=False,
         )

@@ -22,6 +22,7 @@ from tests.scripted_upstream.oddities import ODDITIES, as_it_is
 from tests.scripted_upstream.refusals import SHAPES
 from tests.scripted_upstream.script import Script
 from tests.scripted_upstream.stage import Stage
+from tests.timeouts import WAIT_SECONDS
 
 
 class ScriptedUpstream:
@@ -101,7 +102,7 @@ class ScriptedUpstream:
         return self.journal.visits(marker)
 
     def _run(self, work: Any) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(WAIT_SECONDS)
 
     async def _open(self) -> None:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
@@ -147,10 +148,10 @@ class ScriptedUpstream:
                 visit.left.set()
                 stage.broken = True
         finally:
-            for task in (answering, watching):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-                    await task
+            answering.cancel()
+            watching.cancel()
+            # not "suppress(CancelledError)": this task may be cancelled here itself, and is to end then
+            await asyncio.gather(answering, watching, return_exceptions=True)
 
     async def _answer(self, stage: Stage, visit: Visit) -> None:
         for word, (make, content_type) in self._answers.items():

@@ -81,7 +81,7 @@ def proxy(tmp_path: Path) -> Iterator[MakeProxy]:
 @pytest.fixture
 async def http(front: Proxy) -> AsyncIterator[httpx.AsyncClient]:
     """A plain HTTP client of ``front``."""
-    async with httpx.AsyncClient(base_url=front.url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=front.url, timeout=60, trust_env=False) as client:
         yield client
 
 

@@ -137,16 +137,16 @@ def test_the_entry_point_serves_until_it_is_stopped_and_is_healthy_meanwhile(ima
         port = probe.getsockname()[1]
     check = image.last["HEALTHCHECK"].form()
     with image.run(check, port) as unhealthy:
-        assert unhealthy.wait(30) == 1
+        assert unhealthy.wait(60) == 1
     command = image.last["ENTRYPOINT"].form() + image.last["CMD"].form()
     with image.run(command, port) as server:
         deadline = time.monotonic() + _START_SECONDS
         healthy = False
         while not healthy and server.poll() is None and time.monotonic() < deadline:
             with image.run(check, port) as probe_process:
-                healthy = probe_process.wait(30) == 0
+                healthy = probe_process.wait(60) == 0
         server.send_signal(signal.SIGTERM)
-        out, _ = server.communicate(timeout=30)
+        out, _ = server.communicate(timeout=60)
     assert healthy, out
     assert server.returncode == 0, out
     assert (image.root / "data" / "llmproxy.db").exists()

@@ -58,7 +58,7 @@ def loaded(upstream: ScriptedUpstream, proxy: MakeProxy, tmp_path: Path, monkeyp
     # with a path of its own it is an interpreter of its own, not forked from one that has imported everything
     server = proxy(upstream.url, python_path=tmp_path)
     body = {"model": "m", "messages": [{"role": "user", "content": "imports"}]}
-    with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
         for expected in ("MISS", "HIT"):
             answer = client.post("/v1/chat/completions", json=body)
             assert answer.headers["x-cache"] == expected

@@ -17,5 +17,5 @@ def server(upstream: ScriptedUpstream, proxy: MakeProxy) -> Proxy:
 
 @pytest.fixture
 async def client(server: Proxy) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=60) as client:
         yield client

@@ -216,7 +216,7 @@ def test_a_run_that_died_after_it_began_makes_no_second_batch(run: Run, front: P
     first = run()
     id = facts(first)["batch"].partition(",")[0]
     # as it was before the batch's id came back
-    with httpx.Client(base_url=front.url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=front.url, trust_env=False, timeout=60) as client:
         begun = len(client.get("/v1/batches?limit=100").json()["data"])
         STATE.write_text(json.dumps({"url": front.url, "sha256": digest(), "key": "k1", "batch": ""}))
         again = [facts(run())["batch"]]
@@ -242,7 +242,7 @@ def test_a_batch_that_was_cancelled_meanwhile_is_told_of(
     run: Run, tmp_path: Path, front: Proxy, upstream: ScriptedUpstream
 ) -> None:
     first = Interrupted(tmp_path, front.url, upstream)
-    with httpx.Client(base_url=front.url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=front.url, trust_env=False, timeout=60) as client:
         client.post(f"/v1/batches/{first.id}/cancel").raise_for_status()
     outcome = run()
     assert outcome.code == 1
@@ -311,4 +311,4 @@ def answering(answers: dict[str, list[Any]]) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
-            thread.join(10)
+            thread.join(60)

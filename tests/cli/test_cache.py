@@ -51,7 +51,7 @@ def api() -> Iterator[Api]:
         api.url = f"http://127.0.0.1:{server.server_address[1]}"
         yield api
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
 
 
 STATS: dict[str, dict[str, object]] = {

@@ -106,7 +106,7 @@ def test_another_kind_of_answer_is_a_failure(document: dict[str, Any]) -> None:
 
 def test_a_miss_is_explained(llmproxy: Program, upstream: ScriptedUpstream, proxy: MakeProxy) -> None:
     server, word = proxy(upstream.url), marker()
-    with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
         ids = [
             client.post(CHAT.path, json=CHAT.request(f"{word} {colour} sky")).headers["x-request-id"]
             for colour in ("red", "rose")

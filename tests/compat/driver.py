@@ -174,7 +174,7 @@ CALLS = {
 
 def attempt(url: str, job: dict[str, Any]) -> dict[str, Any]:
     """What came of one job: its result, or its exception with everything that the client made of the error."""
-    client = openai.OpenAI(base_url=url, api_key="none", max_retries=job["retries"], timeout=20)
+    client = openai.OpenAI(base_url=url, api_key="none", max_retries=job["retries"], timeout=60)
     try:
         return {"error": None, "result": CALLS[job["call"]](client, job["prompt"], job["headers"])}
     except openai.APIError as error:

@@ -43,7 +43,7 @@ class Prometheus:
         self._config = folder / "prometheus.yml"
         self._config.write_text(_CONFIG.format(rules=DEPLOY / "prometheus" / "alerts.yml", port=target))
         self._folder = folder
-        self._client = httpx.Client(trust_env=False, timeout=10)
+        self._client = httpx.Client(trust_env=False, timeout=60)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

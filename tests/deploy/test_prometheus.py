@@ -58,7 +58,7 @@ def prometheus(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFact
 
 def load(proxy: Proxy) -> None:
     """Of each kind a few: hits and misses, plain and streamed, a failure, a job."""
-    with httpx.Client(base_url=proxy.url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=proxy.url, trust_env=False, timeout=60) as client:
 
         def chat(prompt: str, *, stream: bool = False) -> httpx.Response:
             body = {"model": "scripted", "messages": [{"role": "user", "content": prompt}], "stream": stream}

@@ -46,7 +46,7 @@ def http(
     database: Path = tmp_path_factory.mktemp("several") / "llmproxy.db"
     with (
         Proxy(llama.url, ollama.url, database=database, identity_seconds=1000) as proxy,
-        httpx.Client(base_url=proxy.url, timeout=30, trust_env=False) as client,
+        httpx.Client(base_url=proxy.url, timeout=60, trust_env=False) as client,
     ):
         yield client
 

@@ -19,7 +19,7 @@ RECORDING = b"RIFF\x00\x01\r\n--not-the-boundary\r\n" + bytes(range(256)) * 40
 
 @pytest.fixture
 def client(front: Proxy) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=front.url, timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=front.url, timeout=60, trust_env=False) as client:
         yield client
 
 

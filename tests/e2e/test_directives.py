@@ -83,7 +83,7 @@ def test_fields_that_change_nothing_and_fields_that_do(client: openai.OpenAI) ->
 
 
 def flush(proxy: Proxy, **selector: Any) -> dict[str, Any]:
-    answer = httpx.post(f"{proxy.url}/admin/cache/flush", json=selector, timeout=30)
+    answer = httpx.post(f"{proxy.url}/admin/cache/flush", json=selector, timeout=60)
     assert answer.status_code == 200, answer.text
     document = answer.json()
     assert isinstance(document, dict)
@@ -121,6 +121,6 @@ def test_flush_by_every_selector(client: openai.OpenAI, llama_front: Proxy) -> N
 
 @pytest.mark.parametrize("selector", [{}, {"dry_run": True}, {"unknown": 1}, {"all": True, "model": "m"}, {"tags": 1}])
 def test_a_flush_that_says_nothing_clear_is_refused(llama_front: Proxy, selector: dict[str, Any]) -> None:
-    answer = httpx.post(f"{llama_front.url}/admin/cache/flush", json=selector, timeout=30)
+    answer = httpx.post(f"{llama_front.url}/admin/cache/flush", json=selector, timeout=60)
     assert answer.status_code in {400, 422}
     assert answer.json()["error"]["message"]

@@ -42,7 +42,7 @@ def test_floats_and_base64_are_renderings_of_one_vector(client: openai.OpenAI, l
     rendered: dict[str, Any] = {}
     for encoding in ("float", "base64"):
         body = {"model": EMBEDDING_MODEL, "input": text, "encoding_format": encoding}
-        answer = httpx.post(f"{llama_front.url}/v1/embeddings", json=body, timeout=30)
+        answer = httpx.post(f"{llama_front.url}/v1/embeddings", json=body, timeout=60)
         assert answer.headers["x-cache"] == "HIT"
         rendered[encoding] = answer.json()["data"][0]["embedding"]
     packed = base64.b64decode(rendered["base64"])

@@ -17,7 +17,7 @@ async def post(http: httpx.AsyncClient, path: str, body: Json, **headers: str) -
 
 
 def client(url: str, **headers: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, headers=headers)
+    return httpx.AsyncClient(base_url=url, timeout=60, trust_env=False, headers=headers)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])

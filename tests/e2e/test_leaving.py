@@ -15,7 +15,7 @@ BETWEEN_LOOKS = 1.2
 
 
 async def busy_slots(llama: Llama) -> int:
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
         return sum(slot["is_processing"] for slot in (await http.get(f"{llama.url}/slots")).json())
 
 

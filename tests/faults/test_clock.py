@@ -66,7 +66,7 @@ async def test_the_queue_goes_on(upstream: ScriptedUpstream, tmp_path: Path, set
     gate, other = upstream.gate(), upstream.gate()
     settings = {"task_queue_workers": 1, "job_lease_seconds": 30}
     with Proxy(upstream.url, database=database, python_path=tmp_path, **settings) as own:
-        async with httpx.AsyncClient(base_url=own.url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=own.url, timeout=60, trust_env=False) as http:
             prompt = marker()
             running = await submitted(http, f"{prompt} [script:gate={gate.name}]")
             await gate.arrived.reached()
@@ -86,7 +86,7 @@ async def test_the_queue_goes_on(upstream: ScriptedUpstream, tmp_path: Path, set
         set_clock(0)
         other.open()
         own.start()
-        async with httpx.AsyncClient(base_url=own.url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=own.url, timeout=60, trust_env=False) as http:
             for task in (held, left):
                 await completed(http, task)
 
@@ -101,7 +101,7 @@ async def test_a_flush_holds(
     database.parent.mkdir()
     gate = upstream.gate()
     with Proxy(upstream.url, database=database, python_path=tmp_path, jobs="false") as own:
-        async with httpx.AsyncClient(base_url=own.url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=own.url, timeout=60, trust_env=False) as http:
             kept, late = CHAT.request(marker()), CHAT.request(f"{marker()} [script:gate={gate.name}]", stream=True)
             await ask(http, CHAT, kept)
             under_way = asyncio.create_task(ask(http, CHAT, late))

@@ -22,7 +22,7 @@ ENDPOINTS = (CHAT, COMPLETIONS, RESPONSES, OLLAMA_CHAT)
 
 
 def client(proxy: Proxy) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=proxy.url, timeout=30, trust_env=False)
+    return httpx.AsyncClient(base_url=proxy.url, timeout=60, trust_env=False)
 
 
 async def test_a_restart_with_no_model_server_still_hits(proxy: MakeProxy) -> None:

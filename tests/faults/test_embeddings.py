@@ -46,7 +46,7 @@ async def test_a_stale_vector_is_better_than_an_error(proxy: MakeProxy) -> None:
     with ScriptedUpstream() as upstream:
         own = proxy(upstream.url)
         body = EMBEDDINGS.request(marker())
-        async with httpx.AsyncClient(base_url=own.url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=own.url, timeout=60, trust_env=False) as http:
             first = await http.post(EMBEDDINGS.path, json=body, headers={"x-llmproxy-ttl": "0.01"})
             upstream.down()
             while (answer := await http.post(EMBEDDINGS.path, json=body)).status_code == 200:
@@ -95,7 +95,7 @@ async def test_an_answer_never_mixes_the_vectors_of_two_models(proxy: MakeProxy)
         word = marker()
         known, new = f"{word} known", f"{word} [script:gate={gate.name}]"
         body = {"model": "scripted", "input": [known, new]}
-        async with httpx.AsyncClient(base_url=proxy(upstream.url).url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=proxy(upstream.url).url, timeout=60, trust_env=False) as http:
             await http.post(EMBEDDINGS.path, json=body | {"input": [known]})
             asking = asyncio.create_task(http.post(EMBEDDINGS.path, json=body))
             await gate.arrived.reached()
@@ -110,7 +110,7 @@ async def test_what_a_server_tells_only_of_a_loaded_model_costs_no_hit(proxy: Ma
         gate = upstream.gate()
         word = f"{marker()} [script:gate={gate.name}]"
         body = {"model": "scripted", "input": [word, "b"]}
-        async with httpx.AsyncClient(base_url=proxy(upstream.url).url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=proxy(upstream.url).url, timeout=60, trust_env=False) as http:
             asking = asyncio.create_task(http.post(EMBEDDINGS.path, json=body))
             await gate.arrived.reached()
             upstream.pages["/api/ps"] = {"models": [{"name": "scripted", "context_length": 4096}]}
@@ -123,7 +123,7 @@ async def test_an_ollama_prints_its_numbers_in_their_shortest_form(proxy: MakePr
     with ScriptedUpstream("ollama") as upstream:
         word = marker()
         upstream.answer_with(word, lambda _: b'{"data":[{"embedding":"zczMPQrXIzw=","index":0}]}')
-        async with httpx.AsyncClient(base_url=proxy(upstream.url).url, timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=proxy(upstream.url).url, timeout=60, trust_env=False) as http:
             body = {"model": "scripted", "input": word}
             await http.post(EMBEDDINGS.path, json=body | {"encoding_format": "base64"})
             hit = await http.post(EMBEDDINGS.path, json=body)

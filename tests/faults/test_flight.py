@@ -36,7 +36,7 @@ def crowd(
 async def wide(front: Proxy) -> Any:
     """A client that can hold a hundred requests at once."""
     limits = httpx.Limits(max_connections=200)
-    async with httpx.AsyncClient(base_url=front.url, timeout=30, limits=limits, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=front.url, timeout=60, limits=limits, trust_env=False) as client:
         yield client
 
 
@@ -186,7 +186,7 @@ async def test_the_off_switch(upstream: ScriptedUpstream, proxy: MakeProxy) -> N
     own = proxy(upstream.url, single_flight="false")
     gate = upstream.gate()
     prompt = f"{marker()} [script:gate={gate.name}]"
-    async with httpx.AsyncClient(base_url=own.url, timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=own.url, timeout=60, trust_env=False) as http:
         callers = crowd(http, CHAT, prompt, 5)
         await upstream.journal.reached(gate.name, 5)
         gate.open()

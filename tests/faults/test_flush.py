@@ -50,7 +50,7 @@ def pair(
 
 @asynccontextmanager
 async def client(proxy: Proxy) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=proxy.url, timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=proxy.url, timeout=60, trust_env=False) as http:
         yield http
 
 

@@ -13,7 +13,7 @@ from tests.scripted_upstream import ScriptedUpstream
 
 
 def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+    return httpx.AsyncClient(base_url=url, timeout=60, trust_env=False)
 
 
 async def leave(caller: "asyncio.Task[Any]") -> None:

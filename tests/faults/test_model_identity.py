@@ -21,7 +21,7 @@ FOREVER = 1000
 
 @asynccontextmanager
 async def client(own: Proxy) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=own.url, timeout=30, trust_env=False) as http:
+    async with httpx.AsyncClient(base_url=own.url, timeout=60, trust_env=False) as http:
         yield http
 
 

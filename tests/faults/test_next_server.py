@@ -65,7 +65,7 @@ class Pair:
     def __init__(self, proxy: Proxy, models: tuple[Model, Model], servers: tuple[Scripted, Scripted]) -> None:
         self.first, self.second = models
         self.servers = servers
-        self.http = httpx.AsyncClient(base_url=proxy.url, trust_env=False, timeout=30)
+        self.http = httpx.AsyncClient(base_url=proxy.url, trust_env=False, timeout=60)
 
     async def ask(self, path: str = CHAT, **more: Any) -> httpx.Response:
         body = {"model": "m", "messages": [{"role": "user", "content": marker()}], **more}

@@ -29,7 +29,7 @@ def streamer_front(streamer: ScriptedUpstream, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 async def streamer_http(streamer_front: Proxy) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=streamer_front.url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=streamer_front.url, timeout=60, trust_env=False) as client:
         yield client
 
 

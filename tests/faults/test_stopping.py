@@ -24,11 +24,11 @@ from tests.server import Proxy, environment
 from tests.timeouts import WAIT_SECONDS
 
 #: far more than the time for stopping (1 s and one more), for a slow machine; far less than what hung would take
-PATIENCE = 9.0
+PATIENCE = 30.0
 
 
 def client(proxy: Proxy) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=proxy.url, timeout=30, trust_env=False)
+    return httpx.AsyncClient(base_url=proxy.url, timeout=60, trust_env=False)
 
 
 async def stops(proxy: Proxy) -> None:

@@ -13,7 +13,7 @@ from tests.timeouts import WAIT_SECONDS
 
 
 def client(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, timeout=30, trust_env=False)
+    return httpx.AsyncClient(base_url=url, timeout=60, trust_env=False)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])

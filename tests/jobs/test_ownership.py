@@ -98,7 +98,7 @@ def sharing(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
 
 
 def client_of(proxy: Proxy, key: str) -> httpx.Client:
-    return httpx.Client(base_url=proxy.url, headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=30)
+    return httpx.Client(base_url=proxy.url, headers={"authorization": f"Bearer {key}"}, trust_env=False, timeout=60)
 
 
 def said(answer: httpx.Response, id: str) -> tuple[int, str, list[tuple[str, str]]]:

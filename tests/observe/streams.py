@@ -21,5 +21,5 @@ class Paused(io.StringIO):
 
     def write(self, text: str) -> int:
         self.reached.set()
-        assert self.resumed.wait(10), "never resumed"
+        assert self.resumed.wait(60), "never resumed"
         return super().write(text)

@@ -114,7 +114,7 @@ def test_a_paused_stream_holds_up_nobody_and_what_was_lost_is_reported() -> None
     stream = Paused()
     outlet = AsyncLogWriter(stream, lost=lost, bound=2)
     outlet.write("first\n")
-    assert stream.reached.wait(10)
+    assert stream.reached.wait(60)
     for number in range(5):
         outlet.write(f"{number}\n")
     stream.resumed.set()
@@ -126,7 +126,7 @@ def test_close_does_not_wait_for_a_paused_stream_for_ever() -> None:
     stream = Paused()
     outlet = AsyncLogWriter(stream, lost=lost, bound=1)
     outlet.write("first\n")
-    assert stream.reached.wait(10)
+    assert stream.reached.wait(60)
     outlet.write("second\n")
     outlet.close(limit=0.01)
     outlet.close(limit=3600.0)

@@ -84,7 +84,7 @@ def apart(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) 
 def ask(proxy: Proxy, endpoint: Endpoint, prompt: str, *headers: tuple[str, str], stream: bool = False) -> str:
     """How it was answered: the word of the cache, or the error's status."""
     body = endpoint.request(prompt, stream=stream)
-    answer = httpx.post(proxy.url + endpoint.path, json=body, headers=list(headers), trust_env=False, timeout=30)
+    answer = httpx.post(proxy.url + endpoint.path, json=body, headers=list(headers), trust_env=False, timeout=60)
     return answer.headers["x-cache"] if answer.status_code == 200 else str(answer.status_code)
 
 

@@ -9,7 +9,7 @@ from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, expect
 
 #: names the folder where pictures are put
 FOLDER = "UI_SCREENSHOTS"
-MILLISECONDS = 30_000
+MILLISECONDS = 60_000
 expect.set_options(timeout=MILLISECONDS)
 
 

@@ -46,7 +46,7 @@ async def submit(proxy: Proxy, *prompts: str, **more: Any) -> str:
 async def operator(proxy: Proxy, token: str = "") -> AsyncIterator[httpx.AsyncClient]:
     """A client of the program, with the admin token where one is given."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    async with httpx.AsyncClient(base_url=proxy.url, trust_env=False, timeout=30, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=proxy.url, trust_env=False, timeout=60, headers=headers) as client:
         yield client
 
 

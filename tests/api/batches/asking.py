@@ -53,4 +53,4 @@ def errors(client: openai.OpenAI, batch: Batch) -> dict[str, Json]:
 
 def plain(proxy: Proxy, key: str = "none") -> httpx.Client:
     """A client that adds nothing of its own."""
-    return httpx.Client(base_url=proxy.url, timeout=30, trust_env=False, headers={"authorization": f"Bearer {key}"})
+    return httpx.Client(base_url=proxy.url, timeout=60, trust_env=False, headers={"authorization": f"Bearer {key}"})

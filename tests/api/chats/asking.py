@@ -9,7 +9,7 @@ from tests.server import Proxy
 
 
 def client_of(proxy: Proxy, key: str = "none", base: str = "/v1") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{proxy.url}{base}", api_key=key, max_retries=0, timeout=30)
+    return openai.OpenAI(base_url=f"{proxy.url}{base}", api_key=key, max_retries=0, timeout=60)
 
 
 def chat(prompt: str, **more: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ async def test_those_who_share_a_call_have_an_id_each(
     gate, word = upstream.gate(), marker()
     prompt = f"{word} [script:gate={gate.name}]"
     asked = [chat(prompt), chat(prompt, stream=True), chat(prompt, store=False)]
-    async with httpx.AsyncClient(base_url=front.url, timeout=30, trust_env=False) as wide:
+    async with httpx.AsyncClient(base_url=front.url, timeout=60, trust_env=False) as wide:
         waiting = [asyncio.create_task(post(wide, body)) for body in asked]
         await joined(http, CHAT, 3)
         gate.open()
@@ -122,7 +122,7 @@ async def test_a_stream_is_found_once_it_is_complete(front: Proxy, upstream: Scr
     gate = upstream.gate()
     body = chat(f"{marker()} [script:gate={gate.name} gate-after=3]", stream=True)
     async with (
-        httpx.AsyncClient(base_url=front.url, timeout=30, trust_env=False) as http,
+        httpx.AsyncClient(base_url=front.url, timeout=60, trust_env=False) as http,
         http.stream("POST", PATH, json=body) as response,
     ):
         pieces = response.aiter_bytes()

@@ -107,17 +107,17 @@ def test_who_follows_gets_what_is_there_and_what_comes(scripted: openai.OpenAI, 
         for event in scripted.responses.retrieve(id, stream=True):
             events.append(event)
             if said(events).endswith("zero") and not gate_opened.is_set():
-                seen.wait(15)
+                seen.wait(60)
         texts.append(said(events))
 
     followers = [threading.Thread(target=follow) for _ in range(2)]
     for follower in followers:
         follower.start()
-    seen.wait(15)
+    seen.wait(60)
     gate_opened.set()
     gate.open()
     for follower in followers:
-        follower.join(15)
+        follower.join(60)
     assert texts == [over(scripted, id).output_text] * 2
 
 
@@ -280,4 +280,4 @@ def test_two_processes_share_it(upstream: ScriptedUpstream, proxy: MakeProxy) ->
         second = here.responses.create(model="m", input=prompt, background=True)
         gate.arrived.wait()
         here.responses.cancel(second.id)
-        upstream.visits(prompt)[0].left.wait(30)
+        upstream.visits(prompt)[0].left.wait(60)

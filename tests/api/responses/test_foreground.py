@@ -115,7 +115,7 @@ async def test_a_stream_is_found_once_it_is_complete(front: Proxy, upstream: Scr
     gate = upstream.gate()
     body = {"model": "m", "input": f"{marker()} [script:gate={gate.name} gate-after=5]", "stream": True}
     async with (
-        httpx.AsyncClient(base_url=front.url, timeout=30, trust_env=False) as http,
+        httpx.AsyncClient(base_url=front.url, timeout=60, trust_env=False) as http,
         http.stream("POST", "/v1/responses", json=body) as response,
     ):
         pieces = response.aiter_bytes()

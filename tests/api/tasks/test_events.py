@@ -89,7 +89,7 @@ async def test_a_cancelled_task_ends_its_stream(http: httpx.AsyncClient, upstrea
 
 async def test_the_form_of_the_stream(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:
     own, gate = proxy(upstream.url, ping_seconds=0.1), upstream.gate()
-    async with httpx.AsyncClient(base_url=own.url, trust_env=False, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=own.url, trust_env=False, timeout=60) as client:
         id = await background(client, f"{marker()} [script:gate={gate.name}]")
         text = ""
         async with client.stream("GET", f"/api/tasks/{id}/events") as answer:

@@ -91,10 +91,10 @@ class Client:
         return response.output_text
 
     def _openai(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self._proxy.url}/v1", api_key="none", max_retries=0, timeout=30)
+        return openai.OpenAI(base_url=f"{self._proxy.url}/v1", api_key="none", max_retries=0, timeout=60)
 
     def _http(self) -> httpx.Client:
-        return httpx.Client(base_url=self._proxy.url, timeout=30, trust_env=False)
+        return httpx.Client(base_url=self._proxy.url, timeout=60, trust_env=False)
 
 
 def _task(http: httpx.Client, id: str) -> Json:

@@ -26,7 +26,7 @@ def chat(prompt: str, **more: object) -> dict[str, object]:
 @pytest.fixture
 def client(upstream: ScriptedUpstream, proxy: MakeProxy, wanted: Collector) -> Iterator[httpx.Client]:
     """Of a proxy that traces."""
-    with httpx.Client(base_url=proxy(upstream.url).url, trust_env=False, timeout=30) as client:
+    with httpx.Client(base_url=proxy(upstream.url).url, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -217,7 +217,7 @@ def test_a_collector_that_refuses_is_counted_and_disturbs_nobody(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", refusing.url)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
         server = proxy(upstream.url)
-        with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=60) as client:
             for number in (1, 2):
                 # an export is counted when it has ended, and the next begins after that
                 assert client.post(CHAT, json=chat(marker())).status_code == 200

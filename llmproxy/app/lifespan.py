@@ -17,10 +17,9 @@ from llmproxy.app.state import AppState
 from llmproxy.cache.raw_requests import RawRequestIndex
 from llmproxy.cache.single_flight import Flights
 from llmproxy.cache.tiers import TIERS, open_cache
-from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import OnDisconnect, Settings
 from llmproxy.database.engine import Database, open_database
-from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, fault_of
+from llmproxy.database.faults import DatabaseFault, DatabaseUnusable
 from llmproxy.history.history import history_for
 from llmproxy.jobs import queries
 from llmproxy.jobs.blob_stores import BlobsUnusable
@@ -129,9 +128,8 @@ async def _open_database(url: str) -> Database:
     except DatabaseUnusable as error:
         await database.close()
         raise CannotStart(str(error)) from error
-    except Exception as error:  # noqa: BLE001  whatever the driver raises: requests go on without a database
-        place = without_credentials(url)
-        log.warning("the database %s cannot be used now (%s); requests go on without it", place, fault_of(error))
+    except Exception:  # noqa: BLE001  whatever the driver raises, and the database has logged: requests go on without
+        pass
     return database
 
 

@@ -10,6 +10,7 @@ from llmproxy.cli.options import CommandFailed, DatabaseFlag, load_with
 from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import Settings
 from llmproxy.database import migrate
+from llmproxy.database.schema import check_age
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
@@ -25,8 +26,11 @@ def db() -> None:
 @app.command()
 def upgrade(database: DatabaseFlag = None) -> None:
     """Bring the schema up to this version's."""
-    url = load_with(database=database).settings.database
+    settings = load_with(database=database).settings
+    url = settings.database
+    revision = _revision(settings)
     with _reporting(url):
+        check_age(revision)
         migrate.upgrade(url)
         typer.echo(f"the schema is at revision {migrate.current(url)}")
 
@@ -47,6 +51,7 @@ def check(database: DatabaseFlag = None) -> None:
         raise CommandFailed(f"there is no schema; this version's is {migrate.head()}: llmproxy db upgrade")
     # Alembic prints a verdict in words of its own
     with _reporting(settings.database), redirect_stdout(io.StringIO()):
+        check_age(revision)
         flaw = migrate.check(settings.database)
     if flaw:
         raise CommandFailed(f"the schema is at revision {revision}, this version's is {migrate.head()}: {flaw}")

@@ -25,8 +25,9 @@ class CircuitBreaker:
 
     Each kind of work has its own, because a full disk stops writing but not reading. ``part`` is what ``on_fault`` is
     told. ``fails`` and ``works`` are logged when the work fails and when it succeeds again; ``%(fault)s`` and
-    ``%(error)s`` in the first stand for the kind of the fault and for the error in one line. ``works`` can be a
-    function. ``clock`` is monotonic, in seconds.
+    ``%(error)s`` in the first stand for the kind of the fault and for the error in one line. A fault that may pass is
+    the database's own warning: here it is logged for whoever debugs. ``works`` can be a function, whose line is a
+    warning always. ``clock`` is monotonic, in seconds.
     """
 
     def __init__(
@@ -68,7 +69,8 @@ class CircuitBreaker:
         """Notes a failure, which opens the circuit. Returns the kind of the fault."""
         fault = fault_of(error)
         self._on_fault(self._part, fault)
-        self._log.failed(self._fails, {"fault": fault, "error": _line(error)})
+        level = logging.DEBUG if fault.passes else logging.WARNING
+        self._log.failed(self._fails, {"fault": fault, "error": _line(error)}, level=level)
         # several look-ups that fail together are one failure
         if not self.open:
             self._failures += 1
@@ -79,7 +81,10 @@ class CircuitBreaker:
         """Notes a success, which closes the circuit."""
         if self._failures:
             self._failures = 0
-            self._log.worked(self._works if isinstance(self._works, str) else self._works())
+            if isinstance(self._works, str):
+                self._log.worked(self._works, level=logging.DEBUG)
+            else:
+                self._log.worked(self._works())
 
 
 def _line(error: BaseException) -> str:

@@ -3,8 +3,9 @@
 import asyncio
 import importlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from time import monotonic
 from typing import Any, Self
 
 from sqlalchemy import URL, Select, make_url
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from llmproxy.database import schema
 from llmproxy.database.faults import DatabaseFault, DatabaseUnusable, NotOpen, fault_of
+from llmproxy.database.outage import DatabaseUse, OutageLog
 from llmproxy.database.reads import DirectReads, HeldReads, PointQuery, Rows, compile_query
 from llmproxy.database.sql_dialect import DURABLE, WRITES, DatabaseDialect
 
@@ -29,6 +31,8 @@ _SUSPECT = frozenset({DatabaseFault.READ_ONLY, DatabaseFault.UNREACHABLE})
 
 #: seconds that a writer waits for the other writers of this process
 _TURN_SECONDS = 10.0
+#: who is cancelled after so many seconds of waiting for the database was kept waiting by it
+_SILENT_SECONDS = 2.0
 
 
 class Database:
@@ -51,6 +55,8 @@ class Database:
         self._identity: object = None
         self._suspect = False
         self._refused: DatabaseUnusable | None = None
+        is_file = dialect.name == "sqlite"
+        self._outage = OutageLog(str(dialect.url.database) if is_file else dialect.url.render_as_string())
 
     async def verify(self) -> None:
         """Opens the database where that is still to be done, or again where its file is not the one that was opened.
@@ -67,9 +73,12 @@ class Database:
 
     def _verified(self, task: asyncio.Task[None]) -> None:
         self._verifying = None
-        if not task.cancelled():
-            # looked at here, because every caller may have left
-            task.exception()
+        # looked at here, because every caller may have left
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        # what keeps the program from starting is the start's to say
+        if self.generation or not isinstance(error, DatabaseUnusable):
+            self._outage.failed(DatabaseUse.OPENING, error)
 
     async def _verify(self) -> None:
         identity = await asyncio.to_thread(self.dialect.identity)
@@ -106,16 +115,33 @@ class Database:
         ones survive the machine's loss of power, the others only that of the program.
         """
         await self.verify()
-        async with self._writers_turn(), self.engine.connect() as connection:
-            await connection.execution_options(**{WRITES: True, DURABLE: durable})
-            try:
-                async with connection.begin():
-                    yield connection
-            except DBAPIError as error:
-                await connection.invalidate()
-                # handles opened while the file could not be written stay so, and share that with new ones
-                self._suspect = self._suspect or fault_of(error) in _SUSPECT
-                raise
+        with self._watched(DatabaseUse.WRITING):
+            async with self._writers_turn(), self.engine.connect() as connection:
+                await connection.execution_options(**{WRITES: True, DURABLE: durable})
+                try:
+                    async with connection.begin():
+                        yield connection
+                except DBAPIError as error:
+                    await connection.invalidate()
+                    # handles opened while the file could not be written stay so, and share that with new ones
+                    self._suspect = self._suspect or fault_of(error) in _SUSPECT
+                    raise
+
+    @contextmanager
+    def _watched(self, use: DatabaseUse) -> Iterator[None]:
+        """Reports what comes of the work within."""
+        began = monotonic()
+        try:
+            yield
+        except Exception as error:
+            self._outage.failed(use, error)
+            raise
+        except asyncio.CancelledError:
+            # as a rule a caller's time limit was over: the database was not heard of within it
+            if (seconds := monotonic() - began) > _SILENT_SECONDS:
+                self._outage.failed(use, TimeoutError(f"no answer within {seconds:.1f} s"))
+            raise
+        self._outage.worked(use)
 
     @asynccontextmanager
     async def _writers_turn(self) -> AsyncIterator[None]:
@@ -134,8 +160,9 @@ class Database:
         """A connection for reading, from the pool; on SQLite it sees one state from its first query on."""
         if self._identity is None:
             await self.verify()
-        async with self.engine.connect() as connection:
-            yield connection
+        with self._watched(DatabaseUse.READING):
+            async with self.engine.connect() as connection:
+                yield connection
 
     def point_query(self, statement: Select[Any], names: Sequence[str]) -> PointQuery:
         """Compiles ``statement`` for ``rows``; see ``reads.compile_query``."""

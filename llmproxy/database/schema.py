@@ -40,8 +40,18 @@ async def ensure(engine: AsyncEngine, dialect: DatabaseDialect) -> None:
     revision = await current(engine)
     if revision is None:
         revision = await _create(engine, dialect)
+    check_age(revision)
     if revision != HEAD:
         await _upgrade(engine)
+
+
+def check_age(revision: str | None) -> None:
+    """Raises ``DatabaseUnusable`` for a schema that only a newer version of the program knows."""
+    if revision is not None and revision.isdigit() and int(revision) > int(HEAD):
+        raise DatabaseUnusable(
+            f"this database is from a newer llmproxy (its schema is {revision}, this version's is {HEAD}): "
+            "use that version, or another database"
+        )
 
 
 async def _create(engine: AsyncEngine, dialect: DatabaseDialect) -> str | None:

@@ -1,6 +1,8 @@
 """SQLite in WAL mode: one writer, readers that never wait for it."""
 
 import contextlib
+import errno
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -103,6 +105,11 @@ class Sqlite:
         self._remove_emptied()
         if not self._path.exists():
             self._path.touch(mode=0o600)
+        # SQLite says of either no more than that it cannot open the file
+        if self._path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
+        if not os.access(self._path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._path))
         deadline = time.monotonic() + _CREATE_SECONDS
         while True:
             try:

@@ -93,7 +93,7 @@ class HistoryWriter:
             self._on_written(sum(_ROW_BYTES + row[BODY_BYTES] for row in group))
 
     def _works(self) -> str:
-        return f"history is written again; {self.lost} rows were lost since start"
+        return f"history is written again; {self.lost} rows were lost since start" if self.lost else ""
 
     def _lose(self, count: int, why: Loss) -> None:
         self.lost += count

@@ -23,7 +23,7 @@ Work = Callable[[], Awaitable[object]]
 
 
 class FailedRounds:
-    """Logs rounds that failed: those that found no database once until it is back, defects each time."""
+    """Logs rounds that failed: those that found no database for whoever debugs, defects each time as errors."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -31,7 +31,8 @@ class FailedRounds:
 
     def failed(self, error: Exception) -> None:
         if isinstance(error, ProxyError):
-            self._once.failed("jobs: %s failed: %s", self._name, error.message)
+            # the database warns by itself
+            self._once.failed("jobs: %s failed: %s", self._name, error.message, level=logging.DEBUG)
         else:
             log.error("jobs: %s failed", self._name, exc_info=error)
 

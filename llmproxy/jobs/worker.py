@@ -203,10 +203,11 @@ class Workers:
                 claimed = await self._claim()
             except ProxyError as error:
                 failures += 1
-                once.failed("jobs wait: %s", error.message)
+                # the database warns by itself
+                once.failed("jobs wait: %s", error.message, level=logging.DEBUG)
                 await asyncio.sleep(BACKOFF.seconds(failures))
                 continue
-            once.worked("jobs go on")
+            once.worked("jobs go on", level=logging.DEBUG)
             failures = 0
             if not claimed:
                 with suppress(TimeoutError):

@@ -34,16 +34,18 @@ class LogOnce:
         self._log = log
         self.failing = False
 
-    def failed(self, message: str, *args: object, error: BaseException | None = None) -> None:
-        """Notes a failure. With ``error`` its traceback is logged too."""
+    def failed(
+        self, message: str, *args: object, error: BaseException | None = None, level: int = logging.WARNING
+    ) -> None:
+        """Notes a failure. With ``error`` its traceback is logged too, as an error."""
         if not self.failing:
-            self._log.log(logging.WARNING if error is None else logging.ERROR, message, *args, exc_info=error)
+            self._log.log(level if error is None else logging.ERROR, message, *args, exc_info=error)
         self.failing = True
 
-    def worked(self, message: str = "", *args: object) -> None:
+    def worked(self, message: str = "", *args: object, level: int = logging.WARNING) -> None:
         """Notes a success."""
         if self.failing and message:
-            self._log.warning(message, *args)
+            self._log.log(level, message, *args)
         self.failing = False
 
 

@@ -90,4 +90,7 @@ class IdentityStore:
             self._log.worked()
 
     def _failed(self, error: Exception) -> None:
-        self._log.failed("identities of models cannot be kept in the database: %s (%s)", fault_of(error), error)
+        fault = fault_of(error)
+        # what may pass is the database's own warning
+        level = logging.DEBUG if fault.passes else logging.WARNING
+        self._log.failed("identities of models cannot be kept in the database: %s (%s)", fault, error, level=level)

@@ -1,5 +1,8 @@
 """Counting every fault, logging the first, staying open longer and longer."""
 
+import logging
+import sqlite3
+
 import pytest
 from sqlalchemy.exc import DBAPIError
 
@@ -44,6 +47,7 @@ def test_faults_at_the_same_time_are_one_reason_to_rest() -> None:
 
 
 def test_logged_once_until_it_works_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "llmproxy.database.breaker")
     clock = Clock()
     circuit = breaker(clock, Faults())
     for _ in range(2):
@@ -53,9 +57,17 @@ def test_logged_once_until_it_works_again(caplog: pytest.LogCaptureFixture) -> N
         circuit.succeeded()
         circuit.succeeded()
     assert caplog.messages == ["reading fails (unreachable): OSError: no route", "reading works again"] * 2
+    # the warning is the database's
+    assert {record.levelno for record in caplog.records} == {logging.DEBUG}
+
+
+def test_what_the_database_refuses_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    breaker(Clock(), Faults()).failed(sqlite3.IntegrityError("NULL"))
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 def test_what_is_logged_holds_no_values(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "llmproxy.database.breaker")
     error = DBAPIError("INSERT INTO t VALUES (?)", ["a secret answer"], OSError("two\nlines"))
     breaker(Clock(), Faults()).failed(error)
     assert caplog.messages == ["reading fails (unreachable): OSError: two lines"]

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -10,8 +12,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import make_url
 
 from tests.conftest import MakeProxy
+from tests.databases import PostgresServer
 from tests.faults.outcome import ask
 from tests.scripted import CHAT, COMPLETIONS, OLLAMA_CHAT, RESPONSES, marker
 from tests.scripted_upstream import ScriptedUpstream
@@ -179,3 +183,94 @@ async def test_another_model_under_the_same_name_misses_and_the_first_one_hits_a
             third = await ask(http, CHAT, request)
     assert [first.cache, second.cache, third.cache] == ["MISS", "MISS", "HIT"]
     assert third.body == first.body != second.body
+
+
+def warnings(proxy: Proxy) -> list[str]:
+    """What it logged that is more than information, but for requests that failed."""
+    lines = [json.loads(line) for line in proxy.log.splitlines()]
+    return [line["message"] for line in lines if line["level"] != "info" and line["logger"] != "llmproxy.access"]
+
+
+async def use_everything(proxy: Proxy) -> None:
+    """Has every part of the program meet the database."""
+    async with client(proxy) as http:
+        for _ in range(3):
+            assert (await ask(http, CHAT, CHAT.request(marker()))).status == 200
+        for path in ("/api/history?limit=1", "/api/users", "/admin/cache/groups", "/api/tasks"):
+            assert (await http.get(path)).status_code == 503, path
+        assert (await http.get("/api/health")).json()["database"]["state"] == "down"
+        assert (await http.post("/api/completions", json={"prompt": "x", "background": True})).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("prepare", "cause"),
+    [
+        (lambda path: path.write_bytes(b"no database " * 1000), "file is not a database, SQLITE_NOTADB"),
+        (lambda path: path.mkdir(), "[Errno 21] Is a directory"),
+    ],
+    ids=["no database", "a folder"],
+)
+async def test_a_file_that_cannot_be_opened_is_one_warning_with_the_cause(
+    upstream: ScriptedUpstream, tmp_path: Path, prepare: Callable[[Path], object], cause: str
+) -> None:
+    prepare(tmp_path / "llmproxy.db")
+    with Proxy(upstream.url, database=tmp_path / "llmproxy.db") as own:
+        await use_everything(own)
+        (warning,) = warnings(own)
+    assert f"the database {own.database} cannot be opened" in warning
+    assert cause in warning
+
+
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("postgresql://me:s3cret@127.0.0.1:1/x", "Connect call failed|Connection refused"),
+        ("postgresql://stranger@/{name}?host={folder}", 'role "stranger" does not exist'),
+        ("postgresql://llmproxy@/nobodys?host={folder}", 'database "nobodys" does not exist'),
+    ],
+    ids=["refused", "unknown user", "unknown database"],
+)
+async def test_a_server_that_does_not_let_us_in_is_one_warning_with_the_cause(
+    upstream: ScriptedUpstream, proxy: MakeProxy, postgres: PostgresServer, url: str, cause: str
+) -> None:
+    existing = make_url(postgres.create_empty())
+    own = proxy(upstream.url, database_url=url.format(name=existing.database, folder=existing.query["host"]))
+    await use_everything(own)
+    (warning,) = warnings(own)
+    assert "cannot be opened" in warning
+    assert re.search(cause, warning)
+    assert "s3cret" not in own.log
+
+
+async def test_an_outage_is_one_warning_and_its_end_another(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    file = tmp_path / "llmproxy.db"
+    with Proxy(upstream.url, database=file, cache_sweep_seconds=0.1) as own:
+        async with client(own) as http:
+            await ask(http, CHAT, CHAT.request(marker()))
+            # a folder in its place: nothing can be read, written or made anew
+            remove(file)
+            file.mkdir()
+            async with asyncio.timeout(WAIT_SECONDS):
+                while not warnings(own):
+                    assert (await ask(http, CHAT, CHAT.request(marker()))).status == 200
+            await use_everything(own)
+            file.rmdir()
+            async with asyncio.timeout(WAIT_SECONDS):
+                while not any("works again" in each for each in warnings(own)):
+                    await ask(http, CHAT, CHAT.request(marker()))
+        first, *others = warnings(own)
+    assert first.startswith(f"the database {file} cannot be ")
+    assert not [each for each in others if "fail" in each or "cannot" in each], others
+
+
+def test_a_database_of_a_newer_version_ends_the_start_with_the_cause(
+    upstream: ScriptedUpstream, tmp_path: Path
+) -> None:
+    own = Proxy(upstream.url, database=tmp_path / "llmproxy.db")
+    own.start()
+    own.stop()
+    with contextlib.closing(sqlite3.connect(own.database, isolation_level=None)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(RuntimeError, match="this database is from a newer llmproxy"):
+        own.start()
+    own.stop()

@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import sqlite3
 from functools import partial
 from itertools import count
@@ -83,6 +84,7 @@ async def test_rows_that_come_all_the_time_do_not_hold_up_who_asks(step: Countin
 async def test_a_fault_is_logged_once_and_made_up_for(
     step: Counting, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "llmproxy.database.breaker")
     monkeypatch.setattr(module, "GATHER_SECONDS", 0.0)
     step.rows, step.failures = 5, 3
     told: list[tuple[str, str]] = []

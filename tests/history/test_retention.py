@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -214,6 +215,7 @@ async def test_sums_go_with_the_last_row_and_not_before(database: Database) -> N
 async def test_a_fault_is_logged_once_and_the_next_sweep_goes_on(
     database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "llmproxy.database.breaker")
     monkeypatch.setattr(module, "SWEEP_SECONDS", 0.0)
     enough = asyncio.Event()
     sweeps = 0

@@ -30,7 +30,8 @@ async def ready(request: Request) -> Response:
     """Whether the upstream answers and the database can be used; 503 with the reason otherwise."""
     state = state_of(request)
     reasons = [reason for reason in (_upstream_fault(state), await _database_fault(state)) if reason]
-    document = {"status": "unready" if reasons else "ready", "reasons": reasons}
+    warnings = [f"upstream {each.name}: {each.warning}" for each in state.services.upstreams.health() if each.warning]
+    document = {"status": "unready" if reasons else "ready", "reasons": reasons, "warnings": warnings}
     return _json(document, 503 if reasons else 200)
 
 
@@ -171,6 +172,7 @@ def _upstream(health: ServerHealth) -> dict[str, Any]:
             kind=health.kind,
             latency_seconds=health.latency,
             in_flight=health.in_flight,
+            warning=health.warning or None,
         ),
     }
 

@@ -92,7 +92,7 @@ def _window(label: str, total: Json) -> list[str]:
 
 
 def _error(part: Json) -> str:
-    return printable(str(part["last_error"]), _ERROR) if part["last_error"] else NOTHING
+    return printable(str(part["last_error"] or part.get("warning") or NOTHING), _ERROR)
 
 
 def _share(share: float | None) -> str:

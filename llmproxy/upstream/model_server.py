@@ -35,6 +35,8 @@ class ServerHealth:
     #: the last failure of a reading or a call, "" where there was none since start; Unix seconds
     error: str
     failed_at: float | None
+    #: what is odd about it although it answers, "" if nothing is
+    warning: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -83,6 +85,12 @@ class Server:
         self.latency: float | None = None
         self._error = ""
         self._failed_at: float | None = None
+
+    def __str__(self) -> str:
+        if not self.up:
+            return f"{self.name} (no answer yet)"
+        warning = f" ({self.reading.warning})" if self.reading.warning else ""
+        return f"{self.target.kind.name} at {self.name}{warning}"
 
     @property
     def name(self) -> str:
@@ -185,7 +193,8 @@ class Server:
     @property
     def health(self) -> ServerHealth:
         kind = self.target.kind.name
-        return ServerHealth(self.name, kind, self.up, self.in_flight, self.latency, self._error, self._failed_at)
+        times = (self.latency, self._error, self._failed_at)
+        return ServerHealth(self.name, kind, self.up, self.in_flight, *times, self.reading.warning)
 
     def failed(self, message: str) -> None:
         """Notes why a reading or a call failed."""

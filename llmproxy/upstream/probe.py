@@ -5,6 +5,7 @@ import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -24,6 +25,7 @@ _LIMITS = CallTimeouts(connect=2.0, first_byte=5.0, idle=5.0, total=10.0)
 _LONGEST_DOCUMENT = 16 * 1024 * 1024
 _TROUBLED = frozenset({500, 502, 504})
 _LIST = "/v1/models"
+_NOT_THERE = frozenset({404, 405, 410})
 
 
 class KeyNeeded(Exception):
@@ -44,10 +46,12 @@ class Probe:
         ``credentials`` are shown to it. Raises ``UpstreamError``, ``KeyNeeded``.
         """
         refused = False
+        list_status = 200
 
         async def fetch(path: str) -> Any:
-            nonlocal refused
+            nonlocal refused, list_status
             status, document = await self._fetch(target, path, credentials)
+            list_status = status if path == _LIST else list_status
             # a page that nobody gets (403) tells nothing, but for the one page that every server has
             refused |= status == 401 or (status == 403 and path == _LIST)
             return document
@@ -60,7 +64,8 @@ class Probe:
                 if refused and asks_for_key:
                     raise KeyNeeded(f"The server at {target.name} asks for a key.")
                 if reading is not None:
-                    return kind, reading
+                    # whatever else it is, it is known by its own pages
+                    return kind, replace(reading, warning=_oddity(target, list_status)) if kind is GENERIC else reading
         except orjson.JSONEncodeError as error:
             raise UpstreamBroke(f"What the server at {target.name} says of itself is nested too deeply.") from error
         raise UpstreamBroke(f"The server at {target.name} is of no known kind.")
@@ -85,6 +90,14 @@ class Probe:
             return reply.status, None
         finally:
             await reply.aclose()
+
+
+def _oddity(target: Target, status: int) -> str:
+    """What a list of models that answers with ``status`` says of the base URL: "" for nothing."""
+    if status not in _NOT_THERE:
+        return ""
+    path = f" (with its path {target.prefix.decode()})" if target.prefix else ""
+    return f"{_LIST} answers {status} there: is the base URL right{path}?"
 
 
 log = logging.getLogger(__name__)

@@ -90,6 +90,8 @@ class ServerInfo:
     slots: int | None = None
     #: the canonical names of models that make embeddings and no text, where the server tells
     embedders: frozenset[str] = frozenset()
+    #: what is odd about it, for the operator: "" if nothing is
+    warning: str = ""
 
 
 #: identities by canonical name

@@ -116,10 +116,7 @@ class Upstreams:
 
     def describe(self) -> str:
         """Who is there, in a few words, for the start-up line."""
-        return ", ".join(
-            f"{server.target.kind.name} at {server.name}" if server.up else f"{server.name} (no answer yet)"
-            for server in self._servers.values()
-        )
+        return ", ".join(map(str, self._servers.values()))
 
     def up(self) -> dict[str, bool]:
         """Whether each server answered when it was last asked, by name."""

@@ -106,7 +106,7 @@ def asked_twice(screen: Screen) -> Iterator[str]:
     with httpx.Client(base_url=url, trust_env=False, timeout=WAIT_SECONDS) as http:
         for _ in range(2):
             assert http.post(CHAT.path, json=CHAT.request(prompt)).status_code == 200
-        assert http.get("/ui/app.js").status_code == 200
+        assert http.get("/ui/icon.svg").status_code == 200
         yield prompt
 
 
@@ -123,7 +123,7 @@ def test_requests_stand_above_a_line_of_totals(upstream: ScriptedUpstream, tmp_p
             assert line[head.index("question") :].rstrip("…")[:12] == prompt[:12]
             assert len(line) <= 100
         assert "\x1b[32mHIT" in screen.raw
-        assert "/ui/app.js" not in screen.raw
+        assert "/ui/icon.svg" not in screen.raw
         screen.end()
         assert "stopping" in screen.lines[-2]
         assert screen.lines[-1] == "", "the line of totals goes with the program"

@@ -35,6 +35,7 @@ OPERATORS = {
     "/api/history/{request_id:path}",
     "/api/history/{request_id:path}/explain",
     "/api/performance",
+    "/api/performance/series",
     "/api/sessions",
     "/api/sessions/{id:path}",
     "/api/users",

@@ -193,7 +193,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 @app.callback()
 def batch() -> None:
-    """Have a file of requests answered as a batch."""
+    """Run a file of requests as a batch."""
 
 
 @app.command()

@@ -51,9 +51,9 @@ def bench(
 ) -> None:
     """Measure a running proxy and the model behind it.
 
-    It asks short questions: the same twice, from 1, 4 and 16 callers at once, and popular ones. They have a cache of
-    their own and are forgotten after ten minutes. What is begun is finished, so a slow model takes longer than it
-    should. The exit code is 1 if a stage had no answer at all.
+    It asks short questions: the same twice, from 1, 4 and 16 callers at once, and popular ones. They have a cache
+    namespace of their own and expire after ten minutes. Requests that have begun are finished, so a slow model takes
+    longer than that. The exit code is 1 if a stage had no answer at all.
     """
     where, console = base(url), Console(stderr=True, highlight=False)
     console.print("looking for a model", markup=False)

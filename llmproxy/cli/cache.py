@@ -21,9 +21,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 @app.callback()
 def cache() -> None:
-    """Look into the cache of a running proxy, and empty it.
+    """Inspect and flush the cache of a running proxy.
 
-    The admin token, where the proxy asks for one, is read from LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
+    The admin token, if the proxy needs one, is read from LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
     """
 
 

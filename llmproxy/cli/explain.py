@@ -37,7 +37,7 @@ def explain(
     """Say why a request was answered from the cache, or why not.
 
     Shows what its key was made of, the earlier request that is most like it, and the characters in which the two
-    differ. The admin token, where the proxy asks for one, is read from LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
+    differ. The admin token, if the proxy needs one, is read from LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
     """
     client = operator(url)
     document = _last_miss(client) if request_id is None else _found(client, request_id)

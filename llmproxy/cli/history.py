@@ -62,7 +62,7 @@ def list_requests(
 ) -> None:
     """List requests, the newest first.
 
-    The id is the end of the whole one, and enough for `llmproxy explain`. The admin token, where the proxy asks for
+    The id is the end of the whole one, and enough for `llmproxy explain`. The admin token, if the proxy needs
     one, is read from LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
     """
     query = _query(user, session, model, endpoint, cache, status, search)
@@ -99,7 +99,7 @@ def follow(
 ) -> None:
     """Show requests as they end, until Ctrl-C.
 
-    It goes on where the proxy is started anew. The admin token, where the proxy asks for one, is read from
+    It continues after a restart of the proxy. The admin token, if the proxy needs one, is read from
     LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
     """
     following = Following(operator(url), _query(user, session, model, endpoint, cache, status, search))

@@ -20,10 +20,10 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="A job's id: a task's, a b
 
 @app.callback()
 def jobs() -> None:
-    """Look after the background jobs of a running proxy.
+    """Manage the background jobs of a running proxy.
 
-    They are everybody's: tasks, batches and background Responses of all callers. The admin token, where the proxy asks
-    for one, is read from LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
+    These are the tasks, batches and background Responses of all callers. The admin token, if the proxy needs
+    one, is read from LLMPROXY_ADMIN_TOKEN or llmproxy.toml.
     """
 
 
@@ -57,12 +57,12 @@ def list_jobs(
 def show(
     id: Id,
     errors: Annotated[
-        int, typer.Option(metavar="N", help="How many of its failed calls at most.", min=0, max=1000)
+        int, typer.Option(metavar="N", help="How many of its failed requests at most.", min=0, max=1000)
     ] = 20,
     url: UrlFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show one job, and why calls of it failed."""
+    """Show one job, and why requests of it failed."""
     job = operator(url).job(id, errors)
     if as_json:
         print_json(job)
@@ -74,13 +74,13 @@ def show(
 
 @app.command()
 def cancel(id: Id, url: UrlFlag = None, as_json: JsonFlag = False) -> None:
-    """End a job: what is done is kept, the rest is not begun."""
+    """Cancel a job: results that are there stay, the rest is not run."""
     _moved(operator(url).cancel_job(id), as_json)
 
 
 @app.command()
 def retry(id: Id, url: UrlFlag = None, as_json: JsonFlag = False) -> None:
-    """Have the calls of a job made again that did not succeed."""
+    """Retry the requests of a job that did not succeed."""
     _moved(operator(url).retry_job(id), as_json)
 
 

@@ -13,7 +13,7 @@ UpstreamFlag = Annotated[
     typer.Option(
         "--upstream",
         metavar="URL",
-        help="A model server's base URL; repeat it for several. Without it the usual local ports are looked at.",
+        help="A model server's base URL; repeat it for several. Without it the usual local ports are probed.",
     ),
 ]
 HostFlag = Annotated[str | None, typer.Option("--host", metavar="ADDRESS", help="Address to listen on [127.0.0.1].")]
@@ -34,7 +34,9 @@ LogFormatFlag = Annotated[
     str | None,
     typer.Option("--log-format", metavar="FORMAT", help="text, json, or auto: text on a terminal, else json."),
 ]
-UrlFlag = Annotated[str | None, typer.Option("--url", metavar="URL", help="The running proxy [http://127.0.0.1:4141].")]
+UrlFlag = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="URL of the running proxy [http://127.0.0.1:4141].")
+]
 ApiKeyFlag = Annotated[
     str | None,
     typer.Option(
@@ -42,7 +44,7 @@ ApiKeyFlag = Annotated[
         metavar="KEY",
         envvar="OPENAI_API_KEY",
         show_envvar=False,
-        help="Key of the proxy, where it asks for one [OPENAI_API_KEY].",
+        help="API key of the proxy, if it needs one [OPENAI_API_KEY].",
     ),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]

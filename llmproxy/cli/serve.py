@@ -53,15 +53,15 @@ def work(
     upstream: UpstreamFlag = None,
     database: DatabaseFlag = None,
     workers: Annotated[
-        str | None, typer.Option("--workers", metavar="N", help="Calls of jobs in work at once [4].")
+        str | None, typer.Option("--workers", metavar="N", help="Background requests at once [4].")
     ] = None,
     log_level: LogLevelFlag = None,
     log_format: LogFormatFlag = None,
 ) -> None:
-    """Work on background jobs, without serving.
+    """Run background jobs, without serving.
 
     It shares the jobs of its database with `llmproxy serve` and other workers, until it is stopped with Ctrl-C or
-    SIGTERM: what it has begun is given back then. The settings are those of `llmproxy serve`.
+    SIGTERM; requests that run then go back to the queue. The settings are those of `llmproxy serve`.
     """
     settings = load_with(
         upstream, database=database, log_level=log_level, log_format=log_format, workers=workers

@@ -19,10 +19,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def status(url: UrlFlag = None, as_json: JsonFlag = False) -> None:
-    """Show how a running proxy fares, on one screen.
+    """Show the state of a running proxy, on one screen.
 
     Model servers, database, cache and jobs with their states, rates and times, and what was saved. The exit code is 1
-    if no model server answers. The admin token, where the proxy asks for one, is read from LLMPROXY_ADMIN_TOKEN or
+    if no model server answers. The admin token, if the proxy needs one, is read from LLMPROXY_ADMIN_TOKEN or
     llmproxy.toml.
     """
     client = operator(url)

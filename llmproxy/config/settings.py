@@ -89,7 +89,9 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback needs an admin token.")
     port: int = Field(4141, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     allowed_hosts: Words = Field(
-        (), description="Host names, beside loopback ones, that requests may be addressed to. `*` allows all."
+        (),
+        description="Host names, besides loopback ones, at which the proxy may be addressed (`Host` header). `*` "
+        "allows all.",
     )
     root: RootPage = Field(
         RootPage.PAGE,
@@ -98,106 +100,167 @@ class Settings(BaseModel):
     )
     trusted_proxies: Networks = Field(
         (),
-        description="Addresses and networks of reverse proxies whose `X-Forwarded-Host`, the name that a browser "
-        "knows, is believed.",
+        description="Addresses and networks of reverse proxies whose `X-Forwarded-Host`, the name that the "
+        "browser uses, is trusted.",
     )
-    cors_origins: Words = Field((), description="Origins of web pages that may call the proxy from a browser.")
-    admin_token: Secret = Field(None, description="Bearer token for `/admin/*` and the statistics under `/api/*`.")
+    cors_origins: Words = Field((), description="Origins of web pages that may call the proxy from a browser (CORS).")
+    admin_token: Secret = Field(
+        None,
+        description="Bearer token for `/admin/*` and the statistics under `/api/*`. Required if the proxy "
+        "listens on anything but loopback.",
+    )
     api_keys: ApiKeys = Field(
-        (), description="Keys that callers must present, each `name:key` or just the key. None: no key is asked for."
+        (),
+        description="API keys of the proxy, each `name:key` or just the key. Callers must present one of them. "
+        "Unset: no key is needed.",
     )
-    max_in_flight: int = Field(1024, ge=1, description="Requests in work at once; beyond it 429 with `retry-after`.")
-    max_in_flight_per_caller: int = Field(0, ge=0, description="The same for each caller; 0 sets no limit.")
-    max_body_bytes: int = Field(100 * MiB, ge=1, description="Largest request body that is read into memory.")
+    max_in_flight: int = Field(
+        1024, ge=1, description="Concurrent requests; more are answered with 429 and `retry-after`."
+    )
+    max_in_flight_per_caller: int = Field(
+        0, ge=0, description="Concurrent requests of each caller; more are answered with 429. 0: no limit."
+    )
+    max_body_bytes: int = Field(100 * MiB, ge=1, description="Maximum size of a request body that is read into memory.")
     max_header_bytes: int = Field(
-        64 * 1024, ge=1024, description="Largest head of a request, its URL included; beyond it 431."
+        64 * 1024,
+        ge=1024,
+        description="Maximum size of a request's URL and headers together; larger ones are answered with 431.",
     )
-    request_header_timeout: float = Field(30.0, gt=0, description="Seconds for a request's head to arrive; then 408.")
+    request_header_timeout: float = Field(
+        30.0, gt=0, description="Seconds until a request's headers must have arrived; then 408."
+    )
     request_body_timeout: float = Field(
-        60.0, gt=0, description="Seconds between two bytes of a request's body; then 408."
+        60.0, gt=0, description="Maximum seconds between two bytes of a request body; then 408."
     )
     response_write_timeout: float = Field(
-        120.0, gt=0, description="Seconds in which a client reads nothing of its answer; then it is cut off."
+        120.0, gt=0, description="Seconds after which a client that does not read its response is disconnected."
     )
     keep_alive_timeout: float = Field(
-        75.0, gt=0, description="Seconds after which an idle connection is closed. Longer than the clients' own."
+        75.0,
+        gt=0,
+        description="Seconds after which an idle client connection is closed. Should be longer than the clients' own.",
     )
     shutdown_seconds: float = Field(
-        10.0, ge=0, description="How long a stopping server may take: for running requests, and for writing what waits."
+        10.0,
+        ge=0,
+        description="Maximum seconds for a graceful shutdown: running requests end, and pending writes are written.",
     )
 
     # Upstream
-    upstream: BaseUrls = Field((), description="Base URLs of model servers. Unset: the usual local ports are probed.")
+    upstream: BaseUrls = Field(
+        (),
+        description="Base URLs of model servers. Unset: the usual local ports of Ollama, llama.cpp, LM Studio "
+        "and vLLM are probed.",
+    )
     require_upstream: bool = Field(
         False,
         description="Refuse to start while no model server answers. Otherwise the proxy starts and keeps looking.",
     )
     upstream_api_key: Secret = Field(
-        None, description="Key sent upstream. Unset: the caller's own is forwarded, unless the proxy has API keys."
+        None,
+        description="API key sent to the model servers. Unset: the caller's own is forwarded, unless the proxy "
+        "has API keys itself.",
     )
     upstream_stream: UpstreamStream = Field(
         UpstreamStream.AUTO,
-        description="`auto` sends plain requests as streams to servers that notice a cancelled call only "
-        "on streams (llama.cpp) and puts the answer together; `as-asked` never does.",
+        description="`auto` requests a stream also for a plain request, and puts the answer together, where the "
+        "model server notices a cancelled request only while it streams (llama.cpp); `as-asked` "
+        "never does.",
     )
-    connect_timeout: float = Field(5.0, gt=0, description="Seconds to connect to an upstream.")
-    first_byte_timeout: float = Field(600.0, gt=0, description="Seconds until the upstream's first byte.")
+    connect_timeout: float = Field(5.0, gt=0, description="Seconds to connect to a model server.")
+    first_byte_timeout: float = Field(
+        600.0, gt=0, description="Seconds until the first byte of a model server's answer."
+    )
     idle_timeout: float = Field(
         600.0,
         gt=0,
-        description="Seconds between two bytes of an upstream's answer. What is passed through has no such limit.",
+        description="Maximum seconds between two bytes of a model server's answer. Requests that are passed "
+        "through have no such limit.",
     )
-    total_timeout: float = Field(0.0, ge=0, description="Seconds for a whole upstream call; 0 sets no limit.")
+    total_timeout: float = Field(
+        0.0, ge=0, description="Maximum seconds for a whole request to a model server; 0: no limit."
+    )
     identity_seconds: float = Field(
         5.0,
         gt=0,
-        description="How old what a server says of its models may be when a cached answer rests on it.",
+        description="Maximum age, in seconds, of what is known about a model (its digest or settings) when a "
+        "cached answer is served.",
     )
     identity_wait: float = Field(
         0.25,
         ge=0,
-        description="Seconds that a request waits at most for what a server says of its models.",
+        description="Maximum seconds for which a request waits until the model server has said again which model "
+        "it serves.",
     )
-    ping_seconds: float = Field(15.0, ge=0, description="Comment pings on waiting streams; 0 sends none.")
+    ping_seconds: float = Field(
+        15.0, ge=0, description="Seconds between comments that keep waiting streams alive; 0: none."
+    )
     head_seconds: float = Field(
-        20.0, ge=0, description="How long a stream's status waits for the upstream's, before 200 is sent for pings."
+        20.0,
+        ge=0,
+        description="Seconds for which a stream's response waits for the model server's status; after that it "
+        "begins with 200, so that pings can be sent.",
     )
 
     # Cache
     cache_policy: CachePolicy = Field(
-        CachePolicy.ALL, description="Which complete answers are cached: all, deterministic, opt-in, off."
+        CachePolicy.ALL,
+        description="Which complete answers are cached: `all`; `deterministic`, those to requests with "
+        "temperature 0 or a seed; `opt-in`, those to requests with a caching header; `off`, none.",
     )
     cache_scope: CacheScope = Field(
         CacheScope.AUTO,
-        description="Who shares answers: all callers, or each key its own. `auto`: each key its own if there are keys.",
+        description="Who shares cached answers: `shared`, all callers; `key`, only requests with the same API "
+        "key; `auto`, `key` if the proxy has API keys, else `shared`.",
     )
     cache_max_size: int = Field(
-        1000, ge=0, validation_alias=_bare("CACHE_MAX_SIZE"), description="Entries in the memory tier."
+        1000,
+        ge=0,
+        validation_alias=_bare("CACHE_MAX_SIZE"),
+        description="Maximum number of entries in the memory tier.",
     )
-    cache_max_bytes: int = Field(256 * MiB, ge=0, description="Bytes in the memory tier.")
+    cache_max_bytes: int = Field(256 * MiB, ge=0, description="Maximum size of the memory tier.")
     cache_ttl_hours: float = Field(
-        24.0, gt=0, validation_alias=_bare("CACHE_TTL_HOURS"), description="Lifetime of an entry in hours."
+        24.0,
+        gt=0,
+        validation_alias=_bare("CACHE_TTL_HOURS"),
+        description="Lifetime of a cached answer (TTL), in hours.",
     )
     cache_stale_hours: float = Field(
-        24.0, ge=0, description="How long entries are kept past their lifetime, for `max-stale` and `stale-if-error`."
+        24.0,
+        ge=0,
+        description="Hours for which expired answers are kept, for requests with `max-stale` or `stale-if-error`.",
     )
     cache_disk_bytes: int = Field(
-        4 * GiB, ge=0, description="Bytes that the SQL tier takes in the database; 0: no such tier."
+        4 * GiB, ge=0, description="Maximum size of the SQL tier in the database; 0: no SQL tier."
     )
-    cache_entry_bytes: int = Field(16 * MiB, ge=1, description="Largest answer that is kept.")
+    cache_entry_bytes: int = Field(16 * MiB, ge=1, description="Maximum size of an answer that is cached.")
     cache_compress_bytes: int = Field(
-        1024, ge=0, description="Bodies of this size or more are compressed in the SQL tier."
+        1024, ge=0, description="Answers of this size or more are compressed in the SQL tier."
     )
-    cache_sweep_seconds: float = Field(30.0, gt=0, description="How often expired rows are looked for.")
-    single_flight: bool = Field(True, description="Identical requests in flight share one upstream call.")
-    replay: Replay = Field(Replay.FAST, description="How hits of streams are sent: at full speed or in their own time.")
+    cache_sweep_seconds: float = Field(30.0, gt=0, description="Seconds between two clean-ups of expired answers.")
+    single_flight: bool = Field(
+        True, description="Identical requests at the same time share one request to the model server."
+    )
+    replay: Replay = Field(
+        Replay.FAST,
+        description="How a cached stream is sent: `fast`, as fast as the client reads; `paced`, with its "
+        "original timing.",
+    )
     disconnect_grace: float = Field(
-        2.0, ge=0, description="Seconds that an upstream call goes on after its last listener left."
+        2.0,
+        ge=0,
+        description="Seconds for which a request to a model server goes on after the last client that waited for "
+        "it has disconnected.",
     )
     on_disconnect: OnDisconnect = Field(
-        OnDisconnect.CANCEL, description="What happens then: the call is cancelled, or finished and stored."
+        OnDisconnect.CANCEL,
+        description="What happens after these seconds: the request to the model server is cancelled (`cancel`), "
+        "or finished and its answer cached (`finish`).",
     )
-    fast_path: bool = Field(True, description="Answer repeated identical requests inside the HTTP protocol.")
+    fast_path: bool = Field(
+        True, description="Answer repeated identical requests directly in the HTTP protocol, before they are parsed."
+    )
 
     # Database, history
     database_path: Path = Field(
@@ -206,76 +269,103 @@ class Settings(BaseModel):
         description="SQLite file. The default is in the user's data folder, or `data/llmproxy.db` if that exists.",
     )
     database_url: SecretStr | None = Field(
-        None, validation_alias=_bare("DATABASE_URL"), description="Database URL, for PostgreSQL; wins over the path."
+        None,
+        validation_alias=_bare("DATABASE_URL"),
+        description="Database URL, for PostgreSQL; wins over `database_path`.",
     )
-    history: bool = Field(True, description="Keep a row for every exchange.")
-    history_bodies: bool = Field(True, description="Keep request and response bodies in the history.")
-    history_body_bytes: int = Field(256 * 1024, ge=0, description="A longer body is cut at this size in the history.")
-    history_days: float = Field(30.0, gt=0, description="Age at which history rows are deleted.")
-    history_bytes: int = Field(1 * GiB, ge=0, description="Bytes that the history takes in the database.")
+    history: bool = Field(True, description="Record every request in the history.")
+    history_bodies: bool = Field(
+        True,
+        description="Keep request and response bodies in the history, and show the beginning of the question in "
+        "the log on a terminal.",
+    )
+    history_body_bytes: int = Field(
+        256 * 1024, ge=0, description="Maximum size of a body in the history; a longer one is cut."
+    )
+    history_days: float = Field(30.0, gt=0, description="Days after which history rows are deleted.")
+    history_bytes: int = Field(
+        1 * GiB, ge=0, description="Maximum size of the history in the database; the oldest rows are deleted first."
+    )
     history_redact: Patterns = Field(
         (),
-        description="What is removed from bodies before they are kept. Several in the environment: a JSON array.",
+        description="Regular expressions for what is removed from bodies before they are kept. Several in the "
+        "environment: a JSON array.",
     )
     history_search: bool = Field(True, description="Index prompts and answers for full-text search.")
-    history_queue: int = Field(20_000, ge=1, description="Rows that may wait to be written; more are counted as lost.")
+    history_queue: int = Field(
+        20_000,
+        ge=1,
+        description="Maximum number of history rows that wait to be written; more are dropped and counted.",
+    )
 
     # Jobs
-    jobs: bool = Field(True, description="Offer tasks, files, batches, stored and background Responses.")
+    jobs: bool = Field(
+        True, description="Offer background work: tasks, files, batches, stored and background Responses."
+    )
     task_queue_workers: int = Field(
         4,
         ge=0,
         le=1024,
         validation_alias=_bare("TASK_QUEUE_WORKERS"),
-        description="Calls of jobs in work at once in this process; 0 leaves them to `llmproxy worker`.",
+        description="Maximum number of concurrent background requests in this process; 0: all are left to "
+        "`llmproxy worker`.",
     )
     job_beside_interactive: int = Field(
         0,
         ge=0,
-        description="How many of them may run beside interactive requests. 0: one less than the model server has "
-        "slots, and at least one.",
+        description="Maximum number of background requests while interactive ones run. 0: one less than the "
+        "model server has slots, and at least one.",
     )
-    job_max_attempts: int = Field(5, ge=1, description="Attempts at each call of a job before it is failed.")
+    job_max_attempts: int = Field(5, ge=1, description="Attempts at each request of a job before it counts as failed.")
     job_lease_seconds: float = Field(
-        15.0, ge=1, description="How long a worker that was lost keeps others from its calls. Renewed while it lives."
+        15.0,
+        ge=1,
+        description="Seconds after which the requests of a worker that has crashed are taken over by others.",
     )
     job_retention_days: float = Field(
-        30.0, gt=0, description="Age at which finished jobs, their results and stored answers are deleted."
+        30.0, gt=0, description="Days after which finished jobs, their results and stored answers are deleted."
     )
-    job_max_prompts: int = Field(10_000, ge=1, description="Prompts in one request to `/api/completions/batch`.")
+    job_max_prompts: int = Field(
+        10_000, ge=1, description="Maximum number of prompts in one request to `/api/completions/batch`."
+    )
     store_answers: bool = Field(
         True,
-        description="Keep Responses (unless they say `store: false`) and chat completions with `store: true`, so that "
-        "they can be asked for by their ids.",
+        description="Keep Responses (unless they say `store: false`) and chat completions with `store: true`, so "
+        "that they can be retrieved by id.",
     )
     instructions: Instructions = Field(
-        INSTRUCTIONS, description="System prompts by `instruction_type`, a TOML table or JSON; beside the usual ones."
+        INSTRUCTIONS,
+        description="System prompts by `instruction_type`, a TOML table or a JSON object. They are added to the "
+        "built-in ones or replace them.",
     )
     files_path: str = Field(
         "",
-        description="Where files are kept: a folder, or an fsspec URL. Unset: beside the database.",
+        description="Where uploaded files and batch results are kept: a folder, or an fsspec URL. Unset: beside "
+        "the database.",
     )
-    file_max_bytes: int = Field(512 * MiB, ge=1, description="Largest file that can be uploaded.")
+    file_max_bytes: int = Field(512 * MiB, ge=1, description="Maximum size of an uploaded file.")
     webhook_url: WebAddress = Field(
-        "", description="URL that is told of each job's end, unless its request names another."
+        "", description="URL that is notified when a job ends, unless its request names another."
     )
     webhook_secret: SigningSecret = Field(
         None, description="Secret that signs webhooks (Standard Webhooks: `whsec_` and base64)."
     )
     webhook_hosts: Words = Field(
         (),
-        description="Hosts that a request's `webhook_url` may name, each `host:port`, or `host` for the usual port. "
-        "None: none may.",
+        description="Hosts that a request's `webhook_url` may name, each `host:port`, or `host` for the scheme's "
+        "usual port. Unset: none.",
     )
 
     # Logs, metrics
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe level that is logged.")
-    log_format: LogFormat = Field(LogFormat.AUTO, description="`text`, `json`, or `auto`: text on a terminal.")
+    log_format: LogFormat = Field(
+        LogFormat.AUTO, description="`text`, `json`, or `auto`: text on a terminal, JSON elsewhere."
+    )
     worker_metrics_port: int | None = Field(
         None,
         ge=0,
         le=65535,
-        description="Port on which `llmproxy worker` shows `/metrics` and `/health`; none by default, 0 any free one.",
+        description="Port on which `llmproxy worker` serves `/metrics` and `/health`. Unset: none; 0: a free one.",
     )
 
     @model_validator(mode="after")

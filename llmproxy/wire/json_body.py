@@ -13,21 +13,22 @@ BOM = b"\xef\xbb\xbf"
 
 #: Numbers that a float or a 64-bit integer cannot tell apart keep their lexical form if one may be present:
 #: those with an exponent, and those with many digits. In the text that ``_CLASSES`` makes of a body, a digit or a point
-#: is 0, a sign is +.
-_CLASSES = bytes.maketrans(
-    bytes(range(256)),
-    bytes(
-        ord("0" if chr(c) in "0123456789." else "e" if chr(c) in "eE" else "+" if chr(c) in "+-" else " ")
-        for c in range(256)
-    ),
-)
-_EXPONENTS = (b"0e0", b"0e+0")
-_MANY_DIGITS = b"0" * 16
+#: is 0, a sign is +, a blank or a mark that a number may follow is a blank, and all else is x.
+_KINDS = {
+    **dict.fromkeys(b"0123456789.", b"0"),
+    **dict.fromkeys(b"eE", b"e"),
+    **dict.fromkeys(b"+-", b"+"),
+    **dict.fromkeys(b" \t\r\n[,:", b" "),
+}
+_CLASSES = b"".join(_KINDS.get(code, b"x") for code in range(256))
+_DELICATE = (b"0e0", b"0e+0", b"0" * 16)
 #: from here on an integer may not fit into 64 bits
 _LARGE_DIGITS = b"0" * 19
 #: a body is searched in pieces, so that other threads get their turn; pieces overlap by the longest pattern
 _PIECE = 1024 * 1024
 _OVERLAP = len(_LARGE_DIGITS)
+#: so many places are looked at more closely before a body counts as one with such numbers
+_MOST_LOOKS = 16
 
 #: What a body may cost to be made into objects, all at once: a member counts 4, an array or object 2, a comma 1. Ten
 #: million numbers are allowed, or two million members; half a second.
@@ -79,10 +80,23 @@ def _numbers(body: bytes) -> tuple[bool, bool]:
     delicate = False
     for at in range(0, len(body), _PIECE):
         classes = body[at : at + _PIECE + _OVERLAP].translate(_CLASSES)
-        if _LARGE_DIGITS in classes:
+        if _holds_number(classes, _LARGE_DIGITS):
             return True, True
-        delicate = delicate or _MANY_DIGITS in classes or any(form in classes for form in _EXPONENTS)
+        delicate = delicate or any(_holds_number(classes, form) for form in _DELICATE)
     return delicate, False
+
+
+def _holds_number(classes: bytes, form: bytes) -> bool:
+    """Whether what may be a number has this form. Not one in the middle of a word: identifiers are full of them."""
+    at = -len(form)
+    for _ in range(_MOST_LOOKS):
+        at = classes.find(form, at + len(form))
+        if at < 0:
+            return False
+        before = classes[max(0, at - _OVERLAP) : at].rstrip(b"0").removesuffix(b"+")
+        if not before or before.endswith(b" "):
+            return True
+    return True
 
 
 def _work(body: bytes) -> int:

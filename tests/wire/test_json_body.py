@@ -69,6 +69,18 @@ def test_nested_numbers_keep_their_lexical_form(one: bytes, other: bytes) -> Non
     assert one in canonical(parse(b'{"a":{"n":' + one + b"}}"), ())
 
 
+@given(
+    st.sampled_from([b"1e5", b"-1.5E+30", b"0.1234567890123456789", b"-12345678901234567890123"]),
+    st.sampled_from([b"", b" ", b"\n\t ", b"\r\n"]),
+    st.sampled_from([b"[[%b%b]]", b"[[1,%b%b]]", b'{"n":%b%b}']),
+    st.integers(0, 40),
+)
+def test_a_number_is_found_among_identifiers(number: bytes, blank: bytes, place: bytes, count: int) -> None:
+    identifiers = b'"' + b"3f4e7a1e5-00000000000000000000 " * count + b'"'
+    body = b'{"a":' + identifiers + b',"b":' + place % (blank, number) + b"}"
+    assert number in canonical(parse(body), ())
+
+
 def test_a_large_top_level_integer_keeps_its_digits() -> None:
     assert canonical(parse(b'{"seed":12345678901234567890123}'), ()) == b'{"seed":12345678901234567890123}'
 

@@ -35,7 +35,7 @@ class CreateBatch:
         connection = HTTPConnection(scope)
         services, exchange = job_services(connection), exchange_of(connection)
         with Listening(scope, receive):
-            spec = read_batch_spec(parse(await read(receive, scope["headers"], services.proxy.settings, _LONGEST_BODY)))
+            spec = read_batch_spec(parse(await read(scope, receive, services.proxy.settings, _LONGEST_BODY)))
             job = await _submitted(spec, scope["headers"], exchange, services)
             await json_response(batch_object(job))(scope, receive, send)
 

@@ -146,7 +146,7 @@ class Update:
         connection = HTTPConnection(scope)
         with Listening(scope, receive):
             settings = job_services(connection).proxy.settings
-            body = parse(await read(receive, scope["headers"], settings, _LONGEST_BODY))
+            body = parse(await read(scope, receive, settings, _LONGEST_BODY))
             if "metadata" not in body:
                 raise validation.missing("metadata")
             metadata = dump_labels(parse_metadata(body["metadata"]))

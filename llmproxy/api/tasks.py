@@ -135,7 +135,7 @@ class Completions:
         services, exchange = job_services(connection), exchange_of(connection)
         settings = services.proxy.settings
         with Listening(scope, receive) as client:
-            raw = await read(receive, scope["headers"], settings)
+            raw = await read(scope, receive, settings)
             task_request = await offload(len(raw), self._read, raw, settings)
             if task_request.background:
                 response = _accepted(task_request, await _submitted(task_request, scope["headers"], exchange, services))

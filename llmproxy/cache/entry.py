@@ -10,9 +10,10 @@ import orjson
 import zstandard
 
 from llmproxy.wire.headers import sendable
+from llmproxy.wire.record import record
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Position:
     """How far the flush log had been read when an answer was begun: later flushes came after it.
 
@@ -28,7 +29,7 @@ class Position:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """A complete answer. Times are Unix seconds.
 

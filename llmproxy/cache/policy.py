@@ -1,15 +1,15 @@
 """Decides whether a request may be answered from the cache and its answer kept, with a reason. Pure."""
 
-from dataclasses import dataclass
 from enum import Enum
 
 from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import CachePolicy
 from llmproxy.wire.cache_headers import Directives
+from llmproxy.wire.record import record
 from llmproxy.wire.vocabulary import Reason
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class RequestTraits:
     """What the policy needs to know of a request body."""
 
@@ -21,7 +21,7 @@ class RequestTraits:
     other_numbers: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """Whether to look the request up and whether to keep its answer. ``reason`` is set where not both."""
 

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from llmproxy.wire.record import record
 
 Work = TypeVar("Work")
 
@@ -43,7 +44,7 @@ class Flight(Generic[Work]):
             self.task.cancel()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Subscription(Generic[Work]):
     """A listener's place on a flight. ``led`` for the one whose request started it."""
 

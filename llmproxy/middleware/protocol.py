@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from llmproxy.config.settings import Settings
 from llmproxy.middleware.response_cycle import ResponseCycle
 from llmproxy.wire.errors import BadRequest, HeaderTooLarge, ProxyError, TooSlow, error_response
-from llmproxy.wire.exchange import ON_DISCONNECT
+from llmproxy.wire.exchange import CONNECTION
 
 #: no more descriptors than this are asked of the system; each is a connection
 _MOST_DESCRIPTORS = 65_536
@@ -115,9 +115,16 @@ class Protocol(HttpToolsProtocol):
         self._running, self._left = cycle, None
         super()._start_asgi_task(cycle, app)
 
+    # for the application: the extension ``CONNECTION`` of the ASGI scope
+
+    @property
+    def is_received(self) -> bool:
+        """Whether the whole body of the request in work is here."""
+        return self._running is not None and not self._running.more_body
+
     def on_disconnect(self, left: Callable[[], None]) -> None:
-        """Has ``left`` called if the client of the request in work leaves before the answer is complete: an extension
-        of the ASGI scope. A task that waits for the message "http.disconnect" costs a twentieth of a cached miss."""
+        """Has ``left`` called if the client of the request in work leaves before the answer is complete. A task that
+        waits for the message "http.disconnect" would cost a twentieth of a cached miss."""
         if self._running is not None and self._running.disconnected:
             left()
             return
@@ -234,7 +241,7 @@ class Protocol(HttpToolsProtocol):
 
     def extensions(self) -> dict[str, Any]:
         """Those of the ASGI scope of a request."""
-        return {ON_DISCONNECT: self.on_disconnect}
+        return {CONNECTION: self}
 
     def on_body(self, body: bytes) -> None:
         self._received = 0

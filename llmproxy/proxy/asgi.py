@@ -6,7 +6,7 @@ came: it is never decoded and encoded again.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from typing import Protocol
 
 from starlette.types import Message, Receive, Scope
 
@@ -15,15 +15,33 @@ from llmproxy.proxy.listen import ClientDisconnected
 from llmproxy.upstream.headers import Peer
 from llmproxy.wire.content_coding import Decoder, NotCoded, UnknownCoding, decoder
 from llmproxy.wire.errors import BadRequest, TooLarge, TooSlow, Unsupported
-from llmproxy.wire.exchange import ON_DISCONNECT
+from llmproxy.wire.exchange import CONNECTION
+
+
+class Connection(Protocol):
+    """What our own server tells of the connection beyond ASGI."""
+
+    @property
+    def is_received(self) -> bool:
+        """Whether the whole body of the request is here."""
+        ...
+
+    def on_disconnect(self, left: Callable[[], None]) -> None:
+        """Has ``left`` called once if the client leaves before its answer is complete."""
+        ...
+
+
+def _connection(scope: Scope) -> Connection | None:
+    """None under another server."""
+    connection: Connection | None = (scope.get("extensions") or {}).get(CONNECTION)
+    return connection
 
 
 class SocketClient:
     """The client at the other end of an ASGI request. It is watched once the request's body has been read."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        extensions: dict[str, Any] = scope.get("extensions") or {}
-        self._on_disconnect: Callable[[Callable[[], None]], None] | None = extensions.get(ON_DISCONNECT)
+        self._connection = _connection(scope)
         self._receive = receive
         self._task: asyncio.Task[None] | None = None
         self._wakes: list[Callable[[], None]] = []
@@ -35,10 +53,9 @@ class SocketClient:
         self._wakes.append(wake)
         if self.disconnected:
             wake()
-        elif is_first and self._on_disconnect is not None:
-            self._on_disconnect(self._leave)
+        elif is_first and self._connection is not None:
+            self._connection.on_disconnect(self._leave)
         elif is_first:
-            # under another server than ours
             self._task = asyncio.get_running_loop().create_task(self._wait())
 
     def close(self) -> None:
@@ -63,16 +80,16 @@ class SocketClient:
 _TURN_BYTES = 1024 * 1024
 
 
-async def read(
-    receive: Receive, headers: Iterable[tuple[bytes, bytes]], settings: Settings, limit: int | None = None
-) -> bytes:
+async def read(scope: Scope, receive: Receive, settings: Settings, limit: int | None = None) -> bytes:
     """The whole body, decoded; ``limit`` counts both what is received and what becomes of it.
 
     Raises ``TooLarge``, ``TooSlow``, ``Unsupported``, ``BadRequest``, ``ClientDisconnected``.
     """
     most = settings.max_body_bytes if limit is None else limit
-    decode = _decoder(headers)
-    first = await _message(receive, settings)
+    decode, connection = _decoder(scope["headers"]), _connection(scope)
+    # what is here already needs no time limit
+    is_here = connection is not None and connection.is_received
+    first = _part(await receive()) if is_here else await _message(receive, settings)
     if decode is None and not first.get("more_body", False):
         # most bodies are here as one piece
         piece: bytes = first.get("body", b"")
@@ -114,6 +131,11 @@ async def _message(receive: Receive, settings: Settings) -> Message:
             message = await receive()
     except TimeoutError:
         raise TooSlow(f"The request body stopped for {settings.request_body_timeout:g} s.") from None
+    return _part(message)
+
+
+def _part(message: Message) -> Message:
+    """Raises ``ClientDisconnected``."""
     if message["type"] == "http.disconnect":
         raise ClientDisconnected
     return message

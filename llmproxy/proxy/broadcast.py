@@ -3,13 +3,14 @@
 import asyncio
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from llmproxy.wire.record import record
 
 Outcome = TypeVar("Outcome")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Head:
     """The upstream's status line, as far as readers care. ``stream``: frames will follow, else one document. ``both``:
     whether the other form may be made of it, ``request``: whether the upstream was asked for a stream.

@@ -6,7 +6,6 @@ with its answer when it is complete.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +27,7 @@ from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import OnlyIfCached, UnreadableBody
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.headers import content_type
+from llmproxy.wire.record import record
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -73,11 +73,11 @@ class ProxyEndpoint:
         services: ProxyServices = scope["state"]["services"]
         exchange: Exchange = scope[EXCHANGE]
         exchange.endpoint = self._row.name
-        raw = await read(receive, scope["headers"], services.settings)
+        raw = await read(scope, receive, services.settings)
         return await self._before(Incoming(self._row, scope, send, client, raw, exchange, services))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Incoming:
     """A request to a cached endpoint, its body read. ``send`` is for those who answer it by themselves."""
 
@@ -133,7 +133,7 @@ class Incoming:
         return PassThrough(self.raw, Reason.UNREADABLE)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Prepared:
     """What is to be answered.
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from time import monotonic
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from llmproxy.wire.errors import (
 from llmproxy.wire.exchange import Exchange, Trace
 from llmproxy.wire.framing import is_stream
 from llmproxy.wire.headers import media_type
+from llmproxy.wire.record import record
 from llmproxy.wire.vocabulary import Reason
 
 #: an error document larger than this says nothing more
@@ -58,7 +59,7 @@ class Split(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Plan:
     """What one flight is to do."""
 

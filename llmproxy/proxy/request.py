@@ -1,7 +1,7 @@
 """What a caller asks for: the body parsed once, and a memo that keeps a repeat from being parsed again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import blake2b, sha256
 from typing import Any
 
@@ -20,6 +20,7 @@ from llmproxy.wire.errors import UnreadableBody
 from llmproxy.wire.formats.embeddings import INPUT_BY_INPUT, is_per_input, other_numbers
 from llmproxy.wire.formats.ollama import only_loads
 from llmproxy.wire.json_body import canonical, parse
+from llmproxy.wire.record import record
 
 _MEMO_SIZE = 10_000
 #: a draft that holds on to more of its body than this is not remembered
@@ -36,7 +37,7 @@ _READ = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ParsedBody:
     """All that the cache needs to know of a body. ``digest`` is that of its canonical form."""
 
@@ -62,7 +63,7 @@ class ParsedBody:
     described: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CacheableRequest:
     """One request to a cached endpoint."""
 

@@ -21,13 +21,14 @@ from llmproxy.wire.errors import ProxyError, UpstreamStatus
 from llmproxy.wire.exchange import NO_USAGE, Exchange, Usage
 from llmproxy.wire.framing import sse_data, sse_event, sse_frame
 from llmproxy.wire.headers import HeaderList
+from llmproxy.wire.record import record
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 #: members that an event has whose echo may have to change
 _HOLDING = (b'"response"', b'"choices"', b'"id"')
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class View:
     """``usage``: whether usage frames are shown. ``echo``: what the answer repeats of this request, None if nothing."""
 
@@ -104,7 +105,7 @@ def _echoed(frame: bytes, echo: Mapping[str, Any]) -> bytes:
     return frame if echoed is event else sse_frame(write(echoed), sse_event(frame))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Fetched:
     """An upstream call that came to its proper end. ``document`` is the plain answer.
 
@@ -131,7 +132,7 @@ class Fetched:
         return framed == stream or (self.both and (framed or _gives_stream(dialect, self.document)))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Failed:
     """An upstream call that did not. ``error`` is what a caller is told who has not been sent anything yet."""
 
@@ -156,7 +157,7 @@ class TryAgain:
 Outcome = Fetched | Failed
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AnswerFacts:
     """What is known of an answer once the whole of it is there: derived once, for all who count, log and keep.
 
@@ -170,7 +171,7 @@ class AnswerFacts:
     document: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Whole:
     """An answer that is there as a whole."""
 
@@ -191,7 +192,7 @@ class Paced:
     facts: AnswerFacts
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Live:
     """An answer on its way. The one who delivers it leaves the flight at the end."""
 
@@ -210,7 +211,7 @@ class Live:
 Answer = Whole | Paced | Live
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LookUp:
     """What a look-up ended with. Without an ``answer`` it is a miss."""
 

@@ -1,12 +1,12 @@
 """Which headers pass, in both directions. Names are lower-case bytes throughout. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from llmproxy.config.settings import Settings
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.exchange import Trace
 from llmproxy.wire.headers import CREDENTIALS, HeaderList, sendable
+from llmproxy.wire.record import record
 
 _VIA = b"1.1 llmproxy"
 
@@ -84,7 +84,7 @@ _OF_THE_BODY = frozenset(
 _KEPT = frozenset({b"openai-model", b"openai-version"})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Peer:
     """Where a request came from: the client's address and the scheme it used."""
 

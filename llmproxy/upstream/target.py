@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from llmproxy.config.settings import Settings
 from llmproxy.wire.headers import HeaderList
+from llmproxy.wire.record import record
 
 #: where a scheme's servers listen unless said otherwise
 _PORTS = {"http": 80, "https": 443}
@@ -16,7 +17,7 @@ _PORTS = {"http": 80, "https": 443}
 Document = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Call:
     """One request upstream. ``target`` is the raw path and query as the client sent them, never re-encoded."""
 
@@ -53,7 +54,7 @@ class Reply(Protocol):
 Repair = Callable[[bytes], list[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Adapted:
     """What is sent upstream for a request, and how its answer is read.
 

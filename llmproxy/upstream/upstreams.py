@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from time import monotonic
 
@@ -17,6 +17,7 @@ from llmproxy.upstream.probe import Probe, Readings
 from llmproxy.upstream.target import Call, Document, Reply, Target
 from llmproxy.wire.errors import NotFound, UpstreamError, UpstreamRefused
 from llmproxy.wire.headers import HeaderList
+from llmproxy.wire.record import record
 
 #: where model servers listen by default
 USUAL = {
@@ -38,7 +39,7 @@ _RETRY_SECONDS = 2.0
 _DEBOUNCE_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AnswerOrigin:
     """Where an answer came from: the server, and what its request asked for.
 

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import NamedTuple, Protocol
 
 from llmproxy.wire.headers import HeaderList
+from llmproxy.wire.record import record
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
 
@@ -38,7 +39,7 @@ class RequestIds:
         return f"{self._prefix}{next(self._count):010x}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Caller:
     """Who sends a request. The secret itself is never kept."""
 
@@ -52,7 +53,7 @@ class Caller:
     credential: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Usage:
     """Tokens of one answer; None if the upstream did not count them."""
 
@@ -65,8 +66,8 @@ NO_USAGE = Usage()
 
 #: where the exchange travels in an ASGI scope
 EXCHANGE = "llmproxy.exchange"
-#: an extension of the scope: called with what is to be called once if the client leaves before its answer is complete
-ON_DISCONNECT = "llmproxy.disconnect"
+#: an extension of the scope: the connection on which the request came, if our own server took it
+CONNECTION = "llmproxy.connection"
 
 
 @dataclass(slots=True)

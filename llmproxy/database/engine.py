@@ -50,6 +50,7 @@ class Database:
         self.generation = 0
         self._reads = HeldReads(engine, dialect)
         self._direct = DirectReads()
+        self._queries: dict[Select[Any], PointQuery] = {}
         self._verifying: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._identity: object = None
@@ -165,8 +166,10 @@ class Database:
                 yield connection
 
     def point_query(self, statement: Select[Any], names: Sequence[str]) -> PointQuery:
-        """Compiles ``statement`` for ``rows``; see ``reads.compile_query``."""
-        return compile_query(statement, names, self.engine)
+        """Compiles ``statement`` for ``rows``, once; see ``reads.compile_query``."""
+        if statement not in self._queries:
+            self._queries[statement] = compile_query(statement, names, self.engine)
+        return self._queries[statement]
 
     async def rows(self, query: PointQuery, values: Sequence[Any]) -> Rows:
         """A point read, on the driver's own connection: a fifth of the cost of ``read``.

@@ -31,7 +31,9 @@ from sqlalchemy import (
 )
 from sqlalchemy import table as table_named
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.util import await_only
 
 from llmproxy.database.faults import DatabaseUnusable
 from llmproxy.database.sql_dialect import DURABLE, WRITES, DirectConnection, Merge, Phrase
@@ -54,6 +56,10 @@ _EACH_CONNECTION = (
 
 #: the page size first: it is fixed from the moment that auto_vacuum or the journal mode writes the first page
 _NEW_FILE = ("PRAGMA page_size = 8192", "PRAGMA auto_vacuum = INCREMENTAL", "PRAGMA journal_mode = WAL")
+
+
+#: where a connection keeps what its transactions wait for; ``_EACH_CONNECTION`` says what that is at first
+_SYNCHRONOUS = "llmproxy.synchronous"
 
 
 class Sqlite:
@@ -92,12 +98,15 @@ class Sqlite:
 
         @event.listens_for(engine, "begin")
         def on_begin(connection: Connection) -> None:
-            # taking the lock at BEGIN leaves nothing to fail half-way
             options = connection.get_execution_options()
             if options.get(WRITES, False):
                 # of the connection, which others had before; inside of a transaction it could not be changed
-                connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options.get(DURABLE) else 'NORMAL'}")
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get(WRITES, False) else "BEGIN")
+                level = "FULL" if options.get(DURABLE) else "NORMAL"
+                if connection.info.get(_SYNCHRONOUS, "NORMAL") != level:
+                    _execute(connection, f"PRAGMA synchronous = {level}")
+                    connection.info[_SYNCHRONOUS] = level
+            # taking the lock at BEGIN leaves nothing to fail half-way
+            _execute(connection, "BEGIN IMMEDIATE" if options.get(WRITES, False) else "BEGIN")
 
     def create(self) -> None:
         # answers are private: only the owner may look into a folder and a file that we make
@@ -246,3 +255,13 @@ class Sqlite:
     async def _number(self, driver: Any, pragma: str) -> int:
         rows = await driver.execute_fetchall(f"PRAGMA {pragma}")
         return int(rows[0][0])
+
+
+def _execute(connection: Connection, sql: str) -> None:
+    """Executes a statement without values and rows: with one hop to the driver's thread, where a cursor of SQLAlchemy's
+    takes three. Raises ``DBAPIError``."""
+    driver: Any = connection.connection.driver_connection
+    try:
+        await_only(driver.execute_fetchall(sql))
+    except sqlite3.Error as error:
+        raise DBAPIError.instance(sql, (), error, sqlite3.Error) from error

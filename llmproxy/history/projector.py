@@ -6,11 +6,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
-from sqlalchemy import literal, select, true, update
+from sqlalchemy import bindparam, literal, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from llmproxy.database.breaker import CircuitBreaker, OnFault, ignore
 from llmproxy.database.engine import Database
+from llmproxy.database.faults import NotOpen
 from llmproxy.history.tables import marks
 from llmproxy.runtime.background import Backoff
 
@@ -24,6 +25,9 @@ CLOSE_SECONDS = 1.0
 REST = 0.5
 #: seconds of rest while more rows come than can be written: the machine is left to the requests
 REST_BEHIND_WRITER = 1.0
+
+
+_SEEN = select(marks.c.seen).where(marks.c.name == bindparam("name"))
 
 
 class Projection(Protocol):
@@ -134,10 +138,14 @@ class Projector:
 
 async def checkpoint(database: Database, name: str) -> int:
     """The highest id that the projection of this name has seen."""
-    async with database.read() as connection:
-        seen = (await connection.execute(select(marks.c.seen).where(marks.c.name == name))).scalar()
-    if seen is not None:
-        return int(seen)
+    query = database.point_query(_SEEN, ("name",))
+    try:
+        rows = await database.rows(query, (name,))
+    except NotOpen:
+        await database.verify()
+        rows = await database.rows(query, (name,))
+    if rows:
+        return int(rows[0][0])
     row: list[Any] = [literal(name), literal(0)]
     async with database.write() as connection:
         # the same from another process at this moment does no harm

@@ -13,7 +13,7 @@ from typing import Any
 from unicodedata import normalize
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import bindparam, literal_column, select
 
 from llmproxy.database.breaker import OnFault, ignore
 from llmproxy.database.engine import Database
@@ -139,6 +139,15 @@ CHUNK = 200
 CHUNK_BYTES = 128 * 1024
 
 
+#: rows (id, bytes of bodies) behind a checkpoint
+_BEHIND = select(history.c.id, history.c.body_bytes).where(history.c.id > bindparam("seen"))
+_BEHIND = _BEHIND.order_by(history.c.id).limit(bindparam("most")).offset(literal_column("0"))
+#: rows (id, request, response) of a chunk
+_BODIES = select(history.c.id, history.c.request_body, history.c.response_body)
+_BODIES = _BODIES.where(history.c.id > bindparam("seen"), history.c.id <= bindparam("last"))
+_BODIES = _BODIES.where(history.c.body_bytes > literal_column("0"))
+
+
 class Texts:
     """The ``Projection`` that indexes new rows."""
 
@@ -149,6 +158,9 @@ class Texts:
         self._database = database
         self._on_fault = on_fault
         self._most = CHUNK
+        # every few dozen rows: through SQLAlchemy each takes the driver's thread a dozen turns
+        self._behind = database.point_query(_BEHIND, ("seen", "most"))
+        self._bodies = database.point_query(_BODIES, ("seen", "last"))
 
     async def advance(self) -> bool:
         seen = await checkpoint(self._database, self.name)
@@ -172,19 +184,13 @@ class Texts:
         return more
 
     async def _read(self, seen: int, last: int) -> list[tuple[int, str]]:
-        row = history.c
-        bodies = select(row.id, row.request_body, row.response_body)
-        async with self._database.read() as connection:
-            query = bodies.where(row.id > seen, row.id <= last, row.body_bytes > 0)
-            rows = (await connection.execute(query)).all()
+        rows = await self._database.rows(self._bodies, (seen, last))
         return await asyncio.to_thread(_texts, rows, self._database.dialect.encode_text) if rows else []
 
     async def _chunk(self, seen: int) -> tuple[int, int, bool]:
         """The last row of the next chunk, ``seen`` where there is none; how many there are; and whether there are more
         behind it."""
-        behind = select(history.c.id, history.c.body_bytes).where(history.c.id > seen).order_by(history.c.id)
-        async with self._database.read() as connection:
-            rows = (await connection.execute(behind.limit(self._most))).all()
+        rows = await self._database.rows(self._behind, (seen, self._most))
         last, size = seen, 0
         for number, (id, body_bytes) in enumerate(rows):
             size += body_bytes

@@ -117,7 +117,8 @@ class Deleting(Database):
 
 async def test_a_row_that_is_deleted_meanwhile_leaves_no_words(database: Database) -> None:
     await write(database, [said("one"), said("two")])
-    await Texts(Deleting(database, 1)).advance()
+    async with Deleting(database, 1) as deleting:
+        await Texts(deleting).advance()
     assert await indexed(database) == [2]
 
 

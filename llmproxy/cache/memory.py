@@ -1,9 +1,8 @@
 """The memory tier: the entries asked for most recently, bounded in number and in bytes."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
-
-import cachetools
 
 from llmproxy.cache.entry import Entry
 from llmproxy.cache.tier import Flushed, Seal, Selector, TierStats, key_range, matches
@@ -29,7 +28,9 @@ class MemoryTier:
     reclaimed = 0
 
     def __init__(self, max_entries: int, max_bytes: int, clock: Callable[[], float]):
-        self._entries: cachetools.LRUCache[bytes, Entry] = cachetools.LRUCache(max_entries)
+        #: the least recently used first. An LRU of a library has its look-ups in Python
+        self._entries: OrderedDict[bytes, Entry] = OrderedDict()
+        self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._bytes = 0
         self._clock = clock
@@ -41,33 +42,28 @@ class MemoryTier:
 
     def __iter__(self) -> Iterator[Entry]:
         """Every entry, in no particular order, none of them counted as used."""
-        for key in list(self._entries):
-            yield cachetools.Cache.__getitem__(self._entries, key)
+        return iter(list(self._entries.values()))
 
     def peek(self, key: bytes) -> Entry | None:
         """The entry, without counting as a use of it."""
-        if key not in self._entries:
-            return None
-        # past the LRU's own look, which would move the entry to its end
-        entry: Entry = cachetools.Cache.__getitem__(self._entries, key)
-        return entry
+        return self._entries.get(key)
 
     def touch(self, key: bytes) -> Entry | None:
         """The entry, from now on the most recently used."""
-        try:
-            return self._entries[key]
-        except KeyError:
-            return None
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
 
     def keep(self, entry: Entry) -> None:
         """Keeps ``entry`` in place of one with the same key; one that is larger than the tier only removes that."""
         self._drop(entry.key)
         size = entry.size
-        if size > self._max_bytes or self._entries.maxsize < 1:
+        if size > self._max_bytes or self._max_entries < 1:
             return
         while self._bytes + size > self._max_bytes:
             self._evict("bytes")
-        while len(self._entries) >= self._entries.maxsize:
+        while len(self._entries) >= self._max_entries:
             self._evict("size")
         self._entries[entry.key] = self._lean(entry)
         self._bytes += size
@@ -118,7 +114,7 @@ class MemoryTier:
             self._bytes -= entry.size
 
     def _evict(self, reason: str) -> None:
-        _, entry = self._entries.popitem()
+        _, entry = self._entries.popitem(last=False)
         self._bytes -= entry.size
         self._evictions["expired" if entry.expires <= self._clock() else reason] += 1
 

@@ -5,10 +5,9 @@ answer that the ordinary path gave is right again, for as long as its entry is s
 the identity of the models has not changed and was read lately. All of it is checked each time.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from cachetools import LRUCache
 
 from llmproxy.cache.entry import Entry
 from llmproxy.wire.exchange import Exchange
@@ -61,7 +60,9 @@ class RawRequestIndex:
         self._max_bytes = max_bytes
         self._current = current
         self._epoch = epoch
-        self._answers: LRUCache[bytes, HotAnswer] = _Answers(max_bytes, self)
+        #: the least recently used first
+        self._answers: OrderedDict[bytes, HotAnswer] = OrderedDict()
+        self._bytes = 0
         #: head -> length of the whole request, and how many requests have this head
         self._heads: dict[bytes, list[int]] = {}
 
@@ -78,13 +79,16 @@ class RawRequestIndex:
             return None
         entry = answer.entry
         if entry.expires <= now or answer.epoch != epoch or self._current(entry.key) is not entry:
-            del self._answers[raw]
+            self._forget(raw)
             return None
+        self._answers.move_to_end(raw)
         return answer
 
     def clear(self) -> None:
         """Forgets all answers: a caller may no longer be accepted."""
         self._answers.clear()
+        self._heads.clear()
+        self._bytes = 0
 
     def length(self, head: bytes) -> int:
         """Bytes of a whole request with this head, if the index has one; else 0."""
@@ -96,30 +100,20 @@ class RawRequestIndex:
         if self._size == 0 or len(raw) > LONGEST or answer.size > self._max_bytes:
             return
         if raw in self._answers:
-            del self._answers[raw]
-        elif len(self._answers) >= self._size:
-            self._answers.popitem()
+            self._forget(raw)
+        while len(self._answers) >= self._size or self._bytes + answer.size > self._max_bytes:
+            self._forget(next(iter(self._answers)))
         self._heads.setdefault(_head(raw), [len(raw), 0])[1] += 1
         self._answers[raw] = answer
+        self._bytes += answer.size
 
-    def forgotten(self, raw: bytes) -> None:
+    def _forget(self, raw: bytes) -> None:
+        self._bytes -= self._answers.pop(raw).size
         head = _head(raw)
         counted = self._heads[head]
         counted[1] -= 1
         if counted[1] == 0:
             del self._heads[head]
-
-
-class _Answers(LRUCache[bytes, HotAnswer]):
-    """Tells the index which answers are evicted, so that its heads stay in step."""
-
-    def __init__(self, max_bytes: int, table: RawRequestIndex) -> None:
-        super().__init__(max_bytes, getsizeof=lambda answer: answer.size)
-        self._table = table
-
-    def __delitem__(self, raw: bytes) -> None:
-        super().__delitem__(raw)
-        self._table.forgotten(raw)
 
 
 def _head(raw: bytes) -> bytes:

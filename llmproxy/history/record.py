@@ -208,21 +208,23 @@ def short_digest(secret: bytes) -> str:
 
 
 def _before_times(exchange: Exchange) -> Row:
+    user, session, caller, method, path, model, upstream, namespace = _stored_texts(
+        exchange.user or exchange.caller.name,
+        exchange.session,
+        exchange.caller.name,
+        exchange.method,
+        exchange.path,
+        exchange.model,
+        exchange.upstream,
+        exchange.namespace,
+    )
     return (
-        stored_text(exchange.user or exchange.caller.name),
-        stored_text(exchange.session),
-        stored_text(exchange.caller.name),
-        exchange.endpoint,
-        stored_text(exchange.method),
-        stored_text(exchange.path),
-        stored_text(exchange.model),
-        stored_text(exchange.upstream),
+        *(user, session, caller, exchange.endpoint, method, path, model, upstream),
         exchange.status,
         _word(exchange.cache),
         _word(exchange.reason),
         _word(exchange.stored),
-        exchange.key,
-        stored_text(exchange.namespace),
+        *(exchange.key, namespace),
         exchange.stream,
         _count(exchange.usage.prompt_tokens),
         _count(exchange.usage.completion_tokens),
@@ -235,6 +237,12 @@ def stored_text(text: str) -> str:
     if text.isprintable() and len(text) <= LONGEST_TEXT:
         return text
     return text[:LONGEST_TEXT].encode("utf-8", "replace").decode().replace("\0", "")
+
+
+def _stored_texts(*texts: str) -> Iterable[str]:
+    """Several of them: as a rule one look finds that all can stay as they are."""
+    together = "".join(texts)
+    return texts if together.isprintable() and len(together) <= LONGEST_TEXT else map(stored_text, texts)
 
 
 def _word(word: StrEnum | None) -> str:

@@ -28,9 +28,10 @@ class AcceptedCredentials:
     def note(self, server: str, credential: str, status: int) -> None:
         """Takes the status of a server's answer to a model's call. ``credential`` "" is none of a caller's."""
         self.note_refusal(server, credential, status)
-        if credential and status == 200:
-            self._accepted[server, credential] = True
-            self._refused.pop((server, credential), None)
+        mark = (server, credential)
+        if credential and status == 200 and (mark not in self._accepted or mark in self._refused):
+            self._accepted[mark] = True
+            self._refused.pop(mark, None)
 
     def note_refusal(self, server: str, credential: str, status: int) -> None:
         """The same for any other request: that it was answered says nothing, as some paths are open."""
@@ -51,12 +52,13 @@ class AcceptedCredentials:
         """
         if not credential or not servers:
             return True
-        if any((server, credential) in self._refused for server in servers):
-            return False
+        for server in servers:
+            if (server, credential) in self._refused:
+                return False
+        is_accepted = False
         for server, takes in servers.items():
-            if takes:
-                self._accepted[server, credential] = True
-        return any(
-            (server, credential) in self._accepted or (takes is None and server not in self._checking)
-            for server, takes in servers.items()
-        )
+            mark = (server, credential)
+            if takes and mark not in self._accepted:
+                self._accepted[mark] = True
+            is_accepted = is_accepted or mark in self._accepted or (takes is None and server not in self._checking)
+        return is_accepted

@@ -370,7 +370,7 @@ class HttpReply:
         self._began = True
         self.status = status
         self.headers = end_to_end(headers)
-        self.delimited = any(name.lower() in _FRAMING for name, _ in headers)
+        self.delimited = not _FRAMING.isdisjoint([name.lower() for name, _ in headers])
         self._wake()
 
     def feed(self, pieces: list[bytes]) -> None:

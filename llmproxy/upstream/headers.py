@@ -82,6 +82,8 @@ _OF_THE_BODY = frozenset(
 
 #: Not the content type: that is a matter of the rendering.
 _KEPT = frozenset({b"openai-model", b"openai-version"})
+_NOT_OF_AN_ANSWER = _NOT_RELAYED | _OF_THE_BODY
+_NOT_LIVE = _NOT_OF_AN_ANSWER | _KEPT
 
 
 @record
@@ -143,14 +145,16 @@ def relayed(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
 
 def answer_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
     """The headers of a reply whose body is given by the proxy: limits, processing times, ids, and whatever else."""
-    return [
-        header for header in relayed(headers) if header[0] not in _OF_THE_BODY and not header[0].startswith(_OUR_OWN)
-    ]
+    return _without(headers, _NOT_OF_AN_ANSWER)
 
 
 def live_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
     """Those of them that only the caller gets whose call it was: what ``kept_headers`` has is everybody's."""
-    return [header for header in answer_headers(headers) if header[0] not in _KEPT]
+    return _without(headers, _NOT_LIVE)
+
+
+def _without(headers: Iterable[tuple[bytes, bytes]], names: frozenset[bytes]) -> HeaderList:
+    return [header for header in headers if header[0] not in names and not header[0].startswith((_CORS, _OUR_OWN))]
 
 
 def kept_headers(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:

@@ -59,7 +59,7 @@ class Decoder:
 
 def decoder(headers: Iterable[tuple[bytes, bytes]]) -> Decoder | None:
     """The decoder of the coding in ``headers`` (lower-case names), None if there is none. Raises ``UnknownCoding``."""
-    coding = b", ".join(value for name, value in headers if name == b"content-encoding").strip().lower()
+    coding = b", ".join([value for name, value in headers if name == b"content-encoding"]).strip().lower()
     if coding in (b"", b"identity"):
         return None
     if coding in (b"gzip", b"x-gzip"):

@@ -20,12 +20,20 @@ def sendable(fields: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]
 
     A server refuses to write the others, and the whole response with them.
     """
-    return [(name, value) for name, value in fields if _NAME.fullmatch(name) and not _CONTROL.search(value)]
+    given = list(fields)
+    names = [name for name, _ in given]
+    if _NAME.fullmatch(b"".join(names)) and all(names) and not _CONTROL.search(b"".join([value for _, value in given])):
+        # as a rule all of them, which two looks find out
+        return given
+    return [(name, value) for name, value in given if _NAME.fullmatch(name) and not _CONTROL.search(value)]
 
 
 def content_type(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The value of ``content-type``, empty if there is none."""
-    return next((value for name, value in headers if name == b"content-type"), b"")
+    for name, value in headers:
+        if name == b"content-type":
+            return value
+    return b""
 
 
 def media_type(content_type: bytes) -> bytes:

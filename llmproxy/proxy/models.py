@@ -75,6 +75,8 @@ class Models:
         if not name and scope["path"] in LISTS:
             # what is taken for a request without a model: the list may begin with one that only makes embeddings
             headers.append((b"x-llmproxy-default-model", quote(services.upstreams.first_model).encode()))
+            if embedding := services.upstreams.embedding_models:
+                headers.append((b"x-llmproxy-embedding-models", ",".join(map(quote, embedding)).encode()))
         exchange.status = reply.status
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else reply.body})

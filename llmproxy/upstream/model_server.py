@@ -142,9 +142,19 @@ class Server:
     @property
     def text_models(self) -> list[str]:
         """The ids of the listed models that make text, in the list's order."""
-        listed, canonical = [str(model["id"]) for model in self.reading.models], self.target.kind.canonical
-        embedders = self.reading.embedders
-        return [name for name in listed if canonical(name) not in embedders and not is_named_as_embedder(name)]
+        return [name for name in self._listed if not self._only_embeds(name)]
+
+    @property
+    def embedding_models(self) -> list[str]:
+        """The ids of the others: they only make embeddings."""
+        return [name for name in self._listed if self._only_embeds(name)]
+
+    @property
+    def _listed(self) -> list[str]:
+        return [str(model["id"]) for model in self.reading.models]
+
+    def _only_embeds(self, name: str) -> bool:
+        return self.target.kind.canonical(name) in self.reading.embedders or is_named_as_embedder(name)
 
     def may_serve(self, model: str) -> bool:
         """False only where it told which models it has, and that they are all it has."""

@@ -35,6 +35,8 @@ _LIST_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
 #: how often a server that does not answer is asked again
 _RETRY_SECONDS = 2.0
+#: models that are named in a header
+_MOST_NAMED = 20
 #: least time between two rounds of readings in the background
 _DEBOUNCE_SECONDS = 0.5
 
@@ -149,6 +151,12 @@ class Upstreams:
         known."""
         servers = sorted(self._servers.values(), key=lambda server: not server.up)
         return next((name for server in servers for name in server.text_models), "")
+
+    @property
+    def embedding_models(self) -> list[str]:
+        """The first few models that only make embeddings, as the servers list them."""
+        found = (name for server in self._servers.values() for name in server.embedding_models)
+        return list(dict.fromkeys(found))[:_MOST_NAMED]
 
     def ready(self) -> tuple[bool, str]:
         """Whether any server answers, and who or why not."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, FloatRect, Locator, Page, expect
 
 #: names the folder where pictures are put
@@ -48,6 +49,11 @@ class Tab:
         """Whether nothing is wider than the window."""
         fits: bool = self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         return fits
+
+    def findings(self) -> list[str]:
+        """What axe-core finds wrong in what is shown: the rule, and the elements."""
+        found = Axe().run(self.page).response["violations"]
+        return [f"{rule['id']}: {[node['html'][:200] for node in rule['nodes']]}" for rule in found]
 
     def picture(self, name: str) -> None:
         """Keeps what is shown, where somebody wants pictures."""

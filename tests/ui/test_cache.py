@@ -55,6 +55,29 @@ def test_entries_are_found_by_what_is_typed(proxy: MakeProxy, upstream: Scripted
     expect(field).to_have_value("")
 
 
+def test_entries_are_found_by_words_and_say_what_was_asked(
+    proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab
+) -> None:
+    server = proxy(upstream.url)
+    for animal in ("okapi", "okapi", "zebra"):
+        chat(server, f"tell me of the {animal}")
+    shown = tab(server)
+    shown.open("cache")
+    rows = shown.page.locator("tbody tr")
+    expect(rows).to_have_count(2)
+    shown.page.keyboard.press("/")
+    shown.page.keyboard.type("okapi")
+    shown.page.keyboard.press("Enter")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("tell me of the okapi")
+    rows.get_by_role("link").click()
+    shown.heading("Entry")
+    expect(shown.page.get_by_role("region", name="The question")).to_contain_text("tell me of the okapi")
+    expect(shown.page.locator(".facts")).to_contain_text("Hits so far1")
+    shown.page.get_by_role("link", name="The newest request that had this answer").click()
+    shown.heading("Request")
+
+
 def test_an_entry_is_looked_into_and_then_gone(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
     server = proxy(upstream.url)
     chat(server, marker())

@@ -26,7 +26,7 @@ PAINTED = """() => {
 def test_what_happens_is_drawn(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
     server, prompt = proxy(upstream.url), marker()
     shown = tab(server, expected=("willReadFrequently",))
-    shown.open()
+    shown.open("overview?window=5m")
     shown.see("Requests a second")
     assert evaluated(shown, PAINTED) == 0
     for _ in range(20):
@@ -37,7 +37,7 @@ def test_what_happens_is_drawn(proxy: MakeProxy, upstream: ScriptedUpstream, tab
     for _ in range(3):
         shown.page.wait_for_event("response", lambda answer: answer.url.endswith("/api/cache/stats"))
     assert evaluated(shown, PAINTED) > 20
-    shown.see("of 20 requests in 5 minutes")
+    shown.see("of 20 requests looked up")
 
 
 def test_each_row_of_the_figures_leads_to_its_requests(

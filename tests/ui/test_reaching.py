@@ -64,6 +64,25 @@ def test_a_proxy_that_is_away_is_told_of(proxy: MakeProxy, upstream: ScriptedUps
     server.stop()
     expect(shown.page.get_by_text("The proxy does not answer")).to_be_visible()
     expect(shown.page.get_by_role("row", name="scripted")).to_be_visible()
+    # what was so before is not what is so
+    expect(shown.page.locator(".state.good")).to_have_count(0)
+    expect(shown.page.locator(".title .state")).to_have_text("unknown")
+
+
+def test_what_was_wrong_is_no_longer_said_when_it_is_over(front: Proxy, tab: MakeTab) -> None:
+    shown = tab(front, expected=("ERR_FAILED", "503"))
+    shown.page.route("**/v1/models", lambda route: route.abort())
+    shown.open("try")
+    expect(shown.page.locator("main .problem")).to_be_visible()
+    shown.page.unroute("**/v1/models")
+    expect(shown.page.locator("main .problem")).to_have_count(0)
+    shown.page.route(
+        "**/admin/cache/groups", lambda route: route.fulfill(status=503, json={"error": {"message": "no"}})
+    )
+    shown.open("cache")
+    expect(shown.page.locator("main .problem")).to_be_visible()
+    shown.page.unroute("**/admin/cache/groups")
+    expect(shown.page.locator("main .problem")).to_have_count(0)
 
 
 def test_the_page_below_a_path_of_another_site(

@@ -1,5 +1,7 @@
 """Finding requests, paging through them, and sending one again."""
 
+import subprocess
+
 from playwright.sync_api import expect
 
 from tests.conftest import MakeProxy
@@ -37,6 +39,117 @@ def test_requests_are_found_by_words_and_by_filters(proxy: MakeProxy, upstream: 
     shown.see("Session of-ada: 2 requests, 50 % hits")
     shown.open("requests?q=unheard")
     shown.see("Nothing matches")
+
+
+def test_the_slowest_and_the_largest_first(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    # a second server that is away: a model that nobody has is an error then
+    server, prompt = proxy("http://127.0.0.1:9", upstream.url), marker()
+    for text in (prompt, prompt, "another"):
+        chat(server, text)
+    with server.line() as line:
+        line.ask("POST", "/v1/chat/completions", [("content-type", "application/json")], b'{"model": "unheard"}')
+        line.ask(
+            "POST",
+            "/v1/chat/completions",
+            [("cache-control", "only-if-cached"), ("content-type", "application/json")],
+            b'{"model": "scripted", "messages": [{"role": "user", "content": "unheard"}]}',
+        )
+    shown = tab(server)
+    shown.open("requests")
+    rows = shown.page.locator("tbody tr")
+    expect(rows).to_have_count(5)
+    shown.page.get_by_role("columnheader", name="Total").get_by_role("link").click()
+    expect(shown.page.get_by_role("columnheader", name="Total")).to_have_attribute("aria-sort", "descending")
+    expect(rows).to_have_count(5)
+    slowest = [row["id"] for row in get(server, "/api/history?order=slowest")["data"]]
+    assert slowest != [row["id"] for row in get(server, "/api/history")["data"]]
+    shown.page.get_by_text("More filters").click()
+    shown.page.get_by_label("Seconds at least").fill("1000")
+    shown.page.get_by_label("Seconds at least").press("Enter")
+    shown.see("Nothing matches")
+    shown.page.get_by_role("link", name="Clear").click()
+    expect(rows).to_have_count(5)
+    shown.page.get_by_text("More filters").click()
+    shown.page.get_by_label("Tokens at least").fill("1")
+    shown.page.get_by_label("Tokens at least").press("Enter")
+    expect(rows).to_have_count(3)
+    # what failed; that nothing is stored is none of it
+    shown.open("requests?status=error")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("unheard")
+
+
+def test_who_asked_and_in_which_session(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url)
+    for user in ("ada", "ada", "grace"):
+        chat(server, f"tell {user}", headers={"x-llmproxy-user": user, "x-llmproxy-session": f"of-{user}"})
+    shown = tab(server)
+    for view, name in (("users", "ada"), ("sessions", "of-ada")):
+        shown.open(view)
+        expect(shown.page.get_by_role("row", name=name)).to_contain_text("50 %")
+        shown.page.get_by_role("row", name=name).get_by_role("link").click()
+        shown.heading("Requests")
+        expect(shown.page.locator("tbody tr")).to_have_count(2)
+        shown.see(f"{name}: 2 requests, 50 % hits")
+
+
+#: a picture of one pixel
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+
+
+def test_messages_are_markdown_and_pictures(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url)
+    text = "# Title\n\n- a **bold** word\n- <b>no</b> [link](javascript:alert(1)) and [one](https://elsewhere.example)\n\n```\ncode\n```"
+    pictures = [
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+        {"type": "image_url", "image_url": {"url": "https://elsewhere.example/cat.png"}},
+    ]
+    content = [{"type": "text", "text": text}, *pictures]
+    body = {"model": "scripted", "messages": [{"role": "user", "content": content}]}
+    shown = tab(server)
+    shown.open(f"requests/{request_id(post(server, '/v1/chat/completions', body))}")
+    talk = shown.page.locator(".talk")
+    expect(talk.locator("strong")).to_have_text("bold")
+    expect(talk.locator("li li")).to_have_count(2)
+    expect(talk.locator("pre")).to_have_text("code")
+    expect(talk).to_contain_text("<b>no</b> link and one")
+    expect(talk.get_by_role("link")).to_have_attribute("href", "https://elsewhere.example")
+    picture = talk.get_by_role("img", name="Image of the user's message")
+    expect(picture).to_have_count(1)
+    assert picture.evaluate("image => image.naturalWidth") == 1
+    expect(talk).to_contain_text("https://elsewhere.example/cat.png")
+    assert shown.findings() == []
+    shown.button("As written").click()
+    expect(talk).to_contain_text("# Title")
+
+
+def test_a_request_is_copied_as_a_command(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
+    server = proxy(upstream.url)
+    asked = chat(
+        server, f'it\'s {marker()} $HOME `id` \\ "é"', temperature=1.0, headers={"x-llmproxy-namespace": "mine"}
+    )
+    shown = tab(server, permissions=["clipboard-read", "clipboard-write"])
+    shown.open(f"requests/{request_id(asked)}")
+    shown.button("Copy as curl").click()
+    expect(shown.page.get_by_text("The command is on the clipboard")).to_be_visible()
+    command = shown.page.evaluate("navigator.clipboard.readText()")
+    ran = subprocess.run(
+        ["sh", "-c", f"{command} --silent --include"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "x-cache: HIT" in ran.stdout
+
+
+def test_a_hit_is_told_apart_from_the_answer_that_it_replays(
+    proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab
+) -> None:
+    server, prompt = proxy(upstream.url), marker()
+    miss, hit = (request_id(chat(server, prompt)) for _ in range(2))
+    shown = tab(server)
+    shown.open(f"requests/{hit}")
+    shown.see("The answer that it replays had taken the model server")
+    expect(shown.page.get_by_text("Model server's time")).to_have_count(0)
+    shown.open(f"requests/{miss}")
+    shown.see("Model server's time")
 
 
 def test_a_search_keeps_the_focus_and_says_what_it_found(

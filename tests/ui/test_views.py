@@ -40,8 +40,11 @@ def test_every_view(llama_front: Proxy, seen: dict[str, str], tab: MakeTab, look
         "overview": ("", "Overview", CHAT_MODEL),
         "requests": ("requests", "Requests", CHAT_MODEL),
         "request": (f"requests/{seen['miss']}", "Request", QUESTIONS[0]),
-        "cache": ("cache", "Cache", CHAT_MODEL),
-        "entry": (f"cache/{seen['entry']}", "Entry", "docs"),
+        "past": ("overview?window=30d", "Overview", "In all since"),
+        "users": ("users", "Users", "grace"),
+        "sessions": ("sessions", "Sessions", "tour"),
+        "cache": ("cache", "Cache", QUESTIONS[0]),
+        "entry": (f"cache/{seen['entry']}", "Entry", QUESTIONS[0]),
         "jobs": ("jobs", "Jobs", "of 2"),
         "job": (f"jobs/{seen['job']}", "Job", "of 2"),
         "try": ("try", "Try it", "ask it again"),
@@ -53,6 +56,7 @@ def test_every_view(llama_front: Proxy, seen: dict[str, str], tab: MakeTab, look
         shown.see(text)
         expect(shown.page.get_by_role("navigation", name="Views").locator("[aria-current=page]")).to_have_count(1)
         assert shown.fits(), (name, look)
+        assert shown.findings() == [], (name, look)
         shown.picture(f"{name}-{look}")
 
 
@@ -64,8 +68,8 @@ def test_the_overview_tells_what_is_so(llama_front: Proxy, seen: dict[str, str],
     expect(shown.page.get_by_role("img", name="hit: median")).to_be_visible()
     expect(shown.page.get_by_role("img", name="miss: median")).to_be_visible()
     expect(shown.page.get_by_role("region", name="Model servers").get_by_text("ok")).to_have_count(2)
-    shown.button("5 minutes").click()
-    expect(shown.button("5 minutes")).to_have_attribute("aria-pressed", "true")
+    shown.button("Live").click()
+    expect(shown.button("Live")).to_have_attribute("aria-pressed", "true")
     expect(shown.page.get_by_role("row", name=CHAT_MODEL).first).to_be_visible()
 
 
@@ -75,7 +79,7 @@ def test_a_miss_is_explained_by_what_differs(llama_front: Proxy, seen: dict[str,
     shown.see("No tier had an entry with this key.")
     shown.see("Where the time went")
     shown.see("POST /v1/chat/completions")
-    expect(shown.page.get_by_role("rowheader", name="tee")).to_be_visible()
+    expect(shown.page.get_by_role("rowheader", name="Answer received and passed on")).to_be_visible()
     shown.page.get_by_text("Bodies as they were").click()
     expect(shown.page.get_by_label("request", exact=True)).to_contain_text('"max_tokens": 4')
 
@@ -91,12 +95,30 @@ def test_a_chat_that_is_asked_twice(llama_front: Proxy, tab: MakeTab) -> None:
     expect(talk).to_contain_text("first token")
     expect(talk.locator(".mark")).to_have_text("miss")
     expect(talk).to_contain_text("→ 5 tokens")
-    answer = talk.locator(".from-assistant .text").inner_text()
+    answer = talk.locator(".from-assistant .markdown").inner_text()
     assert answer.strip("…").strip()
+    # what is set meanwhile is for the next question
+    shown.page.get_by_label("System prompt").fill("Be brief.")
+    shown.page.get_by_label("Temperature").fill("0")
     shown.button("Ask again").click()
-    expect(talk.locator(".mark")).to_have_text("hit")
-    expect(talk.locator(".from-assistant .text")).to_have_text(answer, use_inner_text=True)
+    expect(talk.locator(".mark")).to_have_text(["miss", "hit"])
+    expect(talk.locator(".from-assistant .markdown")).to_have_text([answer, answer], use_inner_text=True)
+    expect(talk).to_contain_text("as fast as the first time. The answer is the same.")
     shown.picture("try-asked")
+    assert shown.findings() == []
+    shown.page.reload()
+    expect(talk.locator(".mark")).to_have_text(["miss", "hit"])
+    expect(shown.page.get_by_label("System prompt")).to_have_value("Be brief.")
+    shown.button("New chat").click()
+    shown.page.get_by_label("Your message").fill("Name a colour of the rainbow.")
+    shown.page.get_by_label("Your message").press("Enter")
+    expect(talk.locator(".mark")).to_have_text("miss")
+    talk.get_by_role("link", name="details").click()
+    shown.page.get_by_text("Bodies as they were").click()
+    for part in ('"content": "Be brief."', '"temperature": 0'):
+        expect(shown.page.get_by_label("request", exact=True)).to_contain_text(part)
+    shown.open("try")
+    expect(shown.page.get_by_label("Model").get_by_role("option")).to_have_text([CHAT_MODEL])
 
 
 def test_an_answer_is_flushed_and_made_anew(llama_front: Proxy, tab: MakeTab) -> None:

@@ -11,6 +11,7 @@ import { Cache } from "./views/cache.js";
 import { Job } from "./views/job.js";
 import { Jobs } from "./views/jobs.js";
 import { Overview } from "./views/overview.js";
+import { Sessions, Users } from "./views/people.js";
 import { Request } from "./views/request.js";
 import { Requests } from "./views/requests.js";
 import { Try } from "./views/try.js";
@@ -18,6 +19,8 @@ import { Try } from "./views/try.js";
 const VIEWS = {
   overview: { title: "Overview", list: Overview },
   requests: { title: "Requests", list: Requests, one: Request },
+  users: { title: "Users", list: Users },
+  sessions: { title: "Sessions", list: Sessions },
   cache: { title: "Cache", list: Cache, one: Entry },
   jobs: { title: "Jobs", list: Jobs, one: Job },
   try: { title: "Try it", list: Try },
@@ -156,4 +159,7 @@ addEventListener("keydown", (event) => {
   }
 });
 
-render(html`<${App} />`, document.getElementById("app"));
+const place = document.getElementById("app");
+// what stands there says that this script did not come
+place.replaceChildren();
+render(html`<${App} />`, place);

@@ -3,6 +3,7 @@
 const WHOLE = new Intl.NumberFormat("en");
 const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const LONG_DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
 const FULL = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
 export const NOTHING = "–";
@@ -45,7 +46,7 @@ export function seconds(value) {
   if (value === 0) return "0 s";
   if (value < 0.001) return `${Math.max(1, Math.round(value * 1e6))} µs`;
   if (value < 0.01) return `${(value * 1000).toFixed(1)} ms`;
-  if (value < 1) return `${Math.round(value * 1000)} ms`;
+  if (value < 0.9995) return `${Math.round(value * 1000)} ms`;
   if (value < 10) return `${value.toFixed(2)} s`;
   if (value < 60) return `${value.toFixed(1)} s`;
   return long(value);
@@ -77,6 +78,11 @@ export function clock(moment) {
   const when = new Date(moment * 1000);
   const today = when.toDateString() === new Date().toDateString();
   return today ? CLOCK.format(when) : `${DAY.format(when)}, ${CLOCK.format(when)}`;
+}
+
+/** The day. Unix seconds. */
+export function date(moment) {
+  return isNumber(moment) ? LONG_DAY.format(new Date(moment * 1000)) : NOTHING;
 }
 
 export function full(moment) {

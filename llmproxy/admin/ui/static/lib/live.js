@@ -1,18 +1,18 @@
 // The last minutes of the counters, seen from the moment on when somebody looked. One for the page.
 
-const KINDS = ["hits", "joins", "misses", "bypasses"];
+const KINDS = ["hits", "joins", "misses", "bypasses", "only_if_cached"];
 const KEPT = 200;
 
-/** Rates from counters: `add` takes each reading; `data` is [times, hits/s, joins/s, misses/s, bypasses/s]. */
+/** Rates from counters: `add` takes each reading; `data` is [times, and for each of KINDS how many a second]. */
 export class Live {
   constructor() {
-    this.data = [[], [], [], [], []];
+    this.data = [[], ...KINDS.map(() => [])];
     this.queue = [[], [], []];
     this.last = null;
   }
 
   add(counts, at) {
-    const now = [counts.hits + counts.stale, counts.joins, counts.misses, counts.bypasses];
+    const now = KINDS.map((name) => counts[name] + (name === "hits" ? counts.stale : 0));
     const before = this.last;
     this.last = { at, now };
     if (!before || at <= before.at) return;

@@ -1,4 +1,5 @@
-// What was said, from the bodies of any endpoint: a list of {role, text, kind}. Unknown shapes give an empty list.
+// What was said, from the bodies of any endpoint: a list of {role, text, kind, source}. Unknown shapes give an empty list.
+// `source` is a picture that came with the body.
 
 const said = (role, text, kind = "text") => ({ role: String(role), text: String(text), kind });
 
@@ -44,6 +45,8 @@ function messageOf(message) {
   const thought = message.reasoning_content ?? message.reasoning ?? message.thinking;
   const found = thought ? [said(role, thought, "reasoning")] : [];
   if (message.content !== undefined && message.content !== null) found.push(...content(role, message.content));
+  // Ollama's, without a word of what they are
+  for (const data of list(message.images)) if (typeof data === "string") found.push(picture(role, `data:${kindOf(data)};base64,${data}`));
   for (const call of list(message.tool_calls)) {
     const named = isObject(call.function) ? call.function : call;
     found.push(said(role, `${named.name}(${asText(named.arguments)})`, "tool call"));
@@ -71,9 +74,26 @@ function partOf(role, part) {
   if (typeof part.text === "string") return said(role, part.text);
   if (part.type === "tool_use") return said(role, `${part.name}(${asText(part.input)})`, "tool call");
   if (part.type === "tool_result") return said("tool", asText(part.content));
+  const address = part.image_url?.url ?? part.image_url ?? part.source?.url;
+  if (typeof address === "string") return picture(role, address);
+  if (part.type === "image" && typeof part.source?.data === "string") {
+    return picture(role, `data:${part.source.media_type};base64,${part.source.data}`);
+  }
   if (part.type === "thinking") return said(role, part.thinking ?? "", "reasoning");
-  // pictures and sounds are named, not fetched: their addresses are the caller's
   return said(role, String(part.type ?? "part"), "attachment");
+}
+
+/** One that came with the body is shown; one at an address is named, not fetched: the address is the caller's. */
+function picture(role, address) {
+  const source = /^data:image\/(png|jpeg|gif|webp);base64,[\w+/=\s]+$/.test(address) ? address : undefined;
+  const text = source || address.startsWith("data:") ? "" : address;
+  return { role: String(role), text, kind: source || text ? "image" : "image that cannot be shown", source };
+}
+
+const BEGINNINGS = { iVBOR: "image/png", "/9j/": "image/jpeg", R0lG: "image/gif", UklG: "image/webp" };
+
+function kindOf(data) {
+  return Object.entries(BEGINNINGS).find(([beginning]) => data.startsWith(beginning))?.[1] ?? "";
 }
 
 function vectors(body) {

@@ -1,6 +1,6 @@
 // Sending a recorded request once more, byte for byte: 1.0 and 1 are the same number and not the same request.
 
-import { caller, failure, operatorAnswer, query } from "./api.js";
+import { address, caller, failure, operatorAnswer, query, remembered } from "./api.js";
 
 const MARK = '"request":{"body":';
 
@@ -31,6 +31,18 @@ export async function replayed(record, body, headers = {}) {
     seconds: (performance.now() - began) / 1000,
   };
 }
+
+/** The same request as a command for a shell. */
+export function command(record, body) {
+  const path = record.path + (record.query ? `?${record.query}` : "");
+  const lines = [`curl ${record.stream ? "-N " : ""}${quoted(address(path))}`, "-H 'content-type: application/json'"];
+  if (remembered.key) lines.push('-H "authorization: Bearer $OPENAI_API_KEY"');
+  if (record.namespace) lines.push(`-H ${quoted(`x-llmproxy-namespace: ${record.namespace}`)}`);
+  lines.push(`--data-binary ${quoted(new TextDecoder().decode(body))}`);
+  return lines.join(" \\\n  ");
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function bodyIn(text, request) {
   if (request.body === null || request.cut) return null;

@@ -7,9 +7,10 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 
 /**
  * `data` is [times, values, ...] with Unix seconds; `series` are {label, color, fill}, colours by the names of CSS
- * variables; `stacked` puts each on those before it. `span` is how many seconds are shown, up to now.
+ * variables; `stacked` puts each on those before it, and has it hold until the next value; `log` runs by powers of ten.
+ * `span` is how many seconds are shown, up to now.
  */
-export function Chart({ data, series, label, height = 180, span = 180, stacked = false, spark = false, format, range }) {
+export function Chart({ data, series, label, height = 180, span = 180, stacked = false, log = false, spark = false, format, range }) {
   const place = useRef(null);
   const plot = useRef(null);
   const shown = stacked ? stack(data) : data;
@@ -18,7 +19,7 @@ export function Chart({ data, series, label, height = 180, span = 180, stacked =
   useEffect(() => {
     const make = () => {
       plot.current?.destroy();
-      const options = drawing({ series, height, span, stacked, spark, format, range }, place.current);
+      const options = drawing({ series, height, span, stacked, log, spark, format, range }, place.current);
       plot.current = new uPlot(options, latest.current, place.current);
     };
     make();
@@ -33,7 +34,7 @@ export function Chart({ data, series, label, height = 180, span = 180, stacked =
       DARK.removeEventListener("change", make);
       plot.current.destroy();
     };
-  }, [height, span, stacked, spark]);
+  }, [height, span, stacked, log, spark]);
   useEffect(() => plot.current.setData(shown));
   return html`<div class=${spark ? "chart spark" : "chart"} role="img" aria-label=${label} ref=${place}
     style=${{ height: `${height}px` }}></div>`;
@@ -55,7 +56,7 @@ function stack([times, ...rows]) {
   return [times, ...stacked.reverse()];
 }
 
-function drawing({ series, height, span, stacked, spark, format, range }, place) {
+function drawing({ series, height, span, stacked, log, spark, format, range }, place) {
   const color = reader(place);
   const drawn = (stacked ? [...series].reverse() : series).map((each) => ({
     label: each.label,
@@ -75,18 +76,30 @@ function drawing({ series, height, span, stacked, spark, format, range }, place)
     padding: spark ? [2, 0, 0, 0] : [8, 4, 0, 0],
     scales: {
       x: { time: true, range: () => [Date.now() / 1000 - span, Date.now() / 1000] },
-      y: { range: (_, low, high) => range ?? [0, Math.max(high ?? 0, spark ? 0.001 : 1) * 1.1] },
+      y: log
+        ? { distr: 3, range: (_, low, high) => (low > 0 ? [10 ** Math.floor(Math.log10(low)), 10 ** Math.ceil(Math.log10(high) + 1e-9)] : [0.001, 1]) }
+        : { range: (_, low, high) => range ?? [0, Math.max(high ?? 0, spark ? 0.001 : 1) * 1.1] },
     },
     axes: spark
       ? [{ show: false }, { show: false }]
       : [
-          { ...lines, font, grid: { show: false }, size: 24, gap: 4, space: 90, values: (_, at) => at.map(minute) },
-          { ...lines, font, size: 40, gap: 4, space: 34, values: (_, at) => at.map(format ?? String) },
+          { ...lines, font, grid: { show: false }, size: 24, gap: 4, space: 90, values: (_, at) => at.map(span > 2 * 86_400 ? day : minute) },
+          { ...lines, font, size: wide, gap: 4, space: 34, ...(log ? { splits: powers, filter: (_, at) => at } : {}), values: (_, at) => at.map(format ?? String) },
         ],
     series: [{}, ...drawn],
   };
 }
 
+/** The axis is as wide as its longest name. */
+const wide = (_, names) => Math.max(30, 12 + 6.4 * Math.max(0, ...(names ?? []).map((name) => String(name).length)));
+
+const powers = (_, axis, low, high) => {
+  const [first, last] = [low, high].map((value) => Math.round(Math.log10(value)));
+  return Array.from({ length: last - first + 1 }, (_, n) => 10 ** (first + n));
+};
+
+const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const day = (at) => DAY.format(new Date(at * 1000));
 const minute = (at) => new Date(at * 1000).toTimeString().slice(0, at % 60 ? 8 : 5);
 
 /** Reads the page's colours as the canvas needs them: computed, for the scheme of the moment. */

@@ -1,6 +1,6 @@
 // Small marks: what became of a request, how a part stands, a share as a bar, a time one can hover over.
 
-import { ago, clock, full, percent } from "../lib/format.js";
+import { ago, clock, date, full, percent } from "../lib/format.js";
 import { html } from "../lib/html.js";
 
 const KNOWN = new Set(["hit", "miss", "joined", "bypass", "stale", "only-if-cached"]);
@@ -10,8 +10,9 @@ export function CacheMark({ cache }) {
   return html`<span class=${`mark ${KNOWN.has(cache) ? cache : "none"}`}>${cache}</span>`;
 }
 
-export function StatusMark({ status }) {
-  return html`<span class=${status >= 400 || status === 0 ? "status bad" : "status"}>${status || "none"}</span>`;
+export function StatusMark({ status, cache }) {
+  // that nothing is stored is an answer to who asks for what is stored
+  return html`<span class=${(status >= 400 || status === 0) && cache !== "only-if-cached" ? "status bad" : "status"}>${status || "none"}</span>`;
 }
 
 const WELL = { ok: "good", off: "idle", degraded: "warn", down: "bad" };
@@ -35,10 +36,11 @@ export function JobMark({ status }) {
   return html`<span class=${`state ${STAGE[status] ?? "idle"}`}><i aria-hidden="true"></i>${status}</span>`;
 }
 
-export function Time({ at, relative = false }) {
+/** A moment; with `relative` how long ago, with `day` the day alone. */
+export function Time({ at, relative = false, day = false }) {
   const when = new Date(at * 1000);
   const shown = Number.isNaN(when.valueOf()) ? undefined : when.toISOString();
-  return html`<time datetime=${shown} title=${full(at)}>${relative ? ago(at) : clock(at)}</time>`;
+  return html`<time datetime=${shown} title=${full(at)}>${relative ? ago(at) : day ? date(at) : clock(at)}</time>`;
 }
 
 /** A share of 1 as a bar with its figure. */

@@ -4,10 +4,16 @@ import { html } from "../lib/html.js";
 
 /**
  * `columns` are {name, cell(row), kind}: kind "number" aligns to the right, "wide" is left out on narrow screens,
- * "wider" on tablets too, "widest" on small laptops too. `to(row)` is where a row leads; the first cell holds the link.
+ * "wider" on tablets too, "widest" on small laptops too. `to(row)` is where a row leads; the first cell holds the link. A column
+ * with an `order` is one that the rows may be sorted by, with `sort` as {order, to(order)}: how they are, and the link.
  */
-export function Table({ caption, columns, rows, id, to, mark = () => "" }) {
-  const head = columns.map(({ name, kind = "" }) => html`<th key=${name} scope="col" class=${kind}>${name}</th>`);
+export function Table({ caption, columns, rows, id, to, sort, mark = () => "" }) {
+  const head = columns.map(({ name, kind = "", order }) => {
+    if (!sort || order === undefined) return html`<th key=${name} scope="col" class=${kind}>${name}</th>`;
+    const chosen = order === sort.order;
+    return html`<th key=${name} scope="col" class=${kind} aria-sort=${chosen ? "descending" : undefined}>
+      <a class="sort" href=${sort.to(order)}>${name}${chosen ? " ↓" : ""}</a></th>`;
+  });
   const line = (row) => html`<tr key=${id(row)} class=${mark(row)}>
     ${columns.map(({ name, cell, kind = "" }, n) => html`<td key=${name} class=${kind}>
       ${n === 0 && to ? html`<a class="rowlink" href=${to(row)}>${cell(row)}</a>` : cell(row)}

@@ -11,18 +11,21 @@ import { Time } from "../parts/marks.js";
 import { Empty, Problem, Waiting } from "../parts/notes.js";
 import { Pages, Table } from "../parts/table.js";
 
-const CHOSEN = ["model", "namespace", "tag", "endpoint", "prefix"];
-const TYPED = ["model", "namespace", "tag"];
+const CHOSEN = ["q", "model", "namespace", "tag", "endpoint", "prefix"];
+const TYPED = ["model", "namespace", "tag", "prefix"];
+const TITLES = { prefix: "first digits of a key" };
 const NAMES = { model: "Models", namespace: "Namespaces", tag: "Tags", endpoint: "Endpoints" };
 
 const COLUMNS = [
-  { name: "Key", cell: (row) => html`<code>${row.key.slice(0, 12)}</code>` },
+  { name: "Key", cell: (row) => html`<code>${row.key.slice(0, 8)}</code>` },
+  { name: "Question", kind: "asked", cell: (row) => html`<span class="line">${row.question}</span>` },
+  { name: "Hits", kind: "number", cell: (row) => whole(row.hits) },
   { name: "Model", kind: "clip", cell: (row) => row.model },
-  { name: "Endpoint", kind: "wide", cell: (row) => row.endpoint },
-  { name: "Namespace", kind: "wider clip", cell: (row) => row.namespace },
-  { name: "Tags", kind: "wider clip", cell: (row) => row.tags.map((tag) => html`<span key=${tag} class="tag">${tag}</span>`) },
-  { name: "Stored", cell: (row) => html`<${Time} at=${row.created} relative=${true} />` },
-  { name: "Until", kind: "wide", cell: (row) => html`<${Time} at=${row.expires} />` },
+  { name: "Endpoint", kind: "wider", cell: (row) => row.endpoint },
+  { name: "Namespace", kind: "widest clip", cell: (row) => row.namespace },
+  { name: "Tags", kind: "widest clip", cell: (row) => row.tags.map((tag) => html`<span key=${tag} class="tag">${tag}</span>`) },
+  { name: "Last used", kind: "wide", cell: (row) => html`<${Time} at=${row.last_used} relative=${true} />` },
+  { name: "Stored", kind: "wider", cell: (row) => html`<${Time} at=${row.created} relative=${true} />` },
   { name: "Size", kind: "number", cell: (row) => bytes(row.bytes) },
 ];
 
@@ -66,25 +69,25 @@ function Search({ sums, chosen, order, set }) {
   const form = useRef(null);
   const known = { model: sums?.models, namespace: sums?.namespaces, tag: sums?.tags };
   useEffect(() => {
-    for (const name of ["prefix", ...TYPED]) form.current.elements[name].value = chosen[name] ?? "";
+    for (const name of ["q", ...TYPED]) form.current.elements[name].value = chosen[name] ?? "";
   }, [JSON.stringify(chosen)]);
   const apply = (event) => {
     event.preventDefault();
     const typed = new FormData(form.current);
     // a group without a name is chosen by its bar: no text stands for it
     const of = (name) => typed.get(name).trim() || (chosen[name] === "" ? "" : undefined);
-    set({ ...Object.fromEntries(TYPED.map((name) => [name, of(name)])), prefix: of("prefix")?.toLowerCase() });
+    set({ q: of("q"), ...Object.fromEntries(TYPED.map((name) => [name, of(name)])), prefix: of("prefix")?.toLowerCase() });
   };
   return html`<form class="filters" role="search" ref=${form} onSubmit=${apply}>
-    <input type="search" name="prefix" data-search="" aria-label="First digits of a key" pattern="[0-9a-fA-F]{0,64}"
-      placeholder="First digits of a key" defaultValue=${chosen.prefix ?? ""} />
+    <input type="search" name="q" data-search="" aria-label="Words of the question or the answer"
+      placeholder="Search questions and answers" defaultValue=${chosen.q ?? ""} />
     <label>Order <select onChange=${(event) => set({ order: event.target.value === "newest" ? undefined : event.target.value })}>
       ${["newest", "largest"].map((each) => html`<option key=${each} value=${each} selected=${each === order}>${each} first</option>`)}
     </select></label>
     <button type="submit">Search</button>
     <details><summary>More filters</summary><div class="fields">
-      ${TYPED.map((name) => html`<label key=${name} class="field"><span>${name}</span>
-        <input name=${name} list=${`known-${name}`} defaultValue=${chosen[name] ?? ""} onChange=${apply} />
+      ${TYPED.map((name) => html`<label key=${name} class="field"><span>${TITLES[name] ?? name}</span>
+        <input name=${name} pattern=${name === "prefix" ? "[0-9a-fA-F]{0,64}" : undefined} list=${`known-${name}`} defaultValue=${chosen[name] ?? ""} onChange=${apply} />
         <datalist id=${`known-${name}`}>${(known[name] ?? []).map((each) => html`<option key=${each.name} value=${each.name} />`)}</datalist></label>`)}
     </div></details>
     <ul class="chips" aria-label="Chosen">${Object.entries(chosen).map(([name, value]) => html`<li key=${name}>
@@ -98,15 +101,17 @@ function Entries({ page, chosen, cursor, set }) {
       ? html`<${Empty} title="No entry matches">Take a choice away.<//>`
       : html`<${Empty} title="The cache is empty">Every complete answer is kept here. <a href="#/try">Ask something</a>.<//>`;
   }
-  return html`<${Table} caption="Entries" columns=${COLUMNS} rows=${page.data} id=${(row) => row.key} to=${(row) => link("cache", row.key)} />
+  return html`<${Table} caption="Entries" columns=${COLUMNS} rows=${page.data} id=${(row) => row.key} to=${(row) => link("cache", row.key)}
+      mark=${(row) => (row.question ? "asks" : "")} />
     <${Pages} first=${!cursor} more=${page.next} onFirst=${() => set({})} onMore=${() => set({ cursor: page.next })} />`;
 }
 
 function FlushChosen({ chosen, onDone }) {
-  const { tag, ...rest } = chosen;
+  // words choose what is shown, not what is flushed
+  const { tag, q, ...rest } = chosen;
   const given = { ...rest, ...(tag === undefined ? {} : { tags: [tag] }) };
   const any = Object.keys(given).length > 0;
-  const words = Object.entries(chosen).map(([name, value]) => `${name} ${value || "(none)"}`).join(", ");
+  const words = Object.entries(chosen).filter(([name]) => name !== "q").map(([name, value]) => `${name} ${value || "(none)"}`).join(", ");
   return html`<${Flush} selector=${any ? given : { all: true }} onDone=${onDone}
     what=${any ? `Every entry with ${words}, in every tier and every process.` : "Every entry, in every tier and every process. Choose a model, a tag or another group first to flush less."} />`;
 }

@@ -1,34 +1,38 @@
-// What goes on now.
+// What goes on now, and what went on before.
 
 import { address, operator } from "../lib/api.js";
 import { few, percent, plural, seconds, whole } from "../lib/format.js";
-import { html, useState } from "../lib/html.js";
+import { html } from "../lib/html.js";
 import { Live } from "../lib/live.js";
 import { usePoll } from "../lib/poll.js";
-import { link } from "../lib/route.js";
+import { go, link } from "../lib/route.js";
 import { Chart, Legend } from "../parts/chart.js";
 import { Latency } from "../parts/latency.js";
-import { Share, StateMark } from "../parts/marks.js";
+import { Share, StateMark, Time } from "../parts/marks.js";
 import { Empty, Problem, Waiting } from "../parts/notes.js";
+import { KINDS, Measures, Requests } from "../parts/past.js";
 import { Machine, Queue, Servers } from "../parts/standing.js";
 import { Table } from "../parts/table.js";
 import { ENDPOINTS } from "./requests.js";
 
-const WINDOWS = { "5m": "5 minutes", "1h": "hour", "24h": "24 hours", "7d": "7 days" };
-const KINDS = [
-  { label: "hits", color: "--hit" },
-  { label: "joined", color: "--joined" },
-  { label: "misses", color: "--miss" },
-  { label: "bypassed", color: "--idle" },
-];
+const WINDOWS = {
+  "5m": { title: "Live", words: "5 minutes", span: 300 },
+  "1h": { title: "1 h", words: "hour", span: 3600 },
+  "24h": { title: "24 h", words: "24 hours", span: 86_400 },
+  "7d": { title: "7 d", words: "7 days", span: 7 * 86_400 },
+  "30d": { title: "30 d", words: "30 days", span: 30 * 86_400 },
+};
 
 // how the figures name what has no model
 const NO_MODEL = "none";
 
 const live = new Live();
 
-export function Overview() {
-  const [window, setWindow] = useState("1h");
+export function Overview({ query }) {
+  const window = WINDOWS[query.get("window")] ? query.get("window") : "1h";
+  const { words, span } = WINDOWS[window];
+  // a long past moves slowly, and is much to add up
+  const often = span > 3600 ? 30 : 4;
   const counted = usePoll(async (signal) => {
     const stats = await operator("/api/cache/stats", { signal });
     live.add(stats.since_start, Date.now() / 1000);
@@ -39,47 +43,56 @@ export function Overview() {
     live.addQueue(health.queue, Date.now() / 1000);
     return health;
   }, 2);
-  const fared = usePoll((signal) => operator(`/api/performance?window=${window}`, { signal }), 4, [window]);
-  const error = counted.error ?? standing.error ?? fared.error;
+  const fared = usePoll((signal) => operator(`/api/performance?window=${window}`, { signal }), often, [window]);
+  const past = usePoll((signal) => operator(`/api/performance/series?window=${window}`, { signal }), often, [window]);
+  const error = counted.error ?? standing.error ?? fared.error ?? past.error;
+  // what was true before the proxy went away is not what is so now
+  const away = standing.error?.status === 0;
+  const servers = standing.data?.upstreams.map((server) => (away ? { ...server, state: "unknown" } : server));
+  const known = past.data?.window === window ? past.data : null;
   return html`<div class="title"><h1>Overview</h1>
-      ${standing.data ? html`<${StateMark} state=${standing.data.status} />` : null}</div>
+      ${standing.data ? html`<${StateMark} state=${away ? "unknown" : standing.data.status} />` : null}
+      <div class="switches" role="group" aria-label="Window of time">
+        ${Object.entries(WINDOWS).map(([name, { title }]) => html`<button key=${name} aria-pressed=${name === window}
+          onClick=${() => go("overview", "", { window: name })}>${title}</button>`)}
+      </div></div>
     <${Problem} error=${error?.status ? error : null} />
-    ${counted.data ? html`<${Tiles} stats=${counted.data} fared=${fared.data} window=${window} />` : error ? null : html`<${Waiting} />`}
-    <${Rates} />
-    <div class="switches" role="group" aria-label="Window of the figures below">
-      ${Object.entries(WINDOWS).map(([name, words]) => html`<button key=${name} aria-pressed=${name === window}
-        onClick=${() => setWindow(name)}>${words}</button>`)}
-    </div>
+    ${fared.data ? html`<${Tiles} fared=${fared.data} words=${words} />` : error ? null : html`<${Waiting} />`}
+    ${window === "5m" ? html`<${Rates} />` : known ? html`<${Requests} past=${known} span=${span} words=${words} />` : null}
+    ${known ? html`<${Measures} past=${known} span=${span} words=${words} />` : null}
     <div class="panels">
-      <section class="panel" aria-labelledby="latency"><h2 id="latency">Latency, hit against miss</h2>
+      <section class="panel" aria-labelledby="latency"><h2 id="latency">Hit against miss, in the last ${words}</h2>
         ${fared.data ? html`<${Latency} byCache=${fared.data.total.by_cache} />` : html`<${Waiting} />`}</section>
       <section class="panel" aria-labelledby="servers"><h2 id="servers">Model servers</h2>
-        ${standing.data ? html`<${Servers} servers=${standing.data.upstreams} />` : html`<${Waiting} />`}</section>
+        ${servers ? html`<${Servers} servers=${servers} />` : html`<${Waiting} />`}</section>
       <section class="panel" aria-labelledby="queue"><h2 id="queue">Job queue</h2>
         ${standing.data ? html`<${Queue} queue=${standing.data.queue} past=${live.queue} />` : html`<${Waiting} />`}</section>
       <section class="panel" aria-labelledby="machine"><h2 id="machine">This machine</h2>
         ${fared.data ? html`<${Machine} now=${fared.data.now} tiers=${counted.data?.tiers} />` : html`<${Waiting} />`}</section>
     </div>
-    <${Models} fared=${fared.data} window=${WINDOWS[window]} />`;
+    <${Models} fared=${fared.data} window=${words} />`;
 }
 
-function Tiles({ stats, fared, window }) {
-  const { all } = live.rate();
-  const recent = stats.last_5_minutes;
-  const [hit, miss] = ["hit", "miss"].map((word) => fared?.total.by_cache[word]?.duration_seconds?.p50);
+function Tiles({ fared, words }) {
+  const { total, all_time: ever } = fared;
+  const of = (word) => total.by_cache[word]?.requests ?? 0;
+  const [hit, miss] = ["hit", "miss"].map((word) => total.by_cache[word]?.duration_seconds?.p50);
   const [times, ...rows] = live.data;
   const sums = times.map((_, n) => rows.reduce((sum, row) => sum + (row[n] ?? 0), 0));
-  const looked = recent.hits + recent.stale + recent.misses + recent.joins;
+  const looked = ["hit", "stale", "joined", "miss", "only-if-cached"].reduce((sum, word) => sum + of(word), 0);
   return html`<div class="tiles">
-    <${Tile} name="Requests a second" value=${few(all)} note="over the last 5 seconds">
-      <${Chart} data=${[times, sums]} series=${[{ label: "requests", color: "--accent" }]} height=${44} span=${60} spark=${true}
+    <${Tile} name="Requests" value=${whole(total.requests)} note=${`in the last ${words}; ${few(live.rate().all)} a second now`}>
+      <${Chart} data=${[times, sums]} series=${[{ label: "requests", color: "--accent" }]} height=${36} span=${60} spark=${true}
         label="Requests a second in the last minute" /><//>
-    <${Tile} name="Hit rate" value=${percent(recent.hit_rate)} note=${`of ${plural(looked, "request")} in 5 minutes`}>
-      <${Meter} parts=${[["hit", recent.hits + recent.stale], ["joined", recent.joins], ["miss", recent.misses]]} /><//>
-    <${Tile} name="Time saved" value=${seconds(stats.saved.upstream_seconds)} note="of the model servers, since start">
-      <p class="small">${whole(stats.saved.prompt_tokens + stats.saved.completion_tokens)} tokens not computed again</p><//>
+    <${Tile} name="Hit rate" value=${percent(total.hit_rate)} note=${`of ${plural(looked, "request")} looked up`}>
+      <${Meter} parts=${[["hit", of("hit") + of("stale")], ["joined", of("joined")], ["miss", of("miss") + of("only-if-cached")]]} /><//>
+    <${Tile} name="Errors" value=${whole(total.errors)} note=${total.errors ? `${percent(total.error_rate)} of the requests` : "nothing failed"}>
+      <p class="small"><a href=${link("requests", "", { status: "error" })}>Requests that failed</a></p><//>
+    <${Tile} name="Time saved" value=${seconds(total.saved.upstream_seconds)} note=${`of the model servers, in the last ${words}`}>
+      ${ever?.since ? html`<p class="small">In all since <${Time} at=${ever.since} day=${true} />: <b>${seconds(ever.saved.upstream_seconds)}</b>,${" "}
+        ${whole(ever.saved.prompt_tokens + ever.saved.completion_tokens)} tokens</p>` : null}<//>
     <${Tile} name="A hit is" value=${hit && miss ? `${few(miss / hit)}×` : "–"} note=${hit && miss ? "as fast as a miss, by the median" : "no hits and misses to compare yet"}>
-      <p class="small">${hit ? `${seconds(hit)} against ${seconds(miss)}` : `in the last ${WINDOWS[window]}`}</p><//>
+      <p class="small">${hit ? `${seconds(hit)} against ${seconds(miss)}` : ""}</p><//>
   </div>`;
 }
 

@@ -10,22 +10,23 @@ import { Empty, Problem, Waiting } from "../parts/notes.js";
 import { Pages, Table } from "../parts/table.js";
 
 const ROWS = 50;
-const FILTERS = ["q", "cache", "endpoint", "status", "model", "user_id", "session_id", "since", "until"];
+const FILTERS = ["q", "cache", "order", "endpoint", "status", "model", "user_id", "session_id", "min_seconds", "min_tokens", "since", "until"];
+const ORDERS = { slowest: "slowest first", tokens: "most tokens first" };
 export const ENDPOINTS = ["chat", "completions", "embeddings", "responses", "messages", "rerank", "transcriptions",
   "ollama-chat", "ollama-generate", "ollama-embed", "ollama-embeddings", "other"];
 
 const COLUMNS = [
-  { name: "Time", cell: (row) => html`<${Time} at=${row.created_at} />` },
+  { name: "Time", order: "", cell: (row) => html`<${Time} at=${row.created_at} />` },
   { name: "Cache", cell: (row) => html`<${CacheMark} cache=${row.cache} />` },
   { name: "Asked", kind: "asked", cell: (row) => html`<span class="line">${said(row)}</span>` },
-  { name: "Status", kind: "wide", cell: (row) => html`<${StatusMark} status=${row.status} />` },
+  { name: "Status", kind: "wide", cell: (row) => html`<${StatusMark} status=${row.status} cache=${row.cache} />` },
   { name: "Endpoint", kind: "wider", cell: (row) => row.endpoint },
   { name: "Model", kind: "clip", cell: (row) => row.model },
   { name: "User", kind: "wide clip", cell: (row) => row.user },
   { name: "Session", kind: "wider clip", cell: (row) => row.session },
-  { name: "Tokens", kind: "number wide", cell: (row) => tokens(row) },
+  { name: "Tokens", kind: "number wide", order: "tokens", cell: (row) => tokens(row) },
   { name: "First", kind: "number widest", cell: (row) => seconds(row.first_token_seconds) },
-  { name: "Total", kind: "number", cell: (row) => seconds(row.total_seconds) },
+  { name: "Total", kind: "number", order: "slowest", cell: (row) => seconds(row.total_seconds) },
 ];
 
 export function Requests({ query }) {
@@ -33,17 +34,19 @@ export function Requests({ query }) {
   const cursor = query.get("cursor") ?? undefined;
   const [live, setLive] = useState(true);
   const asked = joined({ ...spoken(filters), preview: true, limit: ROWS, cursor });
-  const tail = live && !cursor;
+  // what is ranked is a search, and does not move
+  const tail = live && !cursor && !filters.order;
   const load = async (signal) => ({ ...(await operator(`/api/history?${asked}`, { signal })), asked });
   const { data, error, reload } = usePoll(load, tail ? 2 : 0, [asked]);
   const fresh = useFresh(data);
   // said once for each search, not for each request that comes in
   const found = useMemo(() => (data ? `${plural(data.data.length, "request")}${data.next ? ", and there are more" : ""}` : ""), [data?.asked]);
   return html`<div class="title"><h1>Requests</h1>
-      <label class="switch"><input type="checkbox" checked=${live} disabled=${Boolean(cursor)}
+      <label class="switch"><input type="checkbox" checked=${live} disabled=${Boolean(cursor || filters.order)}
         onChange=${() => setLive(!live)} /> Live</label></div>
     <${Filters} filters=${filters} />
-    <${Session} name=${filters.session_id} />
+    <${Sum} what="sessions" name=${filters.session_id} />
+    <${Sum} what="users" name=${filters.user_id} />
     <${Problem} error=${error} retry=${reload} />
     <p class="unseen" role="status">${found}</p>
     ${data ? html`<${Rows} page=${data} fresh=${fresh} filters=${filters} cursor=${cursor} />` : error ? null : html`<${Waiting} />`}`;
@@ -55,7 +58,9 @@ function Rows({ page, fresh, filters, cursor }) {
       ? html`<${Empty} title="Nothing matches">Take a filter away, or look for other words.<//>`
       : html`<${Empty} title="No requests yet">Point OPENAI_BASE_URL at ${address("/v1")}, or <a href="#/try">ask something here</a>.<//>`;
   }
-  return html`<${Table} caption="Requests, the newest first" columns=${COLUMNS} rows=${page.data} id=${(row) => row.id}
+  const caption = `Requests, ${ORDERS[filters.order] ?? "the newest first"}`;
+  const sort = { order: filters.order ?? "", to: (order) => link("requests", "", { ...filters, order: order || undefined }) };
+  return html`<${Table} caption=${caption} sort=${sort} columns=${COLUMNS} rows=${page.data} id=${(row) => row.id}
       to=${(row) => link("requests", row.request_id, { row: row.id })}
       mark=${(row) => `${fresh.has(row.id) ? "fresh" : ""} ${said(row) ? "asks" : ""}`} />
     ${page.data.length ? null : html`<p class="quiet">None among those looked at so far; older ones may match.</p>`}
@@ -67,7 +72,7 @@ function Rows({ page, fresh, filters, cursor }) {
 function Filters({ filters }) {
   const form = useRef(null);
   const names = useNames();
-  const shown = Object.keys(filters).some((name) => !["q", "cache"].includes(name));
+  const shown = Object.keys(filters).some((name) => !["q", "cache", "order"].includes(name));
   const apply = (event) => {
     event?.preventDefault();
     const given = [...new FormData(form.current)].filter(([, value]) => String(value).trim());
@@ -83,17 +88,23 @@ function Filters({ filters }) {
     <input type="search" name="q" data-search="" aria-label="Words in the prompt or the answer"
       placeholder="Search prompts and answers" defaultValue=${filters.q ?? ""} />
     <${Choice} name="cache" label="Cache" all="any" value=${filters.cache} values=${["hit", "miss", "joined", "stale", "bypass", "only-if-cached"]} onChange=${apply} />
+    <label>Order <select name="order" onChange=${apply}>
+      ${Object.entries({ "": "newest first", ...ORDERS }).map(([value, words]) => html`<option key=${value} value=${value} selected=${value === (filters.order ?? "")}>${words}</option>`)}
+    </select></label>
     <button type="submit">Search</button>
     <details open=${shown}><summary>More filters</summary><div class="fields">
       <${Choice} name="endpoint" label="Endpoint" all="any" value=${filters.endpoint} values=${ENDPOINTS} onChange=${apply} />
-      ${field("status", "Status", { inputmode: "numeric", pattern: "[0-9]{3}", placeholder: "200" })}
+      ${field("status", "Status", { list: "known-statuses", pattern: "[0-9]{3}|error", placeholder: "200, or error" })}
       ${field("model", "Model", {})}
       ${field("user_id", "User", { list: "known-users" })}
       ${field("session_id", "Session", { list: "known-sessions" })}
+      ${field("min_seconds", "Seconds at least", { type: "number", min: 0 })}
+      ${field("min_tokens", "Tokens at least", { type: "number", min: 0 })}
       ${field("since", "From", { type: "datetime-local" })}
       ${field("until", "Until", { type: "datetime-local" })}
       <a class="button" href="#/requests">Clear</a>
     </div></details>
+    <datalist id="known-statuses">${["error", "200", "400", "429", "500", "502", "503", "504"].map((each) => html`<option key=${each} value=${each} />`)}</datalist>
     <datalist id="known-users">${names.users.map((name) => html`<option key=${name} value=${name} />`)}</datalist>
     <datalist id="known-sessions">${names.sessions.map((name) => html`<option key=${name} value=${name} />`)}</datalist>
   </form>`;
@@ -105,12 +116,12 @@ export function Choice({ name, label, all, value = "", values, onChange }) {
   </select></label>`;
 }
 
-/** What the chosen session adds up to. */
-function Session({ name }) {
+/** What the chosen session or user adds up to. */
+function Sum({ what, name }) {
   const { data } = usePoll(
-    (signal) => (name ? operator(`/api/sessions/${encodeURIComponent(name)}`, { signal }) : Promise.resolve(null)), 0, [name]);
+    (signal) => (name ? operator(`/api/${what}/${encodeURIComponent(name)}`, { signal }) : Promise.resolve(null)), 0, [name]);
   if (!data) return null;
-  return html`<p class="sum">Session <b>${data.session}</b>: ${plural(data.requests, "request")}, ${percent(data.hit_rate)} hits,${" "}
+  return html`<p class="sum">${what === "users" ? "User" : "Session"} <b>${name}</b>: ${plural(data.requests, "request")}, ${percent(data.hit_rate)} hits,${" "}
     ${whole(data.completion_tokens)} tokens answered, ${seconds(data.saved_seconds)} saved.</p>`;
 }
 

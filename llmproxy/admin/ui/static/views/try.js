@@ -1,72 +1,91 @@
 // A small chat through the proxy, which says what the cache made of it.
 
 import { caller, failure, remembered } from "../lib/api.js";
-import { seconds, whole } from "../lib/format.js";
+import { few, seconds, whole } from "../lib/format.js";
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { usePoll } from "../lib/poll.js";
 import { link } from "../lib/route.js";
 import { events } from "../lib/sse.js";
 import { CacheMark } from "../parts/marks.js";
+import { Markdown } from "../parts/markdown.js";
 import { Empty, Problem } from "../parts/notes.js";
 import { Message } from "../parts/talk.js";
 
+const KEPT = "llmproxy.try";
+const SETTINGS = { model: "", limit: "128", temperature: "", system: "" };
+
+/** `turns` are {question, body, answers}: `body` is the request to the last byte, `answers` all it was given, in order. */
 export function Try() {
   const [keys, setKeys] = useState(0);
   const models = usePoll((signal) => listed({ signal }), 0, [keys]);
   const names = models.data?.names ?? [];
-  const [chosen, setChosen] = useState("");
-  const [limit, setLimit] = useState("128");
-  const [turns, setTurns] = useState([]);
+  const [kept] = useState(recalled);
+  const [settings, setSettings] = useState({ ...SETTINGS, ...kept.settings });
+  const [turns, setTurns] = useState(kept.turns ?? []);
   const [busy, setBusy] = useState(false);
   const running = useRef(null);
   useEffect(() => () => running.current?.abort(), []);
-  const model = chosen || models.data?.first || "";
+  useEffect(() => {
+    if (!busy) keep({ settings, turns });
+  }, [settings, turns, busy]);
+  const model = settings.model || models.data?.first || "";
 
-  const ask = async (before, text) => {
-    const turn = { question: text, answer: "", thought: "", told: null, error: null };
-    const show = () => setTurns([...before, { ...turn }]);
+  /** Sends `turn`, the one after `before`, and adds what comes to its answers. */
+  const send = async (before, turn) => {
+    const answer = { text: "", thought: "", told: null, failure: "" };
+    const show = () => setTurns([...before, { ...turn, answers: [...turn.answers, { ...answer }] }]);
     show();
     setBusy(true);
     running.current = new AbortController();
     try {
-      await answer(turn, body(before, text, model, Number(limit) || 128), running.current.signal, show);
+      await receive(answer, turn.body, running.current.signal, show);
     } catch (error) {
-      turn.error = error.name === "AbortError" ? new Error("Stopped.") : error;
+      answer.failure = error.name === "AbortError" ? "Stopped." : error.message;
     }
     show();
     setBusy(false);
   };
+  const ask = (text) => send(turns, { question: text, body: JSON.stringify(request(turns, text, { ...settings, model })), answers: [] });
+  const again = (n) => send(turns.slice(0, n), { ...turns[n], answers: turns[n].answers.filter((answer) => !answer.failure) });
   return html`<div class="title"><h1>Try it</h1>
       ${turns.length ? html`<button disabled=${busy} onClick=${() => setTurns([])}>New chat</button>` : null}</div>
-    <${Settings} names=${names} model=${model} onModel=${setChosen} limit=${limit} onLimit=${setLimit} error=${models.error} onKey=${() => setKeys(keys + 1)} />
+    <${Settings} names=${names} settings=${{ ...settings, model }} onSettings=${(changes) => setSettings({ ...settings, ...changes })}
+      error=${models.error} onKey=${() => setKeys(keys + 1)} />
     <${Problem} error=${models.error} retry=${models.reload} />
-    ${turns.length ? html`<${Turns} turns=${turns} busy=${busy} again=${(n) => ask(turns.slice(0, n), turns[n].question)} />`
+    ${models.data && !names.length ? html`<p class="quiet">No model that makes text was found.</p>` : null}
+    ${turns.length ? html`<${Turns} turns=${turns} busy=${busy} again=${again} />`
       : html`<${Empty} title="Ask something, then ask it again">The second time the answer comes from the cache.<//>`}
-    <${Ask} busy=${busy} ready=${model !== ""} onAsk=${(text) => ask(turns, text)} onStop=${() => running.current?.abort()} />`;
+    <${Ask} busy=${busy} ready=${model !== ""} onAsk=${ask} onStop=${() => running.current?.abort()} />`;
 }
 
-/** The models there are, and the one that is taken first: the list may begin with one that only makes embeddings. */
+/** The models that make text, and the one that is taken first. */
 async function listed(options) {
   const heard = await caller("/v1/models", options);
   if (!heard.ok) throw await failure(heard);
   const { data } = await heard.json();
-  return { names: data.map((model) => model.id), first: decodeURIComponent(heard.headers.get("x-llmproxy-default-model") ?? "") };
+  const name = (header) => decodeURIComponent(heard.headers.get(header) ?? "");
+  const embedding = new Set((heard.headers.get("x-llmproxy-embedding-models") ?? "").split(",").map(decodeURIComponent));
+  return { names: data.map((model) => model.id).filter((id) => !embedding.has(id)), first: name("x-llmproxy-default-model") };
 }
 
-function Settings({ names, model, onModel, limit, onLimit, error, onKey }) {
+function Settings({ names, settings, onSettings, error, onKey }) {
   const keyed = error?.status === 401 || remembered.key !== "";
   const enter = (event) => {
     remembered.key = event.target.value;
     onKey();
   };
+  const set = (name) => (event) => onSettings({ [name]: event.target.value });
+  const offered = settings.model && !names.includes(settings.model) ? [settings.model, ...names] : names;
   return html`<div class="filters">
-    <label>Model <select value=${model} onChange=${(event) => onModel(event.target.value)}>
-      ${model === "" ? html`<option value="" selected></option>` : null}
-      ${names.map((name) => html`<option key=${name} value=${name} selected=${name === model}>${name}</option>`)}
+    <label>Model <select value=${settings.model} onChange=${set("model")}>
+      ${settings.model === "" ? html`<option value="" selected></option>` : null}
+      ${offered.map((name) => html`<option key=${name} value=${name} selected=${name === settings.model}>${name}</option>`)}
     </select></label>
-    <label>Tokens at most <input class="short" type="number" min="1" max="100000" value=${limit}
-      onInput=${(event) => onLimit(event.target.value)} /></label>
+    <label>Tokens at most <input class="short" type="number" min="1" max="100000" value=${settings.limit} onInput=${set("limit")} /></label>
+    <label>Temperature <input class="short" type="number" min="0" max="2" step="0.1" placeholder="the model's" value=${settings.temperature}
+      onInput=${set("temperature")} /></label>
     ${keyed ? html`<label>API key <input type="password" autocomplete="off" defaultValue=${remembered.key} onChange=${enter} /></label>` : null}
+    <label class="system">System prompt <textarea rows="1" placeholder="none" value=${settings.system} onInput=${set("system")}></textarea></label>
   </div>`;
 }
 
@@ -74,23 +93,40 @@ function Turns({ turns, busy, again }) {
   const end = useRef(null);
   useEffect(() => end.current?.scrollIntoView({ block: "nearest" }), [turns]);
   return html`<ol class="talk chat" aria-label="Conversation">
-    ${turns.map((turn, n) => html`<${Message} key=${`q${n}`} message=${{ role: "user", text: turn.question, kind: "text" }} />
-      <${Answer} key=${`a${n}`} turn=${turn} last=${n === turns.length - 1} busy=${busy} again=${() => again(n)} />`)}
+    ${turns.map((turn, n) => html`<${Message} key=${`q${n}`} message=${{ role: "user", text: turn.question, kind: "text" }} plain=${true} />
+      <${Answers} key=${`a${n}`} turn=${turn} busy=${busy} last=${n === turns.length - 1} again=${() => again(n)} />`)}
     <li ref=${end} aria-hidden="true" class="end"></li></ol>`;
 }
 
-function Answer({ turn, last, busy, again }) {
-  const { told, error } = turn;
-  const message = { role: "assistant", text: turn.answer || (turn.thought ? turn.thought : last && busy ? "…" : ""), kind: "text" };
-  return html`<${Message} message=${message}>
-    <${Problem} error=${error} />
+/** The first answer and the newest, side by side. */
+function Answers({ turn, busy, last, again }) {
+  const { answers } = turn;
+  const shown = answers.length > 1 ? [answers[0], answers.at(-1)] : answers;
+  const [first, newest] = shown.map((answer) => answer?.told?.total);
+  return html`<li class="answers">
+    <div class="sides">${shown.map((answer, n) => html`<${Answer} key=${n} answer=${answer}
+      number=${n ? answers.length : 1} waits=${busy && last && n === shown.length - 1} />`)}</div>
+    ${first && newest ? html`<p class="sum">${newest < first ? html`<b>${few(first / newest)}×</b> as fast as the first time.` : "Not faster than the first time."}
+      ${same(shown) ? " The answer is the same." : " The answer is another one."}</p>` : null}
+    ${busy ? null : html`<button class="plain" onClick=${again}>Ask again</button>`}
+  </li>`;
+}
+
+const same = ([one, other]) => one.text === other.text;
+
+function Answer({ answer, number, waits }) {
+  const { told } = answer;
+  const text = answer.text || answer.thought || (waits ? "…" : "");
+  return html`<div class="message from-assistant">
+    <div class="who">${number === 1 ? "first time" : `time ${number}`}</div>
+    ${text ? html`<${Markdown} text=${text} />` : null}
+    <${Problem} error=${answer.failure ? { message: answer.failure } : null} />
     ${told ? html`<p class="told-of"><${CacheMark} cache=${told.cache} />
       <span>${seconds(told.total)}</span>
       ${told.first === null ? null : html`<span>first token ${seconds(told.first)}</span>`}
       ${told.usage ? html`<span>${whole(told.usage.prompt_tokens)} → ${whole(told.usage.completion_tokens)} tokens</span>` : null}
       <a href=${link("requests", told.id)}>details</a></p>` : null}
-    ${!busy && (told || error) ? html`<button class="plain" onClick=${again}>Ask again</button>` : null}
-  <//>`;
+  </div>`;
 }
 
 function Ask({ busy, ready, onAsk, onStop }) {
@@ -112,36 +148,54 @@ function Ask({ busy, ready, onAsk, onStop }) {
   </form>`;
 }
 
-function body(before, text, model, limit) {
-  const said = before.filter((turn) => turn.answer).flatMap((turn) => [
+function request(before, text, { model, limit, temperature, system }) {
+  const said = before.filter((turn) => turn.answers[0]?.text).flatMap((turn) => [
     { role: "user", content: turn.question },
-    { role: "assistant", content: turn.answer },
+    { role: "assistant", content: turn.answers[0].text },
   ]);
   return {
     model,
-    messages: [...said, { role: "user", content: text }],
-    max_tokens: limit,
+    messages: [...(system.trim() ? [{ role: "system", content: system.trim() }] : []), ...said, { role: "user", content: text }],
+    max_tokens: Number(limit) || 128,
+    ...(temperature === "" ? {} : { temperature: Number(temperature) }),
     stream: true,
     stream_options: { include_usage: true },
   };
 }
 
-/** Fills `turn` while its answer comes in. */
-async function answer(turn, document, signal, show) {
+/** Fills `answer` while it comes in. */
+async function receive(answer, body, signal, show) {
   const began = performance.now();
   const since = () => (performance.now() - began) / 1000;
   const headers = { "content-type": "application/json", "x-llmproxy-session": "try-it" };
-  const got = await caller("/v1/chat/completions", { method: "POST", headers, body: JSON.stringify(document), signal });
+  const got = await caller("/v1/chat/completions", { method: "POST", headers, body, signal });
   if (!got.ok) throw await failure(got);
   const told = { cache: (got.headers.get("x-cache") ?? "").toLowerCase(), id: got.headers.get("x-request-id") ?? "", first: null, usage: null };
   await events(got, (frame) => {
     if (frame.error) throw new Error(String(frame.error.message ?? "The answer broke off."));
     const delta = frame.choices?.[0]?.delta ?? {};
-    turn.answer += delta.content ?? "";
-    turn.thought += delta.reasoning_content ?? "";
+    answer.text += delta.content ?? "";
+    answer.thought += delta.reasoning_content ?? "";
     if (told.first === null && (delta.content || delta.reasoning_content)) told.first = since();
     told.usage = frame.usage ?? told.usage;
     show();
   });
-  turn.told = { ...told, total: since() };
+  answer.told = { ...told, total: since() };
+}
+
+/** The chat of this tab, as it was before the page was loaded again. */
+function recalled() {
+  try {
+    return JSON.parse(sessionStorage.getItem(KEPT)) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+function keep(chat) {
+  try {
+    sessionStorage.setItem(KEPT, JSON.stringify(chat));
+  } catch {
+    // longer than the browser keeps: it is only gone after the next load
+  }
 }

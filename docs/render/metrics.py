@@ -4,7 +4,7 @@ from llmproxy.observe.catalogue import DURATIONS, Catalogue
 from llmproxy.observe.collectors import Series
 
 HEAD = """\
-# Metrics
+# Metrics for Prometheus
 
 <!-- Rendered from llmproxy/observe/catalogue.py by `make docs`. -->
 
@@ -14,7 +14,7 @@ OpenTelemetry's conventions for generative AI: other gateways have them, too.
 
 [deploy](../deploy/README.md) has scrape configuration, alerts and dashboards.
 
-The last column marks what every process of one database shows alike; see [below](#several-processes).
+The last column says what every process of one database shows alike; see [below](#several-processes).
 
 | metric | type | labels | meaning | shared |
 |---|---|---|---|---|
@@ -56,7 +56,7 @@ QUERIES = """
 ## Several processes
 
 Each process has a `/metrics` of its own, and Prometheus tells them apart by `instance`: scrape every one of them.
-A server has it on its port, `llmproxy worker` on the port of `LLMPROXY_WORKER_METRICS_PORT`. What is marked as shared
+A server has it on its port, `llmproxy worker` on the port of `LLMPROXY_WORKER_METRICS_PORT`. What is shared
 is of the database, where all see the same: it takes `max` over the processes, never `sum`; everything else takes
 `sum`. Each process has a tier `memory` to itself. `/api/performance` knows what all processes kept, of the others
 without the last minute.

@@ -161,7 +161,7 @@ class Catalogue:
     history_lost: Counter = field(
         default_factory=lambda: Counter(
             "llmproxy_history_lost_total",
-            "Rows of history that found no room to wait in, or could not be written.",
+            "Rows of history that did not fit into the queue, or could not be written.",
         )
     )
     job_tries: Counter = field(

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-TEXT = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "clients.md").read_text()
 #: how a command of the page reaches the proxy
 ADDRESS = "127.0.0.1:4141"
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -1,6 +1,8 @@
 """The files of ``deploy`` against each other, against the program, and against the tools that read them."""
 
+import plistlib
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -122,3 +124,29 @@ def test_what_is_named_in_one_file_is_there_in_the_other() -> None:
     mounted = {volume.split(":")[1]: volume.split(":")[0] for volume in composed["grafana"]["volumes"]}
     assert mounted[provider["options"]["path"]] == "./grafana/dashboards"
     assert mounted["/etc/grafana/provisioning"] == "./grafana/provisioning"
+
+
+def test_the_unit_of_systemd_is_one(tmp_path: Path) -> None:
+    unit = (DEPLOY / "llmproxy.service").read_text()
+    assert "After=" not in unit.partition("[Unit]")[2], "it waits for no model server"
+    settings = re.findall(r"^(?:# .* |Environment=)(\w+)=", unit, re.MULTILINE)
+    assert {name.removeprefix("LLMPROXY_").lower() for name in settings} <= Settings.model_fields.keys()
+    installed = "/opt/llmproxy/bin/llmproxy"
+    assert f"ExecStart={installed} serve\n" in unit
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed")
+    copy = tmp_path / "llmproxy.service"
+    copy.write_text(unit.replace(installed, "/bin/true"))
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", str(copy)], text=True, capture_output=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_agent_of_launchd_is_one() -> None:
+    agent = plistlib.loads((DEPLOY / "llmproxy.plist").read_bytes())
+    assert agent["ProgramArguments"] == ["/opt/llmproxy/bin/llmproxy", "serve"]
+    assert agent["RunAtLoad"] is agent["KeepAlive"] is True
+    assert {
+        name.removeprefix("LLMPROXY_").lower() for name in agent["EnvironmentVariables"]
+    } <= Settings.model_fields.keys()

@@ -73,19 +73,19 @@ async def insert_minutes(database: Database, minutes: Mapping[int, Cells]) -> No
             await connection.execute(insert(rollups), rows)
 
 
-async def read_cells(database: Database, since: int) -> Cells:
-    """Reads the spans that began at the Unix second ``since`` or later."""
+async def read_cells(database: Database, since: int, until: int | None = None) -> Cells:
+    """Reads the spans that began at the Unix second ``since`` or later, and before ``until``."""
     async with database.read() as connection:
-        rows = (await connection.execute(select(rollups).where(_spans(since)))).mappings().all()
+        rows = (await connection.execute(select(rollups).where(_spans(since, until)))).mappings().all()
     # a day of many models is some hundred thousand steps: not on the loop
     return await asyncio.to_thread(_merged, rows)
 
 
-async def read_steps(database: Database, since: int, step: int) -> dict[int, Cells]:
+async def read_steps(database: Database, step: int, since: int, until: int | None = None) -> dict[int, Cells]:
     """The same by steps of so many seconds, each by its first second; of the distributions only the durations."""
     columns = [column for column in rollups.c if column.name not in ("first_tokens", "speeds")]
     async with database.read() as connection:
-        rows = (await connection.execute(select(*columns).where(_spans(since)))).mappings().all()
+        rows = (await connection.execute(select(*columns).where(_spans(since, until)))).mappings().all()
     return await asyncio.to_thread(_by_step, rows, step)
 
 
@@ -102,8 +102,10 @@ async def read_sums(database: Database) -> tuple[Cells, int | None]:
     return cells, min((int(row["started_at"]) for row in rows), default=None)
 
 
-def _spans(since: int) -> Any:
-    return and_(rollups.c.started_at >= since, rollups.c.seconds != _ALL_BEFORE)
+def _spans(since: int, until: int | None) -> Any:
+    row = rollups.c
+    end = () if until is None else (row.started_at < until,)
+    return and_(row.started_at >= since, row.seconds != _ALL_BEFORE, *end)
 
 
 async def condense(database: Database, before: int) -> None:
@@ -190,6 +192,8 @@ MINUTES_KEPT, HOURS_KEPT = 2 * 3600, 31 * 86_400
 SUMS_REMEMBERED = 60.0
 #: seconds for one piece of work with the database, for a question, and for work to end that was cancelled
 WORK_SECONDS, READ_SECONDS, CANCEL_SECONDS = 30.0, 5.0, 1.0
+#: parts of the past that are remembered
+_MOST_REMEMBERED = 8
 
 
 class Rollups:
@@ -217,6 +221,8 @@ class Rollups:
         #: the sums of what is in the database, their first second, and until when they are right
         self._sums: tuple[Cells, int | None] = {}, None
         self._sums_until = 0.0
+        #: start and step of a window -> what is over of it, and up to which second
+        self._past: dict[tuple[int, int], tuple[int, dict[int, Cells]]] = {}
         #: a minute is here or in the database, never both, for whoever holds it
         self._moving = asyncio.Lock()
 
@@ -258,8 +264,10 @@ class Rollups:
         process has not yet written is known.
         """
         try:
+            recent, past = await self._remembered(start, 0)
             async with asyncio.timeout(READ_SECONDS), self._moving:
-                cells = await read_cells(self._database, start)
+                cells = await read_cells(self._database, recent)
+                merge(cells, past.get(0, {}))
                 merge(cells, self._performance.since(start))
                 return cells, True
         except Exception as error:  # noqa: BLE001 - any driver's any fault: what is known is told
@@ -272,14 +280,36 @@ class Rollups:
         complete = True
         steps: dict[int, Cells] = {}
         try:
+            recent, past = await self._remembered(start, step)
             async with asyncio.timeout(READ_SECONDS), self._moving:
-                steps = await read_steps(self._database, start, step)
+                steps = await read_steps(self._database, step, recent)
+                for at, cells in past.items():
+                    merge(steps.setdefault(at, {}), cells)
                 self._add_unwritten(steps, start, step)
         except Exception as error:  # noqa: BLE001 - as above
             self._breaker.failed(error)
             complete, steps = False, {}
             self._add_unwritten(steps, start, step)
         return steps, complete
+
+    async def _remembered(self, start: int, step: int) -> tuple[int, dict[int, Cells]]:
+        """What is long over of a window, by ``step``, with 0 all in one; and the second from which on it is not.
+
+        It is read once an hour: weeks of many models are some seconds of work.
+        """
+        over = int(self._clock() - MINUTES_KEPT) // HOUR * HOUR - HOUR
+        if start >= over:
+            return start, {}
+        until, past = self._past.get((start, step), (0, {}))
+        if until != over:
+            async with asyncio.timeout(WORK_SECONDS):
+                if step:
+                    past = await read_steps(self._database, step, start, over)
+                else:
+                    past = {0: await read_cells(self._database, start, over)}
+            known = {key: each for key, each in self._past.items() if each[0] == over}
+            self._past = dict([*known.items(), ((start, step), (over, past))][-_MOST_REMEMBERED:])
+        return over, past
 
     def _add_unwritten(self, steps: dict[int, Cells], start: int, step: int) -> None:
         for minute, cells in self._performance.minutes(start).items():

@@ -188,6 +188,26 @@ async def test_what_was_saved_since_installation(
     assert after["requests"] == 6
 
 
+async def test_what_is_long_over_is_read_once_an_hour(database: Database, clock: Clock) -> None:
+    performance = Performance(clock=clock)
+    kept = Rollups(database, performance, clock=clock)
+    await insert_minutes(database, {NOON + HOUR * hour: cells_of(0.5, 1.5) for hour in range(24)})
+    clock.now = NOON + 24 * HOUR
+    performance.add([fetched()])
+    figures = []
+    for _ in range(2):
+        cells, steps = (await kept.since(NOON))[0], (await kept.steps(NOON, 4 * HOUR))[0]
+        figures.append(report(cells, 0, HOUR)["total"])
+        assert [sum(cell.requests for cell in each.values()) for _, each in sorted(steps.items())] == [8] * 6 + [1]
+        # what comes so late is seen an hour later
+        await insert_minutes(database, {NOON: cells_of(1.0)})
+    assert figures[0] == figures[1]
+    assert figures[0]["requests"] == 49
+    clock.now += HOUR
+    assert (await kept.since(NOON))[0][MISSES].requests == 51
+    assert sum(cell.requests for cell in (await kept.steps(NOON, 4 * HOUR))[0][NOON].values()) == 10
+
+
 async def test_steps_add_up_to_the_whole(kept: Rollups, performance: Performance, clock: Clock) -> None:
     for minute in range(10):
         clock.now = NOON + 60 * minute

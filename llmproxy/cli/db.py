@@ -1,15 +1,20 @@
-"""``llmproxy db``: the database's schema."""
+"""``llmproxy db``: the database's schema, and copies of it."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from llmproxy.cli.options import CommandFailed, DatabaseFlag, load_with
 from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import Settings
 from llmproxy.database import migrate
+from llmproxy.database.backup import back_up_sqlite, pg_dump, pg_restore, restore_sqlite
 from llmproxy.database.schema import check_age
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -17,9 +22,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 @app.callback()
 def db() -> None:
-    """Look after the database's schema.
+    """Back up and restore the database, and manage its schema.
 
-    `llmproxy serve` brings the schema up to date by itself. These are for doing it beforehand, and for looking.
+    `llmproxy serve` brings the schema up to date by itself; `upgrade`, `current` and `check` are for doing it
+    beforehand, and for looking.
     """
 
 
@@ -56,6 +62,77 @@ def check(database: DatabaseFlag = None) -> None:
     if flaw:
         raise CommandFailed(f"the schema is at revision {revision}, this version's is {migrate.head()}: {flaw}")
     typer.echo("the schema is this version's")
+
+
+BackupArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
+
+
+@app.command()
+def backup(
+    file: BackupArgument,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    database: DatabaseFlag = None,
+) -> None:
+    """Copy the database into a file, also while the proxy runs.
+
+    The copy is of one moment, and whole: what is written meanwhile is not in it, and nobody waits. PostgreSQL's is made
+    by pg_dump. Uploaded files are not in the database: copy their folder, too.
+    """
+    settings = load_with(database=database).settings
+    if file.exists() and not force:
+        raise CommandFailed(f"{file} exists: choose another name, or --force")
+    source = settings.sqlite_file
+    if source is not None and not source.exists():
+        raise CommandFailed(f"there is no database at {source}")
+    with _reporting(settings.database):
+        if source is None:
+            command = pg_dump(settings.database, file)
+            typer.echo(f"{command}", err=True)
+            command.run()
+        else:
+            with _progress("copying") as on_progress:
+                back_up_sqlite(source, file, on_progress)
+    typer.echo(f"{file}: {file.stat().st_size:,} bytes")
+
+
+@app.command()
+def restore(
+    file: BackupArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a database is replaced.")] = False,
+    database: DatabaseFlag = None,
+) -> None:
+    """Put a backup in the place of the database.
+
+    Stop the proxy and its workers first: a database in use is refused. The earlier SQLite file is kept beside the new
+    one, with .before-restore behind its name. PostgreSQL's is restored by pg_restore.
+    """
+    settings = load_with(database=database).settings
+    if not file.exists():
+        raise CommandFailed(f"there is no file {file}")
+    target = settings.sqlite_file
+    place = target or without_credentials(settings.database)
+    if not yes and (target is None or target.exists()):
+        typer.confirm(f"Replace the database {place}?", err=True, abort=True)
+    earlier = None
+    with _reporting(settings.database):
+        if target is None:
+            command = pg_restore(file, settings.database)
+            typer.echo(f"{command}", err=True)
+            command.run()
+        else:
+            with _progress("copying") as on_progress:
+                earlier = restore_sqlite(file, target, on_progress)
+    typer.echo(f"{place} is what it was when {file} was made" + (f"; the earlier one is {earlier}" if earlier else ""))
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Callable[[int, int], object]]:
+    """Yields what shows how much of a whole is done, on a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn(label), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _revision(settings: Settings) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llmproxy.config.settings import Settings
+from llmproxy.config.values import default_database
 from llmproxy.jobs.blobs import Blobs, BlobWriter, BlockingBlobs
 
 #: files that are being written, or were when the program died
@@ -108,8 +109,10 @@ def open_blobs(settings: Settings) -> Blobs:
         return _remote(path_or_url)
     if path_or_url:
         return Folder(Path(path_or_url).expanduser())
-    database = settings.sqlite_file
-    return Folder((database.parent if database is not None else Path("data")) / "files")
+    earlier, database = Path("data/files"), settings.sqlite_file or default_database()
+    # as earlier versions made it in the working directory if there was no file of a database
+    is_kept = settings.sqlite_file is None and earlier.exists()
+    return Folder(earlier if is_kept else database.parent / earlier.name)
 
 
 def _remote(url: str) -> Blobs:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from llmproxy.config.settings import Settings
+from llmproxy.config.values import default_database
 from llmproxy.jobs.blob_stores import BlobsUnusable, open_blobs
 from llmproxy.jobs.blobs import Blobs
+from tests.cli.program import user_folders
 
 
 async def put(blobs: Blobs) -> None:
@@ -22,9 +24,20 @@ async def test_beside_the_database(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "files" / "file-a").read_bytes() == b"x"
 
 
-async def test_under_data_where_the_database_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_in_the_users_folder_where_the_database_is_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    await put(open_blobs(Settings(database_url="postgresql://host/name")))
+    for name, value in user_folders(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    settings = Settings(database_url="postgresql://host/name")
+    await put(open_blobs(settings))
+    folder = default_database().parent / "files"
+    assert folder.is_relative_to(tmp_path)
+    assert (folder / "file-a").read_bytes() == b"x"
+    # files that are already in the working directory stay in use
+    (tmp_path / "data" / "files").mkdir(parents=True)
+    await put(open_blobs(settings))
     assert (tmp_path / "data" / "files" / "file-a").read_bytes() == b"x"
 
 

@@ -1,6 +1,7 @@
 """What the pages have pasted into a terminal does what they say, as it stands but for the port."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,16 +38,18 @@ def test_calls_of_the_api_are_answered(front: Proxy, tmp_path: Path, page: str, 
 
 
 def test_the_copy_of_the_database_is_one(upstream: ScriptedUpstream, tmp_path: Path) -> None:
-    """The line for SQLite's own backup, while the proxy runs and its newest rows are in the second file."""
-    line = next(line for page, line in commands() if page == "operations.md" and "sqlite3" in line)
+    """The line for a backup, while the proxy runs and its newest rows are in the second file; and that which restores."""
+    lines = [line for page, line in commands() if page == "operations.md" and line.startswith("llmproxy db ")]
+    backup, restore = (line.replace("llmproxy", f"{sys.executable} -m llmproxy", 1) for line in lines)
+    variables = environment() | {"DATABASE_PATH": "llmproxy.db"}
     with Proxy(upstream.url, database=tmp_path / "llmproxy.db") as proxy:
         with proxy.line() as connection:
             connection.ask("GET", "/v1/unheard")
             connection.ask("GET", "/api/history")
-        subprocess.run(["bash", "-c", line], check=True, cwd=tmp_path, timeout=60)
+        subprocess.run(["bash", "-c", backup], check=True, cwd=tmp_path, env=variables, timeout=60)
     for suffix in ("", "-wal", "-shm"):
         (tmp_path / f"llmproxy.db{suffix}").unlink(missing_ok=True)
-    (tmp_path / "backup.db").rename(tmp_path / "llmproxy.db")
+    subprocess.run(["bash", "-c", restore], check=True, cwd=tmp_path, env=variables, timeout=60)
     with Proxy(upstream.url, database=tmp_path / "llmproxy.db") as proxy, proxy.line() as connection:
         assert b'"path":"/v1/unheard"' in connection.ask("GET", "/api/history").body
 

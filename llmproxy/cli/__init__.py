@@ -38,7 +38,7 @@ VERBS = (
     Verb("demo", "llmproxy.cli.demo.verb", "Show what the proxy does, with a small real model."),
     Verb("bench", "llmproxy.cli.bench", "Measure a running proxy and the model behind it."),
     Verb("config", "llmproxy.cli.config", "Print the effective settings with the source of each."),
-    Verb("db", "llmproxy.cli.db", "Back up and restore the database, and manage its schema."),
+    Verb("db", "llmproxy.cli.db", "Back up, restore and copy the database, and manage its schema."),
 )
 
 

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from llmproxy.cli.db_copy import copy
+from llmproxy.cli.format import table
 from llmproxy.cli.options import CommandFailed, DatabaseFlag, load_with
 from llmproxy.config.load import without_credentials
 from llmproxy.config.settings import Settings
@@ -22,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 
 @app.callback()
 def db() -> None:
-    """Back up and restore the database, and manage its schema.
+    """Back up, restore and copy the database, and manage its schema.
 
     `llmproxy serve` brings the schema up to date by itself; `upgrade`, `current` and `check` are for doing it
     beforehand, and for looking.
@@ -123,6 +125,34 @@ def restore(
             with _progress("copying") as on_progress:
                 earlier = restore_sqlite(file, target, on_progress)
     typer.echo(f"{place} is what it was when {file} was made" + (f"; the earlier one is {earlier}" if earlier else ""))
+
+
+@app.command("copy")
+def copy_to(
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="A new PostgreSQL database: postgresql://...")],
+    database: Annotated[
+        str | None, typer.Option("--from", metavar="PATH", help="The SQLite file [the database of the settings].")
+    ] = None,
+) -> None:
+    """Copy an SQLite database to PostgreSQL.
+
+    All of it or, after a failure, nothing; the rows are counted on both sides. Stop the proxy and its workers first: a
+    database in use is refused. Then start them with DATABASE_URL set.
+    """
+    settings = load_with(database=database).settings
+    source, target = settings.sqlite_file, load_with(database=to).settings
+    if source is None or not source.exists():
+        raise CommandFailed(f"there is no SQLite database at {source or without_credentials(settings.database)}")
+    if target.sqlite_file is not None:
+        raise CommandFailed("--to takes the URL of a PostgreSQL database: postgresql://user:password@host/name")
+    with _reporting(target.database), _progress("copying") as on_progress:
+        counts = copy(source, target.database, on_progress)
+    for line in table(["table", "rows"], ([name, f"{count:,}"] for name, count in counts.items())):
+        typer.echo(line)
+    # a folder of the settings stays what it is; by default files are beside the database
+    files = source.parent / "files"
+    if not settings.files_path and files.exists():
+        typer.echo(f"uploaded files are still in {files}: LLMPROXY_FILES_PATH={files} keeps them in use")
 
 
 @contextmanager

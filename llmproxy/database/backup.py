@@ -49,7 +49,7 @@ def restore_sqlite(file: Path, database: Path, on_progress: OnProgress) -> Path 
     database.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     existed = database.exists()
     if existed:
-        _check_unused(database)
+        check_unused(database)
     earlier = database.with_name(f"{database.name}.before-restore")
     with _connected(file, "ro") as source, _made_whole(database, keep=earlier) as part:
         _copy(source, part, on_progress)
@@ -69,7 +69,7 @@ def check_sqlite(file: Path) -> None:
     check_age(str(revisions[0][0]))
 
 
-def _check_unused(database: Path) -> None:
+def check_unused(database: Path) -> None:
     """Raises ``DatabaseUnusable`` if any program has the database open."""
     try:
         with _connected(database, "rw", seconds=0.0) as connection:

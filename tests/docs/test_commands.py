@@ -39,7 +39,7 @@ def test_calls_of_the_api_are_answered(front: Proxy, tmp_path: Path, page: str, 
 
 def test_the_copy_of_the_database_is_one(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     """The lines for a backup, while the newest rows are in the second file, and for restoring it."""
-    lines = [line for page, line in commands() if page == "operations.md" and line.startswith("llmproxy db ")]
+    lines = [line for page, line in commands() if line.startswith(("llmproxy db backup ", "llmproxy db restore "))]
     backup, restore = (line.replace("llmproxy", f"{sys.executable} -m llmproxy", 1) for line in lines)
     variables = environment() | {"DATABASE_PATH": "llmproxy.db"}
     with Proxy(upstream.url, database=tmp_path / "llmproxy.db") as proxy:

@@ -1,14 +1,17 @@
 """SQLite in WAL mode: one writer, readers that never wait for it."""
 
+import asyncio
 import contextlib
 import errno
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiosqlite
 from sqlalchemy import (
     URL,
     ColumnClause,
@@ -62,6 +65,36 @@ _NEW_FILE = ("PRAGMA page_size = 8192", "PRAGMA auto_vacuum = INCREMENTAL", "PRA
 _SYNCHRONOUS = "llmproxy.synchronous"
 
 
+class _Connection(aiosqlite.Connection):
+    """The driver's connection, which may be told to stop more than once.
+
+    A close that is cancelled is followed by a stop, and goes on beside it. The driver's own second stop then waits for
+    an answer of a thread that has ended, and so does whoever ends the loop.
+    """
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        return super().stop() if self._running else None
+
+
+def _connect(path: str, **options: Any) -> _Connection:
+    connection = _Connection(partial(_open, path, options), iter_chunk_size=64)
+    # a thread that waits for a lock does not keep the program from ending
+    connection._thread.daemon = True
+    return connection
+
+
+def _open(path: str, options: Mapping[str, Any]) -> sqlite3.Connection:
+    # the driver would begin transactions by itself, late and without the writer's lock
+    connection: sqlite3.Connection = sqlite3.connect(path, isolation_level=None, **options)
+    try:
+        for pragma in _EACH_CONNECTION:
+            connection.execute(pragma)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 class Sqlite:
     """The ``Dialect`` of SQLite through aiosqlite."""
 
@@ -80,22 +113,13 @@ class Sqlite:
 
     def engine_options(self) -> dict[str, Any]:
         return {
-            "connect_args": {"timeout": _BUSY_SECONDS},
+            "connect_args": {"timeout": _BUSY_SECONDS, "async_creator_fn": _connect},
             "pool_size": 3,
             "max_overflow": 3,
             "pool_timeout": 5.0,
         }
 
     def configure(self, engine: Engine) -> None:
-        @event.listens_for(engine, "connect")
-        def on_connect(connection: Any, record: object) -> None:
-            # the driver would begin transactions by itself, late and without the writer's lock
-            connection.isolation_level = None
-            cursor = connection.cursor()
-            for pragma in _EACH_CONNECTION:
-                cursor.execute(pragma)
-            cursor.close()
-
         @event.listens_for(engine, "begin")
         def on_begin(connection: Connection) -> None:
             options = connection.get_execution_options()

@@ -248,7 +248,7 @@ async def test_full_disk(sqlite: Database, caplog: pytest.LogCaptureFixture) -> 
         await written(tier)
         assert await rows(sqlite) == 6
     assert set(faults.kinds) == {"full"}
-    assert [record.levelname for record in caplog.records if "writing" in record.message] == [
+    assert [record.levelname for record in caplog.records if record.name == "llmproxy.database.outage"] == [
         "WARNING",
         "WARNING",
     ]

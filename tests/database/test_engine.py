@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import stat
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from llmproxy.cache.tables import flushes
 from llmproxy.database.engine import Database, open_database
 from llmproxy.database.faults import DatabaseUnusable, NotOpen
 from tests.databases import remove_sqlite, sqlite_url
+from tests.timeouts import WAIT_SECONDS
 
 
 def line(text: str) -> dict[str, Any]:
@@ -145,6 +147,30 @@ async def test_the_sqlite_file_is_private_and_set_up_before_its_first_table(
         "synchronous": 1,
         "busy_timeout": 2000,
     }
+
+
+async def test_a_connection_that_is_stopped_while_it_closes_ends(sqlite: Database) -> None:
+    """As it is stopped when its close is cancelled; the loop's end waits for the close, which goes on."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        busy.set()
+        go_on.wait()
+
+    async with sqlite.read() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        await driver.create_function("work", 0, work)
+        working = asyncio.create_task(driver.execute("SELECT work()"))
+        await asyncio.to_thread(busy.wait)
+        closing = asyncio.create_task(driver.close())
+        # until it waits for the thread
+        await asyncio.sleep(0)
+        driver.stop()
+        go_on.set()
+        async with asyncio.timeout(WAIT_SECONDS):
+            await asyncio.gather(working, closing, return_exceptions=True)
+        await connection.invalidate()
 
 
 async def test_a_writer_has_the_lock_from_its_beginning(sqlite: Database, sqlite_file: Path) -> None:

@@ -1,10 +1,12 @@
 """Chat answers: assembled and rendered."""
 
+import json
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmproxy.wire.dialect import Dialect, Lossy
 from llmproxy.wire.documents import Document
@@ -120,6 +122,50 @@ def test_rendering_word_for_word() -> None:
         header | {"choices": [part({}, "stop", x=1)]},
         header | {"choices": [], "usage": {"prompt_tokens": 1}, "timings": {"n": 1}},
     ]
+
+
+def _spaced(frames: list[bytes]) -> list[bytes]:
+    """The same events, of which no two in a row have the same bytes around a text."""
+    return [
+        frame.replace(b"data: ", b"data: " + b" " * (1 + number % 2), 1) if frame != DONE else frame
+        for number, frame in enumerate(frames)
+    ]
+
+
+@given(
+    texts=st.lists(st.text(max_size=12) | st.sampled_from(["1", "m", "[DONE]", '"', "\\", "é", "\u2028"]), max_size=12),
+    spoilt=st.dictionaries(
+        st.integers(0, 11), st.sampled_from(["index", "usage", "id", "finish", "member", "escaped"])
+    ),
+    escapes=st.booleans(),
+)
+@settings(max_examples=300, deadline=None)
+def test_texts_alone_are_read_as_whole_chunks_are(texts: list[str], spoilt: dict[int, str], escapes: bool) -> None:
+    frames = []
+    for number, text in enumerate(["", *texts]):
+        choice: dict[str, Any] = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+        chunk: dict[str, Any] = {"id": "1", "model": "m", "choices": [choice]}
+        match spoilt.get(number):
+            case "index":
+                choice["index"] = 1
+            case "usage":
+                chunk["usage"] = {"prompt_tokens": number, "completion_tokens": 1}
+            case "id":
+                chunk["id"] = text
+            case "finish":
+                choice["finish_reason"] = "stop"
+            case "member":
+                chunk["content"] = text
+        dumped = json.dumps(chunk) if escapes or spoilt.get(number) == "escaped" else orjson.dumps(chunk).decode()
+        frames.append(sse_frame(dumped.encode()))
+    assert _assembled([*frames, DONE]) == _assembled(_spaced([*frames, DONE]))
+
+
+def _assembled(frames: list[bytes]) -> tuple[Document, str]:
+    try:
+        return CHAT.assemble(frames), ""
+    except Lossy as lossy:
+        return lossy.document, str(lossy)
 
 
 def test_two_choices_of_llamacpp() -> None:

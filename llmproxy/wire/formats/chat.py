@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 from llmproxy.wire.documents import Document, Malformed
 from llmproxy.wire.formats import chunks
 from llmproxy.wire.formats.deltas import LONG, Deltas, ToolCalls
+from llmproxy.wire.formats.repeated_chunk import RepeatedChunk
 
 #: of a choice in a chunk
 _USUAL = frozenset({"index", "delta", "finish_reason"})
@@ -62,13 +63,9 @@ class _ChatChoice:
 
     def add(self, choice: Mapping[str, Any]) -> None:
         """Takes the choice's part of one chunk. Raises ``Malformed``."""
-        if choice.keys() == self._usual and choice["finish_reason"] is None and choice.get("logprobs") is None:
-            delta = choice["delta"]
-            if isinstance(delta, dict) and len(delta) == 1 and (text := delta.get("content")) and isinstance(text, str):
-                # most chunks: a piece of text, and everything else as it was
-                self.pieces += 1
-                self._message.add_text("content", text)
-                return
+        if text := self.text_alone(choice):
+            self.add_text(text)
+            return
         members = {name: value for name, value in choice.items() if name not in ("index", "delta")}
         self._usual = choice.keys() if _USUAL <= choice.keys() <= _USUAL | {"logprobs"} else None
         if isinstance(members.get("logprobs"), dict):
@@ -81,6 +78,19 @@ class _ChatChoice:
         if not isinstance(delta, dict):
             raise Malformed("a delta is not an object")
         self._add_delta(delta)
+
+    def text_alone(self, choice: Mapping[str, Any]) -> str:
+        """The text, if there is nothing else to the choice's part of a chunk: so most are; else ""."""
+        if choice.keys() != self._usual or choice["finish_reason"] is not None or choice.get("logprobs") is not None:
+            return ""
+        delta = choice["delta"]
+        text = delta.get("content") if isinstance(delta, dict) and len(delta) == 1 else None
+        return text if isinstance(text, str) else ""
+
+    def add_text(self, text: str) -> None:
+        """``add`` for such a part."""
+        self.pieces += 1
+        self._message.add_text("content", text)
 
     def _add_delta(self, delta: dict[str, Any]) -> None:
         self.pieces += any(delta.get(name) for name in (*_TEXTS, "tool_calls"))
@@ -181,6 +191,10 @@ class _ChoiceBuilder(Protocol):
 
     def add(self, choice: dict[str, Any]) -> None: ...
 
+    def text_alone(self, choice: Mapping[str, Any]) -> str: ...
+
+    def add_text(self, text: str) -> None: ...
+
 
 _C = TypeVar("_C", bound=_ChoiceBuilder)
 
@@ -190,16 +204,35 @@ def _collect(frames: Sequence[bytes], kind: type[_C]) -> tuple[chunks.Shell, lis
     ambiguities: list[str] = []
     shell = chunks.Shell(ambiguities)
     choices: dict[int, _C] = {}
-    for chunk in chunks.read(frames):
+    repeated, repeating = None, None
+    for frame in chunks.until_done(frames):
+        if repeated is not None and repeating is not None and (text := repeated.text_of(frame)):
+            repeating.add_text(text)
+            continue
+        if (chunk := chunks.read(frame)) is None:
+            continue
         shell.add(chunk)
+        builder = None
         for index, choice in chunks.entries(chunk):
             builder = choices.get(index)
             if builder is None:
                 builder = choices[index] = kind(index, ambiguities)
             builder.add(choice)
+        repeated, repeating = _repeated(frame, chunk, builder), builder
     for unfinished in choices.values():
         shell.ended(unfinished.finish_reason, unfinished.pieces)
     return shell, [choices[index] for index in sorted(choices)]
+
+
+def _repeated(frame: bytes, chunk: Document, builder: _ChoiceBuilder | None) -> RepeatedChunk | None:
+    """The pattern of the chunks that add no more than a text after this one, None if there is more to it."""
+    if builder is None or len(chunk["choices"]) != 1 or chunk.get("usage") is not None:
+        return None
+    choice = chunk["choices"][0]
+    text = builder.text_alone(choice)
+    if not text:
+        return None
+    return RepeatedChunk.of(frame, text, lambda other: {**chunk, "choices": [{**choice, "delta": {"content": other}}]})
 
 
 #: the fingerprint of Ollama, whose plain answers have the indexes of tool calls too
@@ -264,6 +297,12 @@ class _TextChoice:
         self.pieces += bool(choice.get("text"))
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         self._members.add(chunks.finished(choice))
+
+    def text_alone(self, choice: Mapping[str, Any]) -> str:
+        return ""
+
+    def add_text(self, text: str) -> None:
+        self.add({"text": text})
 
     def result(self) -> dict[str, Any]:
         choice = {"finish_reason": None, **self._members.result(), "index": self._index}

@@ -14,6 +14,8 @@ from llmproxy.wire.vocabulary import Reason
 
 #: a member, not a word in a text: there its quotes would be escaped
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
+#: in most chunks the second is wherever the first is, and the pattern need not be asked
+_FINISH_NAME, _UNFINISHED = b'"finish_reason"', b'"finish_reason":null'
 #: the usual end of a chunk of OpenAI's
 _NULL_AT_THE_END = b',"usage":null}\n\n'
 
@@ -60,7 +62,7 @@ class UsageFilter:
     def _emit(self, frame: bytes, output: list[bytes]) -> None:
         if self._pending is not None:
             output += self.close()
-        if b"finish_reason" in frame and _FINISH.search(frame):
+        if frame.count(_FINISH_NAME) != frame.count(_UNFINISHED) and _FINISH.search(frame):
             self._pending = frame
         else:
             output.append(frame)
@@ -188,18 +190,21 @@ class ChunkDialect(JsonDialect):
         return sse_frame(dump(error_document(OPENAI_ERRORS, error, request_id)))
 
 
-def read(frames: Sequence[bytes]) -> Iterator[Document]:
-    """The chunks in ``frames`` up to ``[DONE]``. A null is skipped: llama.cpp sends one for each further prompt of a
-    list.
+def until_done(frames: Sequence[bytes]) -> Iterator[bytes]:
+    """The frames before ``[DONE]``."""
+    for frame in frames:
+        if b"[DONE]" in frame and sse_data(frame).strip() == b"[DONE]":
+            return
+        yield frame
+
+
+def read(frame: bytes) -> Document | None:
+    """The chunk in a frame; None for a null, which llama.cpp sends for each further prompt of a list.
 
     Raises ``Malformed``.
     """
-    for frame in frames:
-        data = sse_data(frame).strip()
-        if data == b"[DONE]":
-            return
-        if data != b"null":
-            yield parse(data)
+    data = sse_data(frame).strip()
+    return None if data == b"null" else parse(data)
 
 
 def entries(chunk: Document) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,6 +1,7 @@
 """What counts as a request, and as a failure, seen from outside."""
 
 import json
+import time
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,9 +10,18 @@ from tests.conftest import MakeProxy
 from tests.scripted import CHAT, marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Line
+from tests.timeouts import WAIT_SECONDS
 
 JSON = ("content-type", "application/json")
 ONLY = ("cache-control", "only-if-cached")
+
+
+def _user(line: Line, name: str, requests: int) -> dict[str, Any]:
+    """The totals of a user, once they hold so many requests: they are written behind."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (found := _document(line, f"/api/users/{name}")).get("requests") != requests:
+        assert time.monotonic() < deadline, found
+    return found
 
 
 def _document(line: Line, target: str) -> dict[str, Any]:
@@ -54,9 +64,9 @@ def test_only_if_cached_is_an_outcome_and_no_failure(proxy: MakeProxy, upstream:
         assert line.ask("POST", CHAT.path, [JSON, labels], body).first("x-cache") == "MISS"
         assert line.ask("POST", CHAT.path, [JSON, ONLY, labels], body).first("x-cache") == "HIT"
 
+        user = _user(line, "ada", 3)
         rows = _document(line, "/api/history?cache=only-if-cached")["data"]
         assert [row["status"] for row in rows] == [504]
-        user = _document(line, "/api/users/ada")
         assert (user["requests"], user["errors"], user["hit_rate"]) == (3, 0, 1 / 3)
         total = _document(line, "/api/performance")["total"]
         assert (total["errors"], total["hit_rate"]) == (0, 1 / 3)

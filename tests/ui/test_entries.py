@@ -7,7 +7,7 @@ from tests.databases import PostgresServer
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
-from tests.ui.asking import chat, get, request_id
+from tests.ui.asking import chat, entries_known, get, request_id
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -41,7 +41,7 @@ def test_an_entry_says_what_was_asked_and_how_often(server: Proxy) -> None:
         chat(server, f"what of the okapi {word}")
     newest = request_id(chat(server, f"what of the okapi {word}"))
     chat(server, f"what of the zebra {word}")
-    (found,) = get(server, "/admin/cache/entries?q=okapi")["data"]
+    (found,) = entries_known(server, "q=okapi", entries=1, hits=3)
     assert (found["question"], found["hits"], found["request_id"]) == (f"what of the okapi {word}", 3, newest)
     assert found["last_used"] >= found["created"]
     assert get(server, "/admin/cache/entries?q=unheard")["data"] == []

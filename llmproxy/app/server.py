@@ -29,7 +29,7 @@ from llmproxy.observe.logs import configure
 
 log = logging.getLogger(__name__)
 
-_SignalHandler = Callable[[int, FrameType | None], None]
+SignalHandler = Callable[[int, FrameType | None], None]
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 _BACKLOG = 2048
@@ -54,7 +54,7 @@ async def _serve(settings: Settings) -> None:
     logging.getLogger("uvicorn.error").addFilter(_in_our_terms)
     deadline = Deadline(settings.shutdown_seconds)
     app = create_app(settings)
-    with _signals() as listen_to_signals:
+    with stop_signals() as listen_to_signals:
         async with app.open(settings, access, deadline) as state:
             hot = FastPath(state.services.hot, state.ids, state.sinks.batcher.add, cors=bool(settings.cors_origins))
             _settle_memory()
@@ -175,12 +175,12 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[_SignalHandler], None]]:
+def stop_signals() -> Iterator[Callable[[SignalHandler], None]]:
     """Yields what has a function called at each signal to stop. They are caught until everything is closed: whoever
     presses Ctrl-C once more must not get a traceback, nor lose what is being written."""
     loop = asyncio.get_running_loop()
 
-    def listen(handler: _SignalHandler) -> None:
+    def listen(handler: SignalHandler) -> None:
         for stop in _STOPS:
             loop.add_signal_handler(stop, handler, stop, None)
 

@@ -1,10 +1,10 @@
 """The job workers of a database as a program of their own. It listens for Prometheus only, if a port is set."""
 
 import asyncio
-import signal
+import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 
 import uvicorn
@@ -17,11 +17,13 @@ from llmproxy.app import health
 from llmproxy.app.banner import announce, introduce, place_of_data
 from llmproxy.app.deadline import Deadline, end_process_after
 from llmproxy.app.lifespan import CannotStart, open_services
-from llmproxy.app.server import bind
+from llmproxy.app.server import bind, stop_signals
 from llmproxy.app.state import AppState
 from llmproxy.app.terminal import question_for
 from llmproxy.config.settings import Settings
 from llmproxy.observe.logs import configure, form_for
+
+logger = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> None:
@@ -36,16 +38,26 @@ def run(settings: Settings) -> None:
 async def _work(settings: Settings) -> None:
     log = configure(settings.log_level, settings.log_format, sys.stderr, question_for(settings))
     announce_line = partial(announce, form=form_for(settings.log_format, sys.stderr))
-    deadline = Deadline(settings.shutdown_seconds)
-    with _stopped() as stopped:
+    deadline, stopped = Deadline(settings.shutdown_seconds), asyncio.Event()
+
+    def stop(*_: object) -> None:
+        """The first signal ends the work, the second one what is still waited for."""
+        if not stopped.is_set():
+            logger.info("stopping: calls in work go back to the queue; Ctrl-C again stops at once")
+            stopped.set()
+            deadline.begin()
+        else:
+            deadline.hurry()
+        end_process_after(deadline)
+
+    with stop_signals() as listen_to_signals:
+        listen_to_signals(stop)
         async with open_services(settings, log, deadline) as state:
             introduce(state)
             place, calls = place_of_data(settings), settings.task_queue_workers
             announce_line(f"working on the jobs of {place}, {calls} calls at once")
             async with _metrics(state, announce_line):
                 await stopped.wait()
-                deadline.begin()
-                end_process_after(deadline)
 
 
 class _MetricsServer(uvicorn.Server):
@@ -80,23 +92,3 @@ async def _metrics(state: AppState, announce_line: Callable[[str], None]) -> Asy
     finally:
         server.should_exit = True
         await serving
-
-
-@contextmanager
-def _stopped() -> Iterator[asyncio.Event]:
-    """Set by the first signal to stop; the second one ends the program at once."""
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-    stops = (signal.SIGINT, signal.SIGTERM)
-
-    def stop() -> None:
-        stopped.set()
-        for each in stops:
-            loop.remove_signal_handler(each)
-
-    for each in stops:
-        loop.add_signal_handler(each, stop)
-    try:
-        yield stopped
-    finally:
-        for each in stops:
-            loop.remove_signal_handler(each)

@@ -1,5 +1,6 @@
 """The table of verbs: help, exit codes, what is loaded, and where the flags of ``serve`` arrive."""
 
+import os
 import subprocess
 import sys
 
@@ -125,6 +126,28 @@ def test_a_bad_setting_is_one_line_and_2(llmproxy: Program, monkeypatch: pytest.
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
     assert "LLMPROXY_PORT" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("llmproxy st", {"status"}),
+        ("llmproxy cache fl", {"flush"}),
+        ("llmproxy serve --lo", {"--log-level", "--log-format"}),
+    ],
+)
+def test_a_shell_completes_verbs_and_options(typed: str, offered: set[str]) -> None:
+    variables = {"_LLMPROXY_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    done = subprocess.run(
+        [sys.executable, "-m", "llmproxy"],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert set(done.stdout.split()) == offered
 
 
 @pytest.mark.parametrize(

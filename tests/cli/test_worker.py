@@ -92,6 +92,7 @@ def test_a_worker_that_is_stopped_gives_back_what_it_has_begun(
         worker.send_signal(how)
         _, said = worker.communicate(timeout=WAIT_SECONDS)
         assert worker.returncode == 0
+        assert "stopping: calls in work go back to the queue" in said
     visit.left.wait()
     assert holders(server) == set()
     gate.open()

@@ -69,6 +69,9 @@ def serve(*, embedding: bool) -> None:
     parameters.n_ctx = 4096
     parameters.n_parallel = 4
     parameters.port = 0
+    # its threads spin while they wait for each other, on a machine that is busy with other tests
+    parameters.cpuparams.n_threads = 1
+    parameters.cpuparams_batch.n_threads = 1
     parameters.use_jinja = True
     parameters.chat_template = TEMPLATE.read_text()
     parameters.verbosity = -1

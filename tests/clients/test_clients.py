@@ -1,5 +1,6 @@
 """The code in ``docs/clients.md`` does what the page says: a miss, and the same again a hit, at the path it names."""
 
+import json
 import subprocess
 import time
 from dataclasses import dataclass
@@ -150,9 +151,25 @@ def test_the_lines_of_the_readme(request: pytest.FixtureRequest, front: Proxy, t
     code = next(block for language, block in page.blocks(text) if language == "python")
     assert page.ADDRESS in code
     script = code.replace(page.ADDRESS, f"127.0.0.1:{front.port}").replace('"smollm2"', '"scripted"')
-    (tmp_path / "readme.py").write_text(script)
+    assert run_with_openai(request, script, front, tmp_path).split() == ["MISS", "HIT"]
+
+
+@pytest.mark.timeout(400)
+def test_the_batch_of_the_page_about_jobs(request: pytest.FixtureRequest, front: Proxy, tmp_path: Path) -> None:
+    text = (page.ROOT / "docs" / "jobs.md").read_text()
+    blocks = page.blocks(text)
+    write_input = next(block for language, block in blocks if "in.jsonl" in block).partition("llmproxy batch")[0]
+    subprocess.run(["bash", "-c", f"MODEL=scripted\n{write_input}"], check=True, cwd=tmp_path, timeout=60)
+    script = next(block for language, block in blocks if language == "python")
+    lines = [json.loads(line) for line in run_with_openai(request, script, front, tmp_path).strip().splitlines()]
+    assert {line["custom_id"] for line in lines} == {"1", "2", "3"}
+    assert all(line["response"]["status_code"] == 200 for line in lines)
+
+
+def run_with_openai(request: pytest.FixtureRequest, script: str, proxy: Proxy, folder: Path) -> str:
+    (folder / "client.py").write_text(script)
     python = python_with(f"openai=={page.version('openai for Python')}", folder_of(request))
-    assert run([str(python), "readme.py"], tmp_path, front).split() == ["MISS", "HIT"]
+    return run([str(python), "client.py"], folder, proxy)
 
 
 def test_every_client_of_the_table_has_its_section_and_what_is_tested_says_so() -> None:

@@ -26,6 +26,10 @@ def seen(llama_front: Proxy) -> dict[str, str]:
     for user in ("ada", "grace"):
         labels = {"x-llmproxy-user": user, "x-llmproxy-session": "tour", "x-llmproxy-tags": "docs"}
         asked += [chat(llama_front, text, model=CHAT_MODEL, max_tokens=4, headers=labels) for text in QUESTIONS]
+    with llama_front.line() as line:
+        body = json.dumps({"model": CHAT_MODEL, "messages": [{"role": "user", "content": "Never asked."}]}).encode()
+        headers = [("content-type", "application/json"), ("cache-control", "only-if-cached")]
+        assert line.ask("POST", "/v1/chat/completions", headers, body).status == 504
     for _ in range(2):
         post(llama_front, "/v1/embeddings", {"model": EMBEDDING_MODEL, "input": ["a", "b"]})
     batch = {"prompts": list(QUESTIONS), "model": CHAT_MODEL, "max_tokens": 4}

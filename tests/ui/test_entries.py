@@ -1,5 +1,7 @@
 """``/admin/cache/entries`` and ``/admin/cache/groups`` from outside, on both databases."""
 
+import json
+
 import pytest
 
 from tests.conftest import MakeProxy
@@ -50,6 +52,16 @@ def test_an_entry_says_what_was_asked_and_how_often(server: Proxy) -> None:
     assert {name: one[name] for name in ("question", "hits", "request_id")} == {
         name: found[name] for name in ("question", "hits", "request_id")
     }
+
+
+def test_the_question_goes_with_who_is_erased(server: Proxy) -> None:
+    chat(server, marker(), headers={"x-llmproxy-user": "ada"})
+    (before,) = entries_known(server, "limit=5", entries=1, hits=0)
+    with server.line() as line:
+        assert json.loads(line.ask("DELETE", "/api/history?user_id=ada").body) == {"deleted": 1}
+    (after,) = get(server, "/admin/cache/entries")["data"]
+    assert after["key"] == before["key"]
+    assert (after["question"], after["request_id"], after["exchange"]) == ("", None, None)
 
 
 def test_without_a_history_entries_are_listed_all_the_same(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:

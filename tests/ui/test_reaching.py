@@ -71,10 +71,12 @@ def test_a_proxy_that_is_away_is_told_of(proxy: MakeProxy, upstream: ScriptedUps
 
 def test_what_was_wrong_is_no_longer_said_when_it_is_over(front: Proxy, tab: MakeTab) -> None:
     shown = tab(front, expected=("ERR_FAILED", "503"))
+    shown.page.clock.install()
     shown.page.route("**/v1/models", lambda route: route.abort())
     shown.open("try")
     expect(shown.page.locator("main .problem")).to_be_visible()
     shown.page.unroute("**/v1/models")
+    shown.page.clock.run_for(6_000)
     expect(shown.page.locator("main .problem")).to_have_count(0)
     shown.page.route(
         "**/admin/cache/groups", lambda route: route.fulfill(status=503, json={"error": {"message": "no"}})
@@ -82,6 +84,7 @@ def test_what_was_wrong_is_no_longer_said_when_it_is_over(front: Proxy, tab: Mak
     shown.open("cache")
     expect(shown.page.locator("main .problem")).to_be_visible()
     shown.page.unroute("**/admin/cache/groups")
+    shown.page.clock.run_for(6_000)
     expect(shown.page.locator("main .problem")).to_have_count(0)
 
 

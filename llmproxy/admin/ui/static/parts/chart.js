@@ -8,9 +8,9 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 /**
  * `data` is [times, values, ...] with Unix seconds; `series` are {label, color, fill}, colours by the names of CSS
  * variables; `stacked` puts each on those before it, and has it hold until the next value; `log` runs by powers of ten.
- * `span` is how many seconds are shown, up to now.
+ * `span` is how many seconds are shown, up to now; `steps` are the lengths that the axis may be divided into.
  */
-export function Chart({ data, series, label, height = 180, span = 180, stacked = false, log = false, spark = false, format, range }) {
+export function Chart({ data, series, label, height = 180, span = 180, stacked = false, log = false, spark = false, format, range, steps }) {
   const place = useRef(null);
   const plot = useRef(null);
   const shown = stacked ? stack(data) : data;
@@ -19,7 +19,7 @@ export function Chart({ data, series, label, height = 180, span = 180, stacked =
   useEffect(() => {
     const make = () => {
       plot.current?.destroy();
-      const options = drawing({ series, height, span, stacked, log, spark, format, range }, place.current);
+      const options = drawing({ series, height, span, stacked, log, spark, format, range, steps }, place.current);
       plot.current = new uPlot(options, latest.current, place.current);
     };
     make();
@@ -56,7 +56,7 @@ function stack([times, ...rows]) {
   return [times, ...stacked.reverse()];
 }
 
-function drawing({ series, height, span, stacked, log, spark, format, range }, place) {
+function drawing({ series, height, span, stacked, log, spark, format, range, steps }, place) {
   const color = reader(place);
   const drawn = (stacked ? [...series].reverse() : series).map((each) => ({
     label: each.label,
@@ -84,7 +84,7 @@ function drawing({ series, height, span, stacked, log, spark, format, range }, p
       ? [{ show: false }, { show: false }]
       : [
           { ...lines, font, grid: { show: false }, size: 24, gap: 4, space: 90, values: (_, at) => at.map(span > 2 * 86_400 ? day : minute) },
-          { ...lines, font, size: wide, gap: 4, space: 34, ...(log ? { splits: powers, filter: (_, at) => at } : {}), values: (_, at) => at.map(format ?? String) },
+          { ...lines, font, size: wide, gap: 4, space: 34, ...(log ? { splits: powers, filter: (_, at) => at } : {}), ...(steps ? { incrs: steps } : {}), values: (_, at) => at.map(format ?? String) },
         ],
     series: [{}, ...drawn],
   };

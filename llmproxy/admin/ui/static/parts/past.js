@@ -27,6 +27,12 @@ export function Requests({ past, span, words }) {
       label=${`${plural(all, "request")} in the last ${words}`} /></section>`;
 }
 
+/** Seconds by which an axis of time is divided. */
+const LENGTHS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200,
+  14_400, 28_800, 86_400, 172_800, 432_000, 864_000, 2_592_000];
+
+const plain = (value) => seconds(value).replace(/\.0+ /, " ");
+
 /** Five small charts. */
 export function Measures({ past, span, words }) {
   const row = (name) => past.data.map((step) => step[name]);
@@ -35,7 +41,7 @@ export function Measures({ past, span, words }) {
   return html`<div class="measures">
     <${Measure} id="rate" title="Hit rate" past=${past} span=${span} format=${percent} range=${[0, 1]}
       series=${[{ label: "of what was looked up", color: "--hit", value: percent(last("hit_rate")), row: row("hit_rate") }]} />
-    <${Measure} id="times" title="Latency" past=${past} span=${span} format=${seconds} log=${true}
+    <${Measure} id="times" title="Latency" past=${past} span=${span} format=${plain} log=${true}
       series=${[
         { label: "hit", color: "--hit", value: seconds(last("hit_seconds")), row: row("hit_seconds"), fill: false },
         { label: "miss", color: "--miss", value: seconds(last("fetched_seconds")), row: row("fetched_seconds"), fill: false },
@@ -43,7 +49,7 @@ export function Measures({ past, span, words }) {
       ]} />
     <${Measure} id="errors" title="Errors" past=${past} span=${span} format=${short}
       series=${[{ label: `in the last ${words}`, color: "--bad", value: whole(sum("errors")), row: row("errors") }]} />
-    <${Measure} id="saved" title="Time saved" past=${past} span=${span} format=${seconds}
+    <${Measure} id="saved" title="Time saved" past=${past} span=${span} format=${plain} steps=${LENGTHS}
       series=${[{ label: "of the model servers", color: "--hit", value: seconds(sum("saved_seconds")), row: row("saved_seconds") }]} />
     <${Measure} id="tokens" title="Tokens" past=${past} span=${span} format=${short}
       series=${[

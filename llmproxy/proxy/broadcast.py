@@ -194,6 +194,8 @@ class BroadcastReader(Generic[Outcome]):
 
 def _first(frames: list[bytes], start: int, most: int) -> list[bytes]:
     """At least one, where there is one."""
+    if start + 1 >= len(frames):
+        return frames[start:]
     end, size = start, 0
     while end < len(frames) and size < most:
         size += len(frames[end])

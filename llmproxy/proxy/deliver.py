@@ -11,7 +11,7 @@ from llmproxy.proxy.broadcast import BroadcastReader, Lagged
 from llmproxy.proxy.listen import TOO_LARGE, Client, ClientDisconnected, StreamAborted, facts_of, other_form, refusal
 from llmproxy.proxy.offload import offload
 from llmproxy.proxy.pipeline import note
-from llmproxy.proxy.response import Answer, Failed, Fetched, Live, Paced, Whole
+from llmproxy.proxy.response import Answer, Fetched, Live, Paced, Whole
 from llmproxy.wire.errors import ProxyError, Unavailable, UpstreamBroke, UpstreamFault
 from llmproxy.wire.exchange import Exchange
 from llmproxy.wire.headers import HeaderList
@@ -131,6 +131,8 @@ async def _pump(answer: Live, exchange: Exchange, client: Client, send: Send, pi
     """Frames as they come. Returns the last bytes: the last frames, or the one that tells of a failure; None where the
     flight has a plain answer of which no frames can be made."""
     reader, buffer, stream_view = answer.reader, answer.flight.work, answer.view.stream_view()
+    # until it is known in which form the answer comes
+    is_undecided = answer.own is not None
     while True:
         if client.disconnected:
             raise ClientDisconnected
@@ -138,25 +140,28 @@ async def _pump(answer: Live, exchange: Exchange, client: Client, send: Send, pi
             frames = reader.take(_PIECE_BYTES)
         except Lagged:
             return _failure(answer, exchange, UpstreamBroke("This client read too slowly for an answer of this size."))
-        if answer.stream and buffer.head is not None and not buffer.head.stream:
+        head, outcome = buffer.head, None if reader.behind else buffer.outcome
+        if answer.stream and head is not None and not head.stream:
             # pings went out first, and then the upstream answered in one piece
             frames = []
         elif answer.stream:
             frames = stream_view.feed(frames)
-            if buffer.outcome is not None and not reader.behind:
+            if outcome is not None:
                 frames += stream_view.close()
-        if answer.own is not None and other_form(buffer, answer.dialect, stream=answer.stream):
-            return None
-        if frames:
-            exchange.first_byte = exchange.first_byte or perf_counter()
-        if isinstance(buffer.outcome, Fetched) and not reader.behind:
-            fetched = buffer.outcome
-            return b"".join(frames) + await offload(len(fetched.document), _fetched_result, answer, exchange, fetched)
+        if is_undecided and head is not None:
+            if other_form(buffer, answer.dialect, stream=answer.stream):
+                return None
+            is_undecided = answer.stream not in (head.stream, head.request)
+        if frames and exchange.first_byte is None:
+            exchange.first_byte = perf_counter()
+        if isinstance(outcome, Fetched):
+            last = await offload(len(outcome.document), _fetched_result, answer, exchange, outcome)
+            return b"".join(frames) + last
         if frames:
             await _send(send, b"".join(frames), last=False)
-        elif isinstance(buffer.outcome, Failed) and not reader.behind:
-            exchange.stored = buffer.outcome.reason
-            return _failed(answer, exchange, buffer.outcome.error)
+        elif outcome is not None:
+            exchange.stored = outcome.reason
+            return _failed(answer, exchange, outcome.error)
         elif not reader.behind and not await reader.wait(ping or None):
             await send({"type": "http.response.body", "body": _PING, "more_body": True})
 

@@ -66,9 +66,13 @@ class AnswerRecorder:
 
     async def take(self, chunk: bytes) -> list[bytes]:
         """The frames that this chunk completes. Raises ``UpstreamFault`` for an error inside the stream."""
+        splitter = self._splitter
         try:
-            # a frame of millions of lines is cut out all at once
-            frames = await offload(self._splitter.waiting + len(chunk), self._splitter.feed, chunk)
+            if len(chunk) + splitter.waiting <= INLINE_BYTES:
+                frames = splitter.feed(chunk)
+            else:
+                # a frame of millions of lines is cut out all at once
+                frames = await offload(len(chunk) + splitter.waiting, splitter.feed, chunk)
         except Malformed as error:
             raise UpstreamBroke(f"The upstream's stream is malformed: {error}") from error
         return self._judged(frames)

@@ -228,7 +228,8 @@ def remember(scope: Scope, exchange: Exchange, request: CacheableRequest, servic
     """Has the protocol answer the next request with these very bytes by itself."""
     extensions: dict[str, Any] = scope.get("extensions") or {}
     take: Remember | None = extensions.get("llmproxy.hot")
-    if take is None or exchange.cache is not CacheStatus.HIT or exchange.reason is Reason.INPUTS:
+    if take is None or exchange.cache is not CacheStatus.HIT or exchange.reason is not Reason.MEMORY:
+        # what came from another tier just now may never be asked for again
         return
     if not request.endpoint.dialect.json_requests:
         # a form has another boundary each time: its bytes do not come again

@@ -7,7 +7,7 @@ from typing import Any
 from llmproxy.cli import VERBS, load
 
 _HEAD = """\
-# Command line
+# Command line: every command and flag of llmproxy
 
 <!-- Rendered from llmproxy/cli by `make docs`. -->
 

@@ -18,7 +18,7 @@ _SECTIONS = {
 }
 
 _HEAD = """\
-# Settings
+# Settings: environment variables, llmproxy.toml, flags
 
 <!-- Rendered from llmproxy/config/settings.py by `make docs`. -->
 

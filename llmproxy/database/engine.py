@@ -79,7 +79,7 @@ class Database:
             return
         # what keeps the program from starting is the start's to say
         if self.generation or not isinstance(error, DatabaseUnusable):
-            self._outage.failed(DatabaseUse.OPENING, error)
+            self._outage.failed(DatabaseUse.OPENING, error, monotonic())
 
     async def _verify(self) -> None:
         identity = await asyncio.to_thread(self.dialect.identity)
@@ -135,12 +135,12 @@ class Database:
         try:
             yield
         except Exception as error:
-            self._outage.failed(use, error)
+            self._outage.failed(use, error, began)
             raise
         except asyncio.CancelledError:
             # as a rule a caller's time limit was over: the database was not heard of within it
             if (seconds := monotonic() - began) > _SILENT_SECONDS:
-                self._outage.failed(use, TimeoutError(f"no answer within {seconds:.1f} s"))
+                self._outage.failed(use, TimeoutError(f"no answer within {seconds:.1f} s"), began)
             raise
         self._outage.worked(use)
 

@@ -2,6 +2,8 @@
 
 import logging
 from enum import StrEnum
+from math import inf
+from time import monotonic
 
 from llmproxy.database.faults import DEFECTS, fault_of
 from llmproxy.wire.errors import ProxyError
@@ -26,10 +28,14 @@ class OutageLog:
     def __init__(self, place: str) -> None:
         self._place = place
         self._failing: set[DatabaseUse] = set()
+        self._recovered_at = -inf
 
-    def failed(self, use: DatabaseUse, error: BaseException) -> None:
-        """Notes an error that came out of the database, or out of work with it. Defects of that work are none."""
-        if isinstance(error, (*DEFECTS, ProxyError)) or not fault_of(error).passes:
+    def failed(self, use: DatabaseUse, error: BaseException, began: float) -> None:
+        """Notes an error that came out of the database, or out of work with it. Defects of that work are none.
+
+        ``began``: when the work did (monotonic). What began before the last outage was over still belongs to that one.
+        """
+        if isinstance(error, (*DEFECTS, ProxyError)) or not fault_of(error).passes or began < self._recovered_at:
             return
         if not self._failing:
             message = "the database %s cannot %s (%s: %s); requests go on without it, jobs wait"
@@ -44,6 +50,7 @@ class OutageLog:
                 # who reads or writes has opened it
                 self._failing.discard(DatabaseUse.OPENING)
             if not self._failing:
+                self._recovered_at = monotonic()
                 log.warning("the database %s works again", self._place)
 
 

@@ -43,9 +43,10 @@ async def test_a_file_that_is_locked_for_long_is_tried_again(sqlite: Database, s
     with closing(sqlite3.connect(sqlite_file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
 
-        @event.listens_for(sqlite.engine.sync_engine, "handle_error")
-        def on_error(context: object) -> None:
-            refused.append(context)
+        # a connection that was refused is not used again
+        @event.listens_for(sqlite.engine.sync_engine, "invalidate")
+        def on_error(connection: object, *_: object) -> None:
+            refused.append(connection)
             other.execute("ROLLBACK")
 
         assert (await submit(queue)).total == 3

@@ -10,7 +10,7 @@ import orjson
 import zstandard
 
 from llmproxy.wire.headers import sendable
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 
 
 @record

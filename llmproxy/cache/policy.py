@@ -5,7 +5,7 @@ from enum import Enum
 from llmproxy.cache.entry import Entry
 from llmproxy.config.settings import CachePolicy
 from llmproxy.wire.cache_headers import Directives
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 from llmproxy.wire.vocabulary import Reason
 
 

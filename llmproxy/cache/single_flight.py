@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 
 Work = TypeVar("Work")
 

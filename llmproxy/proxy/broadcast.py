@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 
 Outcome = TypeVar("Outcome")
 

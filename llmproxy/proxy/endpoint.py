@@ -27,7 +27,7 @@ from llmproxy.wire.endpoints import Endpoint
 from llmproxy.wire.errors import OnlyIfCached, UnreadableBody
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 from llmproxy.wire.headers import content_type
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})

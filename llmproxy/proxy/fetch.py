@@ -33,7 +33,7 @@ from llmproxy.wire.errors import (
 from llmproxy.wire.exchange import Exchange, Trace
 from llmproxy.wire.framing import is_stream
 from llmproxy.wire.headers import media_type
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 from llmproxy.wire.vocabulary import Reason
 
 #: an error document larger than this says nothing more

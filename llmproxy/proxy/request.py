@@ -20,7 +20,7 @@ from llmproxy.wire.errors import UnreadableBody
 from llmproxy.wire.formats.embeddings import INPUT_BY_INPUT, is_per_input, other_numbers
 from llmproxy.wire.formats.ollama import only_loads
 from llmproxy.wire.json_body import canonical, parse
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 
 _MEMO_SIZE = 10_000
 #: a draft that holds on to more of its body than this is not remembered

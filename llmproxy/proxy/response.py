@@ -21,7 +21,7 @@ from llmproxy.wire.errors import ProxyError, UpstreamStatus
 from llmproxy.wire.exchange import NO_USAGE, Exchange, Usage
 from llmproxy.wire.framing import sse_data, sse_event, sse_frame
 from llmproxy.wire.headers import HeaderList
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 from llmproxy.wire.vocabulary import CacheStatus, Reason
 
 #: members that an event has whose echo may have to change

@@ -6,7 +6,7 @@ from llmproxy.config.settings import Settings
 from llmproxy.wire.errors import BadRequest
 from llmproxy.wire.exchange import Trace
 from llmproxy.wire.headers import CREDENTIALS, HeaderList, sendable
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 
 _VIA = b"1.1 llmproxy"
 

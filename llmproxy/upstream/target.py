@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from llmproxy.config.settings import Settings
 from llmproxy.wire.headers import HeaderList
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 
 #: where a scheme's servers listen unless said otherwise
 _PORTS = {"http": 80, "https": 443}

@@ -17,7 +17,7 @@ from llmproxy.upstream.probe import Probe, Readings
 from llmproxy.upstream.target import Call, Document, Reply, Target
 from llmproxy.wire.errors import NotFound, UpstreamError, UpstreamRefused
 from llmproxy.wire.headers import HeaderList
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 
 #: where model servers listen by default
 USUAL = {

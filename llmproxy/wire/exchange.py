@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import NamedTuple, Protocol
 
 from llmproxy.wire.headers import HeaderList
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 from llmproxy.wire.vocabulary import CacheStatus, Phase, Reason
 
 

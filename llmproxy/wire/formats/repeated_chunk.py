@@ -7,7 +7,7 @@ import orjson
 
 from llmproxy.wire.documents import Document, peek
 from llmproxy.wire.framing import sse_data
-from llmproxy.wire.record import record
+from llmproxy.wire.records import record
 
 #: stands in the place of a text, to see whether it is found there
 _OTHER = "\0"

@@ -9,6 +9,8 @@ from llmproxy.wire.cache_headers import forward_headers
 from llmproxy.wire.errors import InternalError, MethodNotAllowed, NotFound, ProxyError, error_response
 from llmproxy.wire.exchange import EXCHANGE, Exchange
 
+#: paths that somebody opens with a browser, to read: an error there is a sentence
+_PAGES = frozenset({"/", "/ui", "/ui/"})
 _PAGE = """\
 <!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="color-scheme" content="light dark"><title>llmproxy</title>
@@ -33,8 +35,7 @@ def to_proxy_error(error: Exception, scope: Scope) -> ProxyError:
 async def respond(send: Send, error: ProxyError, scope: Scope) -> None:
     """Sends the error as the whole response, in the form of the path's API."""
     exchange: Exchange = scope[EXCHANGE]
-    if scope["path"] == "/ui" and any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
-        # somebody looks for the operator's page with a browser
+    if scope["path"] in _PAGES and any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
         content_type, body = b"text/html; charset=utf-8", _PAGE.format(sentence=escape(error.message)).encode()
     else:
         content_type, body = error_response(error, scope["path"], exchange.request_id)

@@ -60,7 +60,7 @@ class JsonFormatter:
     def request(self, observed: Exchange) -> str:
         return _json(
             time=_iso(finished_at(observed)),
-            level="error" if observed.status >= 500 else "info",
+            level="error" if observed.status >= 500 and observed.failed else "info",
             logger=ACCESS,
             message=f"{observed.method} {observed.path[:LONGEST]} {observed.status}",
             request_id=observed.request_id[:LONGEST],

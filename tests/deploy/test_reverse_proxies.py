@@ -92,8 +92,9 @@ def test_a_reverse_proxy_that_does_not_pass_the_name_on(proxy: MakeProxy, upstre
 
 
 def test_a_browser_that_is_refused_reads_why(front: Proxy) -> None:
-    with front.line() as line:
-        heard = line.ask("GET", "/ui", [("host", "llm.example.com"), ("accept", "text/html,*/*;q=0.8")])
-    assert (heard.status, heard.first("content-type")) == (403, "text/html; charset=utf-8")
-    assert b"<p>Requests to the host name &#x27;llm.example.com&#x27; are refused" in heard.body
-    assert b"LLMPROXY_ALLOWED_HOSTS=llm.example.com" in heard.body
+    for path in ("/ui", "/ui/", "/"):
+        with front.line() as line:
+            heard = line.ask("GET", path, [("host", "llm.example.com"), ("accept", "text/html,*/*;q=0.8")])
+        assert (heard.status, heard.first("content-type")) == (403, "text/html; charset=utf-8")
+        assert b"<p>Requests to the host name &#x27;llm.example.com&#x27; are refused" in heard.body
+        assert b"LLMPROXY_ALLOWED_HOSTS=llm.example.com" in heard.body

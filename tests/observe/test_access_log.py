@@ -128,6 +128,12 @@ def test_json_of_a_request() -> None:
     }
 
 
+def test_that_nothing_is_stored_is_no_error() -> None:
+    only = hit(cache=CacheStatus.ONLY_IF_CACHED, stored=Reason.ONLY_IF_CACHED, status=504, error="Nothing stored")
+    assert parsed(JsonFormatter().request(only))["level"] == "info"
+    assert parsed(JsonFormatter().request(hit(cache=CacheStatus.MISS, status=504, error="slow")))["level"] == "error"
+
+
 def test_json_always_has_the_same_keys() -> None:
     bare = Exchange(request_id="req-2", method="GET", path="/health", started=0.0, started_at=0.0)
     assert list(parsed(JsonFormatter().request(bare))) == list(parsed(JsonFormatter().request(hit(status=503))))

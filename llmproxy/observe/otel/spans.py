@@ -63,7 +63,7 @@ class Spans:
             return
         span.update_name(name_of(traced))
         span.set_attributes(attributes_of(traced, self.kind_of(traced.upstream) if traced.upstream else ""))
-        if traced.status >= 500 or (traced.status < 400 and error_of(traced)):
+        if (traced.status >= 500 and traced.failed) or (traced.status < 400 and error_of(traced)):
             # a status from 400 on is the client's doing, and no error of a server's span
             span.set_status(StatusCode.ERROR, traced.error or None)
         self._end_phases(traced.phases, set_span_in_context(span, Context()), traced.started_at)

@@ -45,7 +45,9 @@ class BroadcastBuffer(Generic[Outcome]):
         self.frames: list[bytes] = []
         #: milliseconds since ``began`` at which each frame arrived
         self.millis = array("I")
-        self.began = asyncio.get_running_loop().time()
+        #: asked for once: to find the running loop is a call of the system
+        self.loop = asyncio.get_running_loop()
+        self.began = self.loop.time()
         self._limit = limit
         self._kept = 0
         self._dropped = 0
@@ -69,7 +71,7 @@ class BroadcastBuffer(Generic[Outcome]):
 
     def add(self, frames: Sequence[bytes], *, notify: bool = True) -> None:
         """``notify`` False leaves it to what comes next to wake the readers."""
-        now = int((asyncio.get_running_loop().time() - self.began) * 1000)
+        now = int((self.loop.time() - self.began) * 1000)
         for frame in frames:
             self._kept += len(frame)
             self.frames.append(frame)
@@ -83,7 +85,7 @@ class BroadcastBuffer(Generic[Outcome]):
     async def wait_capacity(self) -> None:
         """Returns once the quickest reader has taken what an overflowed answer holds."""
         while self.overflowed and self._quickest < self.end:
-            self._producer = asyncio.get_running_loop().create_future()
+            self._producer = self.loop.create_future()
             try:
                 await self._producer
             finally:
@@ -156,13 +158,13 @@ class BroadcastReader(Generic[Outcome]):
         if self._woken:
             self._woken = False
             return True
-        loop = asyncio.get_running_loop()
+        loop = self.buffer.loop
         future = self._future = loop.create_future()
         self.buffer._waiting.append(future)
         self._expired = False
         self._deadline = float("inf") if seconds is None else loop.time() + seconds
         if seconds is not None and (self._timer is None or self._timer.when() > self._deadline):
-            self._set_timer(loop)
+            self._set_timer()
         try:
             await future
         finally:
@@ -176,17 +178,17 @@ class BroadcastReader(Generic[Outcome]):
             self._timer.cancel()
             self._timer = None
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _set_timer(self) -> None:
         self.close()
-        self._timer = loop.call_at(self._deadline, self._check)
+        self._timer = self.buffer.loop.call_at(self._deadline, self._check)
 
     def _check(self) -> None:
-        loop, self._timer = asyncio.get_running_loop(), None
+        self._timer = None
         if self._future is None or self._future.done() or self._deadline == float("inf"):
             return
-        if loop.time() < self._deadline:
+        if self.buffer.loop.time() < self._deadline:
             # a later wait than the one for which it was set
-            self._set_timer(loop)
+            self._set_timer()
             return
         self._expired = True
         self._future.set_result(None)

@@ -361,8 +361,8 @@ class HttpReply:
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._upload: asyncio.Task[None] | None = None
-        self._ends = ends
-        self._watchdog = Watchdog(limits.first_byte, ends, self._expire)
+        self._loop = asyncio.get_running_loop()
+        self._watchdog = Watchdog(self._loop, limits.first_byte, ends, self._expire)
 
     # what the connection tells
 
@@ -395,7 +395,7 @@ class HttpReply:
         for: what the body's own source raises too, which is no failure of the server."""
         self._watchdog.wait()
         if chunks is not None:
-            self._upload = asyncio.get_running_loop().create_task(self._send(chunks, chunked=chunked))
+            self._upload = self._loop.create_task(self._send(chunks, chunked=chunked))
         try:
             while not self._began:
                 if self._error is not None:
@@ -479,7 +479,7 @@ class HttpReply:
             self.on_end()
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:
@@ -513,8 +513,10 @@ class Watchdog:
     which nobody waits (the reader is busy with its own, slower reader) counts for ``ends`` only.
     """
 
-    def __init__(self, idle: float | None, ends: float | None, expire: Callable[[], None]) -> None:
-        self._loop = loop = asyncio.get_running_loop()
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, idle: float | None, ends: float | None, expire: Callable[[], None]
+    ) -> None:
+        self._loop = loop
         self._idle = idle
         self._ends = ends
         self._expire = expire

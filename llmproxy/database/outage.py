@@ -20,7 +20,9 @@ class DatabaseUse(StrEnum):
 
 
 class OutageLog:
-    """Logs the first fault, and when all that failed works again. What uses the database logs faults no more.
+    """Logs the first fault, and when all that failed, and writing, work again.
+
+    What uses the database logs faults no more.
 
     ``place`` names the database for people.
     """
@@ -40,7 +42,8 @@ class OutageLog:
         if not self._failing:
             message = "the database %s cannot %s (%s: %s); requests go on without it, jobs wait"
             log.warning(message, self._place, use, fault_of(error), cause_of(error))
-        self._failing.add(use)
+        # connections that were open before a file went away still read it: only what is written shows that all is well
+        self._failing |= {use, DatabaseUse.WRITING}
 
     def worked(self, use: DatabaseUse) -> None:
         """Notes a success."""

@@ -132,9 +132,9 @@ class HistoryReader:
         asked, "" if it is not kept), ``exchange`` and ``request_id`` of the newest exchange with the key, or None."""
         await self._settle()
         with _readable():
-            known = await uses(self._database, keys)
-            lines = await previews(self._database, [each["exchange"] for each in known.values() if each["exchange"]])
-        return {key: {**each, "question": lines.get(each["exchange"], "")} for key, each in known.items()}
+            found = await uses(self._database, keys)
+            lines = await previews(self._database, [each["exchange"] for each in found.values() if each["exchange"]])
+        return {key: {**each, "question": lines.get(each["exchange"], "")} for key, each in found.items()}
 
     async def erase(self, user: str | None, session: str | None) -> int:
         """Deletes all exchanges of a user, of a session, or of a user within a session, with all that is derived from

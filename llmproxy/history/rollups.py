@@ -264,7 +264,7 @@ class Rollups:
         process has not yet written is known.
         """
         try:
-            recent, past = await self._remembered(start, 0)
+            recent, past = await self._read_past(start, 0)
             async with asyncio.timeout(READ_SECONDS), self._moving:
                 cells = await read_cells(self._database, recent)
                 merge(cells, past.get(0, {}))
@@ -280,7 +280,7 @@ class Rollups:
         complete = True
         steps: dict[int, Cells] = {}
         try:
-            recent, past = await self._remembered(start, step)
+            recent, past = await self._read_past(start, step)
             async with asyncio.timeout(READ_SECONDS), self._moving:
                 steps = await read_steps(self._database, step, recent)
                 for at, cells in past.items():
@@ -292,7 +292,7 @@ class Rollups:
             self._add_unwritten(steps, start, step)
         return steps, complete
 
-    async def _remembered(self, start: int, step: int) -> tuple[int, dict[int, Cells]]:
+    async def _read_past(self, start: int, step: int) -> tuple[int, dict[int, Cells]]:
         """What is long over of a window, by ``step``, with 0 all in one; and the second from which on it is not.
 
         It is read once an hour: weeks of many models are some seconds of work.
@@ -307,8 +307,8 @@ class Rollups:
                     past = await read_steps(self._database, step, start, over)
                 else:
                     past = {0: await read_cells(self._database, start, over)}
-            known = {key: each for key, each in self._past.items() if each[0] == over}
-            self._past = dict([*known.items(), ((start, step), (over, past))][-_MOST_REMEMBERED:])
+            current = {key: each for key, each in self._past.items() if each[0] == over}
+            self._past = dict([*current.items(), ((start, step), (over, past))][-_MOST_REMEMBERED:])
         return over, past
 
     def _add_unwritten(self, steps: dict[int, Cells], start: int, step: int) -> None:

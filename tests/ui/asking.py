@@ -34,7 +34,7 @@ def get(proxy: Proxy, target: str, *, status: int = 200) -> Json:
     return document
 
 
-def recorded(proxy: Proxy, heard: Heard) -> str:
+def wait_for_record(proxy: Proxy, heard: Heard) -> str:
     """The request's id, once the history has it: rows are written behind, and on a busy machine much later."""
     id, deadline = request_id(heard), time.monotonic() + WAIT_SECONDS
     with proxy.line() as line:
@@ -43,7 +43,7 @@ def recorded(proxy: Proxy, heard: Heard) -> str:
     return id
 
 
-def entries_known(proxy: Proxy, query: str, entries: int, hits: int) -> list[Json]:
+def wait_for_entries(proxy: Proxy, query: str, entries: int, hits: int) -> list[Json]:
     """The entries, once there are so many, and the history knows of so many hits: all of it is written behind."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 from tests.conftest import MakeProxy
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
-from tests.ui.asking import chat, entries_known, get
+from tests.ui.asking import chat, get, wait_for_entries
 from tests.ui.conftest import MakeTab
 
 
@@ -61,7 +61,7 @@ def test_entries_are_found_by_words_and_say_what_was_asked(
     server = proxy(upstream.url)
     for animal in ("okapi", "okapi", "zebra"):
         chat(server, f"tell me of the {animal}")
-    entries_known(server, "limit=10", entries=2, hits=1)
+    wait_for_entries(server, "limit=10", entries=2, hits=1)
     shown = tab(server)
     shown.open("cache")
     rows = shown.page.locator("tbody tr")

@@ -9,7 +9,7 @@ from tests.databases import PostgresServer
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.server import Proxy
-from tests.ui.asking import chat, entries_known, get, request_id
+from tests.ui.asking import chat, get, request_id, wait_for_entries
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -43,7 +43,7 @@ def test_an_entry_says_what_was_asked_and_how_often(server: Proxy) -> None:
         chat(server, f"what of the okapi {word}")
     newest = request_id(chat(server, f"what of the okapi {word}"))
     chat(server, f"what of the zebra {word}")
-    (found,) = entries_known(server, "q=okapi", entries=1, hits=3)
+    (found,) = wait_for_entries(server, "q=okapi", entries=1, hits=3)
     assert (found["question"], found["hits"], found["request_id"]) == (f"what of the okapi {word}", 3, newest)
     assert found["last_used"] >= found["created"]
     assert get(server, "/admin/cache/entries?q=unheard")["data"] == []
@@ -56,7 +56,7 @@ def test_an_entry_says_what_was_asked_and_how_often(server: Proxy) -> None:
 
 def test_the_question_goes_with_who_is_erased(server: Proxy) -> None:
     chat(server, marker(), headers={"x-llmproxy-user": "ada"})
-    (before,) = entries_known(server, "limit=5", entries=1, hits=0)
+    (before,) = wait_for_entries(server, "limit=5", entries=1, hits=0)
     with server.line() as line:
         assert json.loads(line.ask("DELETE", "/api/history?user_id=ada").body) == {"deleted": 1}
     (after,) = get(server, "/admin/cache/entries")["data"]

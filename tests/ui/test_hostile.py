@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 
 from tests.conftest import MakeProxy
-from tests.ui.asking import chat, get, recorded
+from tests.ui.asking import chat, get, wait_for_record
 from tests.ui.browsing import Tab, evaluated
 from tests.ui.conftest import MakeTab
 from tests.ui.hostile import MARKUP, MODEL, Hostile
@@ -22,7 +22,7 @@ def test_markup_stays_text(proxy: MakeProxy, tab: MakeTab) -> None:
         server = proxy(upstream.url)
         labels = dict.fromkeys(["user", "session", "namespace", "tags"], HEADER)
         headers = {f"x-llmproxy-{name}": value for name, value in labels.items()} | {"x-request-id": "<b>id</b>"}
-        id = recorded(server, chat(server, MARKUP, model=MODEL, headers=headers))
+        id = wait_for_record(server, chat(server, MARKUP, model=MODEL, headers=headers))
         chat(server, f"{MARKUP} again", model=MODEL, headers=headers | {"x-request-id": "other"})
         (row,) = [row for row in get(server, "/api/history")["data"] if row["request_id"] == id]
         shown = tab(server)

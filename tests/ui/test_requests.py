@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from tests.conftest import MakeProxy
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
-from tests.ui.asking import chat, get, post, recorded, request_id
+from tests.ui.asking import chat, get, post, request_id, wait_for_record
 from tests.ui.browsing import box
 from tests.ui.conftest import MakeTab
 
@@ -107,7 +107,7 @@ def test_messages_are_markdown_and_pictures(proxy: MakeProxy, upstream: Scripted
     content = [{"type": "text", "text": text}, *pictures]
     body = {"model": "scripted", "messages": [{"role": "user", "content": content}]}
     shown = tab(server)
-    shown.open(f"requests/{recorded(server, post(server, '/v1/chat/completions', body))}")
+    shown.open(f"requests/{wait_for_record(server, post(server, '/v1/chat/completions', body))}")
     talk = shown.page.locator(".talk")
     expect(talk.locator("strong")).to_have_text("bold")
     expect(talk.locator("li li")).to_have_count(2)
@@ -129,7 +129,7 @@ def test_a_request_is_copied_as_a_command(proxy: MakeProxy, upstream: ScriptedUp
         server, f'it\'s {marker()} $HOME `id` \\ "é"', temperature=1.0, headers={"x-llmproxy-namespace": "mine"}
     )
     shown = tab(server, permissions=["clipboard-read", "clipboard-write"])
-    shown.open(f"requests/{recorded(server, asked)}")
+    shown.open(f"requests/{wait_for_record(server, asked)}")
     shown.button("Copy as curl").click()
     expect(shown.page.get_by_text("The command is on the clipboard")).to_be_visible()
     command = shown.page.evaluate("navigator.clipboard.readText()")
@@ -143,7 +143,7 @@ def test_a_hit_is_told_apart_from_the_answer_that_it_replays(
     proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab
 ) -> None:
     server, prompt = proxy(upstream.url), marker()
-    miss, hit = (recorded(server, chat(server, prompt)) for _ in range(2))
+    miss, hit = (wait_for_record(server, chat(server, prompt)) for _ in range(2))
     shown = tab(server)
     shown.open(f"requests/{hit}")
     shown.see("The answer that it replays had taken the model server")
@@ -239,7 +239,7 @@ def test_a_replay_is_the_same_request_to_the_last_byte(
     with server.line() as line:
         first = line.ask("POST", "/v1/chat/completions", head, text.encode())
     shown = tab(server)
-    shown.open(f"requests/{recorded(server, first)}")
+    shown.open(f"requests/{wait_for_record(server, first)}")
     shown.button("Replay").click()
     expect(shown.page.locator(".again")).to_contain_text("hit")
     shown.page.get_by_role("link", name="see it").click()
@@ -250,7 +250,8 @@ def test_a_replay_has_the_query_of_its_url(proxy: MakeProxy, upstream: ScriptedU
     server = proxy(upstream.url)
     body = {"model": "scripted", "messages": [{"role": "user", "content": marker()}]}
     plain, secret = (
-        recorded(server, post(server, f"/v1/chat/completions?{query}", body)) for query in ("beta=true", "key=secret")
+        wait_for_record(server, post(server, f"/v1/chat/completions?{query}", body))
+        for query in ("beta=true", "key=secret")
     )
     shown = tab(server)
     shown.open(f"requests/{plain}")
@@ -265,7 +266,7 @@ def test_a_replay_has_the_query_of_its_url(proxy: MakeProxy, upstream: ScriptedU
 
 def test_an_entry_is_flushed_after_a_look(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
     server, prompt = proxy(upstream.url), marker()
-    first = recorded(server, chat(server, prompt))
+    first = wait_for_record(server, chat(server, prompt))
     chat(server, marker())
     shown = tab(server)
     shown.open(f"requests/{first}")
@@ -282,7 +283,7 @@ def test_an_entry_is_flushed_after_a_look(proxy: MakeProxy, upstream: ScriptedUp
 def test_what_differs_is_shown(proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab) -> None:
     server, prompt = proxy(upstream.url), marker()
     chat(server, f"{prompt} It is 12:30 now.")
-    other = recorded(server, chat(server, f"{prompt} It is 12:45 now."))
+    other = wait_for_record(server, chat(server, f"{prompt} It is 12:45 now."))
     shown = tab(server)
     shown.open(f"requests/{other}")
     shown.see("It differs from the request most like it in messages[0].content.")

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from tests.llama import CHAT_MODEL, EMBEDDING_MODEL
 from tests.server import Proxy
-from tests.ui.asking import chat, get, post, recorded
+from tests.ui.asking import chat, get, post, wait_for_record
 from tests.ui.browsing import MILLISECONDS
 from tests.ui.conftest import MakeTab
 
@@ -34,7 +34,7 @@ def seen(llama_front: Proxy) -> dict[str, str]:
         post(llama_front, "/v1/embeddings", {"model": EMBEDDING_MODEL, "input": ["a", "b"]})
     batch = {"prompts": list(QUESTIONS), "model": CHAT_MODEL, "max_tokens": 4}
     job = json.loads(post(llama_front, "/api/completions/batch", batch).body)["task_id"]
-    miss, hit = recorded(llama_front, asked[0]), recorded(llama_front, asked[2])
+    miss, hit = wait_for_record(llama_front, asked[0]), wait_for_record(llama_front, asked[2])
     return {"miss": miss, "hit": hit, "job": job, "entry": get(llama_front, f"/api/history/{hit}")["key"]}
 
 
@@ -127,7 +127,7 @@ def test_a_chat_that_is_asked_twice(llama_front: Proxy, tab: MakeTab) -> None:
 
 
 def test_an_answer_is_flushed_and_made_anew(llama_front: Proxy, tab: MakeTab) -> None:
-    id = recorded(llama_front, chat(llama_front, "Name a bird.", model=CHAT_MODEL, max_tokens=4))
+    id = wait_for_record(llama_front, chat(llama_front, "Name a bird.", model=CHAT_MODEL, max_tokens=4))
     shown = tab(llama_front)
     shown.open(f"requests/{id}")
     shown.button("Replay").click()

@@ -83,7 +83,7 @@ function drawing({ series, height, span, stacked, log, spark, format, range, ste
     axes: spark
       ? [{ show: false }, { show: false }]
       : [
-          { ...lines, font, grid: { show: false }, size: 24, gap: 4, space: 90, values: (_, at) => at.map(span > 2 * 86_400 ? day : minute) },
+          { ...lines, font, grid: { show: false }, size: 28, gap: 8, space: 90, values: (_, at) => at.map(span > 2 * 86_400 ? day : minute) },
           { ...lines, font, size: wide, gap: 4, space: 34, ...(log ? { splits: powers, filter: (_, at) => at } : {}), ...(steps ? { incrs: steps } : {}), values: (_, at) => at.map(format ?? String) },
         ],
     series: [{}, ...drawn],

@@ -37,7 +37,7 @@ function Text({ text, muted, plain }) {
 }
 
 /** Puts a text on the clipboard, if the browser lets it, and says what happened. */
-export function copied(text, what) {
+export function copyText(text, what) {
   const failed = () => tell("The browser does not allow to copy.");
   // it offers none where the page comes without TLS and from another machine
   if (!navigator.clipboard) return failed();
@@ -49,7 +49,7 @@ export function Raw({ title, body, cut = false }) {
   if (body === null || body === undefined) return html`<p class="quiet">The ${title} is not kept.</p>`;
   const text = typeof body === "string" ? body : JSON.stringify(body, null, 2);
   return html`<div class="raw">
-    <div class="rawhead"><h3>${title}</h3><button class="plain" onClick=${() => copied(text, title)}>Copy</button></div>
+    <div class="rawhead"><h3>${title}</h3><button class="plain" onClick=${() => copyText(text, title)}>Copy</button></div>
     ${cut ? html`<p class="quiet">It was longer than what is kept.</p>` : null}
     <pre tabindex="0" aria-label=${title}>${text.slice(0, RAW_SHOWN)}</pre>
     ${text.length > RAW_SHOWN ? html`<p class="quiet">The first ${whole(RAW_SHOWN)} characters; “Copy” takes all.</p>` : null}

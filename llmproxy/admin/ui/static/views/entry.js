@@ -29,7 +29,7 @@ function Shown({ entry }) {
   };
   return html`<div class="actions left"><button class="danger" onClick=${() => setFlushing(true)}>Flush this entry</button></div>
     <${Facts} facts=${facts(entry)} />
-    <${Asked} entry=${entry} />
+    <${Question} entry=${entry} />
     <section aria-labelledby="answer"><h2 id="answer">The answer</h2>
       <${Messages} choice=${true} messages=${answered(entry.document)} none="There are no messages in this answer." /></section>
     <details class="raws"><summary>The document</summary><${Raw} title="document" body=${entry.document} /></details>
@@ -37,7 +37,7 @@ function Shown({ entry }) {
 }
 
 /** What was asked, from the newest request that had this answer. */
-function Asked({ entry }) {
+function Question({ entry }) {
   const path = entry.request_id && `${pathOf(entry.request_id)}?row=${entry.exchange}`;
   const { data, error } = usePoll((signal) => (path ? operator(path, { signal }) : Promise.resolve(null)), 0, [path]);
   const messages = data ? asked(data.request.body) : [];

@@ -16,11 +16,11 @@ import { Table } from "../parts/table.js";
 import { ENDPOINTS } from "./requests.js";
 
 const WINDOWS = {
-  "5m": { title: "Live", words: "5 minutes", span: 300 },
-  "1h": { title: "1 h", words: "hour", span: 3600 },
-  "24h": { title: "24 h", words: "24 hours", span: 86_400 },
-  "7d": { title: "7 d", words: "7 days", span: 7 * 86_400 },
-  "30d": { title: "30 d", words: "30 days", span: 30 * 86_400 },
+  "5m": { title: "Live", period: "5 minutes", span: 300 },
+  "1h": { title: "1 h", period: "hour", span: 3600 },
+  "24h": { title: "24 h", period: "24 hours", span: 86_400 },
+  "7d": { title: "7 d", period: "7 days", span: 7 * 86_400 },
+  "30d": { title: "30 d", period: "30 days", span: 30 * 86_400 },
 };
 
 // how the figures name what has no model
@@ -30,7 +30,7 @@ const live = new Live();
 
 export function Overview({ query }) {
   const window = WINDOWS[query.get("window")] ? query.get("window") : "1h";
-  const { words, span } = WINDOWS[window];
+  const { period, span } = WINDOWS[window];
   // a long past moves slowly, and is much to add up
   const often = span > 3600 ? 30 : 4;
   const counted = usePoll(async (signal) => {
@@ -49,7 +49,7 @@ export function Overview({ query }) {
   // what was true before the proxy went away is not what is so now
   const away = standing.error?.status === 0;
   const servers = standing.data?.upstreams.map((server) => (away ? { ...server, state: "unknown" } : server));
-  const known = past.data?.window === window ? past.data : null;
+  const series = past.data?.window === window ? past.data : null;
   return html`<div class="title"><h1>Overview</h1>
       ${standing.data ? html`<${StateMark} state=${away ? "unknown" : standing.data.status} />` : null}
       <div class="switches" role="group" aria-label="Window of time">
@@ -57,11 +57,11 @@ export function Overview({ query }) {
           onClick=${() => go("overview", "", { window: name })}>${title}</button>`)}
       </div></div>
     <${Problem} error=${error?.status ? error : null} />
-    ${fared.data ? html`<${Tiles} fared=${fared.data} words=${words} />` : error ? null : html`<${Waiting} />`}
-    ${window === "5m" ? html`<${Rates} />` : known ? html`<${Requests} past=${known} span=${span} words=${words} />` : null}
-    ${known ? html`<${Measures} past=${known} span=${span} words=${words} />` : null}
+    ${fared.data ? html`<${Tiles} fared=${fared.data} period=${period} />` : error ? null : html`<${Waiting} />`}
+    ${window === "5m" ? html`<${Rates} />` : series ? html`<${Requests} past=${series} span=${span} period=${period} />` : null}
+    ${series ? html`<${Measures} past=${series} span=${span} period=${period} />` : null}
     <div class="panels">
-      <section class="panel" aria-labelledby="latency"><h2 id="latency">Hit against miss, in the last ${words}</h2>
+      <section class="panel" aria-labelledby="latency"><h2 id="latency">Hit against miss, in the last ${period}</h2>
         ${fared.data ? html`<${Latency} byCache=${fared.data.total.by_cache} />` : html`<${Waiting} />`}</section>
       <section class="panel" aria-labelledby="servers"><h2 id="servers">Model servers</h2>
         ${servers ? html`<${Servers} servers=${servers} />` : html`<${Waiting} />`}</section>
@@ -70,25 +70,25 @@ export function Overview({ query }) {
       <section class="panel" aria-labelledby="machine"><h2 id="machine">This machine</h2>
         ${fared.data ? html`<${Machine} now=${fared.data.now} tiers=${counted.data?.tiers} />` : html`<${Waiting} />`}</section>
     </div>
-    <${Models} fared=${fared.data} window=${words} />`;
+    <${Models} fared=${fared.data} window=${period} />`;
 }
 
-function Tiles({ fared, words }) {
+function Tiles({ fared, period }) {
   const { total, all_time: ever } = fared;
   const of = (word) => total.by_cache[word]?.requests ?? 0;
-  const [hit, miss] = ["hit", "miss"].map((word) => total.by_cache[word]?.duration_seconds?.p50);
+  const [hit, miss] = ["hit", "miss"].map((outcome) => total.by_cache[outcome]?.duration_seconds?.p50);
   const [times, ...rows] = live.data;
   const sums = times.map((_, n) => rows.reduce((sum, row) => sum + (row[n] ?? 0), 0));
   const looked = ["hit", "stale", "joined", "miss", "only-if-cached"].reduce((sum, word) => sum + of(word), 0);
   return html`<div class="tiles">
-    <${Tile} name="Requests" value=${whole(total.requests)} note=${`in the last ${words}; ${few(live.rate().all)} a second now`}>
+    <${Tile} name="Requests" value=${whole(total.requests)} note=${`in the last ${period}; ${few(live.rate().all)} a second now`}>
       <${Chart} data=${[times, sums]} series=${[{ label: "requests", color: "--accent" }]} height=${36} span=${60} spark=${true}
         label="Requests a second in the last minute" /><//>
     <${Tile} name="Hit rate" value=${percent(total.hit_rate)} note=${`of ${plural(looked, "request")} looked up`}>
       <${Meter} parts=${[["hit", of("hit") + of("stale")], ["joined", of("joined")], ["miss", of("miss") + of("only-if-cached")]]} /><//>
     <${Tile} name="Errors" value=${whole(total.errors)} note=${total.errors ? `that failed here or at a model server, ${percent(total.error_rate)} of the requests` : "nothing failed, here or at a model server"}>
       <p class="small"><a href=${link("requests", "", { status: "error" })}>All with an error for a status</a></p><//>
-    <${Tile} name="Time saved" value=${seconds(total.saved.upstream_seconds)} note=${`of the model servers, in the last ${words}`}>
+    <${Tile} name="Time saved" value=${seconds(total.saved.upstream_seconds)} note=${`of the model servers, in the last ${period}`}>
       ${ever?.since ? html`<p class="small">In all since <${Time} at=${ever.since} day=${true} />: <b>${seconds(ever.saved.upstream_seconds)}</b>,${" "}
         ${whole(ever.saved.prompt_tokens + ever.saved.completion_tokens)} tokens</p>` : null}<//>
     <${Tile} name="A hit is" value=${hit && miss ? `${few(miss / hit)}×` : "–"} note=${hit && miss ? "as fast as a miss, by the median" : "no hits and misses to compare yet"}>

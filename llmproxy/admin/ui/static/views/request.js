@@ -11,7 +11,7 @@ import { Facts } from "../parts/facts.js";
 import { Flush } from "../parts/flush.js";
 import { CacheMark, StatusMark, Time } from "../parts/marks.js";
 import { Problem, Waiting, tell } from "../parts/notes.js";
-import { Messages, Raw, copied } from "../parts/talk.js";
+import { Messages, Raw, copyText } from "../parts/talk.js";
 import { Waterfall } from "../parts/waterfall.js";
 import { Why } from "../parts/why.js";
 
@@ -27,7 +27,7 @@ export function Request({ id, query }) {
 function Shown({ record, body }) {
   return html`<${Actions} record=${record} body=${body} />
     <${Facts} facts=${facts(record)} />
-    <${Replayed} record=${record} />
+    <${ReplayTimes} record=${record} />
     ${record.error ? html`<p class="problem">${record.error}</p>` : null}
     <div class="columns">
       <section aria-labelledby="said"><h2 id="said">What was said</h2>
@@ -67,7 +67,7 @@ function Actions({ record, body }) {
   };
   return html`<div class="actions left">
       <button class="main" disabled=${obstacle !== "" || busy} onClick=${replay}>${busy ? "Asking…" : "Replay"}</button>
-      ${obstacle ? null : html`<button onClick=${() => copied(command(record, body), "command")}>Copy as curl</button>`}
+      ${obstacle ? null : html`<button onClick=${() => copyText(command(record, body), "command")}>Copy as curl</button>`}
       ${record.key ? html`<a class="button" href=${link("cache", record.key)}>Cache entry</a>
         <button onClick=${() => setFlushing(true)}>Flush this entry</button>` : null}
       ${again ? html`<span class="again"><${CacheMark} cache=${again.cache} /> in ${seconds(again.seconds)},
@@ -94,18 +94,18 @@ function Explained({ record }) {
 }
 
 /** Of an answer that was there already: what it had taken when it was made. */
-function Replayed({ record }) {
-  if (!REPLAYED.has(record.cache) || record.upstream_seconds === null) return null;
+function ReplayTimes({ record }) {
+  if (!FROM_CACHE.has(record.cache) || record.upstream_seconds === null) return null;
   const shared = record.cache === "joined";
   return html`<p class="sum">${shared ? "The answer that it shared" : "The answer that it replays"} had taken the model server${" "}
     <b>${seconds(record.upstream_seconds)}</b>; this request took <b>${seconds(record.total_seconds)}</b>${
     !shared && record.total_seconds > 0 ? html`, ${few(record.upstream_seconds / record.total_seconds)} times less` : null}.</p>`;
 }
 
-const REPLAYED = new Set(["hit", "stale", "joined"]);
+const FROM_CACHE = new Set(["hit", "stale", "joined"]);
 
 function facts(record) {
-  const replayed = REPLAYED.has(record.cache);
+  const isReplay = FROM_CACHE.has(record.cache);
   const { prompt_tokens: sent, completion_tokens: got } = record;
   return [
     ["Status", html`<${StatusMark} status=${record.status} cache=${record.cache} />`],
@@ -113,7 +113,7 @@ function facts(record) {
     ["Total", seconds(record.total_seconds)],
     ["First token", seconds(record.first_token_seconds)],
     ["Waited for a turn", seconds(record.queue_seconds)],
-    ["Model server's time", replayed || record.upstream_seconds === null ? null : seconds(record.upstream_seconds)],
+    ["Model server's time", isReplay || record.upstream_seconds === null ? null : seconds(record.upstream_seconds)],
     ["Tokens", sent === null && got === null ? null : `${whole(sent)} → ${whole(got)}`],
     ["Endpoint", `${record.endpoint}${record.stream ? ", streamed" : ""}`],
     ["Path", `${record.method} ${record.path}${record.query === null ? "?…" : record.query && `?${record.query}`}`],

@@ -11,7 +11,7 @@ import { Markdown } from "../parts/markdown.js";
 import { Empty, Problem } from "../parts/notes.js";
 import { Message } from "../parts/talk.js";
 
-const KEPT = "llmproxy.try";
+const STORAGE = "llmproxy.try";
 const SETTINGS = { model: "", limit: "128", temperature: "", system: "" };
 
 /** `turns` are {question, body, answers}: `body` is the request to the last byte, `answers` all it was given, in order. */
@@ -19,20 +19,20 @@ export function Try() {
   const [keys, setKeys] = useState(0);
   const models = usePoll((signal) => listed({ signal }), 0, [keys]);
   const names = models.data?.names ?? [];
-  const [kept] = useState(recalled);
-  const [settings, setSettings] = useState({ ...SETTINGS, ...kept.settings });
-  const [turns, setTurns] = useState(kept.turns ?? []);
+  const [stored] = useState(readChat);
+  const [settings, setSettings] = useState({ ...SETTINGS, ...stored.settings });
+  const [turns, setTurns] = useState(stored.turns ?? []);
   const [busy, setBusy] = useState(false);
   const running = useRef(null);
   useEffect(() => () => running.current?.abort(), []);
   useEffect(() => {
-    if (!busy) keep({ settings, turns });
+    if (!busy) saveChat({ settings, turns });
   }, [settings, turns, busy]);
   const model = settings.model || models.data?.first || "";
 
   /** Sends `turn`, the one after `before`, and adds what comes to its answers. */
   const send = async (before, turn) => {
-    const answer = { text: "", thought: "", told: null, failure: "" };
+    const answer = { text: "", thought: "", outcome: null, failure: "" };
     const show = () => setTurns([...before, { ...turn, answers: [...turn.answers, { ...answer }] }]);
     show();
     setBusy(true);
@@ -60,11 +60,11 @@ export function Try() {
 
 /** The models that make text, and the one that is taken first. */
 async function listed(options) {
-  const heard = await caller("/v1/models", options);
-  if (!heard.ok) throw await failure(heard);
-  const { data } = await heard.json();
-  const name = (header) => decodeURIComponent(heard.headers.get(header) ?? "");
-  const embedding = new Set((heard.headers.get("x-llmproxy-embedding-models") ?? "").split(",").map(decodeURIComponent));
+  const response = await caller("/v1/models", options);
+  if (!response.ok) throw await failure(response);
+  const { data } = await response.json();
+  const name = (header) => decodeURIComponent(response.headers.get(header) ?? "");
+  const embedding = new Set((response.headers.get("x-llmproxy-embedding-models") ?? "").split(",").map(decodeURIComponent));
   return { names: data.map((model) => model.id).filter((id) => !embedding.has(id)), first: name("x-llmproxy-default-model") };
 }
 
@@ -101,13 +101,13 @@ function Turns({ turns, busy, again }) {
 /** The first answer and the newest, side by side. */
 function Answers({ turn, busy, last, again }) {
   const { answers } = turn;
-  const shown = answers.length > 1 ? [answers[0], answers.at(-1)] : answers;
-  const [first, newest] = shown.map((answer) => answer?.told?.total);
+  const sides = answers.length > 1 ? [answers[0], answers.at(-1)] : answers;
+  const [first, newest] = sides.map((answer) => answer?.outcome?.total);
   return html`<li class="answers">
-    <div class="sides">${shown.map((answer, n) => html`<${Answer} key=${n} answer=${answer}
-      number=${n ? answers.length : 1} waits=${busy && last && n === shown.length - 1} />`)}</div>
+    <div class="sides">${sides.map((answer, n) => html`<${Answer} key=${n} answer=${answer}
+      number=${n ? answers.length : 1} waits=${busy && last && n === sides.length - 1} />`)}</div>
     ${first && newest ? html`<p class="sum">${newest < first ? html`<b>${few(first / newest)}×</b> as fast as the first time.` : "Not faster than the first time."}
-      ${same(shown) ? " The answer is the same." : " The answer is another one."}</p>` : null}
+      ${same(sides) ? " The answer is the same." : " The answer is another one."}</p>` : null}
     ${busy ? null : html`<button class="plain" onClick=${again}>Ask again</button>`}
   </li>`;
 }
@@ -115,17 +115,17 @@ function Answers({ turn, busy, last, again }) {
 const same = ([one, other]) => one.text === other.text;
 
 function Answer({ answer, number, waits }) {
-  const { told } = answer;
+  const { outcome } = answer;
   const text = answer.text || answer.thought || (waits ? "…" : "");
   return html`<div class="message from-assistant">
     <div class="who">${number === 1 ? "first time" : `time ${number}`}</div>
     ${text ? html`<${Markdown} text=${text} />` : null}
     <${Problem} error=${answer.failure ? { message: answer.failure } : null} />
-    ${told ? html`<p class="told-of"><${CacheMark} cache=${told.cache} />
-      <span>${seconds(told.total)}</span>
-      ${told.first === null ? null : html`<span>first token ${seconds(told.first)}</span>`}
-      ${told.usage ? html`<span>${whole(told.usage.prompt_tokens)} → ${whole(told.usage.completion_tokens)} tokens</span>` : null}
-      <a href=${link("requests", told.id)}>details</a></p>` : null}
+    ${outcome ? html`<p class="told-of"><${CacheMark} cache=${outcome.cache} />
+      <span>${seconds(outcome.total)}</span>
+      ${outcome.first === null ? null : html`<span>first token ${seconds(outcome.first)}</span>`}
+      ${outcome.usage ? html`<span>${whole(outcome.usage.prompt_tokens)} → ${whole(outcome.usage.completion_tokens)} tokens</span>` : null}
+      <a href=${link("requests", outcome.id)}>details</a></p>` : null}
   </div>`;
 }
 
@@ -149,13 +149,13 @@ function Ask({ busy, ready, onAsk, onStop }) {
 }
 
 function request(before, text, { model, limit, temperature, system }) {
-  const said = before.filter((turn) => turn.answers[0]?.text).flatMap((turn) => [
+  const turnsBefore = before.filter((turn) => turn.answers[0]?.text).flatMap((turn) => [
     { role: "user", content: turn.question },
     { role: "assistant", content: turn.answers[0].text },
   ]);
   return {
     model,
-    messages: [...(system.trim() ? [{ role: "system", content: system.trim() }] : []), ...said, { role: "user", content: text }],
+    messages: [...(system.trim() ? [{ role: "system", content: system.trim() }] : []), ...turnsBefore, { role: "user", content: text }],
     max_tokens: Number(limit) || 128,
     ...(temperature === "" ? {} : { temperature: Number(temperature) }),
     stream: true,
@@ -168,33 +168,33 @@ async function receive(answer, body, signal, show) {
   const began = performance.now();
   const since = () => (performance.now() - began) / 1000;
   const headers = { "content-type": "application/json", "x-llmproxy-session": "try-it" };
-  const got = await caller("/v1/chat/completions", { method: "POST", headers, body, signal });
-  if (!got.ok) throw await failure(got);
-  const told = { cache: (got.headers.get("x-cache") ?? "").toLowerCase(), id: got.headers.get("x-request-id") ?? "", first: null, usage: null };
-  await events(got, (frame) => {
+  const response = await caller("/v1/chat/completions", { method: "POST", headers, body, signal });
+  if (!response.ok) throw await failure(response);
+  const outcome = { cache: (response.headers.get("x-cache") ?? "").toLowerCase(), id: response.headers.get("x-request-id") ?? "", first: null, usage: null };
+  await events(response, (frame) => {
     if (frame.error) throw new Error(String(frame.error.message ?? "The answer broke off."));
     const delta = frame.choices?.[0]?.delta ?? {};
     answer.text += delta.content ?? "";
     answer.thought += delta.reasoning_content ?? "";
-    if (told.first === null && (delta.content || delta.reasoning_content)) told.first = since();
-    told.usage = frame.usage ?? told.usage;
+    if (outcome.first === null && (delta.content || delta.reasoning_content)) outcome.first = since();
+    outcome.usage = frame.usage ?? outcome.usage;
     show();
   });
-  answer.told = { ...told, total: since() };
+  answer.outcome = { ...outcome, total: since() };
 }
 
 /** The chat of this tab, as it was before the page was loaded again. */
-function recalled() {
+function readChat() {
   try {
-    return JSON.parse(sessionStorage.getItem(KEPT)) ?? {};
+    return JSON.parse(sessionStorage.getItem(STORAGE)) ?? {};
   } catch {
     return {};
   }
 }
 
-function keep(chat) {
+function saveChat(chat) {
   try {
-    sessionStorage.setItem(KEPT, JSON.stringify(chat));
+    sessionStorage.setItem(STORAGE, JSON.stringify(chat));
   } catch {
     // longer than the browser keeps: it is only gone after the next load
   }

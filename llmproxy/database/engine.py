@@ -52,6 +52,7 @@ class Database:
         self._direct = DirectReads()
         self._queries: dict[Select[Any], PointQuery] = {}
         self._verifying: asyncio.Task[None] | None = None
+        self._verify_began = 0.0
         self._turn = asyncio.Lock()
         self._identity: object = None
         self._suspect = False
@@ -68,6 +69,7 @@ class Database:
         if self._refused is not None:
             raise self._refused
         if self._verifying is None:
+            self._verify_began = monotonic()
             self._verifying = asyncio.create_task(self._verify(), name="database opening")
             self._verifying.add_done_callback(self._verified)
         await asyncio.shield(self._verifying)
@@ -79,7 +81,7 @@ class Database:
             return
         # what keeps the program from starting is the start's to say
         if self.generation or not isinstance(error, DatabaseUnusable):
-            self._outage.failed(DatabaseUse.OPENING, error, monotonic())
+            self._outage.failed(DatabaseUse.OPENING, error, self._verify_began)
 
     async def _verify(self) -> None:
         identity = await asyncio.to_thread(self.dialect.identity)
@@ -115,8 +117,9 @@ class Database:
         On a database with a single writer it holds the write lock from its beginning, so keep it short. ``durable``
         ones survive the machine's loss of power, the others only that of the program.
         """
+        began = monotonic()
         await self.verify()
-        with self._watched(DatabaseUse.WRITING):
+        with self._watched(DatabaseUse.WRITING, began):
             async with self._writers_turn(), self.engine.connect() as connection:
                 await connection.execution_options(**{WRITES: True, DURABLE: durable})
                 try:
@@ -129,9 +132,8 @@ class Database:
                     raise
 
     @contextmanager
-    def _watched(self, use: DatabaseUse) -> Iterator[None]:
-        """Reports what comes of the work within."""
-        began = monotonic()
+    def _watched(self, use: DatabaseUse, began: float) -> Iterator[None]:
+        """Reports what comes of the work within, which ``began`` (monotonic) before the database was verified."""
         try:
             yield
         except Exception as error:
@@ -142,7 +144,7 @@ class Database:
             if (seconds := monotonic() - began) > _SILENT_SECONDS:
                 self._outage.failed(use, TimeoutError(f"no answer within {seconds:.1f} s"), began)
             raise
-        self._outage.worked(use)
+        self._outage.worked(use, began)
 
     @asynccontextmanager
     async def _writers_turn(self) -> AsyncIterator[None]:
@@ -159,9 +161,10 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection for reading, from the pool; on SQLite it sees one state from its first query on."""
+        began = monotonic()
         if self._identity is None:
             await self.verify()
-        with self._watched(DatabaseUse.READING):
+        with self._watched(DatabaseUse.READING, began):
             async with self.engine.connect() as connection:
                 yield connection
 

@@ -30,7 +30,8 @@ class OutageLog:
     def __init__(self, place: str) -> None:
         self._place = place
         self._failing: set[DatabaseUse] = set()
-        self._recovered_at = -inf
+        #: monotonic
+        self._failed_at = self._recovered_at = -inf
 
     def failed(self, use: DatabaseUse, error: BaseException, began: float) -> None:
         """Notes an error that came out of the database, or out of work with it. Defects of that work are none.
@@ -44,10 +45,11 @@ class OutageLog:
             log.warning(message, self._place, use, fault_of(error), cause_of(error))
         # connections that were open before a file went away still read it: only what is written shows that all is well
         self._failing |= {use, DatabaseUse.WRITING}
+        self._failed_at = monotonic()
 
-    def worked(self, use: DatabaseUse) -> None:
-        """Notes a success."""
-        if self._failing:
+    def worked(self, use: DatabaseUse, began: float) -> None:
+        """Notes a success of work that ``began`` then (monotonic). What began before the last fault says nothing."""
+        if self._failing and began > self._failed_at:
             self._failing.discard(use)
             if use is not DatabaseUse.OPENING:
                 # who reads or writes has opened it

@@ -22,15 +22,17 @@ def locked() -> OperationalError:
 
 def test_the_first_fault_and_the_end_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     log, began = OutageLog("x.db"), monotonic()
-    log.worked(DatabaseUse.READING)
+    log.worked(DatabaseUse.READING, monotonic())
     log.failed(DatabaseUse.OPENING, FileNotFoundError(2, "No such file or directory", "x.db"), began)
     log.failed(DatabaseUse.READING, TimeoutError(), began)
+    # it began before the fault
+    log.worked(DatabaseUse.WRITING, began)
     # by a connection that was open before
-    log.worked(DatabaseUse.READING)
+    log.worked(DatabaseUse.READING, monotonic())
     log.failed(DatabaseUse.WRITING, locked(), began)
-    log.worked(DatabaseUse.READING)
-    log.worked(DatabaseUse.WRITING)
-    log.worked(DatabaseUse.WRITING)
+    log.worked(DatabaseUse.READING, monotonic())
+    log.worked(DatabaseUse.WRITING, monotonic())
+    log.worked(DatabaseUse.WRITING, monotonic())
     # work that began before the end still belongs to it
     log.failed(DatabaseUse.WRITING, locked(), began)
     assert caplog.messages == [

@@ -41,6 +41,10 @@ def _samples(line: Line) -> list[tuple[str, dict[str, str], float]]:
 
 def test_the_page_health_and_scrapes_are_no_requests(proxy: MakeProxy, upstream: ScriptedUpstream) -> None:
     with proxy(upstream.url).line() as line:
+        deadline = time.monotonic() + WAIT_SECONDS
+        # the start waits for the model server's answer for a moment only
+        while line.ask("GET", "/ready").status != 200:
+            assert time.monotonic() < deadline
         for target in ("/health", "/ready", "/metrics", "/ui", "/ui/page.js", "/api/history", "/api/performance"):
             assert line.ask("GET", target).status == 200
         line.ask("GET", "/admin/jobs")

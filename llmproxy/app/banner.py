@@ -33,7 +33,7 @@ def welcome(state: AppState, host: str, port: int) -> None:
     announce(f"listening on http://{f'[{host}]' if ':' in host else host}:{port}", form)
     if isinstance(form, TextFormatter):
         url = settings.local_url(port)
-        announce(f"the page is {url}/ui\n\n{exports(url, has_keys=bool(settings.api_keys))}\n", form)
+        announce(f"the web UI is {url}/ui\n\n{exports(url, has_keys=bool(settings.api_keys))}\n", form)
         if not state.services.upstreams.targets:
             announce(f"No model server was found on this machine. {HOW_TO_START_ONE}\n", form)
         announce(form.head(), form)
@@ -42,13 +42,14 @@ def welcome(state: AppState, host: str, port: int) -> None:
 def exports(url: str, *, has_keys: bool = False) -> str:
     """What to paste into a shell so that the programs started there use the proxy at ``url``.
 
-    SDKs of OpenAI refuse to start without a key; ``has_keys`` says that the proxy has keys of its own, of which the
-    user has one.
+    The SDKs refuse to start without a key; ``has_keys`` says that the proxy has keys of its own, of which the user has
+    one.
     """
     variables = {
         "OPENAI_BASE_URL": f"{url}/v1",
         **({} if has_keys else {"OPENAI_API_KEY": "none"}),
         "ANTHROPIC_BASE_URL": url,
+        **({} if has_keys else {"ANTHROPIC_API_KEY": "none"}),
         "OLLAMA_HOST": url,
     }
     return "\n".join(f"export {name}={value}" for name, value in variables.items())

@@ -1,5 +1,6 @@
 """What a browser gets at ``/``. Everybody else's request for it goes on to the model server."""
 
+from functools import partial
 from html import escape
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from llmproxy import __version__
+from llmproxy.app.banner import exports
 from llmproxy.config.settings import RootPage, Settings
 
 _FILE = Path(__file__).parent / "front_page.html"
@@ -39,13 +41,14 @@ def routes(settings: Settings) -> list[Route]:
     """The route of ``/``; none if the model server answers there in any case."""
     if settings.root is RootPage.UPSTREAM:
         return []
-    return [BrowserRoute("/", _to_ui if settings.root is RootPage.UI else _page, methods=["GET"], name="front-page")]
+    page = partial(_page, has_keys=bool(settings.api_keys))
+    return [BrowserRoute("/", _to_ui if settings.root is RootPage.UI else page, methods=["GET"], name="front-page")]
 
 
-async def _page(request: Request) -> Response:
+async def _page(request: Request, *, has_keys: bool) -> Response:
     url = f"{request.url.scheme}://{request.url.netloc}"
     text = _FILE.read_text(encoding="utf-8")
-    for name, value in (("version", __version__), ("url", url)):
+    for name, value in (("version", __version__), ("exports", exports(url, has_keys=has_keys))):
         text = text.replace(f"{{{name}}}", escape(value))
     return Response(text, headers=_HEADERS, media_type="text/html; charset=utf-8")
 

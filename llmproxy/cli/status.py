@@ -92,7 +92,9 @@ def _window(label: str, total: Json) -> list[str]:
 
 
 def _error(part: Json) -> str:
-    return printable(str(part["last_error"] or part.get("warning") or NOTHING), _ERROR)
+    # of a part that works again the last error would look like one that it has
+    error = None if part["state"] == "ok" else part["last_error"]
+    return printable(str(error or part.get("warning") or NOTHING), _ERROR)
 
 
 def _share(share: float | None) -> str:

@@ -107,7 +107,7 @@ class Settings(BaseModel):
     admin_token: Secret = Field(
         None,
         description="Bearer token for `/admin/*` and the statistics under `/api/*`. Required if the proxy "
-        "listens on anything but loopback.",
+        "listens on anything but loopback. Without it they are refused to requests through a reverse proxy.",
     )
     api_keys: ApiKeys = Field(
         (),

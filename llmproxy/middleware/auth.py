@@ -4,13 +4,17 @@ import hmac
 
 from llmproxy.config.settings import Settings
 from llmproxy.config.values import parse_api_key
-from llmproxy.middleware.origin import is_loopback
+from llmproxy.middleware.origin import hostname, is_loopback
 from llmproxy.middleware.routing import AccessLevel
 from llmproxy.wire.errors import Forbidden, Unauthorized
 from llmproxy.wire.exchange import ANYONE, Caller
 from llmproxy.wire.headers import HeaderList, bearer_tokens, credentials, fingerprint
 
 _BEARER = ((b"www-authenticate", b"Bearer"),)
+#: what a reverse proxy adds to a request (RFC 7239, RFC 9110 section 7.6.3, and the names before them)
+_FORWARDED = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+)
 
 
 class Authenticator:
@@ -50,8 +54,7 @@ class Authenticator:
         if self._shut:
             raise Forbidden("Where callers are told apart by keys, these paths need LLMPROXY_ADMIN_TOKEN to be set.")
         if self._token is None:
-            # the settings see to it under `llmproxy serve`; another server may listen where it likes
-            if address and not is_loopback(address):
+            if not _is_local(headers, address):
                 raise Forbidden("Where others can connect, these paths need LLMPROXY_ADMIN_TOKEN to be set.")
             return
         sent = bearer_tokens(headers)
@@ -80,6 +83,18 @@ class Authenticator:
     def _key_of(self, mark: str) -> str:
         """Returns the key with this fingerprint, "" if there is none. Every key is compared, each in constant time."""
         return "".join(key for key in self._names if hmac.compare_digest(key, mark))
+
+
+def _is_local(headers: HeaderList, address: str) -> bool:
+    """Whether a request was sent on this machine to this machine.
+
+    ``llmproxy serve`` listens on loopback if there is no token; another ASGI server may listen where it likes, and
+    behind a reverse proxy on the same machine every request comes from loopback.
+    """
+    if address and not is_loopback(address):
+        return False
+    hosts = [hostname(value.decode("latin-1")) for name, value in headers if name == b"host"]
+    return all(map(is_loopback, hosts)) and not any(name in _FORWARDED for name, _ in headers)
 
 
 def _refusal(sent: bool, several: bool) -> str:

@@ -59,7 +59,7 @@ class OriginCheck:
                 self._check_origin(here, origin.decode("latin-1"), sites)
 
     def _check_host(self, host: str, address: str) -> None:
-        name = _hostname(host)
+        name = hostname(host)
         if "*" not in self._hosts and name not in self._hosts and name != address and not is_loopback(name):
             raise Forbidden(
                 f"Requests to the host name {name[:100]!r} are refused: a web page could have made it point here. "
@@ -70,7 +70,7 @@ class OriginCheck:
         if origin in self._origins or "*" in self._origins:
             return
         place = origin.partition("://")[2].lower()
-        foreign = bool(origin) and (origin == "null" or (place not in here and _hostname(place) not in self._hosts))
+        foreign = bool(origin) and (origin == "null" or (place not in here and hostname(place) not in self._hosts))
         if foreign or not _FOREIGN.isdisjoint(sites):
             raise Forbidden(
                 f"Requests from web pages of another site ({origin[:100] or 'unnamed'}) are refused. If it is this "
@@ -86,7 +86,7 @@ class OriginCheck:
         return any(address in network for network in self._proxies)
 
 
-def _hostname(host: str) -> str:
+def hostname(host: str) -> str:
     """The name without the port, an IPv6 address without its brackets."""
     if host.startswith("["):
         name, _, port = host[1:].partition("]")

@@ -49,7 +49,7 @@ class Reason(StrEnum):
     SQL = "sql", "The entry was in the SQL tier."
     TIER = "tier", "The entry was in another tier."
     INPUTS = "inputs", "Each input of the request was known."
-    ABSENT = "absent", "No tier had an entry with this key."
+    ABSENT = "absent", "Nothing was cached for this request."
     EXPIRED = (
         "expired",
         "An entry with this key was there, but past its lifetime, or too old for what the request asked.",

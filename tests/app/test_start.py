@@ -48,7 +48,7 @@ def test_the_banner_says_where_everything_is(upstream: ScriptedUpstream, tmp_pat
         assert Path(place).is_file()
         assert Path(place).is_relative_to(tmp_path)
         assert not (tmp_path / "data").exists()
-        assert f"the page is {url}/ui" in lines
+        assert f"the web UI is {url}/ui" in lines
         assert f"export OPENAI_BASE_URL={url}/v1" in lines
         assert f"export ANTHROPIC_BASE_URL={url}" in lines
         assert f"export OLLAMA_HOST={url}" in lines

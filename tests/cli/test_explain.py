@@ -22,7 +22,7 @@ DOCUMENT: dict[str, Any] = {
     "cache": "miss",
     "reason": "absent",
     "stored": "stored",
-    "because": ["No tier had an entry with this key."],
+    "because": ["Nothing was cached for this request."],
     "key": {
         "digest": "ab12",
         "endpoint": "chat",
@@ -53,7 +53,7 @@ DOCUMENT: dict[str, Any] = {
 def test_the_decisive_characters_are_marked() -> None:
     assert list(lines(DOCUMENT)) == [
         "req-2: MISS (chat, m)",
-        "  No tier had an entry with this key.",
+        "  Nothing was cached for this request.",
         "",
         "key              ab12",
         "endpoint         chat",

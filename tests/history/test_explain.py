@@ -124,7 +124,7 @@ async def test_a_model_that_was_swapped_and_is_back(database: Database) -> None:
 async def test_an_entry_that_is_gone(database: Database) -> None:
     told = await explained(database, [asked(1), asked(60)])
     assert told["because"] == [
-        "No tier had an entry with this key.",
+        "Nothing was cached for this request.",
         "An answer was stored under this key by request req-1, 59 s before. "
         "Since then it was flushed, evicted for want of space, or removed past its lifetime.",
     ]

@@ -91,13 +91,16 @@ def test_what_was_wrong_is_no_longer_said_when_it_is_over(front: Proxy, tab: Mak
 def test_the_page_below_a_path_of_another_site(
     proxy: MakeProxy, upstream: ScriptedUpstream, tab: MakeTab, tmp_path: Path
 ) -> None:
-    server, prompt = proxy(upstream.url, allowed_hosts=SITE), marker()
+    server, prompt = proxy(upstream.url, allowed_hosts=SITE, admin_token="open sesame"), marker()
     chat(server, prompt)
     with ReverseProxy("nginx", tmp_path, server.port) as nginx:
         # of an address without TLS the browser says what it leaves out
-        shown = tab(server, expected=("Cross-Origin-Opener-Policy",))
+        shown = tab(server, expected=("Cross-Origin-Opener-Policy", "401"))
         shown.url = f"http://{SITE}:{nginx.port}/llm"
         shown.open()
+        dialog = shown.page.get_by_role("dialog", name="Admin token")
+        dialog.get_by_label("Token").fill("open sesame")
+        dialog.get_by_role("button", name="Open").click()
         expect(shown.page.get_by_role("row", name="scripted")).to_be_visible()
         shown.open("requests")
         shown.page.get_by_role("row", name=prompt).get_by_role("link").click()

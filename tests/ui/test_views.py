@@ -81,7 +81,7 @@ def test_the_overview_tells_what_is_so(llama_front: Proxy, seen: dict[str, str],
 def test_a_miss_is_explained_by_what_differs(llama_front: Proxy, seen: dict[str, str], tab: MakeTab) -> None:
     shown = tab(llama_front)
     shown.open(f"requests/{seen['miss']}")
-    shown.see("No tier had an entry with this key.")
+    shown.see("Nothing was cached for this request.")
     shown.see("Where the time went")
     shown.see("POST /v1/chat/completions")
     expect(shown.page.get_by_role("rowheader", name="Answer received and passed on")).to_be_visible()

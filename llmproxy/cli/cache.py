@@ -90,7 +90,9 @@ def flush(
     client = operator(url)
     if every and not yes and not dry_run:
         found = client.flush({**selector, "dry_run": True})
-        _confirm(f"Remove {_count(found)}?")
+        counted = _count(found)
+        if int(found["flushed"]):
+            _confirm(f"Remove {counted}?")
     done = client.flush({**selector, "dry_run": dry_run})
     typer.echo(f"{'would remove' if dry_run else 'removed'} {_count(done)}")
 
@@ -178,4 +180,5 @@ def _beside_the_tiers(document: dict[str, Any]) -> Iterator[str]:
     """A hit of embeddings comes from an entry for each of its texts, of any tier: it counts for none of them."""
     hits = document["since_start"]["hits"] - sum(tier["hits"] for tier in document["tiers"].values())
     if hits > 0:
-        yield f"embeddings: {hits:,} more {'hit' if hits == 1 else 'hits'}, each from entries of any tier"
+        more = "more hit" if hits == 1 else "more hits"
+        yield f"embeddings: {hits:,} {more}, each from the entries of its texts; the tiers do not count them"

@@ -56,7 +56,7 @@ def list_requests(
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Up to then.")] = None,
     slow: Annotated[bool, typer.Option("--slow", help="The slowest first, not the newest.")] = False,
-    limit: Annotated[int, typer.Option(metavar="N", help="How many at most.", min=1, max=1000)] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", help="How many at most.", min=1, max=1000)] = 20,
     url: UrlFlag = None,
     as_json: JsonFlag = False,
 ) -> None:

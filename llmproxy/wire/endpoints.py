@@ -17,8 +17,8 @@ from llmproxy.wire.formats.responses import RESPONSES
 from llmproxy.wire.formats.transcriptions import FILE_NAME, FILE_TYPE, TRANSCRIPTIONS
 
 _RENDERING = {
-    "stream": "chooses the rendering; one entry serves both",
-    "stream_options": "include_usage chooses what is shown; other members are keyed",
+    "stream": "chooses the form of the answer; one entry serves both",
+    "stream_options": "include_usage adds a chunk with the usage; its other fields are part of the key",
 }
 _BOOKKEEPING = {
     "user": "names the caller for the operator; the model never sees it",

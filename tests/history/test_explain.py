@@ -95,7 +95,7 @@ async def test_the_key_is_shown_with_what_is_not_part_of_it(database: Database) 
     }
     assert set(key["excused"]) == {"user", "stream"}
     assert key["excused"]["stream"]["value"] == "true"
-    assert "rendering" in key["excused"]["stream"]["why"]
+    assert "form of the answer" in key["excused"]["stream"]["why"]
     assert told["because"][-1].startswith("The history has no earlier request")
 
 

@@ -67,6 +67,6 @@ def test_failures_have_a_tile_that_leads_to_them(proxy: MakeProxy, upstream: Scr
         line.ask("POST", "/v1/chat/completions", [("content-type", "application/json")], body)
     shown = tab(server)
     shown.open()
-    shown.page.get_by_role("link", name="All with an error for a status").click()
+    shown.page.get_by_role("link", name="All with a status from 400 on").click()
     shown.heading("Requests")
     expect(shown.page.locator("tbody tr")).to_have_count(1)

@@ -87,7 +87,7 @@ function Tiles({ fared, period }) {
     <${Tile} name="Hit rate" value=${percent(total.hit_rate)} note=${`of ${plural(looked, "request")} looked up`}>
       <${Meter} parts=${[["hit", of("hit") + of("stale")], ["joined", of("joined")], ["miss", of("miss") + of("only-if-cached")]]} /><//>
     <${Tile} name="Errors" value=${whole(total.errors)} note=${total.errors ? `that failed here or at a model server, ${percent(total.error_rate)} of the requests` : "nothing failed, here or at a model server"}>
-      <p class="small"><a href=${link("requests", "", { status: "error" })}>All with an error for a status</a></p><//>
+      <p class="small"><a href=${link("requests", "", { status: "error" })}>All with a status from 400 on</a></p><//>
     <${Tile} name="Time saved" value=${seconds(total.saved.upstream_seconds)} note=${`of the model servers, in the last ${period}`}>
       ${ever?.since ? html`<p class="small">In all since <${Time} at=${ever.since} day=${true} />: <b>${seconds(ever.saved.upstream_seconds)}</b>,${" "}
         ${whole(ever.saved.prompt_tokens + ever.saved.completion_tokens)} tokens</p>` : null}<//>

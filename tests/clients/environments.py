@@ -1,4 +1,4 @@
-"""Environments with one client each, in the versions of ``docs/clients.md``. Built once, in pytest's own folder."""
+"""Environments with one client each. Built once, in a folder that is kept from run to run."""
 
 import os
 import shutil

@@ -2,8 +2,6 @@
 
 import json
 import subprocess
-import sys
-import venv
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,28 +19,6 @@ class Job:
     prompt: str = "hello"
     headers: dict[str, str] = field(default_factory=dict)
     retries: int = 0
-
-
-def build(version: str, folder: Path) -> Path:
-    """The interpreter of an environment with that client. ``folder`` is kept from run to run."""
-    home = folder / version
-    python = home / "bin" / "python"
-    built = home / "built"
-    if not built.exists():
-        venv.create(home, clear=True, with_pip=False)
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(python),
-            "--disable-pip-version-check",
-            "install",
-            "--quiet",
-        ]
-        subprocess.run([*pip, f"openai=={version}"], check=True, timeout=100)
-        built.touch()
-    return python
 
 
 def run(python: Path, url: str, jobs: list[Job]) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.compat.clients import VERSIONS, Job, build, run
+from tests.clients.environments import python_with
+from tests.compat.clients import VERSIONS, Job, run
 from tests.scripted import marker
 from tests.scripted_upstream import ScriptedUpstream
 from tests.scripted_upstream.answers import vector
@@ -91,7 +92,7 @@ def small(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory) 
 def report(request: pytest.FixtureRequest, small: Proxy) -> Report:
     cache = request.config.cache
     assert cache is not None
-    python = build(request.param, cache.mkdir("openai-clients"))
+    python = python_with(f"openai=={request.param}", cache.mkdir("openai-clients"))
     wanted = jobs()
     return Report({job.name: job.prompt for job in wanted}, run(python, f"{small.url}/v1", wanted))
 

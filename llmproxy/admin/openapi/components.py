@@ -138,17 +138,10 @@ def _batch() -> Schema:
 
 def schemas() -> dict[str, Schema]:
     """All of them by name. Takes some milliseconds."""
-    task, job, row = _task(), _job(), exchange_row()
-    result = {
-        "index": WHOLE,
-        "status": TEXT,
-        "response": or_null(TEXT),
-        "model": or_null(TEXT),
-        "cached": FLAG,
-        "usage": or_null(OBJECT),
-        "error": or_null(_CODE_AND_MESSAGE),
-        "attempts": WHOLE,
-    }
+    return _errors() | _history() | _cache() | _figures() | _jobs() | _openai()
+
+
+def _errors() -> dict[str, Schema]:
     return {
         "Error": members({"error": _ERROR}),
         "OllamaError": members({"error": TEXT}),
@@ -160,6 +153,12 @@ def schemas() -> dict[str, Schema]:
             }
         ),
         "Problem": members({"type": TEXT, "title": TEXT, "status": WHOLE, "detail": TEXT, "error": _ERROR}),
+    }
+
+
+def _history() -> dict[str, Schema]:
+    row = exchange_row()
+    return {
         "Exchange": members(row | {"preview": TEXT}, optional=("preview",)),
         "ExchangeDetail": members(
             row
@@ -188,6 +187,11 @@ def schemas() -> dict[str, Schema]:
         "SessionDetail": _with(_SESSION, users=array(ref("Session"))),
         "User": _USER,
         "UserDetail": _with(_USER, sessions=array(ref("Session"))),
+    }
+
+
+def _cache() -> dict[str, Schema]:
+    return {
         "EntrySummary": _with(TypeAdapter(EntrySummary).json_schema(mode="serialization"), **_USE),
         "EntrySums": _without_references(TypeAdapter(EntrySums).json_schema(mode="serialization")),
         "Entry": members(_ENTRY | _USE),
@@ -199,6 +203,11 @@ def schemas() -> dict[str, Schema]:
                 "oldest": or_null(TIME),
             }
         ),
+    }
+
+
+def _figures() -> dict[str, Schema]:
+    return {
         "Performance": members(
             {
                 "window": TEXT,
@@ -226,6 +235,22 @@ def schemas() -> dict[str, Schema]:
                 "upstreams": array(_PART),
             }
         ),
+    }
+
+
+def _jobs() -> dict[str, Schema]:
+    task, job = _task(), _job()
+    result = {
+        "index": WHOLE,
+        "status": TEXT,
+        "response": or_null(TEXT),
+        "model": or_null(TEXT),
+        "cached": FLAG,
+        "usage": or_null(OBJECT),
+        "error": or_null(_CODE_AND_MESSAGE),
+        "attempts": WHOLE,
+    }
+    return {
         "Job": members(job),
         "JobDetail": members(job | {"attempts": WHOLE, "errors": array(OBJECT)}),
         "Task": members(task),
@@ -239,6 +264,11 @@ def schemas() -> dict[str, Schema]:
             },
             optional=("result",),
         ),
+    }
+
+
+def _openai() -> dict[str, Schema]:
+    return {
         "Batch": _batch(),
         "File": members(
             {
